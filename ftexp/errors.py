@@ -1,0 +1,40 @@
+"""The mistakes a user can make, each with a message that says what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake of the user's: shown as one message, without a traceback."""
+
+
+class ConfigError(UserError):
+    """A setting that does not exist, has no allowed value, or contradicts another."""
+
+
+class DataError(UserError):
+    """Data that cannot be read, or that cannot be trained on."""
+
+
+class WeightsError(UserError):
+    """Pretrained weights that cannot be had, or do not fit the network."""
+
+
+class DeviceError(UserError):
+    """A device or a precision that this machine does not have."""
+
+
+class DivergedError(RuntimeError):
+    """Training left the numbers: the loss or a gradient is NaN or infinite."""
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """The allowed word closest to ``given`` as a hint, or nothing when none is close.
+
+    Returns:
+        ``" Did you mean 'adamw'?"`` (with its leading space), or ``""``.
+    """
+    match = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean '{match[0]}'?" if match else ""
