@@ -1,0 +1,1 @@
+"""Samples, splits, the sealed test set, views and loading."""

@@ -1,0 +1,137 @@
+"""Batches of uint8 images, the same bits for any number of worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ftexp.data.images import open_image
+from ftexp.data.samples import Sample
+from ftexp.data.transforms import View
+
+# Below this many files, starting processes takes longer than decoding.
+MIN_FILES_FOR_WORKERS = 256
+MAX_AUTO_WORKERS = 16
+
+
+class Loader:
+    """Iterating gives ``(images, labels)``: uint8 batch x 3 x height x width, and int64 class numbers.
+
+    Order and augmentation follow from (seed, epoch, index of the sample) alone.
+    """
+
+    def __init__(self, batches: DataLoader[tuple[Tensor, Tensor]], order: _EpochOrder, num_samples: int) -> None:
+        self._batches: DataLoader[tuple[Tensor, Tensor]] | None = batches
+        self._order = order
+        self._num_batches = len(batches)
+        self.num_samples = num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentation of the next iteration."""
+        self._order.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        assert self._batches is not None, "the loader has been closed"
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self._num_batches
+
+    def close(self) -> None:
+        """End the worker processes; they end with the last reference to the data loader."""
+        self._batches = None
+
+
+def make_loader(
+    samples: Sequence[Sample],
+    class_to_idx: Mapping[str, int],
+    view: View,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    seed: int,
+    workers: int | str,
+    pin_memory: bool,
+    drop_last: bool = False,
+) -> Loader:
+    """Put samples, their view and an order together.
+
+    Args:
+        workers: processes that decode; 0: this one; ``auto``: by the source, its size and the cores.
+    """
+    num_workers = _auto_workers(samples) if isinstance(workers, str) else workers
+    order = _EpochOrder(len(samples), shuffle, seed)
+    batches: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        _Images(samples, class_to_idx, view, seed),
+        batch_size=batch_size,
+        sampler=order,
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        drop_last=drop_last,
+        persistent_workers=num_workers > 0,
+        # Its own, so that making an iterator does not advance the global one.
+        generator=torch.Generator(),
+    )
+    return Loader(batches, order, len(samples))
+
+
+class _EpochOrder(Sampler[tuple[int, int]]):
+    """Yields (epoch, index): the epoch travels with the index, so that persistent workers learn of it."""
+
+    def __init__(self, num_samples: int, shuffle: bool, seed: int) -> None:
+        self._num_samples = num_samples
+        self._shuffle = shuffle
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self._num_samples)
+        if self._shuffle:
+            order = np.random.default_rng((self._seed, self.epoch)).permutation(self._num_samples)
+        return ((self.epoch, index) for index in order.tolist())
+
+
+class _Images(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, samples: Sequence[Sample], class_to_idx: Mapping[str, int], view: View, seed: int) -> None:
+        self._samples = samples
+        self._labels = torch.tensor([class_to_idx[sample.label] for sample in samples], dtype=torch.int64)
+        self._view = view
+        self._seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        image = open_image(self._samples[index])
+        # Augmentations draw from torch's global generator: lend it a state of this sample's own.
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(_mix(self._seed, epoch, index))
+        try:
+            return self._view(image), self._labels[index]
+        finally:
+            torch.set_rng_state(state)
+
+
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*items, strict=True)
+    return torch.stack(images), torch.stack(labels)
+
+
+def _auto_workers(samples: Sequence[Sample]) -> int:
+    num_files = sum(sample.pixels is None for sample in samples)
+    if num_files < MIN_FILES_FOR_WORKERS:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores - 1, 1), MAX_AUTO_WORKERS)

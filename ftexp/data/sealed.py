@@ -1,0 +1,49 @@
+"""The test split, out of reach until everything has been decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ftexp.data.samples import Sample
+
+
+class SealedTest:
+    """Holds the test samples and gives them out once.
+
+    Code that trains, selects, prunes or sweeps gets this object and can do no more with it than count.
+    """
+
+    __slots__ = ("__opened", "__samples")
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self.__samples = list(samples)
+        self.__opened = False
+
+    def __len__(self) -> int:
+        return len(self.__samples)
+
+    def __repr__(self) -> str:
+        return f"SealedTest({len(self)} samples, {'opened' if self.__opened else 'sealed'})"
+
+    @property
+    def num_samples(self) -> int:
+        """How many there are."""
+        return len(self.__samples)
+
+    def open(self) -> list[Sample]:
+        """The test samples, after selection is done.
+
+        Raises:
+            RuntimeError: when opened before; a run scores its test split once.
+        """
+        if self.__opened:
+            raise RuntimeError("The test split of this run has been opened already; a run scores it once, at its end.")
+        self.__opened = True
+        return self.__samples
+
+    def listing(self) -> list[dict[str, str]]:
+        """Names and labels as ``splits.csv`` shows them; not the samples, and no images."""
+        return [
+            {"path": s.path, "label": s.label, "split": "test", "group": s.group or "", "time": s.time or ""}
+            for s in self.__samples
+        ]

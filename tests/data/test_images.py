@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ftexp.data.images import check_images, find_bad_images, open_image
+from ftexp.data.samples import Sample
+from ftexp.errors import DataError
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> Sample:
+    image.save(path, **options)
+    return Sample(str(path), "a")
+
+
+def pixel(sample: Sample, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+    image = open_image(sample)
+    assert image.mode == "RGB"
+    value = image.getpixel(at)
+    assert isinstance(value, tuple)
+    return value
+
+
+def test_pixels_in_memory_are_taken_as_they_are() -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert np.array_equal(open_image(Sample("x", "a", pixels=pixels)), pixels)
+
+
+def test_grey_and_one_bit(tmp_path: Path) -> None:
+    assert pixel(saved(tmp_path / "l.png", Image.new("L", (2, 2), 77))) == (77, 77, 77)
+    assert pixel(saved(tmp_path / "1.png", Image.new("1", (2, 2), 1))) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (65535, 255), (257 * 100, 100)])
+def test_16_bits_keep_their_brightness(tmp_path: Path, value: int, expected: int) -> None:
+    image = Image.fromarray(np.full((2, 2), value, np.uint16))
+    assert pixel(saved(tmp_path / "16.png", image)) == (expected,) * 3
+
+
+def test_floats_from_0_to_1(tmp_path: Path) -> None:
+    assert pixel(saved(tmp_path / "f.tif", Image.new("F", (2, 2), 0.2))) == (51, 51, 51)
+
+
+def test_floats_outside_have_no_rule(tmp_path: Path) -> None:
+    sample = saved(tmp_path / "f.tif", Image.new("F", (2, 2), 7.0))
+    with pytest.raises(DataError, match=r"f\.tif: pixel values outside 0 to 1"):
+        open_image(sample)
+
+
+def test_alpha_lies_on_white(tmp_path: Path) -> None:
+    assert pixel(saved(tmp_path / "clear.png", Image.new("RGBA", (2, 2), (10, 20, 30, 0)))) == (255, 255, 255)
+    assert pixel(saved(tmp_path / "solid.png", Image.new("RGBA", (2, 2), (10, 20, 30, 255)))) == (10, 20, 30)
+    assert pixel(saved(tmp_path / "la.png", Image.new("LA", (2, 2), (10, 0)))) == (255, 255, 255)
+
+
+def test_transparent_palette_colour_lies_on_white(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 2), 0)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    assert pixel(saved(tmp_path / "solid.png", image)) == (10, 20, 30)
+    assert pixel(saved(tmp_path / "clear.png", image, transparency=0)) == (255, 255, 255)
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    red, green, blue = pixel(saved(tmp_path / "c.tif", Image.new("CMYK", (2, 2), (0, 255, 255, 0))))
+    assert (red, green, blue) == (255, 0, 0)
+
+
+def test_exif_orientation_turns_the_image_upright(tmp_path: Path) -> None:
+    image = Image.new("RGB", (4, 2), "white")
+    image.putpixel((0, 0), (0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to show
+    upright = open_image(saved(tmp_path / "o.png", image, exif=exif))
+    assert upright.size == (2, 4)
+    assert upright.getpixel((1, 0)) == (0, 0, 0)
+
+
+def bad_files(folder: Path) -> list[Sample]:
+    (folder / "notes.jpg").write_text("not an image")
+    (folder / "empty.png").write_bytes(b"")
+    rng = np.random.default_rng(0)
+    whole = folder / "whole.jpg"
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(whole)
+    (folder / "cut.jpg").write_bytes(whole.read_bytes()[:-500])
+    names = ["notes.jpg", "whole.jpg", "empty.png", "cut.jpg", "gone.png"]
+    return [Sample(str(folder / name), "a") for name in names]
+
+
+def test_all_bad_files_are_found_in_one_pass(tmp_path: Path) -> None:
+    bad = find_bad_images(bad_files(tmp_path), workers=2)
+    assert [Path(sample.path).name for sample, _ in bad] == ["notes.jpg", "empty.png", "cut.jpg", "gone.png"]
+    for (_, reason), expected in zip(bad, ["is no image", "is empty", "truncated", "no such file"], strict=True):
+        assert expected in reason
+
+
+def test_check_names_them_and_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)4 of 5 files cannot be read.*notes\.jpg: is no image.*Remove or replace"):
+        check_images(bad_files(tmp_path), workers="auto")
+
+
+def test_check_is_silent_on_good_files(tmp_path: Path) -> None:
+    check_images([saved(tmp_path / "ok.png", Image.new("RGB", (4, 4)))], workers=1)
+
+
+def test_a_long_list_is_shortened(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)25 of 25 files.*\.\.\. and 5 more") as raised:
+        check_images([Sample(str(tmp_path / f"{i}.png"), "a") for i in range(25)], workers=2)
+    assert str(raised.value).count("no such file") == 20

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ftexp.config import AugmentConfig
+from ftexp.data.transforms import Normalizer, eval_view, train_view
+from ftexp.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(8, 10, "bilinear", (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
+
+
+def picture(width: int = 40, height: int = 20) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
+
+
+def test_eval_view_is_resize_then_centre_crop() -> None:
+    tensor = eval_view(PREPROCESSING)(picture())
+    assert tensor.dtype == torch.uint8
+    expected = picture().resize((20, 10), Image.Resampling.BILINEAR).crop((6, 1, 14, 9))
+    assert np.array_equal(tensor.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+def test_without_augmentation_training_sees_the_eval_view() -> None:
+    assert torch.equal(train_view(PREPROCESSING, AugmentConfig())(picture()), eval_view(PREPROCESSING)(picture()))
+
+
+@pytest.mark.parametrize("setting", [{"crop_scale": 0.3}, {"horizontal_flip": 1.0}, {"color_jitter": 0.9}])
+def test_each_augmentation_changes_the_image_and_not_its_shape(setting: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    tensor = train_view(PREPROCESSING, AugmentConfig(**setting))(picture())
+    assert tensor.shape == (3, 8, 8)
+    assert tensor.dtype == torch.uint8
+    assert not torch.equal(tensor, eval_view(PREPROCESSING)(picture()))
+
+
+def test_flip_is_the_mirror_image() -> None:
+    flipped = train_view(PREPROCESSING, AugmentConfig(horizontal_flip=1.0))(picture())
+    assert torch.equal(flipped, eval_view(PREPROCESSING)(picture()).flip(-1))
+
+
+def test_views_travel_to_worker_processes() -> None:
+    view = pickle.loads(pickle.dumps(train_view(PREPROCESSING, AugmentConfig(crop_scale=0.5, color_jitter=0.1))))
+    assert view(picture()).shape == (3, 8, 8)
+
+
+def test_normalizer_by_hand() -> None:
+    images = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    images[0] = 0
+    floats = Normalizer(PREPROCESSING)(images)
+    assert floats.dtype == torch.float32
+    torch.testing.assert_close(floats[0, :, 0, 0], torch.tensor([-1.0, -1.6, -1.5]))
+    torch.testing.assert_close(floats[1, :, 0, 0], torch.tensor([1.0, 2.4, 3.5]))
+    assert floats.is_contiguous(memory_format=torch.channels_last)
+    assert images[1].eq(255).all(), "the batch itself stays as it is"
