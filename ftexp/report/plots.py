@@ -1,0 +1,153 @@
+"""Plots of a run, drawn without a window and without pyplot's global state."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from ftexp.training.history import EpochRecord
+
+# Okabe and Ito's palette: told apart with any colour vision.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+MAX_CLASSES_WITH_COUNTS = 20
+MAX_TICK_LABELS = 50
+MAX_LABEL_LENGTH = 24
+
+
+def plot_curves(history: Sequence[EpochRecord], path: Path) -> None:
+    """Loss, validation scores and learning rates over the epochs, phases told apart, the best epoch marked.
+
+    Args:
+        history: one record per epoch, at least one.
+        path: the PNG to write.
+    """
+    assert history, "no epoch to draw"
+    figure = Figure(figsize=(8.0, 8.5), dpi=120, layout="constrained")
+    losses, scores, rates = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    _draw(losses, history, {"train": (BLUE, "train_loss"), "validation": (ORANGE, "val_loss")})
+    losses.set_ylabel("loss")
+    _draw(scores, history, {"accuracy": (BLUE, "val_accuracy"), "macro F1": (GREEN, "val_macro_f1")})
+    scores.set_ylabel("validation score")
+    _draw(rates, history, {"head": (BLUE, "lr_head"), "backbone, block next to the head": (ORANGE, "lr_backbone")})
+    _scale_rates(rates, history)
+    rates.set_ylabel("learning rate")
+    rates.set_xlabel("epoch")
+    rates.set_xlim(history[0].epoch - 0.5, history[-1].epoch + 0.5)
+    rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for axes in (losses, scores, rates):
+        _shade_phases(axes, history, labelled=axes is losses)
+        _mark_best(axes, history, labelled=axes is scores)
+        axes.legend(loc="best", frameon=False)
+    figure.align_ylabels()
+    _save(figure, path)
+
+
+def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
+    """Which class was taken for which; the colour is the share of the true class.
+
+    Args:
+        confusion: K x K counts, rows = truth, columns = prediction.
+        classes: K names.
+        path: the PNG to write.
+    """
+    num_classes = len(classes)
+    assert confusion.shape == (num_classes, num_classes)
+    totals = confusion.sum(axis=1, keepdims=True)
+    shares = confusion / np.maximum(totals, 1)
+    side = float(np.clip(3.2 + 0.42 * num_classes, 4.5, 11.0))
+    figure = Figure(figsize=(side + 0.8, side), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    # The square root, so that an error in forty is still seen beside a diagonal near 1.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    bar.set_ticks([0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0])
+    _name_classes(axes, classes, side)
+    if num_classes <= MAX_CLASSES_WITH_COUNTS:
+        for (row, column), count in np.ndenumerate(confusion):
+            if count:
+                color = "white" if shares[row, column] > 0.3 else "black"
+                axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=8)
+    correct = np.trace(confusion)
+    axes.set_title(f"{correct:,} of {totals.sum():,} right", fontsize=10, color=GREY)
+    _save(figure, path)
+
+
+def _draw(axes: Axes, history: Sequence[EpochRecord], curves: dict[str, tuple[str, str]]) -> None:
+    """Lines broken between phases: each phase has an optimizer and a schedule of its own."""
+    marker = "o" if len(history) <= 40 else ""
+    for label, (color, name) in curves.items():
+        epochs, values = [], []
+        for i, record in enumerate(history):
+            if i and record.phase != history[i - 1].phase:
+                epochs.append(record.epoch - 0.5)
+                values.append(math.nan)
+            value = getattr(record, name)
+            epochs.append(float(record.epoch))
+            values.append(math.nan if value is None else float(value))
+        if not all(map(math.isnan, values)):
+            axes.plot(epochs, values, marker=marker, markersize=3.5, linewidth=1.6, color=color, label=label)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _scale_rates(axes: Axes, history: Sequence[EpochRecord]) -> None:
+    """A log axis of four decades at most, or the last drop of a cosine to zero would squeeze the rest together."""
+    rates = [rate for record in history for rate in (record.lr_head, record.lr_backbone) if rate]
+    if rates:
+        axes.set_yscale("log")
+        axes.set_ylim(max(min(rates), max(rates) * 1e-4) / 1.6, max(rates) * 1.6)
+
+
+def _shade_phases(axes: Axes, history: Sequence[EpochRecord], *, labelled: bool) -> None:
+    """Every second phase on grey, its name above the plot."""
+    starts = [i for i, record in enumerate(history) if i == 0 or record.phase != history[i - 1].phase]
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(history)], strict=True)):
+        left, right = history[start].epoch - 0.5, history[end - 1].epoch + 0.5
+        if number % 2:
+            axes.axvspan(left, right, color="#f2f2f2", zorder=0, linewidth=0)
+        if number:
+            axes.axvline(left, color="#bbbbbb", linewidth=0.8, zorder=1)
+        if labelled:
+            at = axes.get_xaxis_transform()
+            axes.text((left + right) / 2, 1.02, history[start].phase, transform=at, ha="center", color=GREY)
+
+
+def _mark_best(axes: Axes, history: Sequence[EpochRecord], *, labelled: bool) -> None:
+    best = [record.epoch for record in history if record.best]
+    if best:
+        label = f"best epoch, {best[-1]}" if labelled else None
+        axes.axvline(best[-1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, label=label, zorder=1)
+
+
+def _name_classes(axes: Axes, classes: Sequence[str], side_inches: float) -> None:
+    step = math.ceil(len(classes) / MAX_TICK_LABELS)
+    ticks = list(range(0, len(classes), step))
+    names = [_short(classes[i]) for i in ticks]
+    size = float(np.clip(72 * 0.55 * side_inches / len(ticks), 5.0, 9.0))
+    turned = len(ticks) * max(map(len, names)) * size / 110 > side_inches - 1.5  # a character is some 0.6 em wide
+    axes.set_xticks(ticks, names, fontsize=size, parse_math=False, rotation=90 if turned else 0)
+    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+
+
+def _short(name: str) -> str:
+    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return printable if len(printable) <= MAX_LABEL_LENGTH else printable[: MAX_LABEL_LENGTH - 1] + "…"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with warnings.catch_warnings():
+        # A class named in a script that the font lacks is drawn as boxes; that is worth no warning.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(path)

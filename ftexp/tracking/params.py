@@ -1,0 +1,21 @@
+"""A configuration as the flat names and values that tracking stores compare."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ftexp.config import Config
+
+
+def flatten(config: Config) -> dict[str, object]:
+    """Every setting under its full key: ``optimizer.head_lr``, ``stage.phases.0.epochs``."""
+    return dict(_leaves("", asdict(config)))
+
+
+def _leaves(prefix: str, value: Any) -> list[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        return [leaf for key, child in value.items() for leaf in _leaves(f"{prefix}.{key}" if prefix else key, child)]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [leaf for i, child in enumerate(value) for leaf in _leaves(f"{prefix}.{i}", child)]
+    return [(prefix, value)]

@@ -1,0 +1,92 @@
+"""Where a run is recorded, behind one small interface."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ftexp.config import TrackingConfig
+from ftexp.tracking.uri import hide_credentials
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """Records one run. No method raises: what cannot be recorded is still in the run's own folder."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The store's name for the run; None when nothing is recorded."""
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record settings under flat names such as ``optimizer.head_lr``."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record the values of one epoch, all at once."""
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file to the store, into ``folder`` there."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record facts about the run that are no settings."""
+
+    def close(self, status: Status) -> None:
+        """Mark the run as ended. To be called once, in a ``finally``."""
+
+
+class NoTracker:
+    """Records nothing."""
+
+    run_id: str | None = None
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Do nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Do nothing."""
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Do nothing."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def close(self, status: Status) -> None:
+        """Do nothing."""
+
+
+def open_tracker(config: TrackingConfig, run_name: str) -> Tracker:
+    """Begin to record a run.
+
+    A store that cannot be reached is a warning, not an error: training does not depend on it, and
+    everything is in the run's folder. The attempt is over within seconds.
+
+    Args:
+        config: the store and the experiment in it.
+        run_name: how the run is called in lists.
+    """
+    if config.backend == "none":
+        return NoTracker()
+    assert config.uri, "TrackingConfig checks this"
+    from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
+
+    try:
+        return MlflowTracker.start(config.uri, config.experiment, run_name)
+    except Exception as error:  # any failure of a store, its driver or its server ends here
+        log.warning(
+            "Not tracked: cannot open tracking.uri=%s (%s). The run goes on and keeps everything in its folder.",
+            hide_credentials(config.uri),
+            brief(error),
+        )
+        return NoTracker()
+
+
+def brief(error: BaseException) -> str:
+    """An error in one short line without credentials."""
+    lines = str(error).strip().splitlines() or [""]
+    text = hide_credentials(f"{type(error).__name__}: {lines[0]}")
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,52 @@
+"""What a tracking URI may look like, and how to show one without its password."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ftexp.errors import ConfigError, nearest
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
+
+# Greedy, for passwords that hold an "@" or a "/" of their own; rather too much hidden than too little.
+_USER_INFO = re.compile(r"(?<=://)[^\s'\"]*@")
+_SECRET_FIELD = re.compile(r"\b([\w-]*(?:password|passwd|token|secret)[\w-]*=)[^&\s'\"]+", re.IGNORECASE)
+
+
+def hide_credentials(text: str) -> str:
+    """``text`` with the user and password of every URI in it, and every ``password=``, replaced by ``***``."""
+    return _SECRET_FIELD.sub(r"\1***", _USER_INFO.sub("***@", text))
+
+
+def check_uri(uri: str) -> None:
+    """Refuse a URI that MLflow cannot track to, before anything is loaded.
+
+    Raises:
+        ConfigError: for a plain folder (MLflow 3 refuses its file store), a scheme that MLflow does not
+            know, or a sqlite URI that names no file.
+    """
+    scheme = uri.partition(":")[0].partition("+")[0]
+    hint = "for example sqlite:///mlflow.db or http://127.0.0.1:5000"
+    if uri != "databricks" and (":" not in uri or scheme == "file"):
+        raise ConfigError(
+            f"tracking.uri={hide_credentials(uri)} is a folder, and MLflow 3 keeps no runs in folders. "
+            f"Give a database or a server, {hint}."
+        )
+    if scheme not in SCHEMES:
+        raise ConfigError(
+            f"tracking.uri={hide_credentials(uri)} begins with '{scheme}', which is no kind of tracking store."
+            f"{nearest(scheme, SCHEMES)} Allowed are {', '.join(SCHEMES)}; {hint}."
+        )
+    if scheme == "sqlite" and not re.match(r"sqlite:///[^?:]", uri):
+        raise ConfigError(
+            f"tracking.uri={uri} names no file. Write sqlite:///FILE for a file in the working folder, "
+            "sqlite:////FOLDER/FILE for one elsewhere."
+        )
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The absolute path of the database file behind a sqlite URI; None for any other store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()

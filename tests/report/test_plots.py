@@ -1,0 +1,103 @@
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ftexp.report.plots import plot_confusion_matrix, plot_curves
+from ftexp.training.history import EpochRecord
+
+
+def record(epoch, phase="partial", *, best=False, lr_head=1e-3, lr_backbone=3e-4, val_loss=0.5):
+    return EpochRecord(
+        phase=phase,
+        epoch=epoch,
+        train_loss=1.0 / epoch,
+        val_loss=val_loss,
+        val_accuracy=0.9,
+        val_macro_f1=0.85,
+        grad_norm=1.0,
+        lr_head=lr_head,
+        lr_backbone=lr_backbone,
+        images_per_second=100.0,
+        seconds=1.0,
+        best=best,
+    )
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved, for a look at what is in them."""
+    from matplotlib.figure import Figure
+
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: (figures.append(self), save(self, *args, **kw))[1])
+    return figures
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_curves_show_phases_and_the_best_epoch(tmp_path, drawn):
+    history = [record(1, "head", lr_backbone=None, best=True), record(2, "head", lr_backbone=None)]
+    history += [record(3, best=True), record(4)]
+    plot_curves(history, tmp_path / "curves.png")
+    losses, scores, rates = drawn[0].axes
+    assert texts(losses) == ["head", "partial"]
+    assert [text.get_text() for text in scores.get_legend().get_texts()] == ["accuracy", "macro F1", "best epoch, 3"]
+    assert rates.get_yscale() == "log"
+    head, backbone, *_ = rates.get_lines()
+    # A gap between the phases: each has a schedule of its own.
+    np.testing.assert_array_equal(head.get_xdata(), [1, 2, 2.5, 3, 4])
+    np.testing.assert_array_equal(head.get_ydata(), [1e-3, 1e-3, np.nan, 1e-3, 1e-3])
+    np.testing.assert_array_equal(backbone.get_ydata(), [np.nan, np.nan, np.nan, 3e-4, 3e-4])
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 800
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [record(1, best=True)],
+        [record(1, lr_backbone=None)],
+        [record(1, val_loss=float("nan")), record(2, val_loss=float("inf"))],
+        [record(1, best=True), record(2, lr_head=0.0, lr_backbone=0.0)],  # the end of a cosine
+        [record(1, lr_head=0.0, lr_backbone=0.0)],
+    ],
+    ids=["one epoch", "no backbone rate", "not finite", "ends at zero", "zero alone"],
+)
+def test_curves_of_unusual_runs_are_drawn_without_a_warning(tmp_path, history):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_curves(history, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_confusion_of_few_classes_shows_counts_and_row_shares(tmp_path, drawn):
+    confusion = np.array([[8, 2, 0], [0, 5, 0], [0, 0, 0]])
+    plot_confusion_matrix(confusion, ["ants", "b$e$es", "none"], tmp_path / "confusion.png")
+    axes = drawn[0].axes[0]
+    assert texts(axes) == ["8", "2", "5"]
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 0]])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ants", "b$e$es", "none"]
+    assert axes.get_title() == "13 of 15 right"
+
+
+def test_confusion_of_many_classes_names_some_and_shows_no_counts(tmp_path, drawn):
+    classes = [f"species number {i} with a long name" for i in range(200)]
+    plot_confusion_matrix(np.eye(200, dtype=np.int64), classes, tmp_path / "confusion.png")
+    axes = drawn[0].axes[0]
+    assert texts(axes) == []
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(labels) == 50
+    assert labels[1] == "species number 4 with a…"
+
+
+def test_class_names_of_any_script_give_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_confusion_matrix(np.eye(2, dtype=np.int64), ["蚂蚁\n", "$\\frac"], tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").stat().st_size > 5_000

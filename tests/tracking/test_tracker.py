@@ -1,0 +1,48 @@
+import logging
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ftexp.config import TrackingConfig
+from ftexp.errors import ConfigError
+from ftexp.tracking.tracker import NoTracker, brief, open_tracker
+
+
+def test_backend_none_records_nothing_and_needs_no_mlflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # an import would fail
+    tracker = open_tracker(TrackingConfig(backend="none"), "run")
+    assert isinstance(tracker, NoTracker)
+    assert tracker.run_id is None
+    tracker.log_params({"a": 1})
+    tracker.log_metrics({"loss": 1.0}, step=1)
+    tracker.log_artifact(Path("missing"))
+    tracker.set_tags({"a": "b"})
+    tracker.close("FINISHED")
+
+
+def test_a_uri_that_cannot_work_is_refused_with_the_configuration():
+    with pytest.raises(ConfigError, match=r"tracking\.uri=\./mlruns is a folder"):
+        TrackingConfig(backend="mlflow", uri="./mlruns")
+
+
+@pytest.mark.parametrize("uri", ["http://me:hunter2@127.0.0.1:9", "sqlite:////proc/no/such/folder/mlflow.db"])
+def test_a_store_that_cannot_be_opened_is_one_warning(uri, caplog, capfd):
+    started = time.perf_counter()
+    with caplog.at_level(logging.DEBUG, logger="ftexp"):
+        tracker = open_tracker(TrackingConfig(backend="mlflow", uri=uri), "run")
+    assert isinstance(tracker, NoTracker)
+    assert time.perf_counter() - started < 15
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "The run goes on and keeps everything in its folder" in record.message
+    assert "hunter2" not in caplog.text
+    assert capfd.readouterr() == ("", "")  # nothing of MLflow's, SQLAlchemy's or urllib3's own
+
+
+def test_an_error_in_short():
+    assert brief(ValueError("first\nsecond")) == "ValueError: first"
+    assert brief(ValueError("at http://me:hunter2@host")) == "ValueError: at http://***@host"
+    assert brief(KeyError()) == "KeyError: "
+    assert len(brief(ValueError("x" * 1000))) == 300
