@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from ftexp.errors import ConfigError, nearest
+from ftexp.tracking.uri import check_uri
 
 
 def _check(holds: bool, key: str, given: object, allowed: str) -> None:
@@ -47,20 +48,49 @@ class ModelConfig:
 class DataConfig:
     """Where the samples come from and how they are cut into train, val and test."""
 
-    source: Literal["digits", "imagefolder"] = MISSING
-    # Shares of all samples; a split that the source brings itself is taken as it is.
+    source: Literal["digits", "imagefolder", "manifest", "torchvision", "huggingface"] = MISSING
+    # auto: the splits that the source brings, else stratified. given: insist on those of the source. stratified,
+    # group, time: cut anew; group keeps every group in one split, time trains on the past and tests on the future.
+    split: Literal["auto", "stratified", "group", "time", "given"] = "auto"
+    # Shares of all samples. A split that the source lacks is cut out of train, by the same shares.
     val_fraction: float = 0.2
     test_fraction: float = 0.2
-    # Side of the input in pixels that suits these images; null: the weights' own. model.image_size wins.
-    image_size: int | None = None
     # Of the split only; runtime.seed is for everything else, so that many runs share one split.
     seed: int = 0
+    # split=time: at least this much time between two splits; samples within are left out. In days for dates, in the
+    # column's own unit for numbers.
+    time_gap: float = 0.0
+    # True: near duplicates are found first and stay in one split together, as a group does.
+    tie_duplicates: bool = False
+    # Files that cannot be decoded or exceed a limit: error stops before training; skip leaves them out, listed.
+    on_bad_image: Literal["error", "skip"] = "error"
+    max_file_mib: float = 64.0
+    max_megapixels: float = 89.0
+    # balanced: in an epoch every class is drawn equally often.
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    # Side of the input in pixels that suits these images; null: the weights' own. model.image_size wins.
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         _check(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "between 0 and 1")
         _check(0 < self.test_fraction < 1, "data.test_fraction", self.test_fraction, "between 0 and 1")
         held_out = self.val_fraction + self.test_fraction
-        _check(held_out < 1, "data.val_fraction + data.test_fraction", f"{held_out:g}", "below 1, to leave some for train")
+        _check(
+            held_out < 1, "data.val_fraction + data.test_fraction", f"{held_out:g}", "below 1, to leave some for train"
+        )
+        _check(self.seed >= 0, "data.seed", self.seed, "0 or above")
+        _check(self.time_gap >= 0, "data.time_gap", self.time_gap, "0 or above")
+        if self.time_gap > 0 and self.split != "time":
+            raise ConfigError(
+                f"data.time_gap={self.time_gap:g} has no effect with data.split={self.split}; set it to time."
+            )
+        if self.tie_duplicates and self.split in ("time", "given"):
+            raise ConfigError(
+                f"data.tie_duplicates=true cannot hold with data.split={self.split}, which fixes where each sample goes;"
+                " use stratified or group."
+            )
+        _check(self.max_file_mib > 0, "data.max_file_mib", self.max_file_mib, "above 0")
+        _check(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "above 0")
         _check(self.image_size is None or self.image_size >= 8, "data.image_size", self.image_size, "null or >= 8")
 
 
@@ -69,6 +99,50 @@ class ImageFolderConfig(DataConfig):
     """One folder per class, directly under ``root`` or under ``root/train``, ``root/val`` and ``root/test``."""
 
     root: str = MISSING
+
+
+@dataclass(slots=True)
+class ManifestConfig(DataConfig):
+    """A table, CSV or Parquet, with one row per image."""
+
+    file: str = MISSING
+    # The folder that relative paths start from and that every path must lie in; null: the table's own folder.
+    root: str | None = None
+    path_column: str = "path"
+    label_column: str = "label"
+    # The unit of independence (person, patient, slide); when it was taken (ISO 8601 or a number); train, val or test.
+    group_column: str | None = None
+    time_column: str | None = None
+    split_column: str | None = None
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        for split, column in (("group", "group_column"), ("time", "time_column"), ("given", "split_column")):
+            if self.split == split and getattr(self, column) is None:
+                raise ConfigError(f"data.split={split} needs data.{column}=NAME, the table's column that holds it.")
+
+
+@dataclass(slots=True)
+class TorchvisionDataConfig(DataConfig):
+    """A data set of torchvision, with its published splits."""
+
+    # A class of torchvision.datasets, such as CIFAR10, Flowers102 or OxfordIIITPet.
+    name: str = MISSING
+    # Where its files are, or are downloaded to.
+    root: str = MISSING
+    download: bool = True
+
+
+@dataclass(slots=True)
+class HuggingFaceDataConfig(DataConfig):
+    """A data set of the Hugging Face hub, or one saved to a folder; needs the extra ``huggingface``."""
+
+    # Its name on the hub, or a folder written by ``save_to_disk``.
+    name: str = MISSING
+    # Its images are written here as files, once.
+    root: str = MISSING
+    image_column: str = "image"
+    label_column: str = "label"
 
 
 # ------------------------------------------------------------------------------------------ stage
@@ -82,6 +156,18 @@ class PhaseConfig:
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
     epochs: int = MISSING
+
+    def __post_init__(self) -> None:
+        key = f"stage.phases ({self.name})"
+        _check(self.epochs >= 1, f"{key}.epochs", self.epochs, "at least 1")
+        if self.learn == "last":
+            _check((self.last_blocks or 0) >= 1, f"{key}.last_blocks", self.last_blocks, "at least 1 with learn=last")
+        elif self.last_blocks is not None:
+            raise ConfigError(f"{key}.last_blocks={self.last_blocks} has no effect with learn={self.learn}; remove it.")
+        if self.learn == "blocks":
+            _check(len(self.blocks) >= 1, f"{key}.blocks", self.blocks, "a list of block names with learn=blocks")
+        elif self.blocks:
+            raise ConfigError(f"{key}.blocks={self.blocks} has no effect with learn={self.learn}; remove it.")
 
 
 @dataclass(slots=True)
@@ -97,6 +183,12 @@ class StageConfig:
         last = self.last_blocks
         _check(last is None or last >= 1, "stage.last_blocks", last, "at least 1 (stage=head trains the head alone)")
         _check(len(self.phases) >= 1, "stage.phases", self.phases, "a list of at least one phase")
+        names = [phase.name for phase in self.phases]
+        _check(len(set(names)) == len(names), "stage.phases", names, "phases of different names")
+        if last is not None and all(phase.learn != "last" for phase in self.phases):
+            raise ConfigError(
+                f"stage.last_blocks={last} has no effect here: no phase has learn=last. Use stage=partial."
+            )
 
 
 # -------------------------------------------------------------------------------------- bn_policy
@@ -125,7 +217,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _check(self.head_lr > 0, "optimizer.head_lr", self.head_lr, "above 0")
-        _check(self.backbone_lr > 0, "optimizer.backbone_lr", self.backbone_lr, "above 0 (stage=head freezes the backbone)")
+        _check(
+            self.backbone_lr > 0, "optimizer.backbone_lr", self.backbone_lr, "above 0 (stage=head freezes the backbone)"
+        )
         _check(0 < self.block_decay <= 1, "optimizer.block_decay", self.block_decay, "above 0 and at most 1")
         for block, rate in self.block_lrs.items():
             _check(rate > 0, f"optimizer.block_lrs.{block}", rate, "above 0")
@@ -176,6 +270,8 @@ class SchedulerConfig:
     def __post_init__(self) -> None:
         _check(0 <= self.warmup < 1, "scheduler.warmup", self.warmup, "a fraction of the phase: at least 0 and below 1")
         _check(0 <= self.floor <= 1, "scheduler.floor", self.floor, "a fraction of each group's rate: 0 to 1")
+        if self.name == "constant" and self.floor != 1:
+            raise ConfigError(f"scheduler.floor={self.floor} has no effect with scheduler=constant; remove it.")
 
 
 # ---------------------------------------------------------------------------------------- augment
@@ -209,7 +305,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
-        _check(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", self.clip_norm, "above 0, or null for no clipping")
+        _check(
+            self.clip_norm is None or self.clip_norm > 0,
+            "train.clip_norm",
+            self.clip_norm,
+            "above 0, or null for no clipping",
+        )
         _check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0 and below 1")
 
 
@@ -256,6 +357,7 @@ class TrackingConfig:
         if self.backend == "mlflow":
             _check(bool(self.uri), "tracking.uri", self.uri, "an MLflow tracking URI, for example sqlite:///mlflow.db")
             _check(bool(self.experiment), "tracking.experiment", self.experiment, "a name")
+            check_uri(str(self.uri))
 
 
 # ------------------------------------------------------------------------------------------- root
@@ -278,7 +380,13 @@ class Config:
 # Group -> schema name -> node. An option's YAML file names its node first in its defaults list.
 SCHEMA: dict[str, dict[str, type]] = {
     "model": {"_model": ModelConfig},
-    "data": {"_digits": DataConfig, "_imagefolder": ImageFolderConfig},
+    "data": {
+        "_digits": DataConfig,
+        "_imagefolder": ImageFolderConfig,
+        "_manifest": ManifestConfig,
+        "_torchvision": TorchvisionDataConfig,
+        "_huggingface": HuggingFaceDataConfig,
+    },
     "stage": {"_stage": StageConfig},
     "bn_policy": {"_bn_policy": BatchNormPolicyConfig},
     "optimizer": {"_adamw": AdamWConfig, "_sgd": SgdConfig},
@@ -294,7 +402,11 @@ def register_schema() -> None:
     store = ConfigStore.instance()
     store.store(name="_config", node=Config)
     for group, nodes in SCHEMA.items():
-        for name, node in nodes.items():
+        for name, kind in nodes.items():
+            node = OmegaConf.structured(kind)
+            for key in node:
+                if isinstance(node._get_node(key), DictConfig) and not is_dataclass(OmegaConf.get_type(node, key)):
+                    OmegaConf.set_struct(node[key], False)  # a mapping with keys of the user's, such as block_lrs
             store.store(group=group, name=name, node=node)
 
 

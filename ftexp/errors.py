@@ -36,5 +36,5 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     Returns:
         ``" Did you mean 'adamw'?"`` (with its leading space), or ``""``.
     """
-    match = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.4)
     return f" Did you mean '{match[0]}'?" if match else ""

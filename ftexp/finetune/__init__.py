@@ -1,0 +1,1 @@
+"""What learns, how fast, and what stays exactly as it was."""

@@ -1,0 +1,100 @@
+"""Parameter groups: block x {decay, no decay}, each with the rate of its block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ftexp.config import OptimizerConfig
+from ftexp.finetune.decay import DecayRule, decay_rules
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import HEAD, Network
+
+
+@dataclass(frozen=True, slots=True)
+class ParamGroup:
+    """Parameters that share a block, a learning rate and a weight decay."""
+
+    block: str
+    lr: float
+    weight_decay: float
+    names: tuple[str, ...]
+    parameters: tuple[nn.Parameter, ...]
+
+
+def block_rate(config: OptimizerConfig, names: Sequence[str], block: str) -> float:
+    """The learning rate of a block.
+
+    The rate named for it in ``block_lrs``, else ``head_lr`` for the head, else ``backbone_lr`` times
+    ``block_decay`` once for every block between it and the one next to the head.
+
+    Args:
+        names: all block names, stem first, the head last.
+    """
+    if block in config.block_lrs:
+        return config.block_lrs[block]
+    if block == HEAD:
+        return config.head_lr
+    distance = len(names) - 2 - list(names).index(block)
+    return config.backbone_lr * config.block_decay**distance
+
+
+def build_param_groups(network: Network, phase: Phase, config: OptimizerConfig) -> list[ParamGroup]:
+    """Group the parameters that have a gradient; to be called after the phase's blocks were opened.
+
+    Returns:
+        At most two groups a block, from the stem to the head, the decayed one first; none is empty.
+    """
+    rules = decay_rules(network.module)
+    groups = []
+    for block in phase.learning:
+        trainable = {name: p for name, p in network.parameters(block).items() if p.requires_grad}
+        rate = block_rate(config, network.names, block)
+        for decays in (True, False):
+            chosen = {name: p for name, p in trainable.items() if rules[name].decays is decays}
+            if chosen:
+                decay = config.weight_decay if decays else 0.0
+                groups.append(ParamGroup(block, rate, decay, tuple(chosen), tuple(chosen.values())))
+    return groups
+
+
+def group_table(network: Network, groups: Sequence[ParamGroup]) -> list[dict[str, object]]:
+    """Rows for people: every tensor of the network stands in exactly one of them.
+
+    Returns:
+        A row per group and one per block's frozen rest, with the keys block, tensors, parameters, lr,
+        weight_decay, trainable and rule (what decided about the decay).
+    """
+    rules = decay_rules(network.module)
+    rows = []
+    for block in network.names:
+        tensors = network.parameters(block)
+        mine = [group for group in groups if group.block == block]
+        for group in mine:
+            chosen = {name: tensors[name] for name in group.names}
+            rows.append(_row(block, chosen, group.lr, group.weight_decay, _reasons(rules, group.names)))
+        opened = {name for group in mine for name in group.names}
+        frozen = {name: p for name, p in tensors.items() if name not in opened}
+        if frozen:
+            rows.append(_row(block, frozen, None, None, "frozen"))
+    return rows
+
+
+def _row(
+    block: str, tensors: dict[str, nn.Parameter], lr: float | None, weight_decay: float | None, rule: str
+) -> dict[str, object]:
+    return {
+        "block": block,
+        "tensors": len(tensors),
+        "parameters": sum(p.numel() for p in tensors.values()),
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "trainable": lr is not None,
+        "rule": rule,
+    }
+
+
+def _reasons(rules: dict[str, DecayRule], names: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(rules[name].reason for name in names))

@@ -1,0 +1,123 @@
+"""Everything a run leaves behind: lines on the terminal, files in its folder, the same in the tracking store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ftexp.finetune.phases import Phase
+from ftexp.report.plots import plot_confusion_matrix, plot_curves
+from ftexp.report.result import best_entry, score_entry, write_result
+from ftexp.report.tables import format_table, write_rows
+from ftexp.tracking.tracker import Tracker
+from ftexp.training.fit import Best
+from ftexp.training.history import EpochRecord
+from ftexp.training.metrics import Scores, accuracy_interval
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Records one run as it goes.
+
+    Args:
+        folder: the run's own folder.
+        metric: the validation metric that decides, ``accuracy`` or ``macro_f1``.
+    """
+
+    def __init__(self, folder: Path, tracker: Tracker, metric: str, phases: Sequence[Phase]) -> None:
+        self.folder = folder
+        self._tracker = tracker
+        self._metric = metric
+        self._epochs = sum(phase.epochs for phase in phases)
+        self._groups: list[dict[str, object]] = []
+        self._history: list[EpochRecord] = []
+        self._phases: list[dict[str, object]] = []
+
+    def start_phase(self, phase: Phase, groups: Sequence[dict[str, object]]) -> None:
+        """Show, save and log which tensors learn at which rate."""
+        self._groups += [{"phase": phase.name, **row} for row in groups]
+        log.info("\n%s\n", format_table(groups))
+        write_rows(self.folder / "param_groups.csv", self._groups)
+        self._phases.append(
+            {
+                "name": phase.name,
+                "epochs": phase.epochs,
+                "trainable_parameters": sum(int(str(row["parameters"])) for row in groups if row["trainable"]),
+            }
+        )
+
+    def epoch(self, record: EpochRecord) -> None:
+        """One line on the terminal, one row in ``metrics.csv``, one batch of metrics in the store."""
+        self._history.append(record)
+        values = asdict(record)
+        write_rows(self.folder / "metrics.csv", [asdict(row) for row in self._history])
+        numbers = {name: float(value) for name, value in values.items() if isinstance(value, float)}
+        self._tracker.log_metrics(numbers, step=record.epoch)
+        log.info(
+            "%-8s epoch %2d/%d  loss %.4f  val loss %.4f  accuracy %.4f  macro F1 %.4f  %4.0f images/s  %5.1f s%s",
+            record.phase,
+            record.epoch,
+            self._epochs,
+            record.train_loss,
+            record.val_loss,
+            record.val_accuracy,
+            record.val_macro_f1,
+            record.images_per_second,
+            record.seconds,
+            "  best" if record.best else "",
+        )
+
+    def finish(
+        self, best: Best, test: Scores | None, classes: Sequence[str], *, peak_memory_mib: float, seconds: float
+    ) -> None:
+        """Write plots and ``result.json``, log them, and say how it ended.
+
+        Args:
+            test: None where the test split was not to be scored.
+        """
+        folder, scores = self.folder, test or best.scores
+        plot_curves(self._history, folder / "curves.png")
+        plot_confusion_matrix(scores.confusion, classes, folder / "confusion_matrix.png")
+        result = {
+            "status": "finished",
+            "metric": self._metric,
+            "best": best_entry(best),
+            "test": score_entry(test) if test else None,
+            "phases": [{**phase, "seconds": self._phase_seconds(phase["name"])} for phase in self._phases],
+            "images_per_second": _mean([record.images_per_second for record in self._history]),
+            "peak_memory_mib": peak_memory_mib,
+            "seconds": seconds,
+            "mlflow_run_id": self._tracker.run_id,
+            "checkpoint": "checkpoints/best.pt",
+        }
+        write_result(folder / "result.json", result)
+        for name in ("param_groups.csv", "metrics.csv", "curves.png", "confusion_matrix.png", "result.json"):
+            self._tracker.log_artifact(folder / name)
+        self._tracker.log_artifact(folder / "checkpoints" / "best.pt", "checkpoints")
+        if test:
+            self._tracker.log_metrics({"test_accuracy": test.accuracy, "test_macro_f1": test.macro_f1}, self._epochs)
+        log.info("%s  %s", self._verdict(best, test), folder)
+
+    def failed(self, error: BaseException) -> None:
+        """Leave a ``result.json`` that says why there is no result."""
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        write_result(self.folder / "result.json", {"status": status, "error": f"{type(error).__name__}: {error}"})
+
+    def _verdict(self, best: Best, test: Scores | None) -> str:
+        if test is None:
+            return f"validation {self._metric} {best.scores.metric(self._metric):.4f} (epoch {best.record.epoch})"
+        low, high = accuracy_interval(test.num_correct, test.num_samples)
+        return (
+            f"test accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {test.num_samples} images)  "
+            f"macro F1 {test.macro_f1:.4f}"
+        )
+
+    def _phase_seconds(self, name: object) -> float:
+        return sum(record.seconds for record in self._history if record.phase == name)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,180 @@
+"""One run, from the configuration to the score on the test split, in the order of events."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftexp.config import Config
+from ftexp.data.images import check_images
+from ftexp.data.loading import Loader, make_loader
+from ftexp.data.samples import Sample
+from ftexp.data.sources import read_samples
+from ftexp.data.splits import Splits, make_splits, write_splits
+from ftexp.data.transforms import Normalizer, View, eval_view, train_view
+from ftexp.finetune.freezing import open_blocks
+from ftexp.finetune.param_groups import build_param_groups, group_table
+from ftexp.finetune.phases import Phase, check_block_rates, plan_phases
+from ftexp.models.blocks import Network
+from ftexp.models.catalogue import block_names, build_network, locate_weights
+from ftexp.report.recorder import Recorder
+from ftexp.tracking.params import flatten
+from ftexp.tracking.tracker import open_tracker
+from ftexp.training.batches import ImageBatches
+from ftexp.training.checkpoint import restore_weights
+from ftexp.training.fit import Fit
+from ftexp.training.loop import evaluate
+from ftexp.training.metrics import Scores
+from ftexp.training.runtime import Runtime, prepare_runtime
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
+    """Fine-tune as configured and leave everything in ``folder``.
+
+    Args:
+        score_test: False in a sweep, which must never see the test split.
+
+    Returns:
+        The best value of ``train.metric`` on validation.
+
+    Raises:
+        UserError: for anything the user has to put right; most of it before any data is read.
+        DivergedError: when training leaves the numbers.
+    """
+    started = time.perf_counter()
+    runtime = prepare_runtime(config.runtime)
+    phases = plan(config)
+    weights = locate_weights(config.model)
+    splits = read_data(config, folder)
+    network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
+    runtime.place(network.module)
+    _introduce(config, network, runtime)
+
+    tracker = open_tracker(config.tracking, run_name=f"{network.name} {'+'.join(phase.name for phase in phases)}")
+    recorder = Recorder(folder, tracker, config.train.metric, phases)
+    try:
+        tracker.log_params(flatten(config))
+        tracker.log_artifact(folder / "splits.csv")
+        fit = fine_tune(config, network, splits, phases, runtime, recorder)
+        assert fit.best is not None
+        test = score_test_split(fit, splits) if score_test else None
+        seconds, memory = time.perf_counter() - started, runtime.peak_memory_mib()
+        recorder.finish(fit.best, test, splits.classes, peak_memory_mib=memory, seconds=seconds)
+    except BaseException as error:
+        recorder.failed(error)
+        tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.close("FINISHED")
+    return fit.best.scores.metric(config.train.metric)
+
+
+def plan(config: Config) -> tuple[Phase, ...]:
+    """Resolve the stage against the network's blocks, before anything is loaded."""
+    names = block_names(config.model)
+    phases = plan_phases(config.stage, names)
+    check_block_rates(config.optimizer, phases, names)
+    return phases
+
+
+def read_data(config: Config, folder: Path) -> Splits:
+    """List the samples, look at every image once, and cut train, val and test."""
+    samples = read_samples(config.data)
+    check_images(samples, config.runtime.workers)
+    splits = make_splits(samples, config.data)
+    write_splits(folder / "splits.csv", splits)
+    log.info(
+        "data    %s: %d images of %d classes; train %d, val %d, test %d (sealed)",
+        config.data.source,
+        len(samples),
+        len(splits.classes),
+        len(splits.train),
+        len(splits.val),
+        splits.test.num_samples,
+    )
+    return splits
+
+
+def fine_tune(
+    config: Config,
+    network: Network,
+    splits: Splits,
+    phases: Sequence[Phase],
+    runtime: Runtime,
+    recorder: Recorder,
+) -> Fit:
+    """Run the phases one after the other, each from the best weights so far, and leave the best in the network."""
+    preprocessing = network.preprocessing
+    normalizer = Normalizer(preprocessing)
+    train = _loader(config, runtime, splits, splits.train, train_view(preprocessing, config.augment), training=True)
+    val = _loader(config, runtime, splits, splits.val, eval_view(preprocessing))
+    fit = Fit(
+        network=network,
+        config=config,
+        runtime=runtime,
+        train=ImageBatches(train, normalizer, runtime),
+        val=ImageBatches(val, normalizer, runtime),
+        class_to_idx=splits.class_to_idx,
+        checkpoints=recorder.folder / "checkpoints",
+        on_epoch=recorder.epoch,
+    )
+    try:
+        for phase in phases:
+            open_blocks(network, phase, config.bn_policy)
+            groups = build_param_groups(network, phase, config.optimizer)
+            recorder.start_phase(phase, group_table(network, groups))
+            fit.run_phase(phase, groups)
+            restore_weights(fit.best_checkpoint, network)
+    finally:
+        train.close()
+        val.close()
+    return fit
+
+
+def score_test_split(fit: Fit, splits: Splits) -> Scores:
+    """Open the test split and score it with the weights in place, the best on validation."""
+    network, runtime = fit.network, fit.runtime
+    loader = _loader(fit.config, runtime, splits, splits.test.open(), eval_view(network.preprocessing))
+    network.module.eval()
+    try:
+        batches = ImageBatches(loader, Normalizer(network.preprocessing), runtime)
+        return evaluate(network.module, batches, network.num_classes, runtime)
+    finally:
+        loader.close()
+
+
+def _loader(
+    config: Config, runtime: Runtime, splits: Splits, samples: Sequence[Sample], view: View, *, training: bool = False
+) -> Loader:
+    """Batches of a split; in training shuffled, and without a last batch that would do harm.
+
+    A last batch of one image has no batch statistics, and one of another size costs a compilation.
+    """
+    batch_size = config.train.batch_size
+    remainder = len(samples) % batch_size
+    harmful = remainder == 1 or (remainder > 0 and runtime.compile)
+    return make_loader(
+        samples,
+        splits.class_to_idx,
+        view,
+        batch_size,
+        shuffle=training,
+        seed=config.runtime.seed,
+        workers=runtime.workers,
+        pin_memory=runtime.device.type == "cuda",
+        drop_last=training and harmful and len(samples) > batch_size,
+    )
+
+
+def _introduce(config: Config, network: Network, runtime: Runtime) -> None:
+    log.info(
+        "model   %s at %d px on %s in %s, BatchNorm statistics %s",
+        network.name,
+        network.preprocessing.image_size,
+        runtime.device,
+        runtime.precision,
+        "updated" if config.bn_policy.update_running_statistics else "kept",
+    )

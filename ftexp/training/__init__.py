@@ -1,0 +1,1 @@
+"""The loop: epochs, scores, checkpoints."""

@@ -1,0 +1,127 @@
+"""Fine-tuning phase by phase: epochs, validation after each, the best checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ftexp.config import Config
+from ftexp.finetune.freezing import set_train_mode
+from ftexp.finetune.optimizers import build_optimizer
+from ftexp.finetune.param_groups import ParamGroup
+from ftexp.finetune.phases import Phase
+from ftexp.finetune.schedules import build_scheduler
+from ftexp.models.blocks import HEAD, Network
+from ftexp.report.progress import Progress
+from ftexp.training.batches import Batches
+from ftexp.training.checkpoint import save_checkpoint
+from ftexp.training.history import EpochRecord
+from ftexp.training.loop import EpochStats, Step, evaluate, train_epoch
+from ftexp.training.metrics import Scores, is_better
+from ftexp.training.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The epoch whose weights are the best so far, and what they scored on validation."""
+
+    record: EpochRecord
+    scores: Scores
+
+
+@dataclass(slots=True)
+class Fit:
+    """What the phases of a run share, and what they leave behind: history, best epoch, checkpoints."""
+
+    network: Network
+    config: Config
+    runtime: Runtime
+    train: Batches
+    val: Batches
+    class_to_idx: dict[str, int]
+    checkpoints: Path
+    on_epoch: Callable[[EpochRecord], None]
+    progress: Progress = field(default_factory=Progress)
+    history: list[EpochRecord] = field(default_factory=list)
+    best: Best | None = None
+
+    def run_phase(self, phase: Phase, groups: Sequence[ParamGroup]) -> None:
+        """Train the groups for the phase's epochs; its blocks have to be open already.
+
+        Raises:
+            DivergedError: when the loss leaves the numbers.
+        """
+        optimizer = build_optimizer(self.config.optimizer, groups, self.runtime.device)
+        scheduler = build_scheduler(
+            self.config.scheduler, optimizer, epochs=phase.epochs, steps_per_epoch=self.train.num_batches
+        )
+        per_step = self.config.scheduler.interval == "step"
+        step = self._build_step(optimizer, scheduler if per_step else None)
+        for number in range(1, phase.epochs + 1):
+            started = time.perf_counter()
+            rates = _rates(optimizer)
+            set_train_mode(self.network, phase, self.config.bn_policy)
+            with self.progress.epoch(f"{phase.name} {number}/{phase.epochs}", self.train.num_batches) as bar:
+                stats = train_epoch(step, self.train, len(self.history) + 1, bar)
+            if not per_step:
+                scheduler.step()
+            self.network.module.eval()
+            scores = evaluate(self.network.module, self.val, self.network.num_classes, self.runtime)
+            self._finish_epoch(phase, rates, stats, scores, started)
+
+    def _build_step(self, optimizer: Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None) -> Step:
+        if self.runtime.compile:
+            torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
+            self.network.module.compile()  # in place: the names in the state dict stay plain
+        settings = self.config.train
+        loss_fn = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+        return Step(self.network.module, optimizer, scheduler, loss_fn, settings.clip_norm, self.runtime)
+
+    def _finish_epoch(
+        self, phase: Phase, rates: dict[str, float], stats: EpochStats, scores: Scores, started: float
+    ) -> None:
+        metric = self.config.train.metric
+        value = scores.metric(metric)
+        record = EpochRecord(
+            phase=phase.name,
+            epoch=len(self.history) + 1,
+            train_loss=stats.loss,
+            val_loss=scores.loss,
+            val_accuracy=scores.accuracy,
+            val_macro_f1=scores.macro_f1,
+            grad_norm=stats.grad_norm,
+            lr_head=rates[HEAD],
+            lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
+            images_per_second=stats.images_per_second,
+            seconds=time.perf_counter() - started,
+            best=is_better(value, self.best.scores.metric(metric) if self.best else None),
+        )
+        self.history.append(record)
+        self.progress.metric = f"val {metric} {value:.4f}"
+        if record.best:
+            self.best = Best(record, scores)
+            self._save("best.pt", record.epoch, metric, value)
+        self._save("last.pt", record.epoch, metric, value)
+        self.on_epoch(record)
+
+    def _save(self, name: str, epoch: int, metric: str, value: float) -> None:
+        save_checkpoint(
+            self.checkpoints / name,
+            self.network,
+            self.config,
+            class_to_idx=self.class_to_idx,
+            epoch=epoch,
+            metric=metric,
+            value=value,
+        )
+
+
+def _rates(optimizer: Optimizer) -> dict[str, float]:
+    """Block -> the rate its groups have now."""
+    return {str(group["block"]): float(group["lr"]) for group in optimizer.param_groups}

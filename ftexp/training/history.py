@@ -1,0 +1,32 @@
+"""What one epoch did, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One row of ``metrics.csv``.
+
+    Attributes:
+        epoch: from 1 over the whole run, not over the phase.
+        grad_norm: mean over the epoch's steps, before clipping.
+        lr_head, lr_backbone: rates at the start of the epoch; of the backbone, the highest block's; None: all frozen.
+        images_per_second: training alone, without validation.
+        seconds: training and validation.
+        best: whether this epoch's weights became the best so far.
+    """
+
+    phase: str
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    val_macro_f1: float
+    grad_norm: float
+    lr_head: float
+    lr_backbone: float | None
+    images_per_second: float
+    seconds: float
+    best: bool

@@ -1,0 +1,89 @@
+"""Scores of a split, from one confusion matrix that stays on the device until the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import binomtest
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores over all samples of a split.
+
+    Attributes:
+        loss: mean cross-entropy without label smoothing.
+        macro_f1: mean over the classes that occur in the truth or the predictions.
+        confusion: int64 [classes, classes], rows are the truth.
+    """
+
+    loss: float
+    accuracy: float
+    macro_f1: float
+    num_samples: int
+    confusion: npt.NDArray[np.int64]
+
+    @property
+    def num_correct(self) -> int:
+        """Samples whose class was predicted."""
+        return int(np.trace(self.confusion))
+
+    def metric(self, name: str) -> float:
+        """The score called ``accuracy`` or ``macro_f1``."""
+        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1}[name]
+
+
+class ScoreKeeper:
+    """Collects batches; nothing is read back from the device before ``compute``."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
+        self._loss = torch.zeros((), dtype=torch.float64, device="cpu" if device.type == "mps" else device)
+        self._num_samples = 0
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: float [batch, classes].
+            labels: int64 [batch].
+        """
+        losses = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        self._loss += losses.to(self._loss.device, torch.float64)
+        self._confusion.update(logits.argmax(dim=1), labels)
+        self._num_samples += len(labels)
+
+    def compute(self) -> Scores:
+        """Scores over everything added so far."""
+        confusion = self._confusion.compute().cpu().numpy().astype(np.int64)
+        return Scores(
+            loss=self._loss.item() / self._num_samples,
+            accuracy=float(np.trace(confusion) / self._num_samples),
+            macro_f1=macro_f1(confusion),
+            num_samples=self._num_samples,
+            confusion=confusion,
+        )
+
+
+def macro_f1(confusion: npt.NDArray[np.int64]) -> float:
+    """Mean F1 over the classes that occur, from a confusion matrix with the truth in rows."""
+    hits = np.diag(confusion)
+    support_and_predicted = confusion.sum(axis=0) + confusion.sum(axis=1)
+    occurs = support_and_predicted > 0
+    return float(np.mean(2 * hits[occurs] / support_and_predicted[occurs]))
+
+
+def accuracy_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy (Wilson, 1927), which stays sensible near 0 and 1."""
+    interval = binomtest(num_correct, num_samples).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def is_better(value: float, best: float | None) -> bool:
+    """Whether a new value wins: ties keep the earlier one, and NaN never wins."""
+    return not math.isnan(value) and (best is None or value > best)

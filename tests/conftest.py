@@ -1,0 +1,64 @@
+"""A network small enough for hand-made expectations, and a configuration composed as the command line does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from torch import nn
+
+from ftexp.__main__ import conf_dir
+from ftexp.config import Config, parse, register_schema
+from ftexp.models.blocks import Block, Network
+from ftexp.preprocessing import Preprocessing
+
+Compose = Callable[..., Config]
+
+
+@pytest.fixture
+def configure() -> Iterator[Compose]:
+    """Compose and check a configuration: ``configure("stage=head", "train.batch_size=4")``."""
+    register_schema()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base=None):
+        yield lambda *overrides: parse(compose("config", overrides=list(overrides)))
+
+
+class TinyNet(nn.Module):
+    """Stem, one body block with dropout, head: 3 x 8 x 8 images, 4 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5))
+        self.token = nn.Parameter(torch.zeros(6))
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.body(self.stem(images)).mean(dim=(2, 3)) + self.token)
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network(
+        TinyNet(),
+        [Block("stem", ("stem",)), Block("body", ("body", "token"))],
+        head="fc",
+        preprocessing=Preprocessing(8, 8, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        name="tiny",
+        num_classes=4,
+    )
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real photographs beside the checkout; they are not part of the project."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real images beside the checkout are not here")
+    return folder

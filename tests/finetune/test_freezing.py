@@ -1,0 +1,100 @@
+"""Frozen tensors and buffers stay bit-equal through real steps, open ones move, BatchNorm as the policy says."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from ftexp.config import AdamWConfig, BatchNormPolicyConfig
+from ftexp.finetune.batchnorm import batch_norms
+from ftexp.finetune.freezing import open_blocks, set_train_mode
+from ftexp.finetune.optimizers import build_optimizer
+from ftexp.finetune.param_groups import build_param_groups
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import Network
+
+POLICIES = {
+    "train": BatchNormPolicyConfig(update_running_statistics=True, train_affine_parameters=True),
+    "freeze_affine": BatchNormPolicyConfig(update_running_statistics=True, train_affine_parameters=False),
+    "eval": BatchNormPolicyConfig(update_running_statistics=False, train_affine_parameters=True),
+    "chapter": BatchNormPolicyConfig(update_running_statistics=False, train_affine_parameters=False),
+}
+
+
+def changed_after_two_steps(network: Network, phase: Phase, policy: BatchNormPolicyConfig) -> set[str]:
+    """Names of the tensors of the state dict that two optimizer steps moved."""
+    before = copy.deepcopy(network.module.state_dict())
+    open_blocks(network, phase, policy)
+    config = AdamWConfig(name="adamw", head_lr=0.1, backbone_lr=0.1, weight_decay=0.1)
+    optimizer = build_optimizer(config, build_param_groups(network, phase, config), torch.device("cpu"))
+    for _ in range(2):
+        network.module.eval()  # as a validation in between leaves it
+        set_train_mode(network, phase, policy)
+        logits = network.module(torch.randn(8, 3, 8, 8) * 3 + 1)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, torch.arange(8) % 4).backward()
+        optimizer.step()
+    after = network.module.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+BODY_WEIGHTS = {"body.0.weight", "body.0.bias", "token"}
+BODY_AFFINE = {"body.1.weight", "body.1.bias"}
+BODY_STATISTICS = {"body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked"}
+HEAD = {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "moved"),
+    [
+        ("train", HEAD | BODY_WEIGHTS | BODY_AFFINE | BODY_STATISTICS),
+        ("freeze_affine", HEAD | BODY_WEIGHTS | BODY_STATISTICS),
+        ("eval", HEAD | BODY_WEIGHTS | BODY_AFFINE),
+        ("chapter", HEAD | BODY_WEIGHTS),
+    ],
+)
+def test_exactly_the_open_tensors_move_in_the_last_block(network: Network, policy: str, moved: set[str]) -> None:
+    assert changed_after_two_steps(network, Phase("partial", 1, ("body", "head")), POLICIES[policy]) == moved
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_frozen_backbone_does_not_drift_under_any_policy(network: Network, policy: str) -> None:
+    assert changed_after_two_steps(network, Phase("head", 1, ("head",)), POLICIES[policy]) == HEAD
+
+
+def test_full_moves_everything(network: Network) -> None:
+    everything = set(network.module.state_dict())
+    assert changed_after_two_steps(network, Phase("full", 1, network.names), POLICIES["train"]) == everything
+
+
+def test_a_later_phase_opens_what_an_earlier_policy_closed(network: Network) -> None:
+    open_blocks(network, Phase("a", 1, ("body", "head")), POLICIES["chapter"])
+    assert not network.module.body[1].weight.requires_grad
+    open_blocks(network, Phase("b", 1, network.names), POLICIES["train"])
+    assert all(p.requires_grad for p in network.module.parameters())
+
+
+def test_dropout_of_a_frozen_block_is_off_and_of_a_learning_one_on(network: Network) -> None:
+    set_train_mode(network, Phase("head", 1, ("head",)), POLICIES["train"])
+    assert not network.module.body[3].training
+    set_train_mode(network, Phase("partial", 1, ("body", "head")), POLICIES["eval"])
+    assert network.module.body[3].training
+    assert not network.module.body[1].training
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.BatchNorm1d(2),
+        torch.nn.BatchNorm2d(2),
+        torch.nn.BatchNorm3d(2),
+        torch.nn.SyncBatchNorm(2),
+        torch.nn.LazyBatchNorm2d(),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_every_kind_of_batchnorm_is_one(layer: torch.nn.Module) -> None:
+    assert list(batch_norms(torch.nn.Sequential(layer))) == [layer]
+    assert not list(batch_norms(torch.nn.Sequential(torch.nn.LayerNorm(2), torch.nn.GroupNorm(1, 2))))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision import models
+
+from ftexp.config import AdamWConfig, BatchNormPolicyConfig
+from ftexp.finetune.decay import decay_rules
+from ftexp.finetune.freezing import open_blocks
+from ftexp.finetune.param_groups import block_rate, build_param_groups, group_table
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import Network
+
+NAMES = ("stem", "layer1", "layer2", "head")
+TRAIN = BatchNormPolicyConfig(update_running_statistics=True, train_affine_parameters=True)
+
+
+def test_rates_fall_by_the_decay_from_the_block_next_to_the_head_down() -> None:
+    config = AdamWConfig(head_lr=1e-2, backbone_lr=1e-3, block_decay=0.5, block_lrs={"layer1": 7.0})
+    assert [block_rate(config, NAMES, block) for block in NAMES] == pytest.approx([0.25e-3, 7.0, 1e-3, 1e-2])
+
+
+def test_groups_are_block_times_decay_over_trainable_parameters_only(network: Network) -> None:
+    phase = Phase("partial", 1, ("body", "head"))
+    open_blocks(network, phase, TRAIN)
+    groups = build_param_groups(network, phase, AdamWConfig(head_lr=1e-2, backbone_lr=1e-3, weight_decay=0.1))
+    assert [(g.block, g.lr, g.weight_decay, set(g.names)) for g in groups] == [
+        ("body", 1e-3, 0.1, {"body.0.weight"}),
+        ("body", 1e-3, 0.0, {"body.0.bias", "body.1.weight", "body.1.bias", "token"}),
+        ("head", 1e-2, 0.1, {"fc.weight"}),
+        ("head", 1e-2, 0.0, {"fc.bias"}),
+    ]
+
+
+def test_the_table_accounts_for_every_tensor_once(network: Network) -> None:
+    phase = Phase("partial", 1, ("body", "head"))
+    open_blocks(network, phase, BatchNormPolicyConfig(update_running_statistics=True, train_affine_parameters=False))
+    config = AdamWConfig(head_lr=1e-2, backbone_lr=1e-3, weight_decay=0.1)
+    rows = group_table(network, build_param_groups(network, phase, config))
+    assert [(row["block"], row["tensors"], row["trainable"], row["rule"]) for row in rows] == [
+        ("stem", 3, False, "frozen"),
+        ("body", 1, True, "weight matrix"),
+        ("body", 2, True, "one-dimensional, bias"),
+        ("body", 2, False, "frozen"),
+        ("head", 1, True, "weight matrix"),
+        ("head", 1, True, "bias"),
+    ]
+    assert sum(int(row["parameters"]) for row in rows) == sum(p.numel() for p in network.module.parameters())
+
+
+def undecayed(module: torch.nn.Module, kind: str) -> set[str]:
+    return {name for name, rule in decay_rules(module).items() if not rule.decays and rule.reason == kind}
+
+
+def test_efficientnet_norms_are_found_by_type_where_their_names_say_nothing() -> None:
+    with torch.device("meta"):
+        module = models.efficientnet_b0()
+    norms = undecayed(module, "norm layer")
+    # 49 BatchNorms with a scale and a bias each; the seed chapter's rule by name finds none of the scales.
+    assert len(norms) == 98
+    assert {"features.0.1.weight", "features.0.1.bias", "features.8.1.weight"} <= norms
+    rules = decay_rules(module)
+    assert rules["features.1.0.block.0.0.weight"].decays  # depthwise convolution
+    assert rules["classifier.1.weight"].decays
+    # The 16 squeeze-and-excitation blocks have two convolutions with a bias, and the classifier has one.
+    assert len(undecayed(module, "bias")) == 33
+    assert sum(rule.decays for rule in rules.values()) == len(rules) - 98 - 33
+
+
+def test_vit_tokens_embeddings_and_packed_biases_do_not_decay() -> None:
+    with torch.device("meta"):
+        module = models.vit_b_16()
+    rules = decay_rules(module)
+    assert len(undecayed(module, "norm layer")) == 50  # 25 LayerNorms
+    assert undecayed(module, "token or embedding") == {"class_token", "encoder.pos_embedding"}
+    biases = undecayed(module, "bias")
+    assert "encoder.layers.encoder_layer_0.self_attention.in_proj_bias" in biases
+    decayed = {name for name, rule in rules.items() if rule.decays}
+    # Patch projection, head, and in each of the 12 layers: in_proj, out_proj and the two linear layers.
+    assert len(decayed) == 2 + 12 * 4
+    assert {"conv_proj.weight", "heads.head.weight"} <= decayed
+
+
+def test_layer_scale_and_relative_position_tables_do_not_decay_whatever_their_shape() -> None:
+    with torch.device("meta"):
+        convnext, swin = models.convnext_tiny(), models.swin_t()
+    assert len(undecayed(convnext, "layer scale")) == 18
+    tables = undecayed(swin, "token or embedding")
+    assert len(tables) == 12
+    assert all(name.endswith("relative_position_bias_table") for name in tables)
