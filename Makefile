@@ -1,0 +1,61 @@
+# Any target makes .venv and installs into it the first time, and goes straight to work after that.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# The UI's store and port: make ui URI=sqlite:////elsewhere/mlflow.db PORT=5001
+URI ?= sqlite:///mlflow.db
+PORT ?= 5000
+
+# Where this is set, nothing would ever be compiled, and every start would take some ten seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help install demo test slow check bench ui clean distclean
+
+help:
+	@echo 'make demo       fine-tune EfficientNet-Lite0 on handwritten digits (no network needed, under 3 minutes)'
+	@echo 'make test       the tests; make slow: those of minutes'
+	@echo 'make check      lint, format, types'
+	@echo 'make bench      the benchmarks, appended to benchmarks/results.md'
+	@echo 'make ui         the runs side by side in MLflow, at http://127.0.0.1:$(PORT)'
+	@echo 'make clean      remove caches and builds; make distclean: .venv as well. Runs are kept.'
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/python -m ftexp
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.head_partial
+
+ui: $(INSTALLED)
+	@case '$(URI)' in sqlite:///*) test -e "$$(echo '$(URI)' | sed 's,sqlite:///,,')" || \
+		{ echo 'No runs in $(URI) yet. Start with: make demo'; exit 1; };; esac
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri '$(URI)'
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv
+
+# uv installs in about a minute where pip takes four. A .venv that an interrupted call left without pip is made anew.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ftexp needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	@touch $@
