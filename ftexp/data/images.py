@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import logging
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ftexp.config import DataConfig
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
+
+log = logging.getLogger(__name__)
 
 MAX_NAMED = 20
 
@@ -28,11 +36,50 @@ def open_image(sample: Sample) -> Image.Image:
     if sample.pixels is not None:
         return Image.fromarray(sample.pixels)
     try:
-        with Image.open(sample.path) as image:
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+        return _decode(sample.path)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise DataError(f"{sample.path}: {_reason(error, sample.path)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """Beyond these a file counts as bad: nobody means to train on it, and decoding it may eat the memory."""
+
+    max_file_bytes: int = 64 * 2**20
+    max_pixels: int = 89_000_000
+
+    @classmethod
+    def of(cls, config: DataConfig) -> ImageLimits:
+        """The limits of ``data.max_file_mib`` and ``data.max_megapixels``."""
+        return cls(int(config.max_file_mib * 2**20), int(config.max_megapixels * 1e6))
+
+
+def screen_images(
+    samples: Sequence[Sample], config: DataConfig, folder: Path, workers: int | str = "auto"
+) -> list[Sample]:
+    """Decode every image once; stop at bad ones or leave them out, as ``data.on_bad_image`` says.
+
+    Bad files are listed in ``folder/bad_images.csv`` (``path,label,split,reason``) either way.
+
+    Returns:
+        The samples whose images can be decoded.
+
+    Raises:
+        DataError: with ``on_bad_image=error``, naming the bad files.
+    """
+    bad = find_bad_images(samples, workers, ImageLimits.of(config))
+    if not bad:
+        return list(samples)
+    table = folder / "bad_images.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "label", "split", "reason"))
+        writer.writerows((sample.path, sample.label, sample.split or "", reason) for sample, reason in bad)
+    if config.on_bad_image == "error":
+        raise DataError(_describe(bad, len(samples)))
+    log.warning("%d of %d images are bad and left out; they are listed in %s.", len(bad), len(samples), table)
+    left_out = {id(sample) for sample, _ in bad}
+    return [sample for sample in samples if id(sample) not in left_out]
 
 
 def check_images(samples: Sequence[Sample], workers: int | str = "auto") -> None:
@@ -45,32 +92,53 @@ def check_images(samples: Sequence[Sample], workers: int | str = "auto") -> None
         DataError: naming the bad files (all are found in the one pass; the message lists the first 20).
     """
     bad = find_bad_images(samples, workers)
-    if not bad:
-        return
-    named = "\n".join(f"  {reason}" for _, reason in bad[:MAX_NAMED])
-    more = f"\n  ... and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
-    raise DataError(
-        f"{len(bad)} of {len(samples)} files cannot be read as images:\n{named}{more}\n"
-        "Remove or replace them, then run again."
-    )
+    if bad:
+        raise DataError(_describe(bad, len(samples)))
 
 
-def find_bad_images(samples: Sequence[Sample], workers: int | str = "auto") -> list[tuple[Sample, str]]:
-    """The samples that cannot be decoded, each with ``path: reason``, in the order given."""
+def find_bad_images(
+    samples: Sequence[Sample], workers: int | str = "auto", limits: ImageLimits | None = None
+) -> list[tuple[Sample, str]]:
+    """The samples that cannot be decoded or exceed a limit, each with the reason, in the order given."""
     files = [sample for sample in samples if sample.pixels is None]
     threads = (os.cpu_count() or 1) if isinstance(workers, str) else max(1, workers)
+    why_bad = partial(_why_bad, limits=limits or ImageLimits())
     # Threads: Pillow's decoders let go of the interpreter lock.
-    with ThreadPoolExecutor(threads) as pool:
-        reasons = list(pool.map(_why_bad, files))
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        # Pillow warns of a decompression bomb at its own limit; ours is checked before anything is decoded.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        reasons = list(pool.map(why_bad, files))
     return [(sample, reason) for sample, reason in zip(files, reasons, strict=True) if reason is not None]
 
 
-def _why_bad(sample: Sample) -> str | None:
+def _why_bad(sample: Sample, limits: ImageLimits) -> str | None:
     try:
-        open_image(sample)
-    except DataError as error:
-        return str(error)
+        size = Path(sample.path).stat().st_size
+        if size > limits.max_file_bytes:
+            return f"{size / 2**20:.1f} MiB, above data.max_file_mib={limits.max_file_bytes / 2**20:g}"
+        with Image.open(sample.path) as image:
+            num_pixels = image.width * image.height
+        if num_pixels > limits.max_pixels:
+            return f"{num_pixels / 1e6:.1f} megapixels, above data.max_megapixels={limits.max_pixels / 1e6:g}"
+        _decode(sample.path)
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        return _reason(error, sample.path)
     return None
+
+
+def _describe(bad: list[tuple[Sample, str]], num_samples: int) -> str:
+    named = "\n".join(f"  {sample.path}: {reason}" for sample, reason in bad[:MAX_NAMED])
+    more = f"\n  ... and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+    return (
+        f"{len(bad)} of {num_samples} files cannot be read as images:\n{named}{more}\n"
+        "Remove or replace them, or leave them out with data.on_bad_image=skip, then run again."
+    )
+
+
+def _decode(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ftexp.config import DataConfig, ImageFolderConfig
-from ftexp.data.digits import read_digits
-from ftexp.data.imagefolder import read_imagefolder
+from ftexp.config import (
+    DataConfig,
+    HuggingFaceDataConfig,
+    ImageFolderConfig,
+    ManifestConfig,
+    TorchvisionDataConfig,
+)
 from ftexp.data.samples import Sample
 
 
@@ -14,7 +18,26 @@ def read_samples(config: DataConfig) -> list[Sample]:
     Raises:
         DataError: when the source is missing, empty or inconsistent.
     """
-    if isinstance(config, ImageFolderConfig):
-        return read_imagefolder(config.root)
-    assert config.source == "digits"
-    return read_digits()
+    # Each source brings libraries of its own; only the chosen one is imported.
+    match config:
+        case ImageFolderConfig():
+            from ftexp.data.imagefolder import read_imagefolder
+
+            return read_imagefolder(config.root)
+        case ManifestConfig():
+            from ftexp.data.manifest import read_manifest
+
+            return read_manifest(config)
+        case TorchvisionDataConfig():
+            from ftexp.data.torchvision_sets import read_torchvision
+
+            return read_torchvision(config)
+        case HuggingFaceDataConfig():
+            from ftexp.data.huggingface import read_huggingface
+
+            return read_huggingface(config)
+        case _:
+            from ftexp.data.digits import read_digits
+
+            assert config.source == "digits"
+            return read_digits()

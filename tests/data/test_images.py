@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ftexp.data.images import check_images, find_bad_images, open_image
+from ftexp.config import DataConfig
+from ftexp.data.images import ImageLimits, check_images, find_bad_images, open_image, screen_images
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
@@ -109,3 +110,43 @@ def test_a_long_list_is_shortened(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)25 of 25 files.*\.\.\. and 5 more") as raised:
         check_images([Sample(str(tmp_path / f"{i}.png"), "a") for i in range(25)], workers=2)
     assert str(raised.value).count("no such file") == 20
+
+
+def test_limits_on_bytes_and_pixels_come_before_decoding(tmp_path: Path) -> None:
+    sample = saved(tmp_path / "big.png", Image.new("RGB", (200, 100)))
+    assert find_bad_images([sample], 1, ImageLimits(max_pixels=20_000)) == []
+    ((_, reason),) = find_bad_images([sample], 1, ImageLimits(max_pixels=19_999))
+    assert "megapixels, above data.max_megapixels=0.019999" in reason
+    ((_, reason),) = find_bad_images([sample], 1, ImageLimits(max_file_bytes=10))
+    assert "MiB, above data.max_file_mib=" in reason
+
+
+def test_a_decompression_bomb_is_a_bad_image(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    # 10,000 x 10,000 black pixels of one bit: a few kilobytes on disk, 300 MB as RGB.
+    bomb = saved(tmp_path / "bomb.png", Image.new("1", (10_000, 10_000)))
+    assert Path(bomb.path).stat().st_size < 50_000
+    ((_, reason),) = find_bad_images([bomb], 1)
+    assert "100.0 megapixels" in reason
+    assert not recwarn.list
+
+
+def test_skipping_lists_the_bad_and_keeps_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    samples = bad_files(tmp_path)
+    kept = screen_images(samples, DataConfig(source="imagefolder", on_bad_image="skip"), tmp_path)
+    assert [Path(s.path).name for s in kept] == ["whole.jpg"]
+    lines = (tmp_path / "bad_images.csv").read_text().splitlines()
+    assert lines[0] == "path,label,split,reason"
+    assert len(lines) == 5
+    assert "4 of 5 images are bad and left out" in caplog.text
+
+
+def test_stopping_lists_the_bad_too(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)4 of 5 files.*data\.on_bad_image=skip"):
+        screen_images(bad_files(tmp_path), DataConfig(source="imagefolder"), tmp_path)
+    assert (tmp_path / "bad_images.csv").exists()
+
+
+def test_good_images_leave_no_list(tmp_path: Path) -> None:
+    samples = [saved(tmp_path / "ok.png", Image.new("RGB", (4, 4)))]
+    assert screen_images(samples, DataConfig(source="imagefolder"), tmp_path) == samples
+    assert not (tmp_path / "bad_images.csv").exists()
