@@ -1,0 +1,172 @@
+"""A network as an ordered list of named blocks that ends in a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from ftexp.errors import ConfigError, nearest
+from ftexp.preprocessing import Preprocessing
+
+# The reserved name of the last block: the new linear layer and what only prepares its input (pooling, dropout).
+HEAD = "head"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of the backbone: paths of modules or of loose parameters, in the order the data flows."""
+
+    name: str
+    paths: tuple[str, ...]
+
+
+class Network:
+    """A classifier whose every tensor belongs to exactly one block or to the head.
+
+    Args:
+        module: the network, its head already as wide as the data has classes.
+        blocks: the backbone, stem first, without the head.
+        head: module path of the classifying layer.
+        preprocessing: what the network expects of its images.
+        name: what logs and checkpoints call it.
+        num_classes: width of the head.
+
+    Raises:
+        ConfigError: if a path leads nowhere or is claimed twice, or if a parameter, a buffer or a module that
+            behaves differently in training belongs to no block and not to the head; the message names it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        blocks: Sequence[Block],
+        *,
+        head: str,
+        preprocessing: Preprocessing,
+        name: str,
+        num_classes: int,
+    ) -> None:
+        self.module = module
+        self.blocks = tuple(blocks)
+        self.head = head
+        self.preprocessing = preprocessing
+        self.name = name
+        self.num_classes = num_classes
+        self._head_paths: tuple[str, ...] = (head,)
+        self._check_paths()
+        self._head_paths = (head, *self._head_helpers())
+        self._check_partition()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The blocks' names, stem first, ``head`` last."""
+        return (*(block.name for block in self.blocks), HEAD)
+
+    def paths(self, block: str) -> tuple[str, ...]:
+        """Paths of the modules and loose parameters that make up a block or the head."""
+        if block == HEAD:
+            return self._head_paths
+        for candidate in self.blocks:
+            if candidate.name == block:
+                return candidate.paths
+        raise ConfigError(
+            f"{self.name} has no block '{block}'.{nearest(block, self.names)} Its blocks: {', '.join(self.names)}."
+        )
+
+    def parameters(self, block: str) -> dict[str, nn.Parameter]:
+        """The block's parameters under their full names."""
+        return _select(self.module.named_parameters(), self.paths(block))
+
+    def buffers(self, block: str) -> dict[str, Tensor]:
+        """The block's buffers under their full names, those outside the state dict included."""
+        return _select(self.module.named_buffers(), self.paths(block))
+
+    def modules(self, block: str) -> list[nn.Module]:
+        """The block's modules, outermost only: ``train()`` and ``eval()`` on each reach all of them."""
+        found = dict(self.module.named_modules(remove_duplicate=False))
+        return [found[path] for path in self.paths(block) if path in found]
+
+    def block_of(self, tensor_name: str) -> str:
+        """Name of the block that a parameter or buffer (full name) belongs to."""
+        for block in self.names:
+            if _under(tensor_name, self.paths(block)):
+                return block
+        raise KeyError(f"{self.name} has no parameter or buffer '{tensor_name}'")
+
+    def _check_paths(self) -> None:
+        """Every path exists, and none lies inside another block's or holds the head."""
+        known = {name for name, _ in self.module.named_modules(remove_duplicate=False)} - {""}
+        known |= {name for name, _ in _tensors(self.module)}
+        claimed: list[tuple[str, str]] = [(HEAD, self.head)]
+        claimed += [(block.name, path) for block in self.blocks for path in block.paths]
+        for index, (block, path) in enumerate(claimed):
+            if path not in known:
+                raise ConfigError(
+                    f"Block '{block}' of {self.name} names '{path}', which the network does not have."
+                    f"{nearest(path, known)} See model.blocks and model.head."
+                )
+            for other, taken in claimed[:index]:
+                if _under(path, (taken,)) or _under(taken, (path,)):
+                    raise ConfigError(
+                        f"'{path}' of {self.name} is claimed by the block '{block}' and, as '{taken}', by '{other}'. "
+                        "Every part of a network belongs to one block: correct model.blocks."
+                    )
+        names = [block.name for block in self.blocks]
+        if len(set(names)) < len(names) or HEAD in names:
+            raise ConfigError(f"Block names must differ, and '{HEAD}' is reserved: got {', '.join(names)}.")
+
+    def _head_helpers(self) -> list[str]:
+        """Dropout and pooling that come after the last block and hold no tensors: the head's."""
+        inside = tuple(path for block in self.blocks for path in block.paths)
+        order = [name for name, _ in self.module.named_modules()]
+        last = max((i for i, name in enumerate(order) if _under(name, inside)), default=-1)
+        return [
+            name
+            for name in order[last + 1 :]
+            if not any(self.module.get_submodule(name).children())
+            and not any(_tensors(self.module.get_submodule(name)))
+            and not _under(name, (self.head,))
+        ]
+
+    def _check_partition(self) -> None:
+        claimed = tuple(path for block in self.names for path in self.paths(block))
+        strays = [f"{kind} {name}" for kind, name in _to_be_claimed(self.module) if not _under(name, claimed)]
+        if strays:
+            more = f" (and {len(strays) - 1} more)" if len(strays) > 1 else ""
+            raise ConfigError(
+                f"The {strays[0]} of {self.name}{more} belongs to no block. "
+                f"Add its path to one of the blocks under model.blocks: {', '.join(self.names[:-1]) or '(none yet)'}."
+            )
+
+
+def behaves_differently_in_training(module: nn.Module) -> bool:
+    """Whether ``train()`` and ``eval()`` may matter: dropout and stochastic depth of any library, and norms."""
+    marks = ("Drop", "StochasticDepth", "Norm")
+    return any(mark in cls.__name__ for cls in type(module).__mro__ for mark in marks)
+
+
+def _to_be_claimed(module: nn.Module) -> Iterator[tuple[str, str]]:
+    yield from (("parameter", name) for name, _ in module.named_parameters())
+    yield from (("buffer", name) for name, _ in module.named_buffers())
+    for name, child in module.named_modules():
+        if not any(child.children()) and behaves_differently_in_training(child):
+            yield f"module {type(child).__name__}", name
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _under(name: str, paths: Iterable[str]) -> bool:
+    """Whether ``name`` is one of the paths or lies below one; ``layer1`` does not hold ``layer10``."""
+    return any(name == path or name.startswith(path + ".") for path in paths)
+
+
+def _select(named: Iterable[tuple[str, T]], paths: tuple[str, ...]) -> dict[str, T]:
+    return {name: value for name, value in named if _under(name, paths)}
