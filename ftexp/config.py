@@ -86,8 +86,8 @@ class DataConfig:
             )
         if self.tie_duplicates and self.split in ("time", "given"):
             raise ConfigError(
-                f"data.tie_duplicates=true cannot hold with data.split={self.split}, which fixes where each sample goes;"
-                " use stratified or group."
+                f"data.tie_duplicates=true cannot hold with data.split={self.split}, which fixes where each sample"
+                " goes; use stratified or group."
             )
         _check(self.max_file_mib > 0, "data.max_file_mib", self.max_file_mib, "above 0")
         _check(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "above 0")
@@ -400,14 +400,14 @@ SCHEMA: dict[str, dict[str, type]] = {
 def register_schema() -> None:
     """Hand the schema to Hydra; to be called once before composing."""
     store = ConfigStore.instance()
-    store.store(name="_config", node=Config)
+    store.store(name="_config", node=Config, replace=True)
     for group, nodes in SCHEMA.items():
         for name, kind in nodes.items():
             node = OmegaConf.structured(kind)
             for key in node:
                 if isinstance(node._get_node(key), DictConfig) and not is_dataclass(OmegaConf.get_type(node, key)):
                     OmegaConf.set_struct(node[key], False)  # a mapping with keys of the user's, such as block_lrs
-            store.store(group=group, name=name, node=node)
+            store.store(group=group, name=name, node=node, replace=True)
 
 
 def parse(composed: DictConfig) -> Config:
