@@ -8,8 +8,13 @@ from torch import nn
 from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError
 from ftexp.models import timm_models, torchvision_models
-from ftexp.models.blocks import Block, Network
+from ftexp.models.blocks import HEAD, Block, Network
 from ftexp.models.weights import Weights, is_file_name, weights_from_file, weights_from_package
+
+
+def block_names(config: ModelConfig) -> tuple[str, ...]:
+    """The blocks of a model, stem first, ``head`` last, without building it."""
+    return (*config.blocks, HEAD)
 
 
 def locate_weights(config: ModelConfig) -> Weights | None:

@@ -1,0 +1,177 @@
+"""Every option composes; every mistake ends as one message, before torch is imported or data is read."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Compose
+
+from ftexp.__main__ import conf_dir, main
+from ftexp.config import SCHEMA
+from ftexp.errors import ConfigError
+
+
+def options() -> list[str]:
+    files = sorted(conf_dir().glob("*/*.yaml"))
+    return [f"{file.parent.name}={file.stem}" for file in files if file.parent.name != "experiment"]
+
+
+@pytest.mark.parametrize("option", options())
+def test_every_option_composes(configure: Compose, option: str) -> None:
+    """Options that need a setting of the user's say which; with it they compose too."""
+    overrides = [option]
+    for _ in range(3):
+        try:
+            assert configure(*overrides)
+        except ConfigError as error:
+            key = re.match(r"(\S+) has no value; give one", str(error))
+            assert key, error
+            overrides.append(f"{key[1]}=given")
+        else:
+            return
+    pytest.fail(f"{option} asks for too much: {overrides}")
+
+
+@pytest.mark.parametrize("experiment", sorted(file.stem for file in conf_dir().glob("experiment/*.yaml")))
+def test_every_experiment_composes(configure: Compose, experiment: str) -> None:
+    assert configure(f"experiment={experiment}").stage.phases
+
+
+def test_every_group_of_the_schema_has_options(configure: Compose) -> None:
+    groups = {file.parent.name for file in conf_dir().glob("*/*.yaml")}
+    assert set(SCHEMA) <= groups
+
+
+MISTAKES = {
+    # Keys and options that do not exist.
+    "optimizer.head_lrr=1": "There is no setting optimizer.head_lrr. Did you mean 'head_lr'?",
+    "+optimizer.head_lrr=1": "There is no setting optimizer.head_lrr. Did you mean 'head_lr'?",
+    "+optimiser.head_lr=1": "There is no setting optimiser. Did you mean 'optimizer'?",
+    "optimiser=adamw": "There is no setting optimiser. Did you mean 'optimizer'?",
+    "model=resnet51": "There is no model=resnet51. Did you mean 'resnet",
+    "optimizer=adam": "There is no optimizer=adam. Did you mean 'adamw'?",
+    "stage=heads": "There is no stage=heads. Did you mean 'head'?",
+    "data.root=photos": "There is no setting data.root. It belongs to data=imagefolder",
+    "optimizer.momentum=0.9": "There is no setting optimizer.momentum. It belongs to optimizer=sgd.",
+    # Wrong types.
+    "optimizer.head_lr=fast": "optimizer.head_lr: Value 'fast' of type 'str' could not be converted to Float",
+    "train.batch_size=1.5": "train.batch_size: Value '1.5' of type 'float' could not be converted to Integer",
+    "train.metric=f1": "train.metric: Invalid value 'f1', expected one of ['accuracy', 'macro_f1']",
+    "scheduler.interval=batch": "scheduler.interval: Invalid value 'batch', expected one of ['step', 'epoch']",
+    # Values out of range.
+    "stage.epochs=0": "stage.epochs=0 is not allowed: it must be at least 1",
+    "stage.last_blocks=0": "stage.last_blocks=0 is not allowed: it must be at least 1",
+    "optimizer.head_lr=0": "optimizer.head_lr=0.0 is not allowed: it must be above 0",
+    "optimizer.block_decay=1.5": "optimizer.block_decay=1.5 is not allowed",
+    "optimizer.betas=[0.9]": "optimizer.betas=[0.9] is not allowed: it must be two numbers",
+    "optimizer.block_lrs={stage7:-1}": "optimizer.block_lrs.stage7=-1.0 is not allowed: it must be above 0",
+    "scheduler.warmup=1": "scheduler.warmup=1.0 is not allowed: it must be a fraction of the phase",
+    "train.batch_size=0": "train.batch_size=0 is not allowed",
+    "train.clip_norm=0": "train.clip_norm=0.0 is not allowed: it must be above 0, or null for no clipping",
+    "train.label_smoothing=1": "train.label_smoothing=1.0 is not allowed",
+    "data.val_fraction=0": "data.val_fraction=0.0 is not allowed: it must be between 0 and 1",
+    "data.val_fraction=0.9": "data.val_fraction + data.test_fraction=1.1 is not allowed: it must be below 1",
+    "model.image_size=4": "model.image_size=4 is not allowed: it must be null or >= 8",
+    "runtime.device=gpu": "runtime.device=gpu is not allowed: it must be auto, cpu, cuda, cuda:N or mps",
+    "runtime.compile=yes": "runtime.compile=yes is not allowed: it must be auto, true or false",
+    "runtime.workers=-1": "runtime.workers=-1 is not allowed",
+    "runtime.seed=-1": "runtime.seed=-1 is not allowed",
+    "tracking.uri=null": "tracking.uri=None is not allowed: it must be an MLflow tracking URI",
+    # Missing, malformed, contradicting.
+    "data=imagefolder": "data.root has no value; give one, for example data.root=VALUE",
+    "~optimizer": "optimizer has no value",
+    "optimizer": "'optimizer' is not of the form key=value",
+    "stage=head stage.last_blocks=2": "stage.last_blocks=2 has no effect: no phase has learn=last",
+    "scheduler=constant scheduler.floor=0.1": "scheduler.floor=0.1 has no effect with scheduler=constant",
+    "optimizer=sgd optimizer.momentum=0": "optimizer.nesterov=true needs optimizer.momentum above 0",
+}
+
+
+def run_main(command: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> int:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["ftexp", *command.split()])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.delenv("FTEXP_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    monkeypatch.delenv("FTEXP_TRACEBACK")
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES.items(), ids=list(MISTAKES))
+def test_mistakes_end_as_one_message(
+    command: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ftexp.run", None)  # importing it would raise: nothing may get that far
+    assert run_main(command, monkeypatch, tmp_path) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("ftexp: ")
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+
+
+PLANS = {
+    "stage.last_blocks=99": "last_blocks=99 in phase partial: the network has 7 blocks before its head",
+    "optimizer.block_lrs={stge7:1}": "optimizer.block_lrs.stge7: the network has no block stge7. Did you mean 'stage7'?",
+    "stage=head optimizer.block_lrs={stage7:1}": "optimizer.block_lrs.stage7 has no effect: stage7 is frozen",
+    "stage.phases=[{name:a,learn:blocks,blocks:[layer4],epochs:1}] stage.last_blocks=null": "has no block layer4",
+    "runtime.device=cuda": "runtime.device=cuda: this machine has no CUDA device. Use runtime.device=auto or cpu",
+    "runtime.precision=fp16": "runtime.precision=fp16 needs a CUDA device",
+}
+
+
+@pytest.mark.parametrize(("command", "message"), PLANS.items(), ids=list(PLANS))
+def test_impossible_plans_are_refused_before_data_is_read(
+    command: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("ftexp.run.read_data", None)  # calling it would be a TypeError
+    assert run_main(command, monkeypatch, tmp_path) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_misspelt_key_in_a_file_of_the_users_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine" / "optimizer" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("defaults: [adamw, _self_]\nweight_decy: 0.1\n")
+    assert run_main(f"--config-dir {tmp_path / 'mine'} optimizer=mine", monkeypatch, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "optimizer/mine" in error
+    assert "Did you mean: 'weight_decay'" in error
+
+
+def in_a_process(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "ftexp", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["optimizer.lrr=1"], ["+optimizer.lrr=1"]])
+def test_help_and_mistakes_come_without_importing_torch(tmp_path: Path, arguments: list[str]) -> None:
+    ended = in_a_process(*arguments, folder=tmp_path)
+    assert ended.returncode == (1 if "lrr" in arguments[0] else 0)
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if "import time:" in line}
+    assert "ftexp.config" in imported
+    assert not imported & {"torch", "timm", "mlflow", "sklearn", "optuna"}
+
+
+def test_the_traceback_comes_back_on_demand(tmp_path: Path) -> None:
+    ended = in_a_process("stage.epochs=0", folder=tmp_path, HYDRA_FULL_ERROR="1")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert "ConfigError: stage.epochs=0 is not allowed" in ended.stderr
+
+
+def test_your_own_keys_are_welcome_in_mappings(configure: Compose) -> None:
+    config = configure("optimizer.block_lrs.stage7=1e-5", "optimizer.block_lrs.stage6=1e-6")
+    assert config.optimizer.block_lrs == {"stage7": 1e-5, "stage6": 1e-6}
