@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ftexp.config import DataConfig
+from ftexp.data.cutting import cut_by_group, cut_by_time, cut_stratified
 from ftexp.data.samples import SPLITS, Sample, sorted_naturally
 from ftexp.data.sealed import SealedTest
+from ftexp.data.times import times_of
 from ftexp.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -45,27 +48,32 @@ def make_splits(samples: Sequence[Sample], config: DataConfig) -> Splits:
     return seal(assign_splits(samples, config))
 
 
-def assign_splits(samples: Sequence[Sample], config: DataConfig) -> list[Sample]:
-    """The same samples in the order of their paths, each with its split.
+def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[str, str] | None = None) -> list[Sample]:
+    """The same samples in the order of their paths, each with its split, as ``data.split`` says.
 
-    Splits that the source brings are kept; those it lacks are cut out of train. The outcome depends on the
-    samples, the fractions and ``data.seed``, not on the order in which the samples are listed.
+    The outcome depends on the samples, the fractions and ``data.seed``, not on the order in which they are listed.
+
+    Args:
+        ties: path -> name of a set of samples that must stay together (``data.tie_duplicates``).
+
+    Raises:
+        DataError: when the samples cannot be cut that way; the message says what would work.
     """
     if not samples:
         raise DataError("The data holds no samples.")
     ordered = sorted(samples, key=lambda sample: sample.path)
-    given = {sample.split for sample in ordered}
-    if given == {None}:
-        fractions = {"val": config.val_fraction, "test": config.test_fraction}
-        return _cut(ordered, fractions, config.seed)
-    if None in given:
-        missing = next(sample.path for sample in ordered if sample.split is None)
-        raise DataError(
-            f"Some samples come with a split and some without, {missing} for one: give all or none of them."
-        )
-    if "train" not in given:
-        raise DataError(f"The data brings the splits {', '.join(sorted(map(str, given)))} but no train.")
-    return _cut_missing_out_of_train(ordered, given, config)
+    given = _given_splits(ordered)
+    if config.split == "given" and not given:
+        raise DataError("data.split=given, but the data brings no splits; use data.split=stratified.")
+    if config.split == "given" or (config.split == "auto" and given):
+        if ties is not None:
+            raise DataError(
+                "The data brings its own splits; to tie duplicates it is cut anew: add data.split=stratified."
+            )
+        return _keep_given(ordered, given, config)
+    if given:
+        log.info("The splits that the data brings are not used: data.split=%s cuts anew.", config.split)
+    return _cut(ordered, {"val": config.val_fraction, "test": config.test_fraction}, config, ties)
 
 
 def seal(assigned: Sequence[Sample]) -> Splits:
@@ -104,58 +112,81 @@ def write_splits(path: Path, splits: Splits) -> None:
         writer.writerows(splits.test.listing())
 
 
-def _cut_missing_out_of_train(ordered: list[Sample], given: set[str | None], config: DataConfig) -> list[Sample]:
+def _given_splits(samples: Sequence[Sample]) -> set[str]:
+    given = {sample.split for sample in samples if sample.split is not None}
+    without = next((sample.path for sample in samples if sample.split is None), None)
+    if given and without is not None:
+        raise DataError(
+            f"Some samples come with a split and some without, {without} for one: give all or none of them."
+        )
+    return given
+
+
+def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> list[Sample]:
+    """What the source brings, and what it lacks cut out of train."""
+    if "train" not in given:
+        raise DataError(f"The data brings the splits {', '.join(sorted(given))} but no train.")
     wanted = {"val": config.val_fraction, "test": config.test_fraction}
     fractions = {split: share for split, share in wanted.items() if split not in given}
     if not fractions:
-        return ordered
+        return samples
     for split, share in fractions.items():
         log.info(
             "The data brings no %s split: %g of train is set aside for it (data.%s_fraction).", split, share, split
         )
-    train = [sample for sample in ordered if sample.split == "train"]
-    others = [sample for sample in ordered if sample.split != "train"]
-    return sorted(others + _cut(train, fractions, config.seed), key=lambda sample: sample.path)
+    train = [sample for sample in samples if sample.split == "train"]
+    others = [sample for sample in samples if sample.split != "train"]
+    return sorted(others + _cut(train, fractions, config, None), key=lambda sample: sample.path)
 
 
-def _cut(samples: list[Sample], fractions: dict[str, float], seed: int) -> list[Sample]:
-    """Stratified: every class gives each split its share, at least one image."""
-    counts = Counter(sample.label for sample in samples)
-    num_splits = 1 + len(fractions)
-    few = [f"{name} ({counts[name]})" for name in sorted_naturally(counts) if counts[name] < num_splits]
-    if few:
-        raise DataError(
-            f"Too few images to put one of each class into train, {' and '.join(fractions)}: {', '.join(few)}."
-            f" Every class needs at least {num_splits}: add images or remove the class."
+def _cut(
+    samples: list[Sample], fractions: dict[str, float], config: DataConfig, ties: Mapping[str, str] | None
+) -> list[Sample]:
+    labels = [sample.label for sample in samples]
+    assigned: Sequence[str | None]
+    if config.split == "time":
+        assigned = cut_by_time(times_of(samples), fractions, config.time_gap)
+    elif config.split == "group" or ties is not None:
+        groups = _groups_of(samples) if config.split == "group" else [sample.path for sample in samples]
+        if ties is not None:
+            groups = join_groups(groups, [ties.get(sample.path) for sample in samples])
+        assigned = cut_by_group(labels, groups, fractions, config.seed)
+    else:
+        assigned = cut_stratified(labels, fractions, config.seed)
+    kept = [replace(sample, split=split) for sample, split in zip(samples, assigned, strict=True) if split is not None]
+    if len(kept) < len(samples):
+        log.info(
+            "%d samples lie in the gaps of data.time_gap=%g and are left out.",
+            len(samples) - len(kept),
+            config.time_gap,
         )
-    members: dict[str, list[int]] = {name: [] for name in sorted_naturally(counts)}
-    for index, sample in enumerate(samples):
-        members[sample.label].append(index)
-    assigned = list(samples)
-    rng = np.random.default_rng(seed)
-    for indices in members.values():
-        shuffled = rng.permutation(indices).tolist()
-        for split, count in allocate(len(indices), fractions).items():
-            for _ in range(count):
-                index = shuffled.pop()
-                assigned[index] = replace(samples[index], split=split)
-    return assigned
+    return kept
 
 
-def allocate(num_samples: int, fractions: dict[str, float]) -> dict[str, int]:
-    """Whole numbers that come closest to the shares, none of them 0, by largest remainders.
+def _groups_of(samples: Sequence[Sample]) -> list[str]:
+    without = [sample.path for sample in samples if sample.group is None]
+    if without:
+        raise DataError(
+            f"data.split=group, but {len(without)} of {len(samples)} samples have no group, {without[0]} for one."
+            " Give every sample a group (data=manifest with data.group_column), or use data.split=stratified."
+        )
+    return [sample.group for sample in samples if sample.group is not None]
 
-    Args:
-        fractions: split -> share; train gets what is left of 1.
+
+def join_groups(groups: Sequence[str], ties: Sequence[str | None]) -> list[str]:
+    """Groups that share a tie become one group.
 
     Returns:
-        Split -> count, train first; the counts add up to ``num_samples``, which must be at least their number.
+        Per sample the name of its joined group; equal for samples connected over any chain of groups and ties.
     """
-    shares = {"train": 1 - sum(fractions.values()), **fractions}
-    exact = {split: share * num_samples for split, share in shares.items()}
-    counts = {split: max(1, int(value)) for split, value in exact.items()}
-    while sum(counts.values()) < num_samples:
-        counts[max(counts, key=lambda split: exact[split] - counts[split])] += 1
-    while sum(counts.values()) > num_samples:
-        counts[max((s for s in counts if counts[s] > 1), key=lambda split: counts[split] - exact[split])] -= 1
-    return counts
+    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    by_tie: dict[str, int] = {}
+    edges = [
+        (by_tie.setdefault(tie, names[group]), names[group])
+        for group, tie in zip(groups, ties, strict=True)
+        if tie is not None
+    ]
+    rows, columns = zip(*edges, strict=True) if edges else ((), ())
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(names), len(names)))
+    _, component = connected_components(graph, directed=False)
+    return [str(component[names[group]]) for group in groups]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ftexp.config import DataConfig
 from ftexp.data.samples import Sample
-from ftexp.data.splits import Splits, allocate, assign_splits, make_splits, write_splits
+from ftexp.data.splits import Splits, assign_splits, join_groups, make_splits, write_splits
 from ftexp.errors import DataError
 
 CONFIG = DataConfig(source="digits", val_fraction=0.2, test_fraction=0.1)
@@ -123,21 +123,6 @@ def test_splits_csv_lists_every_sample(tmp_path: Path) -> None:
     assert len(rows) == 6
 
 
-def test_allocation_by_hand() -> None:
-    assert allocate(10, {"val": 0.2, "test": 0.1}) == {"train": 7, "val": 2, "test": 1}
-    assert allocate(3, {"val": 0.01, "test": 0.01}) == {"train": 1, "val": 1, "test": 1}
-    assert allocate(4, {"val": 0.45, "test": 0.45}) == {"train": 1, "val": 2, "test": 1}
-
-
-@given(st.integers(3, 5000), st.floats(0.01, 0.49), st.floats(0.01, 0.49))
-def test_allocation_is_whole_complete_and_near_the_shares(n: int, val: float, test: float) -> None:
-    counts = allocate(n, {"val": val, "test": test})
-    assert sum(counts.values()) == n
-    assert min(counts.values()) >= 1
-    for split, share in {"val": val, "test": test}.items():
-        assert abs(counts[split] - share * n) <= 1 or counts[split] == 1
-
-
 @given(
     st.lists(st.sampled_from("abc"), min_size=20, max_size=60).filter(
         lambda labels: len(set(labels)) > 1 and min(Counter(labels).values()) >= 3
@@ -150,3 +135,65 @@ def test_splits_are_disjoint_and_complete(labels: list[str], seed: int) -> None:
     assert sorted(s.path for s in assigned) == sorted(s.path for s in samples)
     for split in ("train", "val", "test"):
         assert {s.label for s in assigned if s.split == split} == set(labels)
+
+
+def table(rows: int) -> list[Sample]:
+    return [Sample(f"{i:03d}", "ab"[i % 2], group=str(i // 4), time=str(i // 3)) for i in range(rows)]
+
+
+def test_group_and_time_by_config() -> None:
+    by_group = assign_splits(table(80), DataConfig(source="digits", split="group"))
+    split_of = {(s.group, s.split) for s in by_group}
+    assert len(split_of) == 20
+    by_time = assign_splits(table(80), DataConfig(source="digits", split="time"))
+    last = {split: max(int(s.time) for s in by_time if s.split == split) for split in ("train", "val", "test")}
+    assert last["train"] < last["val"] < last["test"]
+
+
+def test_gap_samples_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        kept = assign_splits(table(90), DataConfig(source="digits", split="time", time_gap=3.0))
+    # A moment holds 3 samples; after train and after val the moments 1 and 2 later are within the gap.
+    assert len(kept) == 90 - 2 * 2 * 3
+    assert "12 samples lie in the gaps of data.time_gap=3" in caplog.text
+
+
+def test_group_split_without_groups() -> None:
+    with pytest.raises(DataError, match=r"30 of 30 samples have no group, /a/0 for one.*data\.group_column"):
+        assign_splits(samples_of({"a": 20, "b": 10}), DataConfig(source="digits", split="group"))
+
+
+def test_explicit_stratified_cuts_given_splits_anew(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        splits = make_splits(samples_of({"a": 20, "b": 20}, "train"), DataConfig(source="digits", split="stratified"))
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (24, 8, 8)
+    assert "are not used: data.split=stratified cuts anew" in caplog.text
+
+
+def test_given_without_any() -> None:
+    with pytest.raises(DataError, match=r"brings no splits; use data\.split=stratified"):
+        make_splits(samples_of({"a": 20, "b": 20}), DataConfig(source="digits", split="given"))
+
+
+def test_tied_samples_stay_together() -> None:
+    samples = table(60)
+    ties = {"000": "t", "017": "t", "031": "t", "044": "u", "059": "u"}
+    assigned = {s.path: s.split for s in assign_splits(samples, CONFIG, ties)}
+    assert assigned["000"] == assigned["017"] == assigned["031"]
+    assert assigned["044"] == assigned["059"]
+    assert set(assigned.values()) == {"train", "val", "test"}
+
+
+def test_ties_need_a_cut_of_our_own() -> None:
+    with pytest.raises(DataError, match=r"add data\.split=stratified"):
+        assign_splits(samples_of({"a": 9, "b": 9}, "train"), CONFIG, {})
+
+
+def test_ties_join_groups_over_chains() -> None:
+    joined = join_groups(["g1", "g2", "g3", "g4"], ["t", "t", None, None])
+    assert joined[0] == joined[1]
+    assert len(set(joined)) == 3
+    # g1 - t - g2 and g2 - u - g3 make one group of three.
+    chain = join_groups(["g1", "g2", "g2", "g3", "g4"], ["t", "t", "u", "u", None])
+    assert len(set(chain[:4])) == 1
+    assert chain[4] != chain[0]

@@ -1,0 +1,49 @@
+"""When samples were taken, as numbers that can be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from ftexp.data.samples import Sample
+from ftexp.errors import DataError
+
+SECONDS_PER_DAY = 86_400
+
+
+def times_of(samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
+    """Their times: in days for dates (ISO 8601), in the column's own unit for numbers.
+
+    Raises:
+        DataError: when a time is missing or neither a date nor a number, or when the kinds are mixed.
+    """
+    parsed = [_parse(sample) for sample in samples]
+    kinds = {kind: sample for sample, (kind, _) in zip(samples, parsed, strict=True)}
+    if len(kinds) > 1:
+        examples = "; ".join(f"{kind}: {sample.time} ({sample.path})" for kind, sample in sorted(kinds.items()))
+        raise DataError(f"Times of different kinds cannot be put in order: {examples}. Write all of them one way.")
+    return np.array([value for _, value in parsed])
+
+
+def _parse(sample: Sample) -> tuple[str, float]:
+    if sample.time is None:
+        raise DataError(f"{sample.path} has no time. Give every sample one, or cut without it: data.split=stratified.")
+    try:
+        number = float(sample.time)
+    except ValueError:
+        pass
+    else:
+        if math.isfinite(number):
+            return "number", number
+    try:
+        moment = datetime.fromisoformat(sample.time)
+    except ValueError:
+        raise DataError(
+            f"{sample.path}: time {sample.time!r} is neither a number nor an ISO 8601 date such as 2026-11-22T19:30:00."
+        ) from None
+    kind = "date without a time zone" if moment.tzinfo is None else "date with a time zone"
+    return kind, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() / SECONDS_PER_DAY
