@@ -1,0 +1,129 @@
+"""What a user installs and reads first: wheel, Makefile, constraints, help, README."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+REPOSITORY = Path(__file__).parents[1]
+CONF = REPOSITORY / "conf"
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+
+
+def read_constraints():
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    return {
+        canonicalize_name(r.name): r for r in map(Requirement, (line for line in lines if line[:1] not in ("", "#")))
+    }
+
+
+def run(*command, cwd, **environment):
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+def test_constraints_are_names_and_exact_versions_only():
+    for requirement in read_constraints().values():
+        assert re.fullmatch(r"==[\w.+!]+", str(requirement.specifier)), requirement
+        assert requirement.url is None
+    assert "ftexp" not in read_constraints()
+
+
+def test_constraints_satisfy_every_requirement():
+    constraints = read_constraints()
+    for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]:
+        requirement = Requirement(text)
+        pinned = constraints[canonicalize_name(requirement.name)]
+        version = str(pinned.specifier).removeprefix("==")
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement} is pinned to {version}"
+
+
+@pytest.mark.parametrize("name", ["hydra-core", "hydra-optuna-sweeper", "omegaconf"])
+def test_release_candidates_are_pinned_exactly(name):
+    (requirement,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == name]
+    assert [specifier.operator for specifier in requirement.specifier] == ["=="]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("document", ["README.md", "conf/hydra/help/short.yaml"])
+def test_every_option_is_in_the_readme_and_in_the_help(group, document):
+    text = (REPOSITORY / document).read_text()
+    (line,) = re.findall(rf"^(?:\| `{group}` \||    {group}  +\*).*$", text, flags=re.MULTILINE)
+    for option in sorted(file.stem for file in (CONF / group).glob("*.yaml")):
+        assert re.search(rf"\b{option}\b", line), f"{group}={option} is missing in {document}"
+
+
+def test_help_fits_on_one_screen_and_hides_the_schema(tmp_path):
+    code, shown, errors = run(sys.executable, "-m", "ftexp", "--help", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert len(shown.splitlines()) <= 35
+    assert max(map(len, shown.splitlines())) <= 120
+    assert not re.search(r"\b_[a-z]", shown)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_each_make_target_installs_first_and_only_once(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    for target in ("demo", "test", "check", "bench", "ui"):
+        code, shown, _ = run("make", "--dry-run", target, cwd=tmp_path)
+        assert code == 0
+        assert "uv pip install" in shown, target
+    stamp = tmp_path / ".venv" / ".installed"
+    stamp.parent.mkdir()
+    stamp.touch()
+    assert "uv pip install" not in run("make", "--dry-run", "demo", cwd=tmp_path)[1]
+    os.utime(stamp, (1, 1))  # older than constraints.txt
+    assert "uv pip install" in run("make", "--dry-run", "demo", cwd=tmp_path)[1]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_refuses_an_old_python_in_words(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    old = tmp_path / "old-python"
+    old.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 18); exec(sys.argv[1])" "$2"\n'
+    )
+    old.chmod(0o755)
+    code, _, errors = run("make", "install", f"PYTHON={old}", cwd=tmp_path)
+    assert code != 0
+    assert f"ftexp needs Python 3.11 or newer, and {old} is 3.9. Name another one: make PYTHON=python3.12" in errors
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_wheel_works_from_any_folder_with_its_configuration(tmp_path):
+    code, _, errors = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=REPOSITORY)
+    assert code == 0, errors
+    (wheel,) = tmp_path.glob("ftexp-*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    packed = {file.relative_to(installed / "ftexp") for file in (installed / "ftexp" / "conf").rglob("*.yaml")}
+    assert packed == {file.relative_to(REPOSITORY) for file in CONF.rglob("*.yaml")}
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code, shown, errors = run(sys.executable, "-m", "ftexp", "--cfg", "job", cwd=elsewhere, PYTHONPATH=str(installed))
+    assert (code, errors) == (0, "")
+    assert "name: tf_efficientnet_lite0" in shown
+    where = "import ftexp.__main__ as main; print(main.conf_dir())"
+    _, shown, _ = run(sys.executable, "-c", where, cwd=elsewhere, PYTHONPATH=str(installed))
+    assert shown.strip() == str(installed / "ftexp" / "conf")
