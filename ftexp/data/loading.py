@@ -25,15 +25,21 @@ class Loader:
     Order and augmentation follow from (seed, epoch, index of the sample) alone.
     """
 
-    def __init__(self, batches: DataLoader[tuple[Tensor, Tensor]], order: _EpochOrder, num_samples: int) -> None:
+    def __init__(self, batches: DataLoader[tuple[Tensor, Tensor]], order: EpochOrder, batch_size: int) -> None:
         self._batches: DataLoader[tuple[Tensor, Tensor]] | None = batches
         self._order = order
         self._num_batches = len(batches)
-        self.num_samples = num_samples
+        self._batch_size = batch_size
+        self.num_samples = len(order)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentation of the next iteration."""
         self._order.epoch = epoch
+
+    def batch_indices(self, epoch: int) -> list[list[int]]:
+        """Indices of the samples in each batch of an epoch: what iterating gives, without reading an image."""
+        order, size = self._order.indices(epoch), self._batch_size
+        return [order[start : start + size] for start in range(0, self._num_batches * size, size)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         assert self._batches is not None, "the loader has been closed"
@@ -66,7 +72,7 @@ def make_loader(
         workers: processes that decode; 0: this one; ``auto``: by the source, its size and the cores.
     """
     num_workers = _auto_workers(samples) if isinstance(workers, str) else workers
-    order = _EpochOrder(len(samples), shuffle, seed)
+    order = EpochOrder(len(samples), shuffle, seed)
     batches: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         _Images(samples, class_to_idx, view, seed),
         batch_size=batch_size,
@@ -79,10 +85,10 @@ def make_loader(
         # Its own, so that making an iterator does not advance the global one.
         generator=torch.Generator(),
     )
-    return Loader(batches, order, len(samples))
+    return Loader(batches, order, batch_size)
 
 
-class _EpochOrder(Sampler[tuple[int, int]]):
+class EpochOrder(Sampler[tuple[int, int]]):
     """Yields (epoch, index): the epoch travels with the index, so that persistent workers learn of it."""
 
     def __init__(self, num_samples: int, shuffle: bool, seed: int) -> None:
@@ -95,10 +101,14 @@ class _EpochOrder(Sampler[tuple[int, int]]):
         return self._num_samples
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self._num_samples)
-        if self._shuffle:
-            order = np.random.default_rng((self._seed, self.epoch)).permutation(self._num_samples)
-        return ((self.epoch, index) for index in order.tolist())
+        return ((self.epoch, index) for index in self.indices(self.epoch))
+
+    def indices(self, epoch: int) -> list[int]:
+        """The order of an epoch."""
+        if not self._shuffle:
+            return list(range(self._num_samples))
+        order: list[int] = np.random.default_rng((self._seed, epoch)).permutation(self._num_samples).tolist()
+        return order
 
 
 class _Images(Dataset[tuple[Tensor, Tensor]]):
