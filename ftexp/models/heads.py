@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from ftexp.errors import ConfigError
 
@@ -42,3 +43,35 @@ def reset_head(module: nn.Module, paths: tuple[str, ...]) -> None:
         for child in module.get_submodule(path).modules():
             if isinstance(child, (nn.Linear, nn.Conv2d)):
                 child.reset_parameters()
+
+
+def set_drop_rate(module: nn.Module, head: str, rate: float, name: str) -> None:
+    """Set the dropout that stands directly before the head, in the same sequence of layers.
+
+    Raises:
+        ConfigError: if the architecture has none there.
+    """
+    parent = module.get_submodule(head.rpartition(".")[0])
+    before = []
+    for child in parent.children():
+        if child is module.get_submodule(head):
+            break
+        before.append(child)
+    dropouts = [child for child in before if isinstance(child, nn.Dropout)]
+    if not dropouts:
+        raise ConfigError(f"model.drop_rate={rate}: {name} has no dropout before its head. Leave it null.")
+    dropouts[-1].p = rate
+
+
+def set_drop_path_rate(module: nn.Module, rate: float, name: str) -> None:
+    """Scale stochastic depth so that the last block has ``rate``; the others keep their share of it.
+
+    Raises:
+        ConfigError: if the architecture has no stochastic depth.
+    """
+    layers = [child for child in module.modules() if isinstance(child, StochasticDepth)]
+    largest = max((layer.p for layer in layers), default=0.0)
+    if largest == 0.0:
+        raise ConfigError(f"model.drop_path_rate={rate}: {name} has no stochastic depth. Leave it null.")
+    for layer in layers:
+        layer.p *= rate / largest

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from timm.data import resolve_model_data_config
@@ -14,8 +16,10 @@ from torch import nn
 
 from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError, WeightsError, nearest
+from ftexp.models.blocks import Block
 from ftexp.models.download import check_answers
 from ftexp.models.heads import reset_head
+from ftexp.models.timm_blocks import derive_blocks
 from ftexp.models.weights import (
     Weights,
     hub_file,
@@ -82,27 +86,90 @@ def locate(config: ModelConfig) -> Weights:
         if cfg.url:
             folders.append(hub_file(cfg.url).parent)
         name = f"{files[0]} of {repository}" + (f" (or {hub_file(cfg.url).name})" if cfg.url else "")
-        raise unreachable(config.name, name, folders, str(error)) from error
+        remedy = "copy the first folder, or put the file in the second" if cfg.url else "copy that folder"
+        raise unreachable(config.name, name, folders, str(error), remedy) from error
 
 
-def build(config: ModelConfig, weights: Weights | None, num_classes: int) -> nn.Module:
-    """The network with a new head."""
-    options: dict[str, Any] = {}
+def build(config: ModelConfig, weights: Weights | None, num_classes: int, image_size: int | None) -> nn.Module:
+    """The network with a new head.
+
+    Raises:
+        ConfigError: if the architecture has no such option (``model.drop_rate``, ``model.drop_path_rate``).
+        WeightsError: if the weights do not fit.
+    """
+    cfg = pretrained_cfg(config)
+    options = _options(config, cfg, image_size)
+    name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
+    if weights is not None and weights.origin == "library":
+        # timm's own loading renames where a family needs it, and resamples positional embeddings.
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights.path)}}
+    try:
+        module: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"timm's {config.name} does not take one of {', '.join(f'model.{key}' for key in _given(config))}: {error}."
+        ) from error
+    paths = heads(config, module)
+    reset_head(module, paths)
     if weights is not None and weights.origin == "package":
-        module: nn.Module = timm.create_model(config.name, **options)
-        load_in_order(module, read_state_dict(weights.path), weights.label)
-        module.reset_classifier(num_classes)  # type: ignore[operator]
-    elif weights is not None and weights.origin == "library":
-        overlay = {"file": str(weights.path)}
-        module = timm.create_model(
-            config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=num_classes, **options
-        )
-    else:
-        module = timm.create_model(config.name, num_classes=num_classes, **options)
-    reset_head(module, (config.head,))
-    if weights is not None and weights.origin == "file":
-        load_backbone(module, read_state_dict(weights.path), (config.head,), weights.label)
+        load_in_order(module, read_state_dict(weights.path), paths, weights.label)
+    elif weights is not None and weights.origin == "file":
+        load_backbone(module, read_state_dict(weights.path), paths, weights.label)
     return module
+
+
+def _options(config: ModelConfig, cfg: Any, image_size: int | None) -> dict[str, Any]:
+    options = {key: getattr(config, key) for key in _given(config) if key != "image_size"}
+    # Only networks whose size is fixed by their weights' shapes need to know it when they are built.
+    if cfg.fixed_input_size and image_size is not None and image_size != cfg.input_size[-1]:
+        options["img_size"] = image_size
+    return options
+
+
+def _given(config: ModelConfig) -> list[str]:
+    return [key for key in ("drop_rate", "drop_path_rate", "image_size") if getattr(config, key) is not None]
+
+
+def heads(config: ModelConfig, module: nn.Module) -> tuple[str, ...]:
+    """Paths of the classifying layers: ``model.head``, else as timm names them (two in a distilled transformer).
+
+    Raises:
+        ConfigError: if timm names none.
+    """
+    named = config.head or pretrained_cfg_of(module).get("classifier")
+    if not named:
+        raise ConfigError(f"timm names no classifier for {config.name}: give its module path as model.head.")
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
+def blocks(config: ModelConfig, module: nn.Module) -> tuple[Block, ...]:
+    """The blocks of ``model.blocks``, else those derived from timm's layer groups."""
+    if config.blocks:
+        return tuple(Block(name, tuple(paths)) for name, paths in config.blocks.items())
+    return derive_blocks(module, heads(config, module), config.name)
+
+
+def block_names(config: ModelConfig) -> tuple[str, ...]:
+    """Names of the blocks without the head, from a skeleton without memory."""
+    if config.blocks:
+        return tuple(config.blocks)
+    return tuple(block.name for block in blocks(config, skeleton(config)))
+
+
+def skeleton(config: ModelConfig) -> nn.Module:
+    """The network on the meta device: shapes and names without numbers."""
+    config = replace(config, weights=None)
+    try:
+        with torch.device("meta"):
+            return build(config, None, num_classes=2, image_size=config.image_size)
+    except (NotImplementedError, RuntimeError):  # a few compute with tensors while they are built
+        return build(config, None, num_classes=2, image_size=config.image_size)
+
+
+def pretrained_cfg_of(module: nn.Module) -> dict[str, Any]:
+    """timm's description of the weights, as it keeps it with the module."""
+    found: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
+    return found
 
 
 def preprocessing(module: nn.Module) -> Preprocessing:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
 from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError, WeightsError, nearest
-from ftexp.models.heads import replace_head
+from ftexp.models.heads import replace_head, set_drop_path_rate, set_drop_rate
 from ftexp.models.weights import Weights, load_backbone, read_state_dict, weights_from_hub
 from ftexp.preprocessing import Preprocessing
 
@@ -44,17 +46,34 @@ def locate(config: ModelConfig) -> Weights:
 
 
 def build(config: ModelConfig, weights: Weights | None, num_classes: int) -> nn.Module:
-    """The network with a new head."""
-    if weights is not None and weights.origin == "library":
-        # torchvision's own loading renames where a family needs it; the file is in its cache by now.
-        module: nn.Module = get_model(config.name, weights=published_weights(config), progress=False)
-        replace_head(module, config.head, num_classes)
-        return module
-    module = get_model(config.name, weights=None)
+    """The network with a new head.
+
+    Raises:
+        ConfigError: if the architecture has no dropout or no stochastic depth to set.
+        WeightsError: if the weights do not fit.
+    """
+    assert config.head is not None
+    own = weights is not None and weights.origin == "library"
+    # torchvision's own loading renames where a family needs it; the file is in its cache by now.
+    module: nn.Module = get_model(config.name, weights=published_weights(config) if own else None, progress=False)
     replace_head(module, config.head, num_classes)
-    if weights is not None:
+    if weights is not None and not own:
         load_backbone(module, read_state_dict(weights.path), (config.head,), weights.label)
+    if config.drop_rate is not None:
+        set_drop_rate(module, config.head, config.drop_rate, config.name)
+    if config.drop_path_rate is not None:
+        set_drop_path_rate(module, config.drop_path_rate, config.name)
     return module
+
+
+def skeleton(config: ModelConfig) -> nn.Module:
+    """The network on the meta device: shapes and names without numbers."""
+    config = replace(config, weights=None)
+    try:
+        with torch.device("meta"):
+            return build(config, None, num_classes=2)
+    except NotImplementedError:  # RegNet computes its widths with tensors
+        return build(config, None, num_classes=2)
 
 
 def preprocessing(config: ModelConfig) -> Preprocessing:

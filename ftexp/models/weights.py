@@ -105,13 +105,15 @@ def weights_from_hub(url: str, model: str, label: str) -> Weights:
     return Weights(path, "library", label)
 
 
-def unreachable(model: str, file: str, folders: Iterable[Path], reason: str) -> WeightsError:
+def unreachable(
+    model: str, file: str, folders: Iterable[Path], reason: str, remedy: str = "put the file there"
+) -> WeightsError:
     """The error for pretrained weights that are nowhere to be had."""
     return WeightsError(
         f"The pretrained weights of {model} cannot be had: {file} is not in\n"
         + "".join(f"    {folder}\n" for folder in folders)
         + f"and downloading it failed ({reason}). Ways out:\n"
-        "    put the file there (from a machine with a network)\n"
+        f"    {remedy} (from a machine with a network)\n"
         "    model.weights=FILE              your own copy: .pth, .pt or .safetensors\n"
         "    model.weights=null              start from random weights\n"
         "    model=efficientnet_lite0        its weights come with a Python package, no network needed"
@@ -164,7 +166,7 @@ def load_backbone(module: nn.Module, state: Mapping[str, Tensor], heads: tuple[s
         WeightsError: if anything else is missing, unexpected or of another shape; the message lists it.
     """
     own = module.state_dict()
-    head = {name for name in (*own, *state) if any(name == path or name.startswith(path + ".") for path in heads)}
+    head = {name for name in (*own, *state) if _of_head(name, heads)}
     wrong = [n for n, tensor in state.items() if n in own and own[n].shape != tensor.shape and n not in head]
     if wrong:
         raise WeightsError(
@@ -189,21 +191,29 @@ def load_backbone(module: nn.Module, state: Mapping[str, Tensor], heads: tuple[s
         logger.info("%s: backbone loaded; the head (%s) starts anew.", source, ", ".join(heads))
 
 
-def load_in_order(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load weights of the same network under other names: the n-th tensor there is the n-th here.
+def load_in_order(module: nn.Module, state: Mapping[str, Tensor], heads: tuple[str, ...], source: str) -> None:
+    """Load the backbone of the same network under other names: the n-th tensor there is the n-th here.
 
     Raises:
-        WeightsError: if the numbers of tensors differ, or a pair of them differs in shape.
+        WeightsError: if the numbers of tensors differ, or a pair of them, the head's apart, differs in shape.
     """
     own = module.state_dict()
     if len(own) != len(state):
         raise WeightsError(f"{source} has {len(state)} tensors, the network {len(own)}: they do not belong together.")
+    renamed = {}
     for (here, mine), (there, theirs) in zip(own.items(), state.items(), strict=True):
+        if _of_head(here, heads):
+            continue
         if mine.shape != theirs.shape:
             raise WeightsError(
                 f"{source} does not fit the network: {there} is {tuple(theirs.shape)}, {here} {tuple(mine.shape)}."
             )
-    module.load_state_dict(dict(zip(own, state.values(), strict=True)))
+        renamed[here] = theirs
+    module.load_state_dict(renamed, strict=False)
+
+
+def _of_head(name: str, heads: tuple[str, ...]) -> bool:
+    return any(name == path or name.startswith(path + ".") for path in heads)
 
 
 def _some(names: list[str], limit: int = 5) -> str:

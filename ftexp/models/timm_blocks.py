@@ -1,0 +1,90 @@
+"""The blocks of a timm model, from the layer groups that timm keeps for its layer-wise rates."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from timm.models._manipulate import group_with_matcher
+from torch import nn
+
+from ftexp.errors import ConfigError
+from ftexp.models.blocks import HEAD, Block, behaves_differently_in_training, under
+
+
+def derive_blocks(module: nn.Module, heads: tuple[str, ...], name: str) -> tuple[Block, ...]:
+    """Blocks from the stem to the head, at timm's coarse granularity: stages, or the layers of a plain transformer.
+
+    What timm leaves over besides the head (a final norm, a convolution before the pooling) goes with the last block.
+
+    Args:
+        module: a timm model.
+        heads: paths of its classifying layers.
+        name: for the message.
+
+    Raises:
+        ConfigError: if timm keeps no layer groups for this model.
+    """
+    group_matcher = getattr(module, "group_matcher", None)
+    if group_matcher is None:
+        raise ConfigError(f"timm keeps no layer groups for {name}: name its blocks under model.blocks, stem first.")
+    names = [n for n, _ in (*module.named_parameters(), *module.named_buffers())]
+    matcher = group_matcher(coarse=True)
+    group_of: dict[str, int] = group_with_matcher(((n, None) for n in names), matcher, reverse=True)
+    in_head = {n for n in names if under(n, heads)}
+    last = max((group for n, group in group_of.items() if n not in in_head), default=0)
+    if in_head and len({group_of[n] for n in names if n not in in_head}) > 1:
+        # The head's own group holds leftovers at most: they go with the block before it.
+        head_group = max(group_of[n] for n in in_head)
+        if last == head_group:
+            last = max(group for n, group in group_of.items() if n not in in_head and group != head_group)
+    groups = {n: min(group, last) for n, group in group_of.items() if n not in in_head}
+    paths: dict[int, list[str]] = defaultdict(list)
+    waiting: list[str] = []
+    current: int | None = None
+    for path, group in _roots(module, "", groups, heads):
+        if group is None:
+            waiting.append(path)
+            continue
+        # Modules without tensors go with what was registered before them (pos_drop with the patch embedding);
+        # those after the last tensor of the backbone are left to the head.
+        paths[group if current is None else current] += waiting
+        paths[group].append(path)
+        waiting, current = [], group
+    return tuple(Block(label, tuple(paths[group])) for label, group in _labels(paths, groups))
+
+
+def _roots(
+    module: nn.Module, path: str, groups: dict[str, int], heads: tuple[str, ...]
+) -> Iterator[tuple[str, int | None]]:
+    """The outermost modules and loose tensors that lie in one group each, in the order of registration."""
+    for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        full = f"{path}.{name}" if path else name
+        if full in groups:
+            yield full, groups[full]
+    for name, child in module.named_children():
+        full = f"{path}.{name}" if path else name
+        below = {groups[n] for n in groups if under(n, (full,))}
+        holds_head = any(under(head, (full,)) for head in heads)
+        if under(full, heads):
+            continue
+        if len(below) == 1 and not holds_head:
+            yield full, below.pop()
+        elif below or holds_head:
+            yield from _roots(child, full, groups, heads)
+        elif any(behaves_differently_in_training(part) for part in child.modules()):
+            yield full, None
+
+
+def _labels(paths: dict[int, list[str]], groups: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """A short name for each group, from the path that holds most of its tensors: ``blocks.3`` gives ``blocks3``."""
+    mains = {
+        group: max(paths[group], key=lambda path: sum(under(n, (path,)) for n in groups)) for group in sorted(paths)
+    }
+    full = {group: re.sub(r"\.(\d+)", r"\1", main) for group, main in mains.items()}
+    short = {group: label.rpartition(".")[2] for group, label in full.items()}
+    for group in mains:
+        unique = list(short.values()).count(short[group]) == 1 and short[group] not in (HEAD, "stem")
+        label = short[group] if unique else full[group].replace(".", "_")
+        yield ("stem" if group == min(mains) else label), group
