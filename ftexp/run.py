@@ -9,12 +9,9 @@ from pathlib import Path
 
 from ftexp.config import Config
 from ftexp.data.images import check_images
-from ftexp.data.loading import Loader, make_loader
-from ftexp.data.samples import Sample
 from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, make_splits, write_splits
-from ftexp.data.transforms import Normalizer, View, eval_view, train_view
-from ftexp.finetune.freezing import open_blocks
+from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.param_groups import build_param_groups, group_table
 from ftexp.finetune.phases import Phase, check_block_rates, plan_phases
 from ftexp.models.blocks import Network
@@ -22,9 +19,9 @@ from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.report.recorder import Recorder
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import open_tracker
-from ftexp.training.batches import ImageBatches
 from ftexp.training.checkpoint import restore_weights
 from ftexp.training.fit import Fit
+from ftexp.training.inputs import InputSource
 from ftexp.training.loop import evaluate
 from ftexp.training.metrics import Scores
 from ftexp.training.runtime import Runtime, prepare_runtime
@@ -107,66 +104,31 @@ def fine_tune(
     recorder: Recorder,
 ) -> Fit:
     """Run the phases one after the other, each from the best weights so far, and leave the best in the network."""
-    preprocessing = network.preprocessing
-    normalizer = Normalizer(preprocessing)
-    train = _loader(config, runtime, splits, splits.train, train_view(preprocessing, config.augment), training=True)
-    val = _loader(config, runtime, splits, splits.val, eval_view(preprocessing))
     fit = Fit(
         network=network,
         config=config,
         runtime=runtime,
-        train=ImageBatches(train, normalizer, runtime),
-        val=ImageBatches(val, normalizer, runtime),
         class_to_idx=splits.class_to_idx,
         checkpoints=recorder.folder / "checkpoints",
         on_epoch=recorder.epoch,
     )
-    try:
-        for phase in phases:
-            open_blocks(network, phase, config.bn_policy)
-            groups = build_param_groups(network, phase, config.optimizer)
-            recorder.start_phase(phase, group_table(network, groups))
-            fit.run_phase(phase, groups)
-            restore_weights(fit.best_checkpoint, network)
-    finally:
-        train.close()
-        val.close()
+    for phase in phases:
+        open_blocks(network, phase, config.bn_policy)
+        groups = build_param_groups(network, phase, config.optimizer)
+        recorder.start_phase(phase, group_table(network, groups))
+        with InputSource(config, network, splits, runtime) as source:
+            set_train_mode(network, phase, config.bn_policy)
+            fit.run_phase(phase, groups, source.for_phase(phase))
+        restore_weights(fit.best_checkpoint, network)
     return fit
 
 
 def score_test_split(fit: Fit, splits: Splits) -> Scores:
     """Open the test split and score it with the weights in place, the best on validation."""
     network, runtime = fit.network, fit.runtime
-    loader = _loader(fit.config, runtime, splits, splits.test.open(), eval_view(network.preprocessing))
     network.module.eval()
-    try:
-        batches = ImageBatches(loader, Normalizer(network.preprocessing), runtime)
-        return evaluate(network.module, batches, network.num_classes, runtime)
-    finally:
-        loader.close()
-
-
-def _loader(
-    config: Config, runtime: Runtime, splits: Splits, samples: Sequence[Sample], view: View, *, training: bool = False
-) -> Loader:
-    """Batches of a split; in training shuffled, and without a last batch that would do harm.
-
-    A last batch of one image has no batch statistics, and one of another size costs a compilation.
-    """
-    batch_size = config.train.batch_size
-    remainder = len(samples) % batch_size
-    harmful = remainder == 1 or (remainder > 0 and runtime.compile)
-    return make_loader(
-        samples,
-        splits.class_to_idx,
-        view,
-        batch_size,
-        shuffle=training,
-        seed=config.runtime.seed,
-        workers=runtime.workers,
-        pin_memory=runtime.device.type == "cuda",
-        drop_last=training and harmful and len(samples) > batch_size,
-    )
+    with InputSource(fit.config, network, splits, runtime) as source:
+        return evaluate(network.module, source.for_scoring(splits.test.open()), network.num_classes, runtime)
 
 
 def _introduce(config: Config, network: Network, runtime: Runtime) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from ftexp.data.loading import Loader
 from ftexp.data.transforms import Normalizer
+from ftexp.models.blocks import Network
 from ftexp.training.runtime import Runtime
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Batches(Protocol):
@@ -30,6 +34,8 @@ class ImageBatches:
         self._loader = loader
         self._normalizer = normalizer
         self._runtime = runtime
+        self.batch_indices = loader.batch_indices
+        self.num_samples = loader.num_samples
 
     @property
     def num_batches(self) -> int:
@@ -44,3 +50,19 @@ class ImageBatches:
                 self._normalizer(self._runtime.place_images(images)),
                 labels.to(self._runtime.device, non_blocking=True),
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a phase trains and validates on, and what to call with it.
+
+    Attributes:
+        network: all of it, for its modes and its weights.
+        forward: a batch's inputs -> logits: the network itself, or its suffix where the batches hold activations.
+    """
+
+    network: Network
+    forward: Forward
+    train: Batches
+    val: Batches
+    runtime: Runtime

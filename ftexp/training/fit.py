@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ftexp.config import Config
 from ftexp.finetune.freezing import set_train_mode
@@ -19,7 +20,7 @@ from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import build_scheduler
 from ftexp.models.blocks import HEAD, Network
 from ftexp.report.progress import Progress
-from ftexp.training.batches import Batches
+from ftexp.training.batches import Forward, Inputs
 from ftexp.training.checkpoint import save_checkpoint
 from ftexp.training.history import EpochRecord
 from ftexp.training.loop import EpochStats, Step, evaluate, train_epoch
@@ -42,8 +43,6 @@ class Fit:
     network: Network
     config: Config
     runtime: Runtime
-    train: Batches
-    val: Batches
     class_to_idx: dict[str, int]
     checkpoints: Path
     on_epoch: Callable[[EpochRecord], None]
@@ -51,37 +50,47 @@ class Fit:
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
 
-    def run_phase(self, phase: Phase, groups: Sequence[ParamGroup]) -> None:
+    @property
+    def best_checkpoint(self) -> Path:
+        """The file with the best weights so far."""
+        return self.checkpoints / "best.pt"
+
+    def run_phase(self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs) -> None:
         """Train the groups for the phase's epochs; its blocks have to be open already.
 
         Raises:
             DivergedError: when the loss leaves the numbers.
         """
+        schedule, num_batches = self.config.scheduler, inputs.train.num_batches
         optimizer = build_optimizer(self.config.optimizer, groups, self.runtime.device)
-        scheduler = build_scheduler(
-            self.config.scheduler, optimizer, epochs=phase.epochs, steps_per_epoch=self.train.num_batches
-        )
-        per_step = self.config.scheduler.interval == "step"
-        step = self._build_step(optimizer, scheduler if per_step else None)
+        scheduler = build_scheduler(schedule, optimizer, epochs=phase.epochs, steps_per_epoch=num_batches)
+        per_step = schedule.interval == "step"
+        forward = self._compiled(inputs.forward) if self.runtime.compile else inputs.forward
+        step = self._build_step(forward, optimizer, scheduler if per_step else None)
         for number in range(1, phase.epochs + 1):
             started = time.perf_counter()
             rates = _rates(optimizer)
             set_train_mode(self.network, phase, self.config.bn_policy)
-            with self.progress.epoch(f"{phase.name} {number}/{phase.epochs}", self.train.num_batches) as bar:
-                stats = train_epoch(step, self.train, len(self.history) + 1, bar)
+            with self.progress.epoch(f"{phase.name} {number}/{phase.epochs}", num_batches) as bar:
+                stats = train_epoch(step, inputs.train, len(self.history) + 1, bar)
             if not per_step:
                 scheduler.step()
             self.network.module.eval()
-            scores = evaluate(self.network.module, self.val, self.network.num_classes, self.runtime)
+            scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
             self._finish_epoch(phase, rates, stats, scores, started)
 
-    def _build_step(self, optimizer: Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None) -> Step:
-        if self.runtime.compile:
-            torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
-            self.network.module.compile()  # in place: the names in the state dict stay plain
+    def _compiled(self, forward: Forward) -> Forward:
+        torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
+        if forward is not self.network.module:
+            compiled: Forward = torch.compile(forward)
+            return compiled
+        self.network.module.compile()  # in place: the names in the state dict stay plain
+        return forward
+
+    def _build_step(self, forward: Forward, optimizer: Optimizer, scheduler: LRScheduler | None) -> Step:
         settings = self.config.train
         loss_fn = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-        return Step(self.network.module, optimizer, scheduler, loss_fn, settings.clip_norm, self.runtime)
+        return Step(forward, optimizer, scheduler, loss_fn, settings.clip_norm, self.runtime)
 
     def _finish_epoch(
         self, phase: Phase, rates: dict[str, float], stats: EpochStats, scores: Scores, started: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ftexp.errors import DivergedError
 from ftexp.report.progress import Bar
-from ftexp.training.batches import Batches
+from ftexp.training.batches import Batches, Forward
 from ftexp.training.metrics import ScoreKeeper, Scores
 from ftexp.training.runtime import Runtime
-
-Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Step:

@@ -13,7 +13,7 @@ def test_digits_are_the_1797_of_scikit_learn() -> None:
     first = samples[0]
     assert (first.path, first.label, first.split) == ("digits/0000", "0", None)
     assert first.pixels is not None
-    assert first.pixels.shape == (8, 8, 3)
+    assert first.pixels.shape == (10, 10, 3)
     assert first.pixels.dtype == np.uint8
     # scikit-learn's first digit holds 0, 0, 5, 13, 9, 1, 0, 0 in its first row, out of 16.
     assert first.pixels[0, :, 1].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]

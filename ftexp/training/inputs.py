@@ -1,0 +1,84 @@
+"""From the splits to what each phase trains on: images, or activations of the frozen prefix."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from types import TracebackType
+
+from ftexp.config import Config
+from ftexp.data.loading import Loader, make_loader
+from ftexp.data.samples import Sample
+from ftexp.data.splits import Splits
+from ftexp.data.transforms import Normalizer, View, eval_view, train_view
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import Network
+from ftexp.training.batches import ImageBatches, Inputs
+from ftexp.training.prefix_cache import cache_prefix
+from ftexp.training.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+class InputSource:
+    """Opens the loaders a run needs and closes them at the end of a ``with``."""
+
+    def __init__(self, config: Config, network: Network, splits: Splits, runtime: Runtime) -> None:
+        self._config = config
+        self._network = network
+        self._runtime = runtime
+        self._splits = splits
+        self._normalizer = Normalizer(network.preprocessing)
+        self._loaders: list[Loader] = []
+
+    def __enter__(self) -> InputSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for loader in self._loaders:
+            loader.close()
+
+    def for_phase(self, phase: Phase) -> Inputs:
+        """What a phase trains and validates on; its frozen blocks have to be in eval mode.
+
+        Images through the whole network; or, where the views of an image never change and the leading blocks are
+        frozen, activations through the blocks that learn.
+        """
+        network, augment = self._network, self._config.augment
+        view = eval_view(network.preprocessing)
+        train = self._open(self._splits.train, train_view(network.preprocessing, augment), training=True)
+        inputs = Inputs(network, network.module, train, self._open(self._splits.val, view), self._runtime)
+        first = phase.learning[0]
+        if first == network.names[0] or self._config.runtime.cache == "off":
+            return inputs
+        if augment.is_random:
+            log.info("cache   off: augmentation shows other images in every epoch")
+            return inputs
+        in_order = self._open(self._splits.train, view)
+        return cache_prefix(inputs, first, in_order, self._config.runtime.cache_gib)
+
+    def for_scoring(self, samples: Sequence[Sample]) -> ImageBatches:
+        """Samples as they are, in their order."""
+        return self._open(samples, eval_view(self._network.preprocessing))
+
+    def _open(self, samples: Sequence[Sample], view: View, *, training: bool = False) -> ImageBatches:
+        """Batches of samples; in training shuffled, and without a last batch that would do harm.
+
+        A last batch of one image has no batch statistics, and one of another size costs a compilation.
+        """
+        batch_size = self._config.train.batch_size
+        remainder = len(samples) % batch_size
+        harmful = remainder == 1 or (remainder > 0 and self._runtime.compile)
+        loader = make_loader(
+            samples,
+            self._splits.class_to_idx,
+            view,
+            batch_size,
+            shuffle=training,
+            seed=self._config.runtime.seed,
+            workers=self._runtime.workers,
+            pin_memory=self._runtime.device.type == "cuda",
+            drop_last=training and harmful and len(samples) > batch_size,
+        )
+        self._loaders.append(loader)
+        return ImageBatches(loader, self._normalizer, self._runtime)
