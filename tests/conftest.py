@@ -24,7 +24,7 @@ def configure() -> Iterator[Compose]:
     """Compose and check a configuration: ``configure("stage=head", "train.batch_size=4")``."""
     register_schema()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base=None):
+    with initialize_config_dir(str(conf_dir())):
         yield lambda *overrides: parse(compose("config", overrides=list(overrides)))
 
 

@@ -1,0 +1,219 @@
+"""Whole phases on a tiny network: what is saved, what is repeatable, what the cache may not change."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Compose, TinyNet
+
+from ftexp.config import Config
+from ftexp.data.samples import Sample
+from ftexp.data.sealed import SealedTest
+from ftexp.data.splits import Splits
+from ftexp.errors import DivergedError
+from ftexp.finetune.freezing import open_blocks, set_train_mode
+from ftexp.finetune.param_groups import build_param_groups
+from ftexp.finetune.phases import plan_phases
+from ftexp.models.blocks import Block, Network
+from ftexp.preprocessing import Preprocessing
+from ftexp.report.progress import Progress
+from ftexp.training.checkpoint import load_checkpoint, restore_weights
+from ftexp.training.fit import Fit
+from ftexp.training.history import EpochRecord
+from ftexp.training.inputs import InputSource
+from ftexp.training.loop import evaluate
+from ftexp.training.runtime import prepare_runtime
+
+SMALL = ("train.batch_size=8", "runtime.device=cpu", "stage.epochs=3", "tracking=none", "runtime.workers=0")
+
+
+def colours(num_samples: int, seed: int) -> list[Sample]:
+    """Noise around one of four colours: learnable in a few steps, but not at once."""
+    rng = np.random.default_rng(seed)
+    centres = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [130, 130, 130]])
+    samples = []
+    for i in range(num_samples):
+        pixels = np.clip(centres[i % 4] + rng.normal(0, 60, (8, 8, 3)), 0, 255).astype(np.uint8)
+        samples.append(Sample(path=f"colours/{seed}-{i:03d}", label="rgbx"[i % 4], pixels=pixels))
+    return samples
+
+
+@pytest.fixture
+def splits() -> Splits:
+    return Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
+
+
+def fresh_network() -> Network:
+    torch.manual_seed(0)
+    blocks = [Block("stem", ("stem",)), Block("body", ("body", "token"))]
+    half = (0.5, 0.5, 0.5)
+    return Network(
+        TinyNet(),
+        blocks,
+        head="fc",
+        preprocessing=Preprocessing(8, 8, "bilinear", half, half),
+        name="tiny",
+        num_classes=4,
+    )
+
+
+def fit(config: Config, splits: Splits, folder: Path) -> Fit:
+    network = fresh_network()
+    runtime = prepare_runtime(config.runtime)
+    runtime.place(network.module)
+    result = Fit(
+        network=network,
+        config=config,
+        runtime=runtime,
+        class_to_idx=splits.class_to_idx,
+        checkpoints=folder,
+        on_epoch=lambda record: None,
+        progress=Progress(enabled=False),
+    )
+    for phase in plan_phases(config.stage, network.names):
+        open_blocks(network, phase, config.bn_policy)
+        set_train_mode(network, phase, config.bn_policy)
+        with InputSource(config, network, splits, runtime) as source:
+            result.run_phase(phase, build_param_groups(network, phase, config.optimizer), source.for_phase(phase))
+    return result
+
+
+def curve(result: Fit) -> list[tuple[float, ...]]:
+    """All that must repeat: everything but times."""
+    return [(r.train_loss, r.val_loss, r.val_accuracy, r.val_macro_f1, r.grad_norm, r.lr_head) for r in result.history]
+
+
+@pytest.mark.parametrize("stage", ["head", "partial", "full"])
+def test_it_learns_and_the_history_says_how(configure: Compose, splits: Splits, tmp_path: Path, stage: str) -> None:
+    result = fit(configure(*SMALL, f"stage={stage}", "optimizer.head_lr=0.1"), splits, tmp_path)
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert result.history[-1].train_loss < result.history[0].train_loss
+    assert result.history[0].best
+    assert (result.history[0].lr_backbone is None) == (stage == "head")
+
+
+def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_differ(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    first, second, other = (
+        fit(configure(*SMALL, f"runtime.seed={seed}", "augment=light"), splits, tmp_path / str(i))
+        for i, seed in enumerate([1, 1, 2])
+    )
+    assert curve(first) == curve(second)
+    assert curve(first) != curve(other)
+
+
+@pytest.mark.parametrize("stage", ["head", "partial"])
+def test_the_cached_prefix_gives_the_same_curve_to_the_bit(
+    configure: Compose, splits: Splits, tmp_path: Path, stage: str
+) -> None:
+    cached, plain = (
+        fit(configure(*SMALL, f"stage={stage}", f"runtime.cache={cache}"), splits, tmp_path / cache)
+        for cache in ("auto", "off")
+    )
+    assert curve(cached) == curve(plain)
+    weights = [result.network.module.state_dict() for result in (cached, plain)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_what_cannot_be_cached_says_why(
+    configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="ftexp"):
+        fit(configure(*SMALL, "augment=light"), splits, tmp_path)
+    assert "cache   off: augmentation shows other images in every epoch" in caplog.messages
+    caplog.clear()
+    with caplog.at_level("INFO", logger="ftexp"):
+        fit(configure(*SMALL, "runtime.cache_gib=1e-6"), splits, tmp_path)
+    assert any("GiB more (runtime.cache_gib)" in message for message in caplog.messages)
+
+
+def test_the_best_checkpoint_reproduces_the_logged_score_exactly(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    config = configure(*SMALL, "optimizer.head_lr=0.05", "runtime.cache=off", "train.metric=macro_f1")
+    result = fit(config, splits, tmp_path)
+    assert result.best is not None
+    content = load_checkpoint(result.best_checkpoint)
+    assert content["epoch"] == result.best.record.epoch
+    assert content["metric"] == "macro_f1"
+    assert content["value"] == result.best.record.val_macro_f1
+    assert content["class_to_idx"] == {"b": 0, "g": 1, "r": 2, "x": 3}
+    assert content["model_name"] == "tiny"
+    assert content["preprocessing"]["image_size"] == 8
+    assert content["config"]["train"]["metric"] == "macro_f1"
+    assert set(content["model"]) == set(TinyNet().state_dict())
+
+    network = fresh_network()
+    runtime = prepare_runtime(config.runtime)
+    restore_weights(result.best_checkpoint, network)
+    runtime.place(network.module)
+    network.module.eval()
+    with InputSource(config, network, splits, runtime) as source:
+        scores = evaluate(network.module, source.for_scoring(splits.val), 4, runtime)
+    logged = result.best.record
+    assert (scores.loss, scores.accuracy, scores.macro_f1) == (
+        logged.val_loss,
+        logged.val_accuracy,
+        logged.val_macro_f1,
+    )
+
+
+def test_compiled_checkpoints_keep_the_plain_names(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+    config = configure(*SMALL, "stage=full", "stage.epochs=1", "runtime.compile=false")
+    network = fit(config, splits, tmp_path).network
+    network.module.compile(backend="eager")
+    network.module(torch.zeros(2, 3, 8, 8))
+    assert set(network.module.state_dict()) == set(TinyNet().state_dict())
+
+
+@pytest.mark.slow
+def test_compiling_changes_nothing_but_rounding(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+    for stage in ("head", "partial", "full"):
+        compiled, eager = (
+            fit(configure(*SMALL, f"stage={stage}", "train.batch_size=11", f"runtime.compile={on}"), splits, tmp_path)
+            for on in ("true", "false")
+        )
+        losses = [[record.train_loss for record in result.history] for result in (compiled, eager)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+    """A rate so small that no prediction changes: every epoch ties, the first one stays the best."""
+    result = fit(configure(*SMALL, "stage=head", "optimizer.head_lr=1e-12"), splits, tmp_path)
+    assert [record.best for record in result.history] == [True, False, False]
+    assert load_checkpoint(tmp_path / "best.pt")["epoch"] == 1
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 3
+
+
+def test_a_loss_that_leaves_the_numbers_is_a_named_error(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+    config = configure(*SMALL, "optimizer=sgd", "optimizer.head_lr=1e30", "train.clip_norm=null")
+    with pytest.raises(DivergedError, match=r"Epoch \d: the training loss is (nan|inf).*Lower optimizer\.head_lr"):
+        fit(config, splits, tmp_path)
+
+
+def test_clipping_bounds_the_update_and_reports_the_norm_before(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    """With plain SGD the step's length is rate x clipped norm."""
+    sgd = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0")
+    one_step = ("stage=head", "stage.epochs=1", "train.batch_size=44", "scheduler=constant", "optimizer.head_lr=1")
+    start = fresh_network().module.state_dict()
+    result = fit(configure(*SMALL, *sgd, *one_step, "train.clip_norm=0.01"), splits, tmp_path)
+    end = result.network.module.state_dict()
+    length = math.sqrt(sum((end[name] - start[name]).square().sum().item() for name in ("fc.weight", "fc.bias")))
+    assert length == pytest.approx(0.01, rel=1e-3)
+    assert result.history[0].grad_norm > 0.05
+
+
+@pytest.mark.parametrize(("num_samples", "policy"), [(9, "train"), (17, "eval")])
+def test_a_last_batch_of_one_does_not_end_the_run(
+    configure: Compose, splits: Splits, tmp_path: Path, num_samples: int, policy: str
+) -> None:
+    few = Splits(splits.train[:num_samples], splits.val, splits.test, splits.classes)
+    result = fit(configure(*SMALL, "stage=full", f"bn_policy={policy}"), few, tmp_path)
+    assert isinstance(result.history[-1], EpochRecord)
