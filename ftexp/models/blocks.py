@@ -100,6 +100,9 @@ class Network:
 
     def _check_paths(self) -> None:
         """Every path exists, and none lies inside another block's or holds the head."""
+        names = [block.name for block in self.blocks]
+        if len(set(names)) < len(names) or HEAD in names:
+            raise ConfigError(f"Block names must differ, and '{HEAD}' is reserved: got {', '.join(names)}.")
         known = {name for name, _ in self.module.named_modules(remove_duplicate=False)} - {""}
         known |= {name for name, _ in _tensors(self.module)}
         claimed = [(HEAD, path) for path in self.heads]
@@ -116,9 +119,6 @@ class Network:
                         f"'{path}' of {self.name} is claimed by the block '{block}' and, as '{taken}', by '{other}'. "
                         "Every part of a network belongs to one block: correct model.blocks."
                     )
-        names = [block.name for block in self.blocks]
-        if len(set(names)) < len(names) or HEAD in names:
-            raise ConfigError(f"Block names must differ, and '{HEAD}' is reserved: got {', '.join(names)}.")
 
     def _head_helpers(self) -> list[str]:
         """Dropout and pooling that come after the last block and hold no tensors: the head's."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 from timm.models._manipulate import group_with_matcher
 from torch import nn
 
 from ftexp.errors import ConfigError
 from ftexp.models.blocks import HEAD, Block, behaves_differently_in_training, under
+
+# No tensor is called so: it shows in which group timm puts what its patterns do not match.
+_LEFT_OVER = "(left over)"
 
 
 def derive_blocks(module: nn.Module, heads: tuple[str, ...], name: str) -> tuple[Block, ...]:
@@ -24,22 +28,14 @@ def derive_blocks(module: nn.Module, heads: tuple[str, ...], name: str) -> tuple
         name: for the message.
 
     Raises:
-        ConfigError: if timm keeps no layer groups for this model.
+        ConfigError: if timm keeps no layer groups for this model and it is no sequence of parts either.
     """
-    group_matcher = getattr(module, "group_matcher", None)
-    if group_matcher is None:
-        raise ConfigError(f"timm keeps no layer groups for {name}: name its blocks under model.blocks, stem first.")
-    names = [n for n, _ in (*module.named_parameters(), *module.named_buffers())]
-    matcher = group_matcher(coarse=True)
-    group_of: dict[str, int] = group_with_matcher(((n, None) for n in names), matcher, reverse=True)
-    in_head = {n for n in names if under(n, heads)}
-    last = max((group for n, group in group_of.items() if n not in in_head), default=0)
-    if in_head and len({group_of[n] for n in names if n not in in_head}) > 1:
-        # The head's own group holds leftovers at most: they go with the block before it.
-        head_group = max(group_of[n] for n in in_head)
-        if last == head_group:
-            last = max(group for n, group in group_of.items() if n not in in_head and group != head_group)
-    groups = {n: min(group, last) for n, group in group_of.items() if n not in in_head}
+    matcher = _matcher(module, heads, name)
+    named = (*module.named_parameters(), *module.named_buffers())
+    names = [n for n, _ in named if not under(n, heads)]
+    found: dict[str, int] = group_with_matcher(((n, None) for n in (*names, _LEFT_OVER)), matcher, reverse=True)
+    last = max(0, found.pop(_LEFT_OVER) - 1)
+    groups = {n: min(group, last) for n, group in found.items()}
     paths: dict[int, list[str]] = defaultdict(list)
     waiting: list[str] = []
     current: int | None = None
@@ -53,6 +49,34 @@ def derive_blocks(module: nn.Module, heads: tuple[str, ...], name: str) -> tuple
         paths[group].append(path)
         waiting, current = [], group
     return tuple(Block(label, tuple(paths[group])) for label, group in _labels(paths, groups))
+
+
+def _matcher(module: nn.Module, heads: tuple[str, ...], name: str) -> Any:
+    group_matcher = getattr(module, "group_matcher", None)
+    if group_matcher is None:
+        return _largest_sequence(module, heads, name)
+    try:
+        return group_matcher(coarse=True)
+    except AssertionError:  # a few have fine groups only
+        return group_matcher(coarse=False)
+
+
+def _largest_sequence(module: nn.Module, heads: tuple[str, ...], name: str) -> dict[str, Any]:
+    """A matcher for a model without one: what comes before the largest sequence is the stem, its parts the blocks."""
+    sequences = {
+        path: sum(parameter.numel() for parameter in child.parameters())
+        for path, child in module.named_children()
+        if isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 1 and not under(path, heads)
+    }
+    if not sequences:
+        raise ConfigError(f"timm keeps no layer groups for {name}: name its blocks under model.blocks, stem first.")
+    largest = max(sequences, key=sequences.__getitem__)
+    children = [path for path, _ in module.named_children()]
+    stem = [*module._parameters, *module._buffers, *children[: children.index(largest)]]
+    return {
+        "stem": rf"^(?:{'|'.join(map(re.escape, stem))})(?:\.|$)",
+        "blocks": rf"^{re.escape(largest)}\.(\d+)",
+    }
 
 
 def _roots(
@@ -78,7 +102,7 @@ def _roots(
 
 
 def _labels(paths: dict[int, list[str]], groups: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """A short name for each group, from the path that holds most of its tensors: ``blocks.3`` gives ``blocks3``."""
+    """A short name for each group, from its first numbered path, else the largest: ``blocks.3`` gives ``blocks3``."""
     mains = {
         group: max(paths[group], key=lambda path: sum(under(n, (path,)) for n in groups)) for group in sorted(paths)
     }
