@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ftexp.config import parse, register_schema
+from ftexp.config import Config, parse, register_schema
 from ftexp.errors import UserError
 from ftexp.messages import explain
+
+T = TypeVar("T")
 
 
 def conf_dir() -> Path:
@@ -27,26 +30,32 @@ def conf_dir() -> Path:
 
 def job(composed: DictConfig) -> float:
     """One run, alone or as a job of a sweep. Returns the best validation metric: a sweep's objective."""
-    hydra_config = HydraConfig.get()
-    in_sweep = hydra_config.mode == RunMode.MULTIRUN
-    try:
-        config = parse(composed)
-        from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
+    return guarded(composed, _fine_tune)
 
-        return run(config, Path(hydra_config.runtime.output_dir), score_test=not in_sweep)
+
+def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
+    """Do a task with the checked configuration and the job's folder; a user's mistake ends as one message."""
+    try:
+        return task(parse(composed), Path(HydraConfig.get().runtime.output_dir))
     except UserError as error:
-        if in_sweep or _wants_traceback():
+        if _in_sweep() or _wants_traceback():
             raise
         _stop(str(error), code=1)  # by SystemExit, which Hydra passes on without a report of its own
 
 
-def main() -> None:
-    """Compose the configuration and run it; a user's mistake ends as one message and exit code 1."""
+def _fine_tune(config: Config, folder: Path) -> float:
+    from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
+
+    return run(config, folder, score_test=not _in_sweep())
+
+
+def main(task: Callable[[DictConfig], object] = job) -> None:
+    """Compose the configuration and do the task with it; a user's mistake ends as one message and exit code 1."""
     os.environ.setdefault("FTEXP_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors of the composition reach us, and not Hydra's own report
     register_schema()
     try:
-        hydra.main(config_path=str(conf_dir()), config_name="config")(job)()
+        hydra.main(config_path=str(conf_dir()), config_name="config")(task)()
     except KeyboardInterrupt:
         _stop("interrupted.", code=130)
     except Exception as error:
@@ -55,6 +64,11 @@ def main() -> None:
             traceback.print_exc()
             sys.exit(1)
         _stop(message, code=1)
+
+
+def _in_sweep() -> bool:
+    in_sweep: bool = HydraConfig.get().mode == RunMode.MULTIRUN
+    return in_sweep
 
 
 def _wants_traceback() -> bool:

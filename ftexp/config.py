@@ -6,14 +6,14 @@ Values live in ``conf/*.yaml``; names, types and rules live here. ``slots=True``
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from ftexp.errors import ConfigError, nearest
-from ftexp.tracking.uri import check_uri
+from ftexp.tracking.uri import check_uri, hide_credentials
 
 
 def _check(holds: bool, key: str, given: object, allowed: str) -> None:
@@ -381,6 +381,31 @@ class TrackingConfig:
             check_uri(str(self.uri))
 
 
+# ------------------------------------------------------------------------------------ audit, test
+@dataclass(slots=True)
+class AuditConfig:
+    """The search for leaks between the splits, before the first epoch."""
+
+    # fail: a leak across splits stops the run. warn: say it and train all the same. off: do not look.
+    # Conflicting labels and shortcuts to the label are warnings in any case.
+    on_leak: Literal["fail", "warn", "off"] = MISSING
+    # False: near duplicates by perceptual hashes alone, without the features of a pretrained network; faster.
+    features: bool = MISSING
+    # Where what was seen of each image is kept for the next run, by content; null: nowhere.
+    cache: str | None = MISSING
+
+
+@dataclass(slots=True)
+class TestConfig:
+    """The test split, opened once at the end of a run."""
+
+    # How often one test split may be opened in all, by any run beside the same tracking store; null: as often as asked.
+    max_uses: int | None = MISSING
+
+    def __post_init__(self) -> None:
+        _check(self.max_uses is None or self.max_uses >= 1, "test.max_uses", self.max_uses, "at least 1, or null")
+
+
 # ------------------------------------------------------------------------------------------- root
 @dataclass(slots=True)
 class Config:
@@ -396,6 +421,8 @@ class Config:
     train: TrainConfig = MISSING
     runtime: RuntimeConfig = MISSING
     tracking: TrackingConfig = MISSING
+    audit: AuditConfig = MISSING
+    test: TestConfig = MISSING
 
 
 # Group -> schema name -> node. An option's YAML file names its node first in its defaults list.
@@ -442,6 +469,13 @@ def parse(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     return config
+
+
+def as_data(config: Config) -> dict[str, Any]:
+    """The whole configuration as plain data without passwords, for files and stores that others may see."""
+    data = asdict(config)
+    data["tracking"]["uri"] = hide_credentials(config.tracking.uri) if config.tracking.uri else None
+    return data
 
 
 def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:

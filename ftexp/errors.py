@@ -18,6 +18,10 @@ class DataError(UserError):
     """Data that cannot be read, or that cannot be trained on."""
 
 
+class LeakError(DataError):
+    """Splits that share what they must not share."""
+
+
 class WeightsError(UserError):
     """Pretrained weights that cannot be had, or do not fit the network."""
 

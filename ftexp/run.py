@@ -7,10 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from ftexp.audit.audit import audit_splits, find_ties
+from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config
-from ftexp.data.images import check_images
+from ftexp.data.images import screen_images
 from ftexp.data.sources import read_samples
-from ftexp.data.splits import Splits, make_splits, write_splits
+from ftexp.data.splits import Splits, assign_splits, seal, write_splits
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.param_groups import build_param_groups, group_table
 from ftexp.finetune.phases import Phase, check_block_rates, plan_phases
@@ -46,7 +50,7 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
     runtime = prepare_runtime(config.runtime)
     phases = plan(config)
     weights = locate_weights(config.model)
-    splits = read_data(config, folder)
+    splits = read_data(config, folder, runtime.device)
     network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
     runtime.place(network.module)
     _introduce(config, network, runtime)
@@ -55,7 +59,9 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
     recorder = Recorder(folder, tracker, config.train.metric, phases)
     try:
         tracker.log_params(flatten(config))
-        tracker.log_artifact(folder / "splits.csv")
+        for name in ("splits.csv", "leaks.csv", "leaks.png", "bad_images.csv"):
+            if (folder / name).exists():
+                tracker.log_artifact(folder / name)
         fit = fine_tune(config, network, splits, phases, runtime, recorder)
         assert fit.best is not None
         test = score_test_split(fit, splits) if score_test else None
@@ -77,11 +83,14 @@ def plan(config: Config) -> tuple[Phase, ...]:
     return phases
 
 
-def read_data(config: Config, folder: Path) -> Splits:
-    """List the samples, look at every image once, and cut train, val and test."""
-    samples = read_samples(config.data)
-    check_images(samples, config.runtime.workers)
-    splits = make_splits(samples, config.data)
+def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
+    """List the samples, look at every image once, cut train, val and test, and audit the cut."""
+    workers = config.runtime.workers
+    samples = screen_images(read_samples(config.data), config.data, folder, workers)
+    extractor = PretrainedFeatures(device) if config.audit.features else None
+    ties = find_ties(samples, config.audit, extractor, workers) if config.data.tie_duplicates else None
+    assigned = assign_splits(samples, config.data, ties)
+    splits = seal(assigned)
     write_splits(folder / "splits.csv", splits)
     log.info(
         "data    %s: %d images of %d classes; train %d, val %d, test %d (sealed)",
@@ -92,6 +101,8 @@ def read_data(config: Config, folder: Path) -> Splits:
         len(splits.val),
         splits.test.num_samples,
     )
+    if config.audit.on_leak != "off":
+        audit_splits(assigned, config.audit, folder, extractor, workers)
     return splits
 
 

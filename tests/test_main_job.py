@@ -23,7 +23,7 @@ from PIL import Image
 NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
 
 
-def ftexp(*arguments: str, folder: Path, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def ftexp(*arguments: str, folder: Path, seconds: float = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ftexp", *arguments],
         cwd=folder,

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -36,7 +37,7 @@ def open_image(sample: Sample) -> Image.Image:
     if sample.pixels is not None:
         return Image.fromarray(sample.pixels)
     try:
-        return _decode(sample.path)
+        return decode(sample.path)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise DataError(f"{sample.path}: {_reason(error, sample.path)}") from error
 
@@ -120,7 +121,7 @@ def _why_bad(sample: Sample, limits: ImageLimits) -> str | None:
             num_pixels = image.width * image.height
         if num_pixels > limits.max_pixels:
             return f"{num_pixels / 1e6:.1f} megapixels, above data.max_megapixels={limits.max_pixels / 1e6:g}"
-        _decode(sample.path)
+        decode(sample.path)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         return _reason(error, sample.path)
     return None
@@ -135,8 +136,9 @@ def _describe(bad: list[tuple[Sample, str]], num_samples: int) -> str:
     )
 
 
-def _decode(path: str) -> Image.Image:
-    with Image.open(path) as image:
+def decode(file: str | BinaryIO) -> Image.Image:
+    """The image as ``open_image`` gives it; raises whatever Pillow raises."""
+    with Image.open(file) as image:
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
 

@@ -38,7 +38,8 @@ class DecayRule:
 
 def decay_rules(module: nn.Module) -> dict[str, DecayRule]:
     """The rule for every parameter of a network, by its full name."""
-    listed = set(module.no_weight_decay()) if hasattr(module, "no_weight_decay") else set()
+    own_list = getattr(module, "no_weight_decay", None)  # timm's networks name what must not decay
+    listed = set(own_list()) if callable(own_list) else set()
     return {
         f"{path}.{name}" if path else name: _rule(layer, name, parameter, f"{path}.{name}" in listed or name in listed)
         for path, layer in module.named_modules()

@@ -51,13 +51,14 @@ def plot_curves(history: Sequence[EpochRecord], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
+def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path: Path, split: str) -> None:
     """Which class was taken for which; the colour is the share of the true class.
 
     Args:
         confusion: K x K counts, rows = truth, columns = prediction.
         classes: K names.
         path: the PNG to write.
+        split: what was counted, ``test`` or ``validation``.
     """
     num_classes = len(classes)
     assert confusion.shape == (num_classes, num_classes)
@@ -77,7 +78,7 @@ def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], 
                 color = "white" if shares[row, column] > 0.3 else "black"
                 axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=8)
     correct = np.trace(confusion)
-    axes.set_title(f"{correct:,} of {totals.sum():,} right", fontsize=10, color=GREY)
+    axes.set_title(f"{split}: {correct:,} of {totals.sum():,} right", fontsize=10, color=GREY)
     _save(figure, path)
 
 

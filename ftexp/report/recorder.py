@@ -80,7 +80,8 @@ class Recorder:
         """
         folder, scores = self.folder, test or best.scores
         plot_curves(self._history, folder / "curves.png")
-        plot_confusion_matrix(scores.confusion, classes, folder / "confusion_matrix.png")
+        split = "test" if test else "validation"
+        plot_confusion_matrix(scores.confusion, classes, folder / "confusion_matrix.png", split)
         result = {
             "status": "finished",
             "metric": self._metric,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ftexp.training.fit import Best
@@ -32,7 +33,7 @@ def score_entry(scores: Scores) -> dict[str, object]:
     }
 
 
-def write_result(path: Path, result: dict[str, object]) -> None:
+def write_result(path: Path, result: Mapping[str, object]) -> None:
     """Write the file whole or not at all."""
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

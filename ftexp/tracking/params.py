@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-from ftexp.config import Config
+from ftexp.config import Config, as_data
 
 
 def flatten(config: Config) -> dict[str, object]:
     """Every setting under its full key: ``optimizer.head_lr``, ``stage.phases.0.epochs``."""
-    return dict(_leaves("", asdict(config)))
+    return dict(_leaves("", as_data(config)))
 
 
 def _leaves(prefix: str, value: Any) -> list[tuple[str, object]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ftexp.config import Config
+from ftexp.config import Config, as_data
 from ftexp.models.blocks import Network
 
 
@@ -38,7 +37,7 @@ def save_checkpoint(
         "epoch": epoch,
         "metric": metric,
         "value": value,
-        "config": asdict(config),
+        "config": as_data(config),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")

@@ -78,17 +78,17 @@ def test_curves_of_unusual_runs_are_drawn_without_a_warning(tmp_path, history):
 
 def test_confusion_of_few_classes_shows_counts_and_row_shares(tmp_path, drawn):
     confusion = np.array([[8, 2, 0], [0, 5, 0], [0, 0, 0]])
-    plot_confusion_matrix(confusion, ["ants", "b$e$es", "none"], tmp_path / "confusion.png")
+    plot_confusion_matrix(confusion, ["ants", "b$e$es", "none"], tmp_path / "confusion.png", "test")
     axes = drawn[0].axes[0]
     assert texts(axes) == ["8", "2", "5"]
     np.testing.assert_array_equal(axes.images[0].get_array(), [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 0]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ants", "b$e$es", "none"]
-    assert axes.get_title() == "13 of 15 right"
+    assert axes.get_title() == "test: 13 of 15 right"
 
 
 def test_confusion_of_many_classes_names_some_and_shows_no_counts(tmp_path, drawn):
     classes = [f"species number {i} with a long name" for i in range(200)]
-    plot_confusion_matrix(np.eye(200, dtype=np.int64), classes, tmp_path / "confusion.png")
+    plot_confusion_matrix(np.eye(200, dtype=np.int64), classes, tmp_path / "confusion.png", "test")
     axes = drawn[0].axes[0]
     assert texts(axes) == []
     labels = [label.get_text() for label in axes.get_yticklabels()]
@@ -99,5 +99,5 @@ def test_confusion_of_many_classes_names_some_and_shows_no_counts(tmp_path, draw
 def test_class_names_of_any_script_give_no_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plot_confusion_matrix(np.eye(2, dtype=np.int64), ["蚂蚁\n", "$\\frac"], tmp_path / "confusion.png")
+        plot_confusion_matrix(np.eye(2, dtype=np.int64), ["蚂蚁\n", "$\\frac"], tmp_path / "confusion.png", "test")
     assert (tmp_path / "confusion.png").stat().st_size > 5_000
