@@ -6,14 +6,19 @@ Values live in ``conf/*.yaml``; names, types and rules live here. ``slots=True``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from ftexp.errors import ConfigError, nearest
 from ftexp.tracking.uri import check_uri, hide_credentials
+
+
+T = TypeVar("T")
 
 
 def _check(holds: bool, key: str, given: object, allowed: str) -> None:
@@ -167,10 +172,18 @@ class PhaseConfig:
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
     epochs: int = MISSING
+    # Factor on every rate of the optimizer; lower for deeper phases, which start from weights that are good already.
+    lr_factor: float = 1.0
+    # Keys of these groups that have other values in this phase.
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    bn_policy: dict[str, Any] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         key = f"stage.phases ({self.name})"
         _check(self.epochs >= 1, f"{key}.epochs", self.epochs, "at least 1")
+        _check(self.lr_factor > 0, f"{key}.lr_factor", self.lr_factor, "above 0")
         if self.learn == "last":
             _check((self.last_blocks or 0) >= 1, f"{key}.last_blocks", self.last_blocks, "at least 1 with learn=last")
         elif self.last_blocks is not None:
@@ -187,12 +200,19 @@ class StageConfig:
 
     epochs: int = MISSING
     last_blocks: int | None = None
+    # When a later phase is kept: its validation metric is better by more than `margin`; or significantly so, in a
+    # paired test on the same samples; or always (off). A phase that is not kept is undone and ends the stage.
+    gate: Literal["better", "significant", "off"] = "better"
+    margin: float = 0.0
     phases: list[PhaseConfig] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, "stage.epochs", self.epochs, "at least 1")
         last = self.last_blocks
         _check(last is None or last >= 1, "stage.last_blocks", last, "at least 1 (stage=head trains the head alone)")
+        _check(self.margin >= 0, "stage.margin", self.margin, "0 or above")
+        if self.margin > 0 and self.gate != "better":
+            raise ConfigError(f"stage.margin={self.margin} has no effect with stage.gate={self.gate}; set it to better.")
         _check(len(self.phases) >= 1, "stage.phases", self.phases, "a list of at least one phase")
         names = [phase.name for phase in self.phases]
         _check(len(set(names)) == len(names), "stage.phases", names, "phases of different names")
@@ -469,6 +489,27 @@ def parse(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     return config
+
+
+def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:
+    """A group's settings with some other values, checked like those of the command line.
+
+    Args:
+        key: where the changes stand, for messages.
+
+    Raises:
+        ConfigError: for a key that the group does not have, or a value it does not allow.
+    """
+    try:
+        changed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), dict(changes)))
+    except ConfigKeyError as error:
+        allowed = [f.name for f in fields(cast(Any, base))]
+        raise ConfigError(
+            f"There is no setting {key}.{error.key}.{nearest(str(error.key), allowed)} Allowed here: {', '.join(allowed)}."
+        ) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}.") from error
+    return cast(T, changed)
 
 
 def as_data(config: Config) -> dict[str, Any]:

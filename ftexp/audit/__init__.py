@@ -1,0 +1,1 @@
+"""Looking for leaks between the splits before training starts."""

@@ -1,0 +1,131 @@
+"""The audit from the samples to its verdict, in the order of events."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ftexp.audit.boundaries import find_future_in_training, find_shared_groups, find_two_labels
+from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
+from ftexp.audit.findings import KINDS, Finding, write_leaks
+from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, take_fingerprints
+from ftexp.audit.picture import draw_worst_pairs
+from ftexp.audit.shortcuts import find_shortcuts
+from ftexp.config import AuditConfig
+from ftexp.data.samples import Sample
+from ftexp.errors import LeakError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was found, and what finding it cost."""
+
+    findings: list[Finding]
+    seconds: float
+
+    @property
+    def failures(self) -> list[Finding]:
+        """Those that must not be trained on."""
+        return [finding for finding in self.findings if finding.severity == "fail"]
+
+
+def audit_splits(
+    samples: Sequence[Sample],
+    config: AuditConfig,
+    folder: Path,
+    extractor: FeatureExtractor | None,
+    workers: int | str = "auto",
+) -> Audit:
+    """Look for leaks across the splits; write ``leaks.csv``, and ``leaks.png`` when images are involved.
+
+    Args:
+        samples: all of them, each with its split.
+        extractor: of features for near duplicates; None: by perceptual hashes alone.
+
+    Raises:
+        LeakError: when something of severity ``fail`` was found and ``audit.on_leak=fail``.
+    """
+    started = time.perf_counter()
+    prints = _fingerprints(samples, config, extractor, workers)
+    findings = [
+        *find_same_images(samples, prints),
+        *find_near_duplicates(samples, prints),
+        *find_shared_groups(samples),
+        *find_future_in_training(samples),
+        *find_two_labels(samples, prints),
+        *find_shortcuts(samples, prints),
+    ]
+    if config.on_leak == "warn":
+        findings = [replace(finding, severity="warn") for finding in findings]
+    write_leaks(folder / "leaks.csv", findings)
+    draw_worst_pairs(folder / "leaks.png", findings, samples)
+    audit = Audit(findings, time.perf_counter() - started)
+    log.info("audit   %d images in %.1f s: %s", len(samples), audit.seconds, _summary(findings))
+    for line in _report(findings):
+        log.warning(line)
+    if audit.failures:
+        raise LeakError(_refusal(audit.failures, folder / "leaks.csv"))
+    return audit
+
+
+def find_ties(
+    samples: Sequence[Sample], config: AuditConfig, extractor: FeatureExtractor | None, workers: int | str = "auto"
+) -> dict[str, str]:
+    """For ``data.tie_duplicates``: path -> name of the set of copies it belongs to."""
+    ties = tie_duplicates(samples, _fingerprints(samples, config, extractor, workers))
+    log.info("audit   %d images have a copy; %d sets of copies stay together.", len(ties), len(set(ties.values())))
+    return ties
+
+
+def _fingerprints(
+    samples: Sequence[Sample], config: AuditConfig, extractor: FeatureExtractor | None, workers: int | str
+) -> list[Fingerprint]:
+    threads = (os.cpu_count() or 1) if isinstance(workers, str) else max(1, workers)
+    cache = FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())
+    try:
+        return take_fingerprints(samples, extractor, cache, threads)
+    finally:
+        cache.close()
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    counts = Counter(finding.kind for finding in findings)
+    return ", ".join(f"{counts[kind]} x {meaning}" for kind, (meaning, _) in KINDS.items() if counts[kind]) or "clean"
+
+
+def _report(findings: Sequence[Finding]) -> list[str]:
+    """One line for each kind, with its first example; fields that give the label away one by one."""
+    lines = []
+    for kind, (meaning, remedy) in KINDS.items():
+        found = [finding for finding in findings if finding.kind == kind]
+        if kind == "shortcut":
+            lines += [
+                f"  {f.severity}  the label can be told from the {f.path_a} alone: balanced accuracy {f.score:.2f},"
+                f" {f.path_b}. Make sure that new images will differ in it the same way, or even it out."
+                for f in found
+            ]
+        elif found:
+            first = found[0]
+            lines.append(
+                f"  {first.severity}  {meaning}: {len(found)}, for one {first.path_a} ({first.split_a}) and"
+                f" {first.path_b} ({first.split_b}). To fix: {remedy}"
+            )
+    return lines
+
+
+def _refusal(failures: Sequence[Finding], table: Path) -> str:
+    kind = failures[0].kind
+    meaning, remedy = KINDS[kind]
+    return (
+        f"The splits leak, so their scores would look better than the model is: {_summary(failures)}."
+        f" Every pair is listed in {table}.\nFirst of all {meaning}: set {remedy}. Or train in spite of it with"
+        " audit.on_leak=warn."
+    )

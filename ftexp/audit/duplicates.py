@@ -1,0 +1,116 @@
+"""The same image twice, exactly or nearly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ftexp.audit.candidates import candidate_pairs
+from ftexp.audit.findings import Finding
+from ftexp.audit.fingerprints import MIN_SIDE_FOR_NEAR_DUPLICATES, Fingerprint
+from ftexp.audit.registration import likeness
+from ftexp.data.samples import SPLITS, Sample
+
+# From this likeness on two images count as one. On photographs copies score above 0.9, strangers below 0.6; different
+# shots of one scene come close to it from below.
+MIN_LIKENESS = 0.86
+# Rounds of tying; each finds copies that had closer neighbours already tied to them.
+MAX_ROUNDS = 10
+
+# Numbers of two samples and how alike they are.
+Pair = tuple[int, int, float]
+# (row numbers, column numbers) -> bool, rows x columns: which may be a pair.
+Wanted = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+
+
+def find_same_images(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
+    """Images of equal pixels in two splits: each with the first one in every other split."""
+    pairs = set()
+    for members in _by_pixels(prints):
+        first_in = {samples[i].split: i for i in reversed(members)}
+        for i in members:
+            for split, other in first_in.items():
+                if split != samples[i].split:
+                    pairs.add((i, other) if _earlier(samples[i].split, split) else (other, i))
+    return [_finding("same_image", samples[i], samples[j], 1.0) for i, j in sorted(pairs)]
+
+
+def find_near_duplicates(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
+    """Images in two splits that are copies of each other but for size, compression, brightness, a crop or a flip."""
+    split_of = np.array([SPLITS.index(sample.split) if sample.split else -1 for sample in samples])
+    pairs = near_duplicate_pairs(prints, partial(_differ, split_of))
+    ordered = [(i, j, score) if split_of[i] < split_of[j] else (j, i, score) for i, j, score in pairs]
+    return [_finding("near_duplicate", samples[i], samples[j], score) for i, j, score in ordered]
+
+
+def tie_duplicates(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[str, str]:
+    """Path -> name of its set, for every image that has a copy, exact or near, anywhere in the data."""
+    edges = [(members[0], other) for members in _by_pixels(prints) for other in members[1:]]
+    for _ in range(MAX_ROUNDS):
+        component = _components(edges, len(samples))
+        new = near_duplicate_pairs(prints, partial(_differ, component))
+        if not new:
+            break
+        edges += [(i, j) for i, j, _ in new]
+    component = _components(edges, len(samples))
+    sizes = np.bincount(component)
+    return {sample.path: str(number) for sample, number in zip(samples, component, strict=True) if sizes[number] > 1}
+
+
+def near_duplicate_pairs(prints: Sequence[Fingerprint], wanted: Wanted) -> list[Pair]:
+    """Pairs among those wanted, most alike first; not those whose pixels are equal."""
+    large = np.array([i for i, p in enumerate(prints) if p.side >= MIN_SIDE_FOR_NEAR_DUPLICATES], dtype=np.int64)
+    if len(large) < 2:
+        return []
+    thumbnails = np.stack([prints[i].thumbnail for i in large])
+    features = np.stack([prints[i].features for i in large])
+    _, picture = np.unique([prints[i].pixels for i in large], return_inverse=True)
+
+    def allowed(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        different: npt.NDArray[np.bool_] = picture[rows][:, None] != picture[None, :]
+        return different & wanted(large[rows], large)
+
+    pairs = candidate_pairs(thumbnails, features, allowed)
+    images = torch.from_numpy(thumbnails)
+    scores = likeness(images[pairs[:, 0]], images[pairs[:, 1]]).numpy()
+    order = np.argsort(-scores, kind="stable")
+    return [
+        (int(large[pairs[n, 0]]), int(large[pairs[n, 1]]), float(scores[n])) for n in order if scores[n] >= MIN_LIKENESS
+    ]
+
+
+def _differ(
+    number: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    different: npt.NDArray[np.bool_] = number[rows][:, None] != number[columns][None, :]
+    return different
+
+
+def _by_pixels(prints: Sequence[Fingerprint]) -> list[list[int]]:
+    members: dict[str, list[int]] = {}
+    for index, fingerprint in enumerate(prints):
+        members.setdefault(fingerprint.pixels, []).append(index)
+    return [indices for indices in members.values() if len(indices) > 1]
+
+
+def _components(edges: Sequence[tuple[int, int]], size: int) -> npt.NDArray[np.int64]:
+    rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
+    number: npt.NDArray[np.int64] = connected_components(graph, directed=False)[1]
+    return number
+
+
+def _earlier(split: str | None, other: str | None) -> bool:
+    return split is not None and other is not None and SPLITS.index(split) < SPLITS.index(other)
+
+
+def _finding(kind: str, first: Sample, second: Sample, score: float) -> Finding:
+    assert first.split is not None
+    assert second.split is not None
+    return Finding(kind, "fail", first.split, first.path, second.split, second.path, score)

@@ -1,0 +1,49 @@
+"""What an audit can find, and the table of it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+Severity = Literal["fail", "warn"]
+
+# Kind -> what it means, and the one setting that would fix it.
+KINDS: dict[str, tuple[str, str]] = {
+    "same_image": ("the same image in two splits", "data.split=stratified data.tie_duplicates=true"),
+    "near_duplicate": ("nearly the same image in two splits", "data.split=stratified data.tie_duplicates=true"),
+    "group": ("a group in two splits", "data.split=group"),
+    "time": ("training on the future of a later split", "data.split=time"),
+    "two_labels": ("the same image under two labels", "remove or relabel one of each pair"),
+    "shortcut": (
+        "the label can be told without looking at the image",
+        "audit.on_leak=off once you know it is harmless",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One leak: a pair of samples, or for a shortcut the field that gives the label away.
+
+    Attributes:
+        score: 1 for exact findings; how alike the images are; a shortcut's balanced accuracy.
+    """
+
+    kind: str
+    severity: Severity
+    split_a: str
+    path_a: str
+    split_b: str
+    path_b: str
+    score: float
+
+
+def write_leaks(path: Path, findings: Sequence[Finding]) -> None:
+    """Write ``kind,severity,split_a,path_a,split_b,path_b,score``, one row per finding."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([field.name for field in fields(Finding)])
+        writer.writerows([*astuple(finding)[:-1], f"{finding.score:.4f}"] for finding in findings)

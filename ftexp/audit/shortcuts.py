@@ -1,0 +1,100 @@
+"""Can the label be told from everything but the picture? File name, folder, format, size, dimensions, EXIF."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePath
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.metrics import recall_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.naive_bayes import ComplementNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
+
+from ftexp.audit.findings import Finding
+from ftexp.audit.fingerprints import EXIF_FIELDS, Fingerprint
+from ftexp.data.samples import Sample
+
+MAX_SAMPLES = 5_000
+FOLDS = 5
+# How much of the way from chance to perfect a field must go, and by how many standard errors, to be named.
+MIN_GAIN = 0.2
+MIN_STANDARD_ERRORS = 4.0
+NUMERIC = ("bytes", "width", "height", "bytes_per_pixel")
+
+
+def find_shortcuts(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
+    """One finding per guilty field, its name as ``path_a``, its cross-validated balanced accuracy as the score.
+
+    Only the training split is looked at.
+    """
+    chosen = [i for i, sample in enumerate(samples) if sample.split == "train" and sample.pixels is None]
+    counts = Counter(samples[i].label for i in chosen)
+    chosen = [i for i in chosen if counts[samples[i].label] >= FOLDS]
+    if len({samples[i].label for i in chosen}) < 2:
+        return []
+    if len(chosen) > MAX_SAMPLES:
+        chosen = np.random.default_rng(0).choice(chosen, MAX_SAMPLES, replace=False).tolist()
+        counts = Counter(samples[i].label for i in chosen)
+        chosen = [i for i in chosen if counts[samples[i].label] >= FOLDS]
+    labels = np.array([samples[i].label for i in chosen])
+    findings = []
+    for name, values in _fields([samples[i] for i in chosen], [prints[i] for i in chosen]).items():
+        if len(set(values)) < 2:
+            continue
+        score, error = _balanced_accuracy(name, values, labels)
+        chance = 1 / len(set(labels.tolist()))
+        if score - chance >= max(MIN_GAIN * (1 - chance), MIN_STANDARD_ERRORS * error):
+            findings.append(Finding("shortcut", "warn", "train", name, "", f"chance is {chance:.4f}", score))
+    return sorted(findings, key=lambda finding: -finding.score)
+
+
+def _fields(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[str, list[str] | list[float]]:
+    facts = [fingerprint.facts for fingerprint in prints]
+    paths = [PurePath(sample.path) for sample in samples]
+    fields: dict[str, list[str] | list[float]] = {
+        "file name": [path.stem for path in paths],
+        # The class's own folder is where the label comes from; it is no shortcut.
+        "folder": [_folder(sample) for sample in samples],
+        "extension": [path.suffix for path in paths],
+        "format and mode": [f"{fact.get('format')} {fact.get('mode')}" for fact in facts],
+        "bytes": [float(fact["bytes"]) for fact in facts],
+        "width": [float(fact["width"]) for fact in facts],
+        "height": [float(fact["height"]) for fact in facts],
+        "bytes_per_pixel": [float(f["bytes"]) / (float(f["width"]) * float(f["height"])) for f in facts],
+    }
+    return fields | {name: [str(fact.get(name, "")) for fact in facts] for name in EXIF_FIELDS.values()}
+
+
+def _folder(sample: Sample) -> str:
+    return "/".join(part for part in PurePath(sample.path).parts[:-1] if part != sample.label)
+
+
+def _balanced_accuracy(
+    name: str, values: Sequence[str] | Sequence[float], labels: npt.NDArray[np.str_]
+) -> tuple[float, float]:
+    """Mean recall over the classes, predicted by cross-validation, and its standard error."""
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    column: object
+    if name == "file name":
+        # Letters and digits in short runs; predicting by them finds "cat_001" as well as "cam2-17".
+        model = make_pipeline(CountVectorizer(analyzer="char", ngram_range=(2, 4), max_features=20_000), ComplementNB())
+        column = [f" {value} " for value in values]
+    elif name in NUMERIC:
+        model = DecisionTreeClassifier(max_depth=5, class_weight="balanced", min_samples_leaf=5, random_state=0)
+        column = np.array(values)[:, None]
+    else:
+        encoder = OneHotEncoder(handle_unknown="ignore")
+        model = make_pipeline(encoder, DecisionTreeClassifier(max_depth=10, class_weight="balanced", random_state=0))
+        column = np.array(values)[:, None]
+    predicted = cross_val_predict(model, column, labels, cv=folds)
+    recalls = recall_score(labels, predicted, average=None)
+    _, sizes = np.unique(labels, return_counts=True)
+    # Never below that of a recall of one half in the smallest class: a perfect score of few samples is no certainty.
+    variance = np.maximum(recalls * (1 - recalls), 0.25 / sizes) / sizes
+    return float(recalls.mean()), float(np.sqrt(variance.sum()) / len(sizes))
