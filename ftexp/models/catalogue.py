@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -9,7 +12,8 @@ from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError
 from ftexp.models import timm_models, torchvision_models
 from ftexp.models.blocks import HEAD, Block, Network
-from ftexp.models.weights import Weights, is_file_name, weights_from_file, weights_from_package
+from ftexp.models.timm_blocks import derive_blocks
+from ftexp.models.weights import Weights, is_file_name, is_installed, weights_from_file, weights_from_package
 
 
 def block_names(config: ModelConfig) -> tuple[str, ...]:
@@ -18,9 +22,7 @@ def block_names(config: ModelConfig) -> tuple[str, ...]:
     Raises:
         ConfigError: if the blocks are to be derived and cannot be.
     """
-    if config.library == "timm":
-        return (*timm_models.block_names(config), HEAD)
-    return (*config.blocks, HEAD)
+    return (*config.blocks, HEAD) if config.blocks else build_skeleton(config, num_classes=2).names
 
 
 def locate_weights(config: ModelConfig) -> Weights | None:
@@ -44,6 +46,18 @@ def locate_weights(config: ModelConfig) -> Weights | None:
     return timm_models.locate(config)
 
 
+def weights_state(config: ModelConfig) -> str:
+    """Whether the weights are here: ``bundled``, ``cached``, ``file``, ``none`` (random), or what it takes."""
+    if config.weights is None:
+        return "none"
+    if is_file_name(config.weights):
+        return "file" if Path(config.weights).expanduser().is_file() else "missing file"
+    if config.weights == "default" and config.weights_package is not None:
+        return "bundled" if is_installed(config.weights_package) else "to install"
+    cached = torchvision_models.cached if config.library == "torchvision" else timm_models.cached
+    return "cached" if cached(config) is not None else "to download"
+
+
 def build_network(config: ModelConfig, weights: Weights | None, num_classes: int, image_size: int | None) -> Network:
     """Build the architecture, load the weights, and put a head of ``num_classes`` on it.
 
@@ -61,24 +75,41 @@ def build_network(config: ModelConfig, weights: Weights | None, num_classes: int
     image_size = config.image_size or image_size
     if config.library == "torchvision":
         module = torchvision_models.build(config, weights, num_classes)
-        preprocessing = torchvision_models.preprocessing(config)
-        heads: tuple[str, ...] = (config.head or "",)
-        blocks = tuple(Block(name, tuple(paths)) for name, paths in config.blocks.items())
     else:
         module = timm_models.build(config, weights, num_classes, image_size)
+    network = _network(config, module, num_classes)
+    own_size = network.preprocessing.image_size
+    network.preprocessing = network.preprocessing.at(image_size)
+    _check_image_size(module, network.preprocessing.image_size, own_size, config.name)
+    return network
+
+
+def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
+    """The network without its weights and, for nearly all architectures, without memory for them (device meta)."""
+    config = replace(config, weights=None)
+
+    def module() -> nn.Module:
+        if config.library == "torchvision":
+            return torchvision_models.build(config, None, num_classes)
+        return timm_models.build(config, None, num_classes, config.image_size)
+
+    try:
+        with torch.device("meta"):
+            return _network(config, module(), num_classes)
+    except (NotImplementedError, RuntimeError):  # a few, RegNet among them, compute with tensors while they are built
+        return _network(config, module(), num_classes)
+
+
+def _network(config: ModelConfig, module: nn.Module, num_classes: int) -> Network:
+    heads: tuple[str, ...] = (config.head or "",)
+    blocks = tuple(Block(name, tuple(paths)) for name, paths in config.blocks.items())
+    if config.library == "timm":
+        heads = timm_models.heads(config, module)
+        blocks = blocks or derive_blocks(module, heads, config.name)
         preprocessing = timm_models.preprocessing(module)
-        heads, blocks = timm_models.heads(config, module), timm_models.blocks(config, module)
-    own_size = preprocessing.image_size
-    preprocessing = preprocessing.at(image_size)
-    _check_image_size(module, preprocessing.image_size, own_size, config.name)
-    return Network(
-        module,
-        blocks,
-        head=heads,
-        preprocessing=preprocessing,
-        name=config.name,
-        num_classes=num_classes,
-    )
+    else:
+        preprocessing = torchvision_models.preprocessing(config)
+    return Network(module, blocks, head=heads, preprocessing=preprocessing, name=config.name, num_classes=num_classes)
 
 
 @torch.inference_mode()

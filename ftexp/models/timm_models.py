@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from timm.data import resolve_model_data_config
@@ -16,10 +14,8 @@ from torch import nn
 
 from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError, WeightsError, nearest
-from ftexp.models.blocks import Block
 from ftexp.models.download import check_answers
 from ftexp.models.heads import reset_head
-from ftexp.models.timm_blocks import derive_blocks
 from ftexp.models.weights import (
     Weights,
     hub_file,
@@ -62,32 +58,47 @@ def pretrained_cfg(config: ModelConfig) -> Any:
     return found
 
 
+def cached(config: ModelConfig) -> Path | None:
+    """The file of the published weights, if torch.hub or the Hugging Face hub has loaded it before."""
+    cfg = pretrained_cfg(config)
+    if cfg.url and hub_file(cfg.url).is_file():
+        return hub_file(cfg.url)
+    for file in _hub_files(cfg) if cfg.hf_hub_id else ():
+        found = try_to_load_from_cache(cfg.hf_hub_id, file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
 def locate(config: ModelConfig) -> Weights:
     """timm's own weights: in torch.hub's or the Hugging Face cache, or downloaded."""
     cfg = pretrained_cfg(config)
     label = f"{cfg.architecture}.{cfg.tag} of timm" if cfg.tag else f"{cfg.architecture} of timm"
-    if cfg.url and (not cfg.hf_hub_id or hub_file(cfg.url).is_file()):
-        return weights_from_hub(cfg.url, config.name, label)
-    if not cfg.hf_hub_id:
+    path = cached(config)
+    if path is not None:
+        return Weights(path, "library", label)
+    if not cfg.hf_hub_id and not cfg.url:
         raise WeightsError(
             f"timm publishes no weights for {config.name}: set model.weights=FILE, or model.weights=null (random)."
         )
-    repository = cfg.hf_hub_id
-    files = (cfg.hf_hub_filename,) if cfg.hf_hub_filename else HUB_FILES
-    for file in files:
-        cached = try_to_load_from_cache(repository, file)
-        if isinstance(cached, str):
-            return Weights(Path(cached), "library", label)
+    if not cfg.hf_hub_id:
+        return weights_from_hub(cfg.url, config.name, label)
+    repository, file = cfg.hf_hub_id, _hub_files(cfg)[0]
     try:
-        check_answers(f"{constants.ENDPOINT}/{repository}/resolve/main/{files[0]}")
-        return Weights(Path(hf_hub_download(repository, files[0])), "library", label)
+        check_answers(f"{constants.ENDPOINT}/{repository}/resolve/main/{file}")
+        return Weights(Path(hf_hub_download(repository, file)), "library", label)
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         folders = [Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"]
+        name, remedy = f"{file} of {repository}", "copy that folder"
         if cfg.url:
             folders.append(hub_file(cfg.url).parent)
-        name = f"{files[0]} of {repository}" + (f" (or {hub_file(cfg.url).name})" if cfg.url else "")
-        remedy = "copy the first folder, or put the file in the second" if cfg.url else "copy that folder"
+            name += f" (or {hub_file(cfg.url).name})"
+            remedy = "copy the first folder, or put the file in the second"
         raise unreachable(config.name, name, folders, str(error), remedy) from error
+
+
+def _hub_files(cfg: Any) -> tuple[str, ...]:
+    return (cfg.hf_hub_filename,) if cfg.hf_hub_filename else HUB_FILES
 
 
 def build(config: ModelConfig, weights: Weights | None, num_classes: int, image_size: int | None) -> nn.Module:
@@ -140,30 +151,6 @@ def heads(config: ModelConfig, module: nn.Module) -> tuple[str, ...]:
     if not named:
         raise ConfigError(f"timm names no classifier for {config.name}: give its module path as model.head.")
     return (named,) if isinstance(named, str) else tuple(named)
-
-
-def blocks(config: ModelConfig, module: nn.Module) -> tuple[Block, ...]:
-    """The blocks of ``model.blocks``, else those derived from timm's layer groups."""
-    if config.blocks:
-        return tuple(Block(name, tuple(paths)) for name, paths in config.blocks.items())
-    return derive_blocks(module, heads(config, module), config.name)
-
-
-def block_names(config: ModelConfig) -> tuple[str, ...]:
-    """Names of the blocks without the head, from a skeleton without memory."""
-    if config.blocks:
-        return tuple(config.blocks)
-    return tuple(block.name for block in blocks(config, skeleton(config)))
-
-
-def skeleton(config: ModelConfig) -> nn.Module:
-    """The network on the meta device: shapes and names without numbers."""
-    config = replace(config, weights=None)
-    try:
-        with torch.device("meta"):
-            return build(config, None, num_classes=2, image_size=config.image_size)
-    except (NotImplementedError, RuntimeError):  # a few compute with tensors while they are built
-        return build(config, None, num_classes=2, image_size=config.image_size)
 
 
 def pretrained_cfg_of(module: nn.Module) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
 from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError, WeightsError, nearest
 from ftexp.models.heads import replace_head, set_drop_path_rate, set_drop_rate
-from ftexp.models.weights import Weights, load_backbone, read_state_dict, weights_from_hub
+from ftexp.models.weights import Weights, hub_file, load_backbone, read_state_dict, weights_from_hub
 from ftexp.preprocessing import Preprocessing
 
 
@@ -37,6 +36,12 @@ def published_weights(config: ModelConfig) -> Any:
             f"Allowed: default, null, {', '.join(known)}, or a file."
         )
     return enum.DEFAULT
+
+
+def cached(config: ModelConfig) -> Path | None:
+    """The file of the published weights, if torch.hub has loaded it before."""
+    path = hub_file(published_weights(config).url)
+    return path if path.is_file() else None
 
 
 def locate(config: ModelConfig) -> Weights:
@@ -64,16 +69,6 @@ def build(config: ModelConfig, weights: Weights | None, num_classes: int) -> nn.
     if config.drop_path_rate is not None:
         set_drop_path_rate(module, config.drop_path_rate, config.name)
     return module
-
-
-def skeleton(config: ModelConfig) -> nn.Module:
-    """The network on the meta device: shapes and names without numbers."""
-    config = replace(config, weights=None)
-    try:
-        with torch.device("meta"):
-            return build(config, None, num_classes=2)
-    except NotImplementedError:  # RegNet computes its widths with tensors
-        return build(config, None, num_classes=2)
 
 
 def preprocessing(config: ModelConfig) -> Preprocessing:

