@@ -171,6 +171,8 @@ class PhaseConfig:
     learn: Literal["head", "last", "blocks", "all"] = MISSING
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
+    # With learn=last: repeat the phase with one block more each time, until the whole network learns.
+    one_block_more: bool = False
     epochs: int = MISSING
     # Factor on every rate of the optimizer; lower for deeper phases, which start from weights that are good already.
     lr_factor: float = 1.0
@@ -180,19 +182,6 @@ class PhaseConfig:
     bn_policy: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        key = f"stage.phases ({self.name})"
-        _check(self.epochs >= 1, f"{key}.epochs", self.epochs, "at least 1")
-        _check(self.lr_factor > 0, f"{key}.lr_factor", self.lr_factor, "above 0")
-        if self.learn == "last":
-            _check((self.last_blocks or 0) >= 1, f"{key}.last_blocks", self.last_blocks, "at least 1 with learn=last")
-        elif self.last_blocks is not None:
-            raise ConfigError(f"{key}.last_blocks={self.last_blocks} has no effect with learn={self.learn}; remove it.")
-        if self.learn == "blocks":
-            _check(len(self.blocks) >= 1, f"{key}.blocks", self.blocks, "a list of block names with learn=blocks")
-        elif self.blocks:
-            raise ConfigError(f"{key}.blocks={self.blocks} has no effect with learn={self.learn}; remove it.")
-
 
 @dataclass(slots=True)
 class StageConfig:
@@ -200,6 +189,7 @@ class StageConfig:
 
     epochs: int = MISSING
     last_blocks: int | None = None
+    blocks: list[str] = field(default_factory=list)
     # When a later phase is kept: its validation metric is better by more than `margin`; or significantly so, in a
     # paired test on the same samples; or always (off). A phase that is not kept is undone and ends the stage.
     gate: Literal["better", "significant", "off"] = "better"
@@ -214,12 +204,31 @@ class StageConfig:
         if self.margin > 0 and self.gate != "better":
             raise ConfigError(f"stage.margin={self.margin} has no effect with stage.gate={self.gate}; set it to better.")
         _check(len(self.phases) >= 1, "stage.phases", self.phases, "a list of at least one phase")
+        for phase in self.phases:
+            _check_phase(phase)
         names = [phase.name for phase in self.phases]
         _check(len(set(names)) == len(names), "stage.phases", names, "phases of different names")
-        if last is not None and all(phase.learn != "last" for phase in self.phases):
-            raise ConfigError(
-                f"stage.last_blocks={last} has no effect here: no phase has learn=last. Use stage=partial."
-            )
+        learns = [phase.learn for phase in self.phases]
+        if last is not None and "last" not in learns:
+            raise ConfigError(f"stage.last_blocks={last} has no effect: no phase has learn=last. Use stage=partial.")
+        if self.blocks and "blocks" not in learns:
+            raise ConfigError(f"stage.blocks={self.blocks} has no effect: no phase has learn=blocks. Use stage=blocks.")
+
+
+def _check_phase(phase: PhaseConfig) -> None:
+    key = f"stage.phases ({phase.name})"
+    _check(phase.epochs >= 1, f"{key}.epochs", phase.epochs, "at least 1")
+    _check(phase.lr_factor > 0, f"{key}.lr_factor", phase.lr_factor, "above 0")
+    if phase.learn == "last":
+        _check((phase.last_blocks or 0) >= 1, f"{key}.last_blocks", phase.last_blocks, "at least 1 with learn=last")
+    elif phase.last_blocks is not None:
+        raise ConfigError(f"{key}.last_blocks={phase.last_blocks} has no effect with learn={phase.learn}; remove it.")
+    if phase.one_block_more and phase.learn != "last":
+        raise ConfigError(f"{key}.one_block_more has no effect with learn={phase.learn}; set it to last.")
+    if phase.learn == "blocks":
+        _check(len(phase.blocks) >= 1, f"{key}.blocks", phase.blocks, "a list of block names with learn=blocks")
+    elif phase.blocks:
+        raise ConfigError(f"{key}.blocks={phase.blocks} has no effect with learn={phase.learn}; remove it.")
 
 
 # -------------------------------------------------------------------------------------- bn_policy

@@ -17,7 +17,7 @@ from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, assign_splits, seal, write_splits
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.param_groups import build_param_groups, group_table
-from ftexp.finetune.phases import Phase, check_block_rates, plan_phases
+from ftexp.finetune.phases import Phase, plan_phases
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.report.recorder import Recorder
@@ -25,6 +25,7 @@ from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import open_tracker
 from ftexp.training.checkpoint import restore_weights
 from ftexp.training.fit import Fit
+from ftexp.training.gate import judge
 from ftexp.training.inputs import InputSource
 from ftexp.training.loop import evaluate
 from ftexp.training.metrics import Scores
@@ -77,10 +78,7 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
 
 def plan(config: Config) -> tuple[Phase, ...]:
     """Resolve the stage against the network's blocks, before anything is loaded."""
-    names = block_names(config.model)
-    phases = plan_phases(config.stage, names)
-    check_block_rates(config.optimizer, phases, names)
-    return phases
+    return plan_phases(config, block_names(config.model))
 
 
 def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
@@ -114,7 +112,11 @@ def fine_tune(
     runtime: Runtime,
     recorder: Recorder,
 ) -> Fit:
-    """Run the phases one after the other, each from the best weights so far, and leave the best in the network."""
+    """Run the phases one after the other, each from the best weights so far, as long as the gate keeps them.
+
+    Returns:
+        What happened; the best weights are in the network.
+    """
     fit = Fit(
         network=network,
         config=config,
@@ -124,13 +126,21 @@ def fine_tune(
         on_epoch=recorder.epoch,
     )
     for phase in phases:
-        open_blocks(network, phase, config.bn_policy)
-        groups = build_param_groups(network, phase, config.optimizer)
+        open_blocks(network, phase)
+        groups = build_param_groups(network, phase)
         recorder.start_phase(phase, group_table(network, groups))
         with InputSource(config, network, splits, runtime) as source:
-            set_train_mode(network, phase, config.bn_policy)
-            fit.run_phase(phase, groups, source.for_phase(phase))
-        restore_weights(fit.best_checkpoint, network)
+            set_train_mode(network, phase)
+            best = fit.run_phase(phase, groups, source.for_phase(phase))
+        verdict = judge(config.stage, config.train.metric, fit.best.scores, best.scores) if fit.best else None
+        recorder.end_phase(phase, best, verdict)
+        if verdict is None or verdict.kept:
+            fit.keep(best)
+        else:
+            fit.drop(best)
+        restore_weights(fit.checkpoints / "best.pt", network)
+        if verdict is not None and not verdict.kept:
+            break
     return fit
 
 

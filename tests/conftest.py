@@ -12,7 +12,16 @@ from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
 from ftexp.__main__ import conf_dir
-from ftexp.config import Config, parse, register_schema
+from ftexp.config import (
+    AdamWConfig,
+    AugmentConfig,
+    BatchNormPolicyConfig,
+    Config,
+    SchedulerConfig,
+    parse,
+    register_schema,
+)
+from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 
@@ -52,6 +61,23 @@ def network() -> Network:
         preprocessing=Preprocessing(8, 8, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         name="tiny",
         num_classes=4,
+    )
+
+
+def make_phase(*learning: str, policy: str = "train", **optimizer: object) -> Phase:
+    """A phase of one epoch in which these blocks learn, with AdamW."""
+    rates = {"name": "adamw", "head_lr": 1e-2, "backbone_lr": 1e-3, **optimizer}
+    statistics, affine = {"train": (True, True), "freeze_affine": (True, False), "eval": (False, True)}.get(
+        policy, (False, False)
+    )
+    return Phase(
+        name="phase",
+        epochs=1,
+        learning=learning,
+        optimizer=AdamWConfig(**rates),
+        scheduler=SchedulerConfig(name="constant", floor=1.0),
+        bn_policy=BatchNormPolicyConfig(update_running_statistics=statistics, train_affine_parameters=affine),
+        augment=AugmentConfig(),
     )
 
 

@@ -41,13 +41,13 @@ def block_rate(config: OptimizerConfig, names: Sequence[str], block: str) -> flo
     return config.backbone_lr * config.block_decay**distance
 
 
-def build_param_groups(network: Network, phase: Phase, config: OptimizerConfig) -> list[ParamGroup]:
+def build_param_groups(network: Network, phase: Phase) -> list[ParamGroup]:
     """Group the parameters that have a gradient; to be called after the phase's blocks were opened.
 
     Returns:
         At most two groups a block, from the stem to the head, the decayed one first; none is empty.
     """
-    rules = decay_rules(network.module)
+    rules, config = decay_rules(network.module), phase.optimizer
     groups = []
     for block in phase.learning:
         trainable = {name: p for name, p in network.parameters(block).items() if p.requires_grad}

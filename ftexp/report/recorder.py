@@ -13,6 +13,7 @@ from ftexp.report.result import best_entry, score_entry, write_result
 from ftexp.report.tables import format_table, write_rows
 from ftexp.tracking.tracker import Tracker
 from ftexp.training.fit import Best
+from ftexp.training.gate import Verdict
 from ftexp.training.history import EpochRecord
 from ftexp.training.metrics import Scores, accuracy_interval
 
@@ -32,6 +33,8 @@ class Recorder:
         self._tracker = tracker
         self._metric = metric
         self._epochs = sum(phase.epochs for phase in phases)
+        self._planned = [phase.name for phase in phases]
+        self._trainable = 0
         self._groups: list[dict[str, object]] = []
         self._history: list[EpochRecord] = []
         self._phases: list[dict[str, object]] = []
@@ -41,13 +44,25 @@ class Recorder:
         self._groups += [{"phase": phase.name, **row} for row in groups]
         log.info("\n%s\n", format_table(groups))
         write_rows(self.folder / "param_groups.csv", self._groups)
-        self._phases.append(
-            {
-                "name": phase.name,
-                "epochs": phase.epochs,
-                "trainable_parameters": sum(int(str(row["parameters"])) for row in groups if row["trainable"]),
-            }
-        )
+        self._trainable = sum(int(str(row["parameters"])) for row in groups if row["trainable"])
+
+    def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
+        """Say what the gate decided; None for the first phase, which has nothing to be compared with."""
+        records = [record for record in self._history if record.phase == phase.name]
+        kept = verdict is None or verdict.kept
+        entry: dict[str, object] = {
+            "name": phase.name,
+            "epochs": len(records),
+            "trainable_parameters": self._trainable,
+            "seconds": sum(record.seconds for record in records),
+            "verdict": "kept" if kept else "dropped",
+            "best_epoch": best.record.epoch,
+            f"val_{self._metric}": best.scores.metric(self._metric),
+        }
+        if verdict is not None:
+            entry["gate"] = asdict(verdict)
+            log.info("gate    %s", _explain(phase.name, verdict, self._metric, best.scores.num_samples))
+        self._phases.append(entry)
 
     def epoch(self, record: EpochRecord) -> None:
         """One line on the terminal, one row in ``metrics.csv``, one batch of metrics in the store."""
@@ -87,7 +102,7 @@ class Recorder:
             "metric": self._metric,
             "best": best_entry(best),
             "test": score_entry(test) if test else None,
-            "phases": [{**phase, "seconds": self._phase_seconds(phase["name"])} for phase in self._phases],
+            "phases": self._phases + self._skipped(),
             "images_per_second": _mean([record.images_per_second for record in self._history]),
             "peak_memory_mib": peak_memory_mib,
             "seconds": seconds,
@@ -116,8 +131,18 @@ class Recorder:
             f"macro F1 {test.macro_f1:.4f}"
         )
 
-    def _phase_seconds(self, name: object) -> float:
-        return sum(record.seconds for record in self._history if record.phase == name)
+    def _skipped(self) -> list[dict[str, object]]:
+        """The phases that were planned and not begun, because the gate dropped one before them."""
+        return [{"name": name, "epochs": 0, "verdict": "skipped"} for name in self._planned[len(self._phases) :]]
+
+
+def _explain(name: str, verdict: Verdict, metric: str, num_samples: int) -> str:
+    outcome = "kept" if verdict.kept else "dropped, its weights undone; the stage ends here"
+    p_value = "" if verdict.p_value is None else f", p = {verdict.p_value:.3f}"
+    return (
+        f"{name} {outcome}: validation {metric} {verdict.before:.4f} -> {verdict.after:.4f} "
+        f"(of {num_samples} images it gained {verdict.gained} and lost {verdict.lost}{p_value})"
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

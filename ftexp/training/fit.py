@@ -1,10 +1,11 @@
-"""Fine-tuning phase by phase: epochs, validation after each, the best checkpoint."""
+"""Fine-tuning phase by phase: epochs, validation after each, the best weights of each phase."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,15 +31,20 @@ from ftexp.training.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The epoch whose weights are the best so far, and what they scored on validation."""
+    """The epoch with the best weights, what they scored on validation, and where they are."""
 
     record: EpochRecord
     scores: Scores
+    checkpoint: Path
 
 
 @dataclass(slots=True)
 class Fit:
-    """What the phases of a run share, and what they leave behind: history, best epoch, checkpoints."""
+    """What the phases of a run share, and what they leave behind.
+
+    Attributes:
+        best: of the phases that were kept so far; its checkpoint is ``best.pt``.
+    """
 
     network: Network
     config: Config
@@ -50,34 +56,45 @@ class Fit:
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
 
-    @property
-    def best_checkpoint(self) -> Path:
-        """The file with the best weights so far."""
-        return self.checkpoints / "best.pt"
-
-    def run_phase(self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs) -> None:
+    def run_phase(self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs) -> Best:
         """Train the groups for the phase's epochs; its blocks have to be open already.
+
+        Returns:
+            The best epoch of this phase; its weights wait in a checkpoint for ``keep``.
 
         Raises:
             DivergedError: when the loss leaves the numbers.
         """
-        schedule, num_batches = self.config.scheduler, inputs.train.num_batches
-        optimizer = build_optimizer(self.config.optimizer, groups, self.runtime.device)
-        scheduler = build_scheduler(schedule, optimizer, epochs=phase.epochs, steps_per_epoch=num_batches)
-        per_step = schedule.interval == "step"
+        num_batches = inputs.train.num_batches
+        optimizer = build_optimizer(phase.optimizer, groups, self.runtime.device)
+        scheduler = build_scheduler(phase.scheduler, optimizer, epochs=phase.epochs, steps_per_epoch=num_batches)
+        per_step = phase.scheduler.interval == "step"
         forward = self._compiled(inputs.forward) if self.runtime.compile else inputs.forward
         step = self._build_step(forward, optimizer, scheduler if per_step else None)
+        best: Best | None = None
         for number in range(1, phase.epochs + 1):
             started = time.perf_counter()
             rates = _rates(optimizer)
-            set_train_mode(self.network, phase, self.config.bn_policy)
+            set_train_mode(self.network, phase)
             with self.progress.epoch(f"{phase.name} {number}/{phase.epochs}", num_batches) as bar:
                 stats = train_epoch(step, inputs.train, len(self.history) + 1, bar)
             if not per_step:
                 scheduler.step()
             self.network.module.eval()
             scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
-            self._finish_epoch(phase, rates, stats, scores, started)
+            best = self._finish_epoch(phase, rates, stats, scores, started, best)
+        assert best is not None
+        return best
+
+    def keep(self, best: Best) -> None:
+        """Make the best weights of a phase those of the run."""
+        checkpoint = self.checkpoints / "best.pt"
+        os.replace(best.checkpoint, checkpoint)
+        self.best = replace(best, checkpoint=checkpoint)
+
+    def drop(self, best: Best) -> None:
+        """Forget a phase."""
+        best.checkpoint.unlink()
 
     def _compiled(self, forward: Forward) -> Forward:
         torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
@@ -93,8 +110,15 @@ class Fit:
         return Step(forward, optimizer, scheduler, loss_fn, settings.clip_norm, self.runtime)
 
     def _finish_epoch(
-        self, phase: Phase, rates: dict[str, float], stats: EpochStats, scores: Scores, started: float
-    ) -> None:
+        self,
+        phase: Phase,
+        rates: dict[str, float],
+        stats: EpochStats,
+        scores: Scores,
+        started: float,
+        best: Best | None,
+    ) -> Best:
+        """Record an epoch and save its weights; returns the best epoch of the phase now."""
         metric = self.config.train.metric
         value = scores.metric(metric)
         record = EpochRecord(
@@ -109,19 +133,23 @@ class Fit:
             lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
             images_per_second=stats.images_per_second,
             seconds=time.perf_counter() - started,
-            best=is_better(value, self.best.scores.metric(metric) if self.best else None),
+            best=is_better(value, best.scores.metric(metric) if best else None),
         )
         self.history.append(record)
         self.progress.metric = f"val {metric} {value:.4f}"
+        # What phases before have reached stays safe in best.pt until this one has proved to be better.
+        checkpoint = self.checkpoints / ("best.pt" if self.best is None else "candidate.pt")
         if record.best:
-            self.best = Best(record, scores)
-            self._save("best.pt", record.epoch, metric, value)
-        self._save("last.pt", record.epoch, metric, value)
+            best = Best(record, scores, checkpoint)
+            self._save(checkpoint, record.epoch, metric, value)
+        self._save(self.checkpoints / "last.pt", record.epoch, metric, value)
         self.on_epoch(record)
+        assert best is not None
+        return best
 
-    def _save(self, name: str, epoch: int, metric: str, value: float) -> None:
+    def _save(self, path: Path, epoch: int, metric: str, value: float) -> None:
         save_checkpoint(
-            self.checkpoints / name,
+            path,
             self.network,
             self.config,
             class_to_idx=self.class_to_idx,

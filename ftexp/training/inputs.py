@@ -44,7 +44,7 @@ class InputSource:
         Images through the whole network; or, where the views of an image never change and the leading blocks are
         frozen, activations through the blocks that learn.
         """
-        network, augment = self._network, self._config.augment
+        network, augment = self._network, phase.augment
         view = eval_view(network.preprocessing)
         train = self._open(self._splits.train, train_view(network.preprocessing, augment), training=True)
         inputs = Inputs(network, network.module, train, self._open(self._splits.val, view), self._runtime)

@@ -101,7 +101,7 @@ def train_epoch(step: Step, batches: Batches, epoch: int, bar: Bar) -> EpochStat
 @torch.inference_mode()
 def evaluate(forward: Forward, batches: Batches, num_classes: int, runtime: Runtime) -> Scores:
     """Score all samples; the network has to be in eval mode."""
-    keeper = ScoreKeeper(num_classes, runtime.device)
+    keeper = ScoreKeeper(num_classes)
     for inputs, labels in batches.epoch(0):
         with runtime.autocast():
             logits = forward(inputs)

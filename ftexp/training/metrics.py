@@ -1,4 +1,4 @@
-"""Scores of a split, from one confusion matrix that stays on the device until the end."""
+"""Scores of a split, computed once all of its batches have been seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import binomtest
-from torchmetrics.classification import MulticlassConfusionMatrix
+from sklearn.metrics import confusion_matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Scores:
         loss: mean cross-entropy without label smoothing.
         macro_f1: mean over the classes that occur in the truth or the predictions.
         confusion: int64 [classes, classes], rows are the truth.
+        labels, predictions: int64 [samples], in the order in which they were scored.
     """
 
     loss: float
@@ -27,6 +28,8 @@ class Scores:
     macro_f1: float
     num_samples: int
     confusion: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    predictions: npt.NDArray[np.int64]
 
     @property
     def num_correct(self) -> int:
@@ -41,10 +44,11 @@ class Scores:
 class ScoreKeeper:
     """Collects batches; nothing is read back from the device before ``compute``."""
 
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self._confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
-        self._loss = torch.zeros((), dtype=torch.float64, device="cpu" if device.type == "mps" else device)
-        self._num_samples = 0
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes = num_classes
+        self._losses: list[torch.Tensor] = []
+        self._labels: list[torch.Tensor] = []
+        self._predictions: list[torch.Tensor] = []
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Add a batch.
@@ -53,20 +57,22 @@ class ScoreKeeper:
             logits: float [batch, classes].
             labels: int64 [batch].
         """
-        losses = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-        self._loss += losses.to(self._loss.device, torch.float64)
-        self._confusion.update(logits.argmax(dim=1), labels)
-        self._num_samples += len(labels)
+        self._losses.append(torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none"))
+        self._labels.append(labels)
+        self._predictions.append(logits.argmax(dim=1))
 
     def compute(self) -> Scores:
         """Scores over everything added so far."""
-        confusion = self._confusion.compute().cpu().numpy().astype(np.int64)
+        labels, predictions = (torch.cat(parts).cpu().numpy() for parts in (self._labels, self._predictions))
+        confusion = confusion_matrix(labels, predictions, labels=range(self._num_classes))
         return Scores(
-            loss=self._loss.item() / self._num_samples,
-            accuracy=float(np.trace(confusion) / self._num_samples),
+            loss=torch.cat(self._losses).cpu().double().mean().item(),
+            accuracy=float(np.mean(labels == predictions)),
             macro_f1=macro_f1(confusion),
-            num_samples=self._num_samples,
+            num_samples=len(labels),
             confusion=confusion,
+            labels=labels,
+            predictions=predictions,
         )
 
 

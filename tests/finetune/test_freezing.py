@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
+from conftest import make_phase
 
-from ftexp.config import AdamWConfig, BatchNormPolicyConfig
 from ftexp.finetune.batchnorm import batch_norms
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
@@ -15,23 +15,17 @@ from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 
-POLICIES = {
-    "train": BatchNormPolicyConfig(update_running_statistics=True, train_affine_parameters=True),
-    "freeze_affine": BatchNormPolicyConfig(update_running_statistics=True, train_affine_parameters=False),
-    "eval": BatchNormPolicyConfig(update_running_statistics=False, train_affine_parameters=True),
-    "chapter": BatchNormPolicyConfig(update_running_statistics=False, train_affine_parameters=False),
-}
+POLICIES = ["train", "freeze_affine", "eval", "chapter"]  # the seed chapter's code freezes statistics and affine
 
 
-def changed_after_two_steps(network: Network, phase: Phase, policy: BatchNormPolicyConfig) -> set[str]:
+def changed_after_two_steps(network: Network, phase: Phase) -> set[str]:
     """Names of the tensors of the state dict that two optimizer steps moved."""
     before = copy.deepcopy(network.module.state_dict())
-    open_blocks(network, phase, policy)
-    config = AdamWConfig(name="adamw", head_lr=0.1, backbone_lr=0.1, weight_decay=0.1)
-    optimizer = build_optimizer(config, build_param_groups(network, phase, config), torch.device("cpu"))
+    open_blocks(network, phase)
+    optimizer = build_optimizer(phase.optimizer, build_param_groups(network, phase), torch.device("cpu"))
     for _ in range(2):
         network.module.eval()  # as a validation in between leaves it
-        set_train_mode(network, phase, policy)
+        set_train_mode(network, phase)
         logits = network.module(torch.randn(8, 3, 8, 8) * 3 + 1)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits, torch.arange(8) % 4).backward()
@@ -56,30 +50,30 @@ HEAD = {"fc.weight", "fc.bias"}
     ],
 )
 def test_exactly_the_open_tensors_move_in_the_last_block(network: Network, policy: str, moved: set[str]) -> None:
-    assert changed_after_two_steps(network, Phase("partial", 1, ("body", "head")), POLICIES[policy]) == moved
+    assert changed_after_two_steps(network, make_phase("body", "head", policy=policy)) == moved
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_frozen_backbone_does_not_drift_under_any_policy(network: Network, policy: str) -> None:
-    assert changed_after_two_steps(network, Phase("head", 1, ("head",)), POLICIES[policy]) == HEAD
+    assert changed_after_two_steps(network, make_phase("head", policy=policy)) == HEAD
 
 
 def test_full_moves_everything(network: Network) -> None:
     everything = set(network.module.state_dict())
-    assert changed_after_two_steps(network, Phase("full", 1, network.names), POLICIES["train"]) == everything
+    assert changed_after_two_steps(network, make_phase(*network.names)) == everything
 
 
 def test_a_later_phase_opens_what_an_earlier_policy_closed(network: Network) -> None:
-    open_blocks(network, Phase("a", 1, ("body", "head")), POLICIES["chapter"])
+    open_blocks(network, make_phase("body", "head", policy="chapter"))
     assert not network.module.body[1].weight.requires_grad
-    open_blocks(network, Phase("b", 1, network.names), POLICIES["train"])
+    open_blocks(network, make_phase(*network.names))
     assert all(p.requires_grad for p in network.module.parameters())
 
 
 def test_dropout_of_a_frozen_block_is_off_and_of_a_learning_one_on(network: Network) -> None:
-    set_train_mode(network, Phase("head", 1, ("head",)), POLICIES["train"])
+    set_train_mode(network, make_phase("head"))
     assert not network.module.body[3].training
-    set_train_mode(network, Phase("partial", 1, ("body", "head")), POLICIES["eval"])
+    set_train_mode(network, make_phase("body", "head", policy="eval"))
     assert network.module.body[3].training
     assert not network.module.body[1].training
 

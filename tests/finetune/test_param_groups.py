@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import make_phase
 from torchvision import models
 
-from ftexp.config import AdamWConfig, BatchNormPolicyConfig
+from ftexp.config import AdamWConfig
 from ftexp.finetune.decay import decay_rules
 from ftexp.finetune.freezing import open_blocks
 from ftexp.finetune.param_groups import block_rate, build_param_groups, group_table
-from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 
 NAMES = ("stem", "layer1", "layer2", "head")
-TRAIN = BatchNormPolicyConfig(update_running_statistics=True, train_affine_parameters=True)
 
 
 def test_rates_fall_by_the_decay_from_the_block_next_to_the_head_down() -> None:
@@ -21,9 +20,9 @@ def test_rates_fall_by_the_decay_from_the_block_next_to_the_head_down() -> None:
 
 
 def test_groups_are_block_times_decay_over_trainable_parameters_only(network: Network) -> None:
-    phase = Phase("partial", 1, ("body", "head"))
-    open_blocks(network, phase, TRAIN)
-    groups = build_param_groups(network, phase, AdamWConfig(head_lr=1e-2, backbone_lr=1e-3, weight_decay=0.1))
+    phase = make_phase("body", "head", weight_decay=0.1)
+    open_blocks(network, phase)
+    groups = build_param_groups(network, phase)
     assert [(g.block, g.lr, g.weight_decay, set(g.names)) for g in groups] == [
         ("body", 1e-3, 0.1, {"body.0.weight"}),
         ("body", 1e-3, 0.0, {"body.0.bias", "body.1.weight", "body.1.bias", "token"}),
@@ -33,10 +32,9 @@ def test_groups_are_block_times_decay_over_trainable_parameters_only(network: Ne
 
 
 def test_the_table_accounts_for_every_tensor_once(network: Network) -> None:
-    phase = Phase("partial", 1, ("body", "head"))
-    open_blocks(network, phase, BatchNormPolicyConfig(update_running_statistics=True, train_affine_parameters=False))
-    config = AdamWConfig(head_lr=1e-2, backbone_lr=1e-3, weight_decay=0.1)
-    rows = group_table(network, build_param_groups(network, phase, config))
+    phase = make_phase("body", "head", policy="freeze_affine", weight_decay=0.1)
+    open_blocks(network, phase)
+    rows = group_table(network, build_param_groups(network, phase))
     assert [(row["block"], row["tensors"], row["trainable"], row["rule"]) for row in rows] == [
         ("stem", 3, False, "frozen"),
         ("body", 1, True, "weight matrix"),

@@ -15,12 +15,12 @@ from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import DivergedError
-from ftexp.finetune.freezing import open_blocks, set_train_mode
-from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.phases import plan_phases
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
-from ftexp.report.progress import Progress
+from ftexp.report.recorder import Recorder
+from ftexp.run import fine_tune
+from ftexp.tracking.tracker import NoTracker
 from ftexp.training.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.fit import Fit
 from ftexp.training.history import EpochRecord
@@ -28,6 +28,7 @@ from ftexp.training.inputs import InputSource
 from ftexp.training.loop import evaluate
 from ftexp.training.runtime import prepare_runtime
 
+NAMES = ("stem", "body", "head")
 SMALL = ("train.batch_size=8", "runtime.device=cpu", "stage.epochs=3", "tracking=none", "runtime.workers=0")
 
 
@@ -62,24 +63,16 @@ def fresh_network() -> Network:
 
 
 def fit(config: Config, splits: Splits, folder: Path) -> Fit:
+    recorder = Recorder(folder, NoTracker(), config.train.metric, plan_phases(config, NAMES))
     network = fresh_network()
     runtime = prepare_runtime(config.runtime)
     runtime.place(network.module)
-    result = Fit(
-        network=network,
-        config=config,
-        runtime=runtime,
-        class_to_idx=splits.class_to_idx,
-        checkpoints=folder,
-        on_epoch=lambda record: None,
-        progress=Progress(enabled=False),
-    )
-    for phase in plan_phases(config.stage, network.names):
-        open_blocks(network, phase, config.bn_policy)
-        set_train_mode(network, phase, config.bn_policy)
-        with InputSource(config, network, splits, runtime) as source:
-            result.run_phase(phase, build_param_groups(network, phase, config.optimizer), source.for_phase(phase))
-    return result
+    return fine_tune(config, network, splits, plan_phases(config, NAMES), runtime, recorder)
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
 
 
 def curve(result: Fit) -> list[tuple[float, ...]]:
@@ -100,7 +93,7 @@ def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_differ(
     configure: Compose, splits: Splits, tmp_path: Path
 ) -> None:
     first, second, other = (
-        fit(configure(*SMALL, f"runtime.seed={seed}", "augment=light"), splits, tmp_path / str(i))
+        fit(configure(*SMALL, f"runtime.seed={seed}", "augment=light"), splits, subfolder(tmp_path, str(i)))
         for i, seed in enumerate([1, 1, 2])
     )
     assert curve(first) == curve(second)
@@ -112,7 +105,7 @@ def test_the_cached_prefix_gives_the_same_curve_to_the_bit(
     configure: Compose, splits: Splits, tmp_path: Path, stage: str
 ) -> None:
     cached, plain = (
-        fit(configure(*SMALL, f"stage={stage}", f"runtime.cache={cache}"), splits, tmp_path / cache)
+        fit(configure(*SMALL, f"stage={stage}", f"runtime.cache={cache}"), splits, subfolder(tmp_path, cache))
         for cache in ("auto", "off")
     )
     assert curve(cached) == curve(plain)
@@ -138,7 +131,7 @@ def test_the_best_checkpoint_reproduces_the_logged_score_exactly(
     config = configure(*SMALL, "optimizer.head_lr=0.05", "runtime.cache=off", "train.metric=macro_f1")
     result = fit(config, splits, tmp_path)
     assert result.best is not None
-    content = load_checkpoint(result.best_checkpoint)
+    content = load_checkpoint(result.best.checkpoint)
     assert content["epoch"] == result.best.record.epoch
     assert content["metric"] == "macro_f1"
     assert content["value"] == result.best.record.val_macro_f1
@@ -150,7 +143,7 @@ def test_the_best_checkpoint_reproduces_the_logged_score_exactly(
 
     network = fresh_network()
     runtime = prepare_runtime(config.runtime)
-    restore_weights(result.best_checkpoint, network)
+    restore_weights(result.best.checkpoint, network)
     runtime.place(network.module)
     network.module.eval()
     with InputSource(config, network, splits, runtime) as source:
@@ -186,8 +179,8 @@ def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp
     """A rate so small that no prediction changes: every epoch ties, the first one stays the best."""
     result = fit(configure(*SMALL, "stage=head", "optimizer.head_lr=1e-12"), splits, tmp_path)
     assert [record.best for record in result.history] == [True, False, False]
-    assert load_checkpoint(tmp_path / "best.pt")["epoch"] == 1
-    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 3
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.pt")["epoch"] == 1
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["epoch"] == 3
 
 
 def test_a_loss_that_leaves_the_numbers_is_a_named_error(configure: Compose, splits: Splits, tmp_path: Path) -> None:

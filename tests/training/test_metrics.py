@@ -14,7 +14,7 @@ def test_scores_over_uneven_batches_equal_scikit_learns() -> None:
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(23, 5, generator=generator)
     labels = torch.randint(0, 4, (23,), generator=generator)  # class 4 never occurs in the truth
-    keeper = ScoreKeeper(5, torch.device("cpu"))
+    keeper = ScoreKeeper(5)
     for start in range(0, 23, 8):
         keeper.update(logits[start : start + 8], labels[start : start + 8])
     scores = keeper.compute()
@@ -25,6 +25,8 @@ def test_scores_over_uneven_batches_equal_scikit_learns() -> None:
     assert scores.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
     assert scores.confusion.sum(axis=1).tolist() == torch.bincount(labels, minlength=5).tolist()
     assert scores.num_correct == int((predicted == labels).sum())
+    assert scores.labels.tolist() == labels.tolist()
+    assert scores.predictions.tolist() == predicted.tolist()
 
 
 def test_macro_f1_by_hand() -> None:
