@@ -10,10 +10,12 @@ from typing import Literal
 
 Severity = Literal["fail", "warn"]
 
+_TIE = "data.tie_duplicates=true (with data.split=stratified where the data brings its own splits)"
+
 # Kind -> what it means, and the one setting that would fix it.
 KINDS: dict[str, tuple[str, str]] = {
-    "same_image": ("the same image in two splits", "data.split=stratified data.tie_duplicates=true"),
-    "near_duplicate": ("nearly the same image in two splits", "data.split=stratified data.tie_duplicates=true"),
+    "same_image": ("the same image in two splits", _TIE),
+    "near_duplicate": ("nearly the same image in two splits", _TIE),
     "group": ("a group in two splits", "data.split=group"),
     "time": ("training on the future of a later split", "data.split=time"),
     "two_labels": ("the same image under two labels", "remove or relabel one of each pair"),

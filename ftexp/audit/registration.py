@@ -25,8 +25,8 @@ STARTS = [(1.0, 0.0, 0.0)] + [
     for x, y in itertools.product((-1, 0, 1), repeat=2)
     if scale == 0.9 or x * y != 0 or x == y
 ]
-# Pairs whose detail does not match at half size by then do not get a closer look.
-MIN_HALF_SIZE_LIKENESS = 0.2
+# Pairs whose detail does not match at half size do not get a closer look; copies are above 0.8 there.
+MIN_HALF_SIZE_LIKENESS = 0.7
 STEPS_AT_HALF_SIZE = 5
 STEPS_AT_FULL_SIZE = 4
 BATCH = 512
@@ -37,16 +37,15 @@ def likeness(first_PSS: Tensor, second_PSS: Tensor) -> Tensor:
     """How alike the fine detail of two images is once one is laid over the other, 1 for copies, near 0 for strangers.
 
     Args:
-        first_PSS, second_PSS: uint8 or float.
+        first_PSS, second_PSS: uint8.
 
     Returns:
         float32 P.
     """
-    scores = [
-        _likeness_of_batch(first.float() / 255, second.float() / 255)
-        for first, second in zip(torch.split(first_PSS, BATCH), torch.split(second_PSS, BATCH), strict=True)
-    ]
-    return torch.cat(scores) if scores else torch.zeros(0)
+    if len(first_PSS) == 0:
+        return torch.zeros(0)
+    batches = zip(torch.split(first_PSS, BATCH), torch.split(second_PSS, BATCH), strict=True)
+    return torch.cat([_likeness_of_batch(first.float() / 255, second.float() / 255) for first, second in batches])
 
 
 def _likeness_of_batch(first_PSS: Tensor, second_PSS: Tensor) -> Tensor:
@@ -65,12 +64,16 @@ def _likeness_of_batch(first_PSS: Tensor, second_PSS: Tensor) -> Tensor:
 
 
 def _align_and_compare(whole_PSS: Tensor, window_PSS: Tensor, warp_P4: Tensor) -> Tensor:
-    """Likeness in fine detail after alignment, first at half size, and where that is promising at full size."""
+    """Likeness in fine detail after alignment, first at half size, and where that is promising at full size.
+
+    Pairs that are not promising keep what they scored at half size.
+    """
     half = whole_PSS.shape[1] // 2
     whole_half, window_half = _resize(whole_PSS, half), _resize(window_PSS, half)
     warp_P4 = _align(whole_half, window_half, warp_P4, STEPS_AT_HALF_SIZE)
     scores_P = _correlation(_detail(_warp(whole_half, warp_P4)), _detail(window_half))
     closer = scores_P >= MIN_HALF_SIZE_LIKENESS
+    scores_P = scores_P.clamp(min=0)
     if closer.any():
         whole, window = whole_PSS[closer], window_PSS[closer]
         warp = _align(whole, window, warp_P4[closer], STEPS_AT_FULL_SIZE)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from photographs import photograph
+
+from ftexp.audit.audit import audit_splits, find_ties
+from ftexp.config import AuditConfig
+from ftexp.data.samples import Sample
+from ftexp.errors import DataError, LeakError
+
+
+def config(on_leak: str = "fail", cache: Path | None = None) -> AuditConfig:
+    return AuditConfig(on_leak=on_leak, features=False, cache=None if cache is None else str(cache))
+
+
+@pytest.fixture
+def leaky(on_disk: Callable[..., Sample]) -> list[Sample]:
+    clean = [on_disk(f"{seed}.png", photograph(seed), "train" if seed % 2 else "val") for seed in range(10)]
+    copy = on_disk("copy.jpg", photograph(1), "test", quality=50)
+    same = on_disk("same.bmp", photograph(3), "test")
+    return [*clean, copy, same]
+
+
+def test_a_leak_stops_the_run_and_is_written_down(leaky: list[Sample], tmp_path: Path) -> None:
+    with pytest.raises(
+        LeakError, match=r"(?s)1 x the same image.*1 x nearly the same.*leaks\.csv.*data\.tie_duplicates=true"
+    ) as raised:
+        audit_splits(leaky, config(), tmp_path, None)
+    assert isinstance(raised.value, DataError)
+    with (tmp_path / "leaks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["kind", "severity", "split_a", "path_a", "split_b", "path_b", "score"]
+    assert [(r["kind"], r["severity"], Path(r["path_a"]).name, Path(r["path_b"]).name) for r in rows] == [
+        ("same_image", "fail", "3.png", "same.bmp"),
+        ("near_duplicate", "fail", "1.png", "copy.jpg"),
+    ]
+    assert (tmp_path / "leaks.png").stat().st_size > 10_000
+
+
+def test_warn_says_it_and_goes_on(leaky: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        audit = audit_splits(leaky, config("warn"), tmp_path, None)
+    assert {finding.severity for finding in audit.findings} == {"warn"}
+    assert "nearly the same image in two splits: 1, for one" in caplog.text
+
+
+def test_clean_data_leave_an_empty_table_and_no_picture(leaky: list[Sample], tmp_path: Path) -> None:
+    audit = audit_splits(leaky[:10], config(), tmp_path, None)
+    assert audit.findings == []
+    assert audit.seconds > 0
+    assert (tmp_path / "leaks.csv").read_text().splitlines() == ["kind,severity,split_a,path_a,split_b,path_b,score"]
+    assert not (tmp_path / "leaks.png").exists()
+
+
+def test_shortcuts_only_warn(tmp_path: Path, on_disk: Callable[..., Sample], caplog: pytest.LogCaptureFixture) -> None:
+    samples = [
+        on_disk(f"{'ab'[seed % 2]}_{seed:03d}.png", photograph(seed), "train", "ab"[seed % 2]) for seed in range(60)
+    ]
+    audit = audit_splits(samples, config(), tmp_path, None)
+    assert {(f.kind, f.severity, f.path_a) for f in audit.findings} >= {("shortcut", "warn", "file name")}
+    assert "can be told from the file name alone" in caplog.text
+
+
+def test_ties_by_path(leaky: list[Sample]) -> None:
+    ties = find_ties(leaky, config(), None)
+    assert {Path(path).name for path in ties} == {"1.png", "copy.jpg", "3.png", "same.bmp"}
+
+
+def test_the_cache_changes_nothing(leaky: list[Sample], tmp_path: Path) -> None:
+    cached = config("warn", tmp_path / "folder" / "cache.sqlite")
+    first, second = (audit_splits(leaky, cached, tmp_path, None).findings for _ in range(2))
+    assert first == second == audit_splits(leaky, config("warn"), tmp_path, None).findings
+    assert (tmp_path / "folder" / "cache.sqlite").exists()

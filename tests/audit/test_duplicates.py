@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from photographs import PLANTED, photograph
+
+from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
+from ftexp.audit.fingerprints import Fingerprint, take_fingerprints
+from ftexp.data.digits import read_digits
+from ftexp.data.samples import Sample
+
+
+def sample(path: str, image: object, split: str = "train") -> Sample:
+    return Sample(path, "a", split, pixels=np.asarray(image))
+
+
+def prints_of(samples: list[Sample]) -> list[Fingerprint]:
+    return take_fingerprints(samples, None, FingerprintCache(None), 1)
+
+
+STRANGERS = [sample(f"stranger{seed}", photograph(seed), "train" if seed % 2 else "val") for seed in range(100, 130)]
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_planted_copies_are_found_and_strangers_are_not(kind: str) -> None:
+    pairs = [
+        [
+            sample(f"original{seed}", photograph(seed), "train"),
+            sample(f"copy{seed}", PLANTED[kind](photograph(seed)), "test"),
+        ]
+        for seed in range(8)
+    ]
+    samples = [*STRANGERS, *(one for pair in pairs for one in pair)]
+    found = find_near_duplicates(samples, prints_of(samples))
+    assert {(f.path_a, f.path_b) for f in found} == {(f"original{seed}", f"copy{seed}") for seed in range(8)}
+    assert {(f.kind, f.severity, f.split_a, f.split_b) for f in found} == {("near_duplicate", "fail", "train", "test")}
+    assert all(0.88 <= f.score <= 1 for f in found)
+
+
+def test_copies_within_a_split_are_no_leak() -> None:
+    samples = [sample("a", photograph(1)), sample("b", PLANTED["jpeg 50"](photograph(1))), *STRANGERS]
+    assert find_near_duplicates(samples, prints_of(samples)) == []
+
+
+def test_same_pixels_in_two_splits() -> None:
+    image = photograph(1)
+    samples = [sample("a", image), sample("b", image), sample("c", image, "val"), sample("d", image, "test")]
+    samples += STRANGERS[:4]
+    found = find_same_images(samples, prints_of(samples))
+    assert [(f.split_a, f.path_a, f.split_b, f.path_b) for f in found] == [
+        ("train", "a", "val", "c"),
+        ("train", "a", "test", "d"),
+        ("train", "b", "val", "c"),
+        ("train", "b", "test", "d"),
+        ("val", "c", "test", "d"),
+    ]
+    # Equal pixels are reported once, as the same image.
+    assert find_near_duplicates(samples, prints_of(samples)) == []
+
+
+def test_digits_hold_neither() -> None:
+    digits = [Sample(s.path, s.label, ("train", "val")[i % 2], pixels=s.pixels) for i, s in enumerate(read_digits())]
+    prints = prints_of(digits[:600])
+    assert find_same_images(digits[:600], prints) == []
+    assert find_near_duplicates(digits[:600], prints) == []
+
+
+def test_a_flat_image_matches_nothing() -> None:
+    flat = [
+        sample(f"grey{level}", np.full((64, 64, 3), level, np.uint8), split)
+        for level, split in ((9, "train"), (99, "val"))
+    ]
+    assert find_near_duplicates([*flat, *STRANGERS], prints_of([*flat, *STRANGERS])) == []
+
+
+def test_ties_gather_all_copies_of_an_image() -> None:
+    copies = [sample("original", photograph(1)), sample("again", photograph(1), "val")]
+    copies += [sample(kind, change(photograph(1)), "test") for kind, change in PLANTED.items()]
+    other = [sample("x", photograph(2)), sample("y", PLANTED["flipped"](photograph(2)))]
+    samples = [*copies, *other, *STRANGERS]
+    ties = tie_duplicates(samples, prints_of(samples))
+    assert set(ties) == {s.path for s in [*copies, *other]}
+    assert len({ties[s.path] for s in copies}) == 1
+    assert ties["x"] == ties["y"] != ties["original"]
+
+
+def test_one_image_alone() -> None:
+    assert find_near_duplicates(STRANGERS[:1], prints_of(STRANGERS[:1])) == []
+    assert tie_duplicates(STRANGERS[:1], prints_of(STRANGERS[:1])) == {}

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.shortcuts import find_shortcuts
+from ftexp.data.samples import Sample
+
+NOTHING = np.zeros(0)
+
+
+def table(
+    name: Callable[[int, str], str], facts: Callable[[int, str], dict[str, object]]
+) -> tuple[list[str], list[float]]:
+    """Names and scores of the guilty fields among 200 samples whose names and facts are given."""
+    rng = np.random.default_rng(0)
+    samples, prints = [], []
+    for number in range(200):
+        label = "ab"[rng.integers(2)]
+        samples.append(Sample(name(number, label), label, "train"))
+        known = {"bytes": int(rng.integers(1000, 2000)), "width": 64, "height": 64, "format": "PNG", "mode": "RGB"}
+        prints.append(Fingerprint("", "", NOTHING, 64, known | facts(number, label), NOTHING))
+    found = find_shortcuts(samples, prints)
+    return [finding.path_a for finding in found], [finding.score for finding in found]
+
+
+def innocent_name(number: int, label: str) -> str:
+    return f"data/{label}/{np.random.default_rng(number).integers(10**8):08d}.png"
+
+
+def test_innocent_data() -> None:
+    assert table(innocent_name, lambda number, label: {}) == ([], [])
+
+
+def test_file_name() -> None:
+    fields, scores = table(
+        lambda number, label: f"x/{label}/{'cam' if label == 'a' else 'scan'}_{number}.png", lambda n, c: {}
+    )
+    assert fields == ["file name"]
+    assert scores[0] > 0.95
+
+
+def test_folder_but_not_the_folder_of_the_class() -> None:
+    def name(number: int, label: str) -> str:
+        return f"data/{'hospital1' if label == 'a' else 'hospital2'}/{label}/{innocent_name(number, 'x')[-12:]}"
+
+    assert table(name, lambda number, label: {})[0] == ["folder"]
+
+
+def test_extension_size_dimensions_and_camera() -> None:
+    def ending(number: int, label: str) -> str:
+        return innocent_name(number, label).replace("png", "png" if label == "a" else "jpg")
+
+    assert table(ending, lambda n, c: {})[0] == ["extension"]
+    assert table(innocent_name, lambda n, c: {"width": 100 if c == "a" else 99})[0] == ["width"]
+    assert "bytes" in table(innocent_name, lambda n, c: {"bytes": 9000 if c == "a" else 500})[0]
+    assert table(innocent_name, lambda n, c: {"exif_model": "X" if c == "a" else "Y"})[0] == ["exif_model"]
+
+
+def test_a_weak_hint_is_not_named() -> None:
+    rng = np.random.default_rng(5)
+    weak = table(innocent_name, lambda n, c: {"exif_model": c if rng.random() < 0.1 else "same"})
+    assert weak == ([], [])
+
+
+def test_only_the_training_split_is_looked_at() -> None:
+    samples = [Sample(f"{i}.png", "ab"[i % 2], "test") for i in range(40)]
+    facts = {"bytes": 1, "width": 1, "height": 1}
+    prints = [Fingerprint("", "", NOTHING, 1, {**facts, "bytes": i % 2}, NOTHING) for i in range(40)]
+    assert find_shortcuts(samples, prints) == []
