@@ -23,12 +23,13 @@ MAX_TICK_LABELS = 50
 MAX_LABEL_LENGTH = 24
 
 
-def plot_curves(history: Sequence[EpochRecord], path: Path) -> None:
+def plot_curves(history: Sequence[EpochRecord], path: Path, best_epoch: int | None = None) -> None:
     """Loss, validation scores and learning rates over the epochs, phases told apart, the best epoch marked.
 
     Args:
         history: one record per epoch, at least one.
         path: the PNG to write.
+        best_epoch: the one whose weights were kept in the end; None marks none.
     """
     assert history, "no epoch to draw"
     figure = Figure(figsize=(8.0, 8.5), dpi=120, layout="constrained")
@@ -45,7 +46,7 @@ def plot_curves(history: Sequence[EpochRecord], path: Path) -> None:
     rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in (losses, scores, rates):
         _shade_phases(axes, history, labelled=axes is losses)
-        _mark_best(axes, history, labelled=axes is scores)
+        _mark_best(axes, best_epoch, labelled=axes is scores)
         axes.legend(loc="best", frameon=False)
     figure.align_ylabels()
     _save(figure, path)
@@ -112,6 +113,7 @@ def _scale_rates(axes: Axes, history: Sequence[EpochRecord]) -> None:
 def _shade_phases(axes: Axes, history: Sequence[EpochRecord], *, labelled: bool) -> None:
     """Every second phase on grey, its name above the plot."""
     starts = [i for i, record in enumerate(history) if i == 0 or record.phase != history[i - 1].phase]
+    size = 10 if len(starts) <= 6 else 7
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(history)], strict=True)):
         left, right = history[start].epoch - 0.5, history[end - 1].epoch + 0.5
         if number % 2:
@@ -120,14 +122,14 @@ def _shade_phases(axes: Axes, history: Sequence[EpochRecord], *, labelled: bool)
             axes.axvline(left, color="#bbbbbb", linewidth=0.8, zorder=1)
         if labelled:
             at = axes.get_xaxis_transform()
-            axes.text((left + right) / 2, 1.02, history[start].phase, transform=at, ha="center", color=GREY)
+            name = history[start].phase
+            axes.text((left + right) / 2, 1.02, name, transform=at, ha="center", color=GREY, fontsize=size)
 
 
-def _mark_best(axes: Axes, history: Sequence[EpochRecord], *, labelled: bool) -> None:
-    best = [record.epoch for record in history if record.best]
-    if best:
-        label = f"best epoch, {best[-1]}" if labelled else None
-        axes.axvline(best[-1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, label=label, zorder=1)
+def _mark_best(axes: Axes, epoch: int | None, *, labelled: bool) -> None:
+    if epoch is not None:
+        label = f"best epoch, {epoch}" if labelled else None
+        axes.axvline(epoch, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, label=label, zorder=1)
 
 
 def _name_classes(axes: Axes, classes: Sequence[str], side_inches: float) -> None:

@@ -94,7 +94,7 @@ class Recorder:
             test: None where the test split was not to be scored.
         """
         folder, scores = self.folder, test or best.scores
-        plot_curves(self._history, folder / "curves.png")
+        plot_curves(self._history, folder / "curves.png", best.record.epoch)
         split = "test" if test else "validation"
         plot_confusion_matrix(scores.confusion, classes, folder / "confusion_matrix.png", split)
         result = {
