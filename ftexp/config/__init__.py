@@ -1,0 +1,50 @@
+"""The schema: one dataclass per config group, its meaning beside each field.
+
+Values live in ``conf/*.yaml``; names, types and rules live here. ``slots=True`` matters: it keeps
+``+group.misspelt=1`` from slipping past the schema. Nothing here imports torch.
+"""
+
+from ftexp.config.compose import as_data, parse, register_schema, with_changes
+from ftexp.config.data import (
+    AuditConfig,
+    DataConfig,
+    HuggingFaceDataConfig,
+    ImageFolderConfig,
+    ManifestConfig,
+    TestConfig,
+    TorchvisionDataConfig,
+)
+from ftexp.config.machine import RuntimeConfig, TrackingConfig
+from ftexp.config.model import ModelConfig
+from ftexp.config.optim import AdamWConfig, OptimizerConfig, SchedulerConfig, SgdConfig
+from ftexp.config.root import SCHEMA, Config
+from ftexp.config.stage import BatchNormPolicyConfig, PhaseConfig, StageConfig
+from ftexp.config.train import AugmentConfig, TrainConfig
+
+__all__ = [
+    "SCHEMA",
+    "AdamWConfig",
+    "AuditConfig",
+    "AugmentConfig",
+    "BatchNormPolicyConfig",
+    "Config",
+    "DataConfig",
+    "HuggingFaceDataConfig",
+    "ImageFolderConfig",
+    "ManifestConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PhaseConfig",
+    "RuntimeConfig",
+    "SchedulerConfig",
+    "SgdConfig",
+    "StageConfig",
+    "TestConfig",
+    "TorchvisionDataConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "as_data",
+    "parse",
+    "register_schema",
+    "with_changes",
+]

@@ -1,0 +1,16 @@
+"""Refusing a value with one clear message."""
+
+from __future__ import annotations
+
+from ftexp.errors import ConfigError
+
+
+def check(holds: bool, key: str, given: object, allowed: str) -> None:
+    """Raise a ConfigError unless the condition holds.
+
+    Args:
+        key: the full name of the setting.
+        allowed: what the value must be, to follow the words "it must be".
+    """
+    if not holds:
+        raise ConfigError(f"{key}={given} is not allowed: it must be {allowed}.")

@@ -1,0 +1,96 @@
+"""Handing the schema to Hydra, and turning what it composes into checked objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, TypeVar, cast
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from ftexp.config.root import SCHEMA, Config
+from ftexp.errors import ConfigError, nearest
+from ftexp.tracking.uri import hide_credentials
+
+T = TypeVar("T")
+
+
+def register_schema() -> None:
+    """Hand the schema to Hydra; to be called once before composing."""
+    store = ConfigStore.instance()
+    store.store(name="_config", node=Config, replace=True)
+    for group, nodes in SCHEMA.items():
+        for name, kind in nodes.items():
+            node = OmegaConf.structured(kind)
+            for key in node:
+                if isinstance(node._get_node(key), DictConfig) and not is_dataclass(OmegaConf.get_type(node, key)):
+                    OmegaConf.set_struct(node[key], False)  # a mapping with keys of the user's, such as block_lrs
+            store.store(group=group, name=name, node=node, replace=True)
+
+
+def parse(composed: DictConfig) -> Config:
+    """Turn a composed configuration into checked, plain objects.
+
+    Raises:
+        ConfigError: for a key that no dataclass has (added with ``+``), a value that is missing, or
+            one that a group's own rules refuse.
+    """
+    _refuse_strays(composed, prefix="")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:
+    """A group's settings with some other values, checked like those of the command line.
+
+    Args:
+        key: where the changes stand, for messages.
+
+    Raises:
+        ConfigError: for a key that the group does not have, or a value it does not allow.
+    """
+    try:
+        changed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), dict(changes)))
+    except ConfigKeyError as error:
+        allowed = [f.name for f in fields(cast(Any, base))]
+        hint = nearest(str(error.key), allowed)
+        raise ConfigError(
+            f"There is no setting {key}.{error.key}.{hint} Allowed here: {', '.join(allowed)}."
+        ) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}.") from error
+    return cast(T, changed)
+
+
+def as_data(config: Config) -> dict[str, Any]:
+    """The whole configuration as plain data without passwords, for files and stores that others may see."""
+    data = asdict(config)
+    data["tracking"]["uri"] = hide_credentials(config.tracking.uri) if config.tracking.uri else None
+    return data
+
+
+def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:
+    """Hydra lets ``+key=value`` add anything; find it by comparing each node with its dataclass."""
+    if isinstance(node, ListConfig):
+        children: list[tuple[str, Any]] = [(f"{prefix}[{i}]", node._get_node(i)) for i in range(len(node))]
+    else:
+        kind = OmegaConf.get_type(node)
+        if is_dataclass(kind):
+            allowed = [f.name for f in fields(kind)]
+            for key in map(str, node):
+                if key not in allowed:
+                    full = f"{prefix}.{key}" if prefix else key
+                    raise ConfigError(
+                        f"There is no setting {full}.{nearest(key, allowed)} Allowed here: {', '.join(allowed)}."
+                    )
+        keys = [(str(key), node._get_node(key)) for key in node]
+        children = [(f"{prefix}.{key}" if prefix else key, child) for key, child in keys]
+    for name, child in children:
+        missing = child is None or child._is_none() or child._is_interpolation() or child._is_missing()
+        if isinstance(child, (DictConfig, ListConfig)) and not missing:
+            _refuse_strays(child, name)
+        elif child is not None and child._is_missing():
+            raise ConfigError(f"{name} has no value; give one, for example {name}=VALUE on the command line.")

@@ -1,0 +1,60 @@
+"""The schema of ``runtime`` and ``tracking``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from omegaconf import MISSING
+
+from ftexp.config.check import check
+from ftexp.tracking.uri import check_uri
+
+
+@dataclass(slots=True)
+class RuntimeConfig:
+    """The machine. ``auto`` takes what is fast there."""
+
+    # auto: cuda where there is one, else mps, else cpu; or a name such as cuda:1.
+    device: str = MISSING
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
+    # auto: on CUDA.
+    compile: bool | str = MISSING
+    channels_last: bool | str = MISSING
+    # Activations of the frozen leading blocks, computed once a phase: auto: wherever the images stay the same.
+    cache: Literal["auto", "off"] = MISSING
+    # Most memory that they may take.
+    cache_gib: float = MISSING
+    # Processes that decode images; auto: by the cores and the source.
+    workers: int | str = MISSING
+    seed: int = MISSING
+    # True: only deterministic algorithms, at some cost on CUDA.
+    deterministic: bool = MISSING
+
+    def __post_init__(self) -> None:
+        kind = self.device.split(":")[0]
+        check(kind in ("auto", "cpu", "cuda", "mps"), "runtime.device", self.device, "auto, cpu, cuda, cuda:N or mps")
+        for key in ("compile", "channels_last"):
+            value = getattr(self, key)
+            check(isinstance(value, bool) or value == "auto", f"runtime.{key}", value, "auto, true or false")
+        workers = self.workers
+        number = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
+        check(number or workers == "auto", "runtime.workers", workers, "auto, or a number of processes from 0")
+        check(self.cache_gib > 0, "runtime.cache_gib", self.cache_gib, "above 0 (runtime.cache=off for none)")
+        check(0 <= self.seed < 2**32, "runtime.seed", self.seed, "from 0 to 2**32 - 1")
+
+
+@dataclass(slots=True)
+class TrackingConfig:
+    """Where runs are recorded for comparison, beside their own folders."""
+
+    backend: Literal["mlflow", "none"] = MISSING
+    # An MLflow tracking URI. Relative sqlite paths are taken from the working folder.
+    uri: str | None = None
+    experiment: str = "ftexp"
+
+    def __post_init__(self) -> None:
+        if self.backend == "mlflow":
+            check(bool(self.uri), "tracking.uri", self.uri, "an MLflow tracking URI, for example sqlite:///mlflow.db")
+            check(bool(self.experiment), "tracking.experiment", self.experiment, "a name")
+            check_uri(str(self.uri))

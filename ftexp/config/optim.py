@@ -1,0 +1,81 @@
+"""The schema of ``optimizer`` and ``scheduler``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from omegaconf import MISSING
+
+from ftexp.config.check import check
+from ftexp.errors import ConfigError
+
+
+@dataclass(slots=True)
+class OptimizerConfig:
+    """Rates per block: the head's own, ``backbone_lr`` next to it, times ``block_decay`` per block further down."""
+
+    name: Literal["adamw", "sgd"] = MISSING
+    head_lr: float = MISSING
+    backbone_lr: float = MISSING
+    block_decay: float = 1.0
+    # Block name -> its rate; wins over the two above.
+    block_lrs: dict[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self.head_lr > 0, "optimizer.head_lr", self.head_lr, "above 0")
+        check(
+            self.backbone_lr > 0, "optimizer.backbone_lr", self.backbone_lr, "above 0 (stage=head freezes the backbone)"
+        )
+        check(0 < self.block_decay <= 1, "optimizer.block_decay", self.block_decay, "above 0 and at most 1")
+        for block, rate in self.block_lrs.items():
+            check(rate > 0, f"optimizer.block_lrs.{block}", rate, "above 0")
+        check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or above")
+
+
+@dataclass(slots=True)
+class AdamWConfig(OptimizerConfig):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
+
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        pair = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        check(pair, "optimizer.betas", self.betas, "two numbers, each at least 0 and below 1")
+        check(self.eps > 0, "optimizer.eps", self.eps, "above 0")
+
+
+@dataclass(slots=True)
+class SgdConfig(OptimizerConfig):
+    """Stochastic gradient descent with momentum."""
+
+    momentum: float = 0.9
+    nesterov: bool = True
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false.")
+
+
+@dataclass(slots=True)
+class SchedulerConfig:
+    """One factor for all groups over the phase, from its first step to its last."""
+
+    name: Literal["warmup_cosine", "constant"] = MISSING
+    # Share of the phase in which the factor climbs to 1.
+    warmup: float = 0.0
+    # The factor at the end, as a share of each group's own rate.
+    floor: float = 0.0
+    # When the factor changes: after every optimizer step, or after every epoch.
+    interval: Literal["step", "epoch"] = "step"
+
+    def __post_init__(self) -> None:
+        check(0 <= self.warmup < 1, "scheduler.warmup", self.warmup, "a fraction of the phase: at least 0 and below 1")
+        check(0 <= self.floor <= 1, "scheduler.floor", self.floor, "a fraction of each group's rate: 0 to 1")
+        if self.name == "constant" and self.floor != 1:
+            raise ConfigError(f"scheduler.floor={self.floor} has no effect with scheduler=constant; remove it.")

@@ -1,0 +1,60 @@
+"""The whole configuration, and which schema each group has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from ftexp.config.data import (
+    AuditConfig,
+    DataConfig,
+    HuggingFaceDataConfig,
+    ImageFolderConfig,
+    ManifestConfig,
+    TestConfig,
+    TorchvisionDataConfig,
+)
+from ftexp.config.machine import RuntimeConfig, TrackingConfig
+from ftexp.config.model import ModelConfig
+from ftexp.config.optim import AdamWConfig, OptimizerConfig, SchedulerConfig, SgdConfig
+from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
+from ftexp.config.train import AugmentConfig, TrainConfig
+
+
+@dataclass(slots=True)
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    stage: StageConfig = MISSING
+    bn_policy: BatchNormPolicyConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    scheduler: SchedulerConfig = MISSING
+    augment: AugmentConfig = MISSING
+    train: TrainConfig = MISSING
+    runtime: RuntimeConfig = MISSING
+    tracking: TrackingConfig = MISSING
+    audit: AuditConfig = MISSING
+    test: TestConfig = MISSING
+
+
+# Group -> schema name -> node. An option's YAML file names its node first in its defaults list.
+SCHEMA: dict[str, dict[str, type]] = {
+    "model": {"_model": ModelConfig},
+    "data": {
+        "_digits": DataConfig,
+        "_imagefolder": ImageFolderConfig,
+        "_manifest": ManifestConfig,
+        "_torchvision": TorchvisionDataConfig,
+        "_huggingface": HuggingFaceDataConfig,
+    },
+    "stage": {"_stage": StageConfig},
+    "bn_policy": {"_bn_policy": BatchNormPolicyConfig},
+    "optimizer": {"_adamw": AdamWConfig, "_sgd": SgdConfig},
+    "scheduler": {"_scheduler": SchedulerConfig},
+    "augment": {"_augment": AugmentConfig},
+    "runtime": {"_runtime": RuntimeConfig},
+    "tracking": {"_tracking": TrackingConfig},
+}

@@ -1,0 +1,53 @@
+"""The schema of ``augment`` and ``train``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from omegaconf import MISSING
+
+from ftexp.config.check import check
+
+
+@dataclass(slots=True)
+class AugmentConfig:
+    """Random changes to the training images. Validation and test images are never changed."""
+
+    # Smallest share of the image's area that a random crop keeps; 1: the weights' own centre crop.
+    crop_scale: float = 1.0
+    horizontal_flip: float = 0.0
+    # Strength of brightness, contrast and saturation jitter; 0: none.
+    color_jitter: float = 0.0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an image looks different from epoch to epoch."""
+        return self.crop_scale < 1 or self.horizontal_flip > 0 or self.color_jitter > 0
+
+    def __post_init__(self) -> None:
+        check(0 < self.crop_scale <= 1, "augment.crop_scale", self.crop_scale, "above 0 and at most 1")
+        check(0 <= self.horizontal_flip <= 1, "augment.horizontal_flip", self.horizontal_flip, "a probability, 0 to 1")
+        check(0 <= self.color_jitter <= 1, "augment.color_jitter", self.color_jitter, "0 to 1")
+
+
+@dataclass(slots=True)
+class TrainConfig:
+    """The loop."""
+
+    batch_size: int = MISSING
+    # Largest norm of the gradient over all trainable parameters; null: no clipping.
+    clip_norm: float | None = MISSING
+    # Of the validation split; decides which checkpoint is the best.
+    metric: Literal["accuracy", "macro_f1"] = MISSING
+    label_smoothing: float = MISSING
+
+    def __post_init__(self) -> None:
+        check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        check(
+            self.clip_norm is None or self.clip_norm > 0,
+            "train.clip_norm",
+            self.clip_norm,
+            "above 0, or null for no clipping",
+        )
+        check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0 and below 1")
