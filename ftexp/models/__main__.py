@@ -76,20 +76,23 @@ def show_model(option: str, overrides: list[str]) -> None:
     print(f"\nImages: {describe.transforms_line(network)}")
     print(f"\nBlocks, for {describe.NUM_CLASSES:,} classes:\n{format_table(describe.block_rows(network))}")
     print("\nHead:\n" + "\n".join(f"  {line}" for line in describe.head_lines(network)))
-    print("\nWhat each stage trains:\n" + format_table(_stage_rows(network, [f"model={option}", *overrides])))
+    rows, notes = _stages(network, [f"model={option}", *overrides])
+    print("\n".join(["\nWhat each stage trains:", format_table(rows), *notes]))
 
 
-def _stage_rows(network: Network, overrides: list[str]) -> list[dict[str, object]]:
+def _stages(network: Network, overrides: list[str]) -> tuple[list[dict[str, object]], list[str]]:
+    """A row per phase of every stage, and a line for each stage that this model or these settings rule out."""
     from ftexp.finetune.freezing import open_blocks
     from ftexp.finetune.phases import plan_phases
 
     rows: list[dict[str, object]] = []
+    notes = []
     total = sum(parameter.numel() for parameter in network.module.parameters())
     for option in _options("stage"):
         try:
             phases = plan_phases(parse(compose("config", overrides=[*overrides, f"stage={option}"])), network.names)
         except ConfigError as error:
-            rows.append({"stage": option, "learns": f"not as configured: {error}"})
+            notes.append(f"stage={option} asks for more: {error}")
             continue
         for phase in phases:
             open_blocks(network, phase)
@@ -103,7 +106,7 @@ def _stage_rows(network: Network, overrides: list[str]) -> list[dict[str, object
                     "share": f"{100 * opened / total:.1f} %",
                 }
             )
-    return rows
+    return rows, notes
 
 
 def _ends(names: tuple[str, ...]) -> str:

@@ -52,9 +52,11 @@ def pretrained_cfg(config: ModelConfig) -> Any:
             f"model.weights={config.weights}: timm's {architecture} has no weights of that tag."
             f"{nearest(config.weights, tags)} Allowed: {', '.join(('default', 'null', *tags))}, or a file."
         )
-    found = timm.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture, allow_unregistered=False)
-    if found is None:
+    if tag and tag not in tags:
         raise ConfigError(f"timm has no '{config.name}'. Its weights: {', '.join(tags) or 'none'}.")
+    found = timm.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
+    if found is None:
+        raise ConfigError(f"timm describes no weights and no input for '{config.name}'; choose another model.")
     return found
 
 

