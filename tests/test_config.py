@@ -21,6 +21,10 @@ def options() -> list[str]:
     return [f"{file.parent.name}={file.stem}" for file in files if file.parent.name != "experiment"]
 
 
+# Options whose needs cannot be told from a missing value.
+NEEDS = {"stage=blocks": ["stage.blocks=[stem]"]}
+
+
 def missing_key(configure: Compose, overrides: list[str]) -> str | None:
     try:
         configure(*overrides)
@@ -34,7 +38,7 @@ def missing_key(configure: Compose, overrides: list[str]) -> str | None:
 @pytest.mark.parametrize("option", options())
 def test_every_option_composes(configure: Compose, option: str) -> None:
     """Options that need a setting of the user's say which; with it they compose too."""
-    overrides = [option]
+    overrides = [option, *NEEDS.get(option, [])]
     while missing := missing_key(configure, overrides):
         assert f"{missing}=given" not in overrides
         overrides.append(f"{missing}=given")

@@ -49,7 +49,7 @@ def plot_curves(history: Sequence[EpochRecord], path: Path, best_epoch: int | No
         _mark_best(axes, best_epoch, labelled=axes is scores)
         axes.legend(loc="best", frameon=False)
     figure.align_ylabels()
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path: Path, split: str) -> None:
@@ -80,7 +80,7 @@ def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], 
                 axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=8)
     correct = np.trace(confusion)
     axes.set_title(f"{split}: {correct:,} of {totals.sum():,} right", fontsize=10, color=GREY)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw(axes: Axes, history: Sequence[EpochRecord], curves: dict[str, tuple[str, str]]) -> None:
@@ -149,7 +149,8 @@ def _short(name: str) -> str:
     return printable if len(printable) <= MAX_LABEL_LENGTH else printable[: MAX_LABEL_LENGTH - 1] + "…"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG."""
     with warnings.catch_warnings():
         # A class named in a script that the font lacks is drawn as boxes; that is worth no warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing")

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import Network
+from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import best_entry, score_entry, write_result
 from ftexp.report.tables import format_table, write_rows
@@ -38,6 +40,15 @@ class Recorder:
         self._groups: list[dict[str, object]] = []
         self._history: list[EpochRecord] = []
         self._phases: list[dict[str, object]] = []
+        # How often the test split has been opened by now, this run included.
+        self.test_uses = 0
+
+    def plan(self, phases: Sequence[Phase], network: Network, steps_per_epoch: int) -> None:
+        """Show what is going to happen: a table where there are several phases, a plot of the rates always."""
+        if len(phases) > 1:
+            log.info("\n%s", format_table(plan_rows(phases, network, steps_per_epoch)))
+        plot_plan(phases, network, steps_per_epoch, self.folder / "plan.png")
+        self._tracker.log_artifact(self.folder / "plan.png")
 
     def start_phase(self, phase: Phase, groups: Sequence[dict[str, object]]) -> None:
         """Show, save and log which tensors learn at which rate."""
@@ -101,7 +112,7 @@ class Recorder:
             "status": "finished",
             "metric": self._metric,
             "best": best_entry(best),
-            "test": score_entry(test) if test else None,
+            "test": {**score_entry(test), "uses": self.test_uses} if test else None,
             "phases": self._phases + self._skipped(),
             "images_per_second": _mean([record.images_per_second for record in self._history]),
             "peak_memory_mib": peak_memory_mib,
@@ -115,6 +126,8 @@ class Recorder:
         self._tracker.log_artifact(folder / "checkpoints" / "best.pt", "checkpoints")
         if test:
             self._tracker.log_metrics({"test_accuracy": test.accuracy, "test_macro_f1": test.macro_f1}, self._epochs)
+        if self.test_uses > 1:
+            log.warning("This test set has been used %d times; scores chosen by it are too good.", self.test_uses)
         log.info("%s  %s", self._verdict(best, test), folder)
 
     def failed(self, error: BaseException) -> None:

@@ -1,0 +1,96 @@
+"""The plan of a run before it starts: what learns when, for how long, and at which rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from ftexp.finetune.param_groups import block_rate
+from ftexp.finetune.phases import Phase
+from ftexp.finetune.schedules import schedule_factor
+from ftexp.models.blocks import HEAD, Network
+from ftexp.report.plots import GREY, save
+
+# No rate of a cosine's last steps is worth more of the axis than this share of the highest.
+SMALLEST_SHARE = 1e-4
+
+
+def plan_rows(phases: Sequence[Phase], network: Network, steps_per_epoch: int) -> list[dict[str, object]]:
+    """A row per phase: its learning blocks, their parameters, its length, its rates."""
+    rows = []
+    for phase in phases:
+        backbone = [block for block in phase.learning if block != HEAD]
+        parameters = [p for block in phase.learning for p in network.parameters(block).values()]
+        rates = [block_rate(phase.optimizer, network.names, block) for block in backbone]
+        rows.append(
+            {
+                "phase": phase.name,
+                "learns": _abbreviated(phase.learning),
+                "parameters": sum(p.numel() for p in parameters),
+                "epochs": phase.epochs,
+                "steps": phase.epochs * steps_per_epoch,
+                "lr head": block_rate(phase.optimizer, network.names, HEAD),
+                "lr backbone, highest": max(rates, default=None),
+                "lowest": min(rates, default=None),
+            }
+        )
+    return rows
+
+
+def plot_plan(phases: Sequence[Phase], network: Network, steps_per_epoch: int, path: Path) -> None:
+    """The rate of every block over all steps of all phases; frozen blocks have none.
+
+    Args:
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(9.0, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    shades = dict(zip(network.names, _shades(len(network.names)), strict=True))
+    highest, start, labelled = 0.0, 0, set[str]()
+    for phase in phases:
+        ticks, rates = _curve(phase, network.names, steps_per_epoch)
+        for block, values in rates.items():
+            label = None if block in labelled else block
+            axes.plot([start + tick for tick in ticks], values, color=shades[block], linewidth=1.4, label=label)
+            labelled.add(block)
+            highest = max(highest, *values)
+        axes.axvline(start, color="#bbbbbb", linewidth=0.8, zorder=0)
+        length = phase.epochs * steps_per_epoch
+        middle, above = start + length / 2, axes.get_xaxis_transform()
+        axes.text(middle, 1.02, phase.name, transform=above, ha="center", color=GREY, fontsize=9)
+        start += length
+    axes.set_yscale("log")
+    axes.set_ylim(highest * SMALLEST_SHARE, highest * 1.6)
+    axes.set_xlim(0, start)
+    axes.set_xlabel("step")
+    axes.set_ylabel("learning rate")
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, names = axes.get_legend_handles_labels()
+    order = sorted(range(len(names)), key=lambda i: -network.names.index(names[i]))[:16]
+    chosen = [handles[i] for i in order], [names[i] for i in order]
+    axes.legend(*chosen, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    save(figure, path)
+
+
+def _curve(phase: Phase, names: Sequence[str], steps_per_epoch: int) -> tuple[list[int], dict[str, list[float]]]:
+    """Steps of the phase at which to draw, and the rate of each learning block there."""
+    by_step = phase.scheduler.interval == "step"
+    steps = phase.epochs * steps_per_epoch
+    total = steps if by_step else phase.epochs
+    ticks = sorted({round(i * (steps - 1) / 200) for i in range(201)})
+    factors = [schedule_factor(phase.scheduler, t if by_step else t // steps_per_epoch, total) for t in ticks]
+    rates = {block: block_rate(phase.optimizer, names, block) for block in phase.learning}
+    return ticks, {block: [rate * factor for factor in factors] for block, rate in rates.items()}
+
+
+def _shades(count: int) -> list[tuple[float, float, float, float]]:
+    """From light (the stem) to dark (next to the head) blue, and the head in orange."""
+    blues = [colormaps["Blues"](0.3 + 0.65 * i / max(1, count - 2)) for i in range(count - 1)]
+    return [*blues, (0.835, 0.369, 0.0, 1.0)]
+
+
+def _abbreviated(blocks: Sequence[str]) -> str:
+    return ", ".join(blocks) if len(blocks) <= 3 else f"{blocks[0]} ... {blocks[-2]}, {blocks[-1]}"
