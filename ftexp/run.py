@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 
 from ftexp.audit.audit import audit_splits, find_ties
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.config import Config
+from ftexp.config import Config, TrackingConfig
 from ftexp.data.images import screen_images
+from ftexp.data.ledger import TestLedger
 from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, assign_splits, seal, write_splits
 from ftexp.finetune.freezing import open_blocks, set_train_mode
@@ -23,6 +25,7 @@ from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.report.recorder import Recorder
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import open_tracker
+from ftexp.tracking.uri import sqlite_file
 from ftexp.training.checkpoint import restore_weights
 from ftexp.training.fit import Fit
 from ftexp.training.gate import judge
@@ -52,6 +55,9 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
     phases = plan(config)
     weights = locate_weights(config.model)
     splits = read_data(config, folder, runtime.device)
+    ledger = open_ledger(config.tracking)
+    if score_test:
+        ledger.check(splits.test.content_digest(), config.test.max_uses)
     network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
     runtime.place(network.module)
     _introduce(config, network, runtime)
@@ -65,7 +71,7 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
                 tracker.log_artifact(folder / name)
         fit = fine_tune(config, network, splits, phases, runtime, recorder)
         assert fit.best is not None
-        test = score_test_split(fit, splits) if score_test else None
+        test = score_test_split(fit, splits, ledger, recorder) if score_test else None
         seconds, memory = time.perf_counter() - started, runtime.peak_memory_mib()
         recorder.finish(fit.best, test, splits.classes, peak_memory_mib=memory, seconds=seconds)
     except BaseException as error:
@@ -125,6 +131,7 @@ def fine_tune(
         checkpoints=recorder.folder / "checkpoints",
         on_epoch=recorder.epoch,
     )
+    recorder.plan(phases, network, steps_per_epoch=math.ceil(len(splits.train) / config.train.batch_size))
     for phase in phases:
         open_blocks(network, phase)
         groups = build_param_groups(network, phase)
@@ -144,12 +151,23 @@ def fine_tune(
     return fit
 
 
-def score_test_split(fit: Fit, splits: Splits) -> Scores:
-    """Open the test split and score it with the weights in place, the best on validation."""
+def score_test_split(fit: Fit, splits: Splits, ledger: TestLedger, recorder: Recorder) -> Scores:
+    """Open the test split, which is counted, and score it with the weights in place, the best on validation."""
     network, runtime = fit.network, fit.runtime
     network.module.eval()
+    test_set = splits.test.content_digest()
+    use = ledger.record_opening(test_set, str(recorder.folder))
     with InputSource(fit.config, network, splits, runtime) as source:
-        return evaluate(network.module, source.for_scoring(splits.test.open()), network.num_classes, runtime)
+        scores = evaluate(network.module, source.for_scoring(splits.test.open()), network.num_classes, runtime)
+    ledger.record_score(use, scores.accuracy)
+    recorder.test_uses = len(ledger.uses(test_set))
+    return scores
+
+
+def open_ledger(config: TrackingConfig) -> TestLedger:
+    """The count of test openings, beside the tracking store; in the working folder where the store is a server."""
+    store = sqlite_file(config.uri or "")
+    return TestLedger((store.parent if store else Path.cwd()) / "test_ledger.sqlite")
 
 
 def _introduce(config: Config, network: Network, runtime: Runtime) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 from ftexp.data.samples import Sample
 
@@ -30,6 +32,11 @@ class SealedTest:
         """How many there are."""
         return len(self.__samples)
 
+    def content_digest(self) -> str:
+        """Names these images and labels by their content, whatever the files are called and in whatever order."""
+        digests = sorted(_digest(sample) for sample in self.__samples)
+        return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+
     def open(self) -> list[Sample]:
         """The test samples, after selection is done.
 
@@ -47,3 +54,8 @@ class SealedTest:
             {"path": s.path, "label": s.label, "split": "test", "group": s.group or "", "time": s.time or ""}
             for s in self.__samples
         ]
+
+
+def _digest(sample: Sample) -> str:
+    content = Path(sample.path).read_bytes() if sample.pixels is None else sample.pixels.tobytes()
+    return hashlib.blake2b(sample.label.encode() + b"\0" + content, digest_size=16).hexdigest()

@@ -1,0 +1,82 @@
+"""How often each test set has been opened: a count that outlives the runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ftexp.errors import DataError
+
+SECONDS_TO_WAIT_FOR_OTHERS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One opening; the score is None when the run ended between opening and scoring."""
+
+    run: str
+    opened_at: str
+    accuracy: float | None
+
+
+class TestLedger:
+    """An sqlite file with a row per opening, safe for several processes at once.
+
+    A test set is known by the content of its images and their labels, so renaming or moving files does not reset it.
+    """
+
+    __test__ = False  # no test case, whatever its name says to pytest
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def uses(self, test_set: str) -> list[Use]:
+        """Its openings so far, oldest first."""
+        with closing(self._connect()) as connection:
+            rows = connection.execute(
+                "SELECT run, opened_at, accuracy FROM uses WHERE test_set = ? ORDER BY id", [test_set]
+            )
+            return [Use(*row) for row in rows]
+
+    def check(self, test_set: str, max_uses: int | None) -> None:
+        """Refuse before training what could not be scored after it.
+
+        Raises:
+            DataError: when the test set has been opened ``max_uses`` times.
+        """
+        uses = self.uses(test_set)
+        if max_uses is not None and len(uses) >= max_uses:
+            listed = "\n".join(f"  {use.opened_at}  {use.run}" for use in uses)
+            raise DataError(
+                f"This test set has been used {len(uses)} times, and test.max_uses={max_uses}:\n{listed}\n"
+                "Choosing between runs by test scores makes them too good. Compare by validation scores, take a fresh"
+                " test set, or raise"
+                f" test.max_uses ({self._file} keeps the count)."
+            )
+
+    def record_opening(self, test_set: str, run: str) -> int:
+        """Count an opening, before it happens. Returns its id, for ``record_score``."""
+        with closing(self._connect()) as connection, connection:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            cursor = connection.execute(
+                "INSERT INTO uses (test_set, run, opened_at) VALUES (?, ?, ?)", [test_set, run, now]
+            )
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+    def record_score(self, use: int, accuracy: float) -> None:
+        """Add the score to an opening."""
+        with closing(self._connect()) as connection, connection:
+            connection.execute("UPDATE uses SET accuracy = ? WHERE id = ?", [accuracy, use])
+
+    def _connect(self) -> sqlite3.Connection:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._file, timeout=SECONDS_TO_WAIT_FOR_OTHERS)
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS uses"
+            " (id INTEGER PRIMARY KEY, test_set TEXT, run TEXT, opened_at TEXT, accuracy REAL)"
+        )
+        return connection
