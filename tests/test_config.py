@@ -81,6 +81,8 @@ MISTAKES = {
     "scheduler.warmup=1": "scheduler.warmup=1.0 is not allowed: it must be a fraction of the phase",
     "train.batch_size=0": "train.batch_size=0 is not allowed",
     "train.clip_norm=0": "train.clip_norm=0.0 is not allowed: it must be above 0, or null for no clipping",
+    "train.accumulate=0": "train.accumulate=0 is not allowed: it must be at least 1",
+    "train.patience=0": "train.patience=0 is not allowed: it must be at least 1, or null",
     "train.label_smoothing=1": "train.label_smoothing=1.0 is not allowed",
     "data.val_fraction=0": "data.val_fraction=0.0 is not allowed: it must be between 0 and 1",
     "data.val_fraction=0.9": "data.val_fraction + data.test_fraction=1.1 is not allowed: it must be below 1",

@@ -41,6 +41,11 @@ class TrainConfig:
     # Of the validation split; decides which checkpoint is the best.
     metric: Literal["accuracy", "macro_f1"] = MISSING
     label_smoothing: float = MISSING
+    # Batches whose gradients are averaged into one update, as if they were one batch; BatchNorm still sees each alone.
+    accumulate: int = MISSING
+    # Epochs without a better metric after which a phase ends early; null: it runs to its end. The schedule does not
+    # change: it is the one planned for all epochs.
+    patience: int | None = MISSING
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
@@ -51,3 +56,5 @@ class TrainConfig:
             "above 0, or null for no clipping",
         )
         check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        check(self.accumulate >= 1, "train.accumulate", self.accumulate, "at least 1")
+        check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "at least 1, or null")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +29,8 @@ from ftexp.training.history import EpochRecord
 from ftexp.training.loop import EpochStats, Step, evaluate, train_epoch
 from ftexp.training.metrics import Scores, is_better
 from ftexp.training.runtime import Runtime
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,10 @@ class Fit:
         Raises:
             DivergedError: when the loss leaves the numbers.
         """
-        num_batches = inputs.train.num_batches
+        num_batches, settings = inputs.train.num_batches, self.config.train
+        steps_per_epoch = math.ceil(num_batches / settings.accumulate)
         optimizer = build_optimizer(phase.optimizer, groups, self.runtime.device)
-        scheduler = build_scheduler(phase.scheduler, optimizer, epochs=phase.epochs, steps_per_epoch=num_batches)
+        scheduler = build_scheduler(phase.scheduler, optimizer, epochs=phase.epochs, steps_per_epoch=steps_per_epoch)
         per_step = phase.scheduler.interval == "step"
         forward = self._compiled(inputs.forward) if self.runtime.compile else inputs.forward
         step = self._build_step(forward, optimizer, scheduler if per_step else None)
@@ -77,12 +82,14 @@ class Fit:
             rates = _rates(optimizer)
             set_train_mode(self.network, phase)
             with self.progress.epoch(f"{phase.name} {number}/{phase.epochs}", num_batches) as bar:
-                stats = train_epoch(step, inputs.train, len(self.history) + 1, bar)
+                stats = train_epoch(step, inputs.train, len(self.history) + 1, bar, settings.accumulate)
             if not per_step:
                 scheduler.step()
             self.network.module.eval()
             scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
             best = self._finish_epoch(phase, rates, stats, scores, started, best)
+            if self._ran_out_of_patience(best, number, phase):
+                break
         assert best is not None
         return best
 
@@ -107,7 +114,22 @@ class Fit:
     def _build_step(self, forward: Forward, optimizer: Optimizer, scheduler: LRScheduler | None) -> Step:
         settings = self.config.train
         loss_fn = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-        return Step(forward, optimizer, scheduler, loss_fn, settings.clip_norm, self.runtime)
+        after_update = [] if scheduler is None else [scheduler.step]
+        return Step(forward, optimizer, loss_fn, self.runtime, clip_norm=settings.clip_norm, after_update=after_update)
+
+    def _ran_out_of_patience(self, best: Best, number: int, phase: Phase) -> bool:
+        patience, waited = self.config.train.patience, len(self.history) - best.record.epoch
+        if patience is None or waited < patience or number == phase.epochs:
+            return False
+        log.info(
+            "early   %s ends after %d of %d epochs: no better %s in the last %d (train.patience)",
+            phase.name,
+            number,
+            phase.epochs,
+            self.config.train.metric,
+            waited,
+        )
+        return True
 
     def _finish_epoch(
         self,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from ftexp.errors import DivergedError
 from ftexp.report.progress import Bar
@@ -19,48 +19,63 @@ from ftexp.training.runtime import Runtime
 
 
 class Step:
-    """Forward, backward, clip, update.
+    """Gradients of one batch or several, then clip and update.
 
     Args:
         forward: inputs [B, ...] -> logits [B, classes].
-        scheduler: ticked after every step; None: the caller ticks it after every epoch.
+        loss_fn: logits and targets -> the mean over the batch's samples.
         clip_norm: largest gradient norm over all parameters of the optimizer; None: unlimited.
+        after_update: called after every update, in this order.
     """
 
     def __init__(
         self,
         forward: Forward,
         optimizer: Optimizer,
-        scheduler: LRScheduler | None,
         loss_fn: nn.Module,
-        clip_norm: float | None,
         runtime: Runtime,
+        *,
+        clip_norm: float | None = None,
+        after_update: Sequence[Callable[[], object]] = (),
     ) -> None:
         self.runtime = runtime
         self._forward = forward
         self._optimizer = optimizer
-        self._scheduler = scheduler
         self._loss_fn = loss_fn
         self._clip_norm = clip_norm
+        self._after_update = tuple(after_update)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
+        self._batch_sizes: list[int] = []
 
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take one step; returns the batch's loss and the gradient's norm before clipping, both on the device."""
+    def backward(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Add a batch's gradients to those since the last update; returns its mean loss, on the device."""
+        if not self._batch_sizes:
+            self._optimizer.zero_grad(set_to_none=True)
+        self._batch_sizes.append(len(labels))
         with self.runtime.autocast():
-            loss = self._loss_fn(self._forward(inputs), labels)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+            loss: torch.Tensor = self._loss_fn(self._forward(inputs), labels)
+        # Every sample weighs the same, however many its batch has. Relative to the first batch: fp16 holds the sum.
+        weight = len(labels) / self._batch_sizes[0]
+        torch.autograd.backward(self._scaler.scale(loss if weight == 1 else loss * weight))
+        return loss.detach()
+
+    def update(self) -> torch.Tensor:
+        """Update by the mean gradient over all samples since the last time; returns its norm before clipping."""
         self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if len(self._batch_sizes) > 1:
+            torch._foreach_mul_(gradients, self._batch_sizes[0] / sum(self._batch_sizes))
+        self._batch_sizes.clear()
+        norm = nn.utils.get_total_norm(gradients)
         if self._clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        if self._scheduler is not None:
-            self._scheduler.step()
+        for call in self._after_update:
+            call()
         # Scaled fp16 gradients overflow now and then by design; the scaler skipped that step, the mean does too.
-        return loss.detach(), norm.nan_to_num(0.0, 0.0) if self._scaler.is_enabled() else norm
+        return norm.nan_to_num(0.0, 0.0) if self._scaler.is_enabled() else norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +87,12 @@ class EpochStats:
     images_per_second: float
 
 
-def train_epoch(step: Step, batches: Batches, epoch: int, bar: Bar) -> EpochStats:
+def train_epoch(step: Step, batches: Batches, epoch: int, bar: Bar, accumulate: int = 1) -> EpochStats:
     """Run one epoch. Nothing is read back from the device before its end.
+
+    Args:
+        epoch: from 1 over the whole run; decides the order of the samples.
+        accumulate: batches per update; the epoch's last update may have fewer.
 
     Raises:
         DivergedError: if the epoch's loss or gradient is not finite.
@@ -82,12 +101,13 @@ def train_epoch(step: Step, batches: Batches, epoch: int, bar: Bar) -> EpochStat
     loss_sum = torch.zeros((), device=step.runtime.device)
     norm_sum = torch.zeros((), device=step.runtime.device)
     num_images = num_steps = 0
-    for inputs, labels in batches.epoch(epoch):
-        loss, norm = step(inputs, labels)
+    for number, (inputs, labels) in enumerate(batches.epoch(epoch), 1):
+        loss = step.backward(inputs, labels)
         loss_sum += loss * len(labels)
-        norm_sum += norm
         num_images += len(labels)
-        num_steps += 1
+        if number % accumulate == 0 or number == batches.num_batches:
+            norm_sum += step.update()
+            num_steps += 1
         bar.advance(len(labels), loss)
     loss_mean, norm_mean = loss_sum.item() / num_images, norm_sum.item() / num_steps
     if not (math.isfinite(loss_mean) and math.isfinite(norm_mean)):

@@ -210,3 +210,33 @@ def test_a_last_batch_of_one_does_not_end_the_run(
     few = Splits(splits.train[:num_samples], splits.val, splits.test, splits.classes)
     result = fit(configure(*SMALL, "stage=full", f"bn_policy={policy}"), few, tmp_path)
     assert isinstance(result.history[-1], EpochRecord)
+
+
+def test_patience_ends_a_phase_early_and_says_so(
+    configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rate so small that every epoch ties with the first: two more are waited for, the rates stay as planned."""
+    still = ("stage=head", "optimizer.head_lr=1e-12", "stage.epochs=6", "scheduler.interval=epoch")
+    with caplog.at_level("INFO", logger="ftexp"):
+        patient = fit(configure(*SMALL, *still, "train.patience=2"), splits, subfolder(tmp_path, "early"))
+    assert len(patient.history) == 3
+    line = "early   head ends after 3 of 6 epochs: no better accuracy in the last 2 (train.patience)"
+    assert line in caplog.messages
+    caplog.clear()
+    with caplog.at_level("INFO", logger="ftexp"):
+        other = fit(configure(*SMALL, *still, "train.patience=5"), splits, subfolder(tmp_path, "late"))
+    assert not any(message.startswith("early") for message in caplog.messages)  # it ran to its end
+    assert [r.lr_head for r in patient.history] == [r.lr_head for r in other.history[:3]]
+
+
+def test_a_phase_starts_with_new_patience(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+    still = ("stage=staged", "stage.gate=off", "optimizer.head_lr=1e-12", "optimizer.backbone_lr=1e-12")
+    result = fit(configure(*SMALL, *still, "train.patience=1"), splits, tmp_path)
+    assert [record.phase for record in result.history] == ["head", "head", "last", "last", "all", "all"]
+
+
+def test_the_schedule_counts_updates_not_batches(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+    """44 images in batches of 8 are 6 batches and, 4 at a time, 2 updates an epoch: cosine over 4 in all."""
+    config = configure(*SMALL, "stage=head", "stage.epochs=2", "train.accumulate=4", "scheduler.warmup=0")
+    rates = [record.lr_head for record in fit(config, splits, tmp_path).history]
+    assert rates == pytest.approx([1e-3, 0.5e-3])
