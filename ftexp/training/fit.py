@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -27,6 +26,7 @@ from ftexp.training.batches import Forward, Inputs
 from ftexp.training.checkpoint import save_checkpoint
 from ftexp.training.history import EpochRecord
 from ftexp.training.loop import EpochStats, Step, evaluate, train_epoch
+from ftexp.training.losses import build_loss
 from ftexp.training.metrics import Scores, is_better
 from ftexp.training.runtime import Runtime
 
@@ -113,7 +113,7 @@ class Fit:
 
     def _build_step(self, forward: Forward, optimizer: Optimizer, scheduler: LRScheduler | None) -> Step:
         settings = self.config.train
-        loss_fn = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+        loss_fn = build_loss(settings)
         after_update = [] if scheduler is None else [scheduler.step]
         return Step(forward, optimizer, loss_fn, self.runtime, clip_norm=settings.clip_norm, after_update=after_update)
 
