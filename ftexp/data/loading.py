@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -65,14 +66,17 @@ def make_loader(
     workers: int | str,
     pin_memory: bool,
     drop_last: bool = False,
+    balanced: bool = False,
 ) -> Loader:
     """Put samples, their view and an order together.
 
     Args:
+        balanced: with ``shuffle``: every class equally often in an epoch of as many samples.
         workers: processes that decode; 0: this one; ``auto``: by the source, its size and the cores.
     """
     num_workers = _auto_workers(samples) if isinstance(workers, str) else workers
-    order = EpochOrder(len(samples), shuffle, seed)
+    classes = np.array([class_to_idx[sample.label] for sample in samples]) if balanced else None
+    order = EpochOrder(len(samples), shuffle, seed, classes)
     batches: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         _Images(samples, class_to_idx, view, seed),
         batch_size=batch_size,
@@ -91,8 +95,11 @@ def make_loader(
 class EpochOrder(Sampler[tuple[int, int]]):
     """Yields (epoch, index): the epoch travels with the index, so that persistent workers learn of it."""
 
-    def __init__(self, num_samples: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self, num_samples: int, shuffle: bool, seed: int, classes: npt.NDArray[np.int64] | None = None
+    ) -> None:
         self._num_samples = num_samples
+        self._classes = classes
         self._shuffle = shuffle
         self._seed = seed
         self.epoch = 0
@@ -107,8 +114,26 @@ class EpochOrder(Sampler[tuple[int, int]]):
         """The order of an epoch."""
         if not self._shuffle:
             return list(range(self._num_samples))
-        order: list[int] = np.random.default_rng((self._seed, epoch)).permutation(self._num_samples).tolist()
+        rng = np.random.default_rng((self._seed, epoch))
+        drawn = self._num_samples if self._classes is None else _equally_often(self._classes, rng)
+        order: list[int] = rng.permutation(drawn).tolist()
         return order
+
+
+def _equally_often(classes: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """As many indices as samples, the same number of every class, the rest of the division aside.
+
+    A class that is large enough gives other samples in each epoch; a small one gives all of its samples several times.
+    """
+    present = rng.permutation(np.unique(classes))
+    quota, extra = divmod(len(classes), len(present))
+    drawn = []
+    for position, number in enumerate(present):
+        members = np.flatnonzero(classes == number)
+        wanted = quota + (position < extra)
+        rounds = -(-wanted // len(members))
+        drawn.append(np.concatenate([rng.permutation(members) for _ in range(rounds)])[:wanted])
+    return np.concatenate(drawn)
 
 
 class _Images(Dataset[tuple[Tensor, Tensor]]):

@@ -78,6 +78,7 @@ class InputSource:
             seed=self._config.runtime.seed,
             workers=self._runtime.workers,
             pin_memory=self._runtime.device.type == "cuda",
+            balanced=training and self._config.data.sampler == "balanced",
             drop_last=training and harmful and len(samples) > batch_size,
         )
         self._loaders.append(loader)

@@ -116,3 +116,16 @@ def test_auto_needs_no_workers_for_images_in_memory() -> None:
     batches = loader(in_memory(400), workers="auto")
     assert batches._batches is not None
     assert batches._batches.num_workers == 0
+
+
+def test_balanced_epochs_hold_every_class_equally_often() -> None:
+    samples = [Sample(str(i), "a" if i < 18 else "b", pixels=np.full((4, 4, 3), i, np.uint8)) for i in range(21)]
+    fixed = {"shuffle": True, "seed": 0, "workers": 0, "pin_memory": False, "balanced": True}
+    batches = make_loader(samples, CLASSES, eval_view(PREPROCESSING), 4, **fixed)
+    first, second = epoch_of(batches, 1), epoch_of(batches, 2)
+    assert sorted(torch.bincount(first[1]).tolist()) == [10, 11]
+    values, times = first[0][:, 0, 0, 0].unique(return_counts=True)
+    shown = dict(zip(values.tolist(), times.tolist(), strict=True))
+    assert {shown[i] for i in (18, 19, 20)} <= {3, 4}, "the three samples of the small class, three or four times each"
+    assert max(count for i, count in shown.items() if i < 18) == 1
+    assert set(first[0][:, 0, 0, 0].tolist()) != set(second[0][:, 0, 0, 0].tolist())
