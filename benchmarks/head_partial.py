@@ -1,0 +1,222 @@
+"""How long do ``stage=head`` and ``stage=partial`` take, beside the loop one would write by hand?
+
+    python -m benchmarks.head_partial [--epochs 3] [--rounds 3] [--stages head partial]
+
+Three sides, one after the other in one process, round after round (A B C A B C ...), on scikit-learn's digits with the
+bundled EfficientNet-Lite0 weights: reading the images, training and validation, from built network to last score.
+
+    plain      frozen blocks, BatchNorm in eval mode, AdamW, clipping, PIL transforms in a Dataset, `.item()` a step:
+               the usual hand-written loop
+    uncached   ftexp with runtime.cache=off
+    ftexp      ftexp as it comes: the frozen prefix runs once, then only the blocks that learn
+
+Appends rows to benchmarks/results.md. The first round also warms up and is measured like the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import timm
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from ftexp.__main__ import conf_dir
+from ftexp.config import Config, parse, register_schema
+from ftexp.data.images import open_image
+from ftexp.data.samples import Sample
+from ftexp.data.sources import read_samples
+from ftexp.data.splits import Splits, make_splits
+from ftexp.models.blocks import HEAD, Network
+from ftexp.models.catalogue import build_network, locate_weights
+from ftexp.preprocessing import Preprocessing
+from ftexp.report.recorder import Recorder
+from ftexp.run import fine_tune, plan
+from ftexp.tracking.tracker import NoTracker
+from ftexp.training.runtime import prepare_runtime
+
+RESULTS = Path(__file__).with_name("results.md")
+HEADING = """# Benchmarks
+
+Seconds are medians over n rounds, with the smallest and largest; the ratio is against `plain` of the same call.
+"Load" is the machine's load average at the end: above the number of threads, others were working on it too, and ratios
+within each other's spread say nothing. Accuracies are of one seed and of different schedules (`plain` keeps its rates
+constant): they show that every side learns, not which learns better.
+
+| date | benchmark | stage | epochs | side | seconds (min to max) | n | ratio | val accuracy | machine | versions |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+class PlainDataset(Dataset[tuple[torch.Tensor, int]]):
+    """Images opened and transformed one by one, every time they are asked for."""
+
+    def __init__(self, samples: list[Sample], class_to_idx: dict[str, int], preprocessing: Preprocessing) -> None:
+        self.samples = samples
+        self.class_to_idx = class_to_idx
+        self.transform = v2.Compose(
+            [
+                v2.Resize(preprocessing.resize_size, v2.InterpolationMode(preprocessing.interpolation)),
+                v2.CenterCrop(preprocessing.image_size),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(preprocessing.mean, preprocessing.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        sample = self.samples[index]
+        return self.transform(open_image(sample)), self.class_to_idx[sample.label]
+
+
+def freeze_batchnorm(module: nn.Module) -> None:
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+        for parameter in module.parameters():
+            parameter.requires_grad = False
+
+
+def run_plain(config: Config, network: Network, splits: Splits) -> float:
+    """Train as a short script would; returns the last validation accuracy."""
+    model, batch_size = network.module, config.train.batch_size
+    blocks = [HEAD] if config.stage.phases[0].learn == "head" else list(network.names[-2:])
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    groups = []
+    for block in blocks:
+        parameters = list(network.parameters(block).values())
+        for parameter in parameters:
+            parameter.requires_grad = True
+        rate = config.optimizer.head_lr if block == HEAD else config.optimizer.backbone_lr
+        groups.append({"params": parameters, "lr": rate})
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.optimizer.weight_decay)
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
+    train = PlainDataset(splits.train, splits.class_to_idx, network.preprocessing)
+    val = PlainDataset(splits.val, splits.class_to_idx, network.preprocessing)
+    accuracy = 0.0
+    for _ in range(config.stage.epochs):
+        model.train()
+        model.apply(freeze_batchnorm)
+        for images, labels in DataLoader(train, batch_size, shuffle=True):
+            loss = loss_fn(model(images), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            loss.item()
+        model.eval()
+        correct = 0
+        with torch.no_grad():
+            for images, labels in DataLoader(val, batch_size):
+                correct += int((model(images).argmax(dim=1) == labels).sum().item())
+        accuracy = correct / len(val)
+    return accuracy
+
+
+def run_ftexp(config: Config, network: Network, splits: Splits) -> float:
+    """Train as a run does, with its checkpoints and tables, without tracking; returns the last validation accuracy."""
+    runtime = prepare_runtime(config.runtime)
+    runtime.place(network.module)
+    phases = plan(config)
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(Path(folder), NoTracker(), config.train.metric, phases)
+        fit = fine_tune(config, network, splits, phases, runtime, recorder)
+    return fit.history[-1].val_accuracy
+
+
+SIDES: dict[str, tuple[Callable[[Config, Network, Splits], float], list[str]]] = {
+    "plain": (run_plain, []),
+    "uncached": (run_ftexp, ["runtime.cache=off"]),
+    "ftexp": (run_ftexp, []),
+}
+
+
+def configure(stage: str, epochs: int, overrides: list[str]) -> Config:
+    fixed = [f"stage={stage}", f"stage.epochs={epochs}", "runtime.device=cpu", "tracking=none"]
+    return parse(compose("config", overrides=fixed + overrides))
+
+
+def measure(stage: str, epochs: int, rounds: int) -> list[dict[str, object]]:
+    """Time every side ``rounds`` times, in turn."""
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    accuracy: dict[str, float] = {}
+    for number in range(rounds):
+        for side, (run, overrides) in SIDES.items():
+            config = configure(stage, epochs, overrides)
+            torch.manual_seed(config.runtime.seed)
+            splits = make_splits(read_samples(config.data), config.data)
+            weights = locate_weights(config.model)
+            network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
+            started = time.perf_counter()
+            accuracy[side] = run(config, network, splits)
+            seconds[side].append(time.perf_counter() - started)
+            print(
+                f"{stage:8} round {number + 1}  {side:9} {seconds[side][-1]:7.1f} s  {accuracy[side]:.4f}", flush=True
+            )
+    plain = statistics.median(seconds["plain"])
+    return [
+        {
+            "date": date.today().isoformat(),
+            "benchmark": "head_partial",
+            "stage": stage,
+            "epochs": epochs,
+            "side": side,
+            "seconds": f"{statistics.median(taken):.1f} ({min(taken):.1f} to {max(taken):.1f})",
+            "n": rounds,
+            "ratio": f"{statistics.median(taken) / plain:.2f}",
+            "val accuracy": f"{accuracy[side]:.4f}",
+            "machine": machine(),
+            "versions": f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}",
+        }
+        for side, taken in seconds.items()
+    ]
+
+
+def machine() -> str:
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.machine()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, load {os.getloadavg()[0]:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stages", nargs="+", choices=["head", "partial"], default=["head", "partial"])
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    register_schema()
+    with initialize_config_dir(config_dir=str(conf_dir())):
+        for stage in arguments.stages:
+            append(measure(stage, arguments.epochs, arguments.rounds))
+
+
+def append(rows: list[dict[str, object]]) -> None:
+    if not RESULTS.exists():
+        RESULTS.write_text(HEADING)
+    with RESULTS.open("a") as file:
+        for row in rows:
+            line = f"| {' | '.join(map(str, row.values()))} |"
+            file.write(line + "\n")
+            print(line)
+
+
+if __name__ == "__main__":
+    main()
