@@ -1,0 +1,59 @@
+"""What a frozen block or the BatchNorm policy promises not to touch, checked after every epoch."""
+
+from __future__ import annotations
+
+import torch
+
+from ftexp.finetune.batchnorm import batch_norms
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import Network
+
+
+class BufferDriftError(RuntimeError):
+    """A buffer moved that nothing may move; not a mistake of the user's."""
+
+
+class FrozenBuffers:
+    """Remembers the buffers of frozen blocks, and the statistics of BatchNorm where the policy keeps them.
+
+    To be made once a phase, after its blocks were opened. Running statistics are small, so they are kept as they
+    are: a comparison of all their bits, where a hash would have to read them as well.
+    """
+
+    def __init__(self, network: Network, phase: Phase) -> None:
+        self._network = network
+        self._phase = phase
+        self._before = {name: buffer.detach().clone() for name, buffer in _promised(network, phase).items()}
+
+    def check(self) -> None:
+        """Compare with now.
+
+        Raises:
+            BufferDriftError: naming the layer whose buffer has moved.
+        """
+        now = _promised(self._network, self._phase)
+        moved = [name for name, before in self._before.items() if not _same(before, now[name])]
+        if moved:
+            layer, _, buffer = moved[0].rpartition(".")
+            more = f", and {len(moved) - 1} more buffers" if len(moved) > 1 else ""
+            raise BufferDriftError(
+                f"{buffer} of the layer {layer} in block {self._network.block_of(moved[0])} moved in phase "
+                f"{self._phase.name}{more}, although the block is frozen or bn_policy keeps it. This is an error in "
+                "ftexp or in the network's code, not in your settings."
+            )
+
+
+def _promised(network: Network, phase: Phase) -> dict[str, torch.Tensor]:
+    names = {name for block in network.names if block not in phase.learning for name in network.buffers(block)}
+    if not phase.bn_policy.update_running_statistics:
+        normalising = set(batch_norms(network.module))
+        for path, layer in network.module.named_modules():
+            if layer in normalising:
+                names |= {f"{path}.{name}" for name, _ in layer.named_buffers(recurse=False)}
+    return {name: buffer for name, buffer in network.module.named_buffers() if name in names}
+
+
+def _same(before: torch.Tensor, now: torch.Tensor) -> bool:
+    return torch.equal(before, now) or (
+        before.is_floating_point() and torch.allclose(before, now, 0, 0, equal_nan=True)
+    )
