@@ -17,6 +17,7 @@ from ftexp.data.images import screen_images
 from ftexp.data.ledger import TestLedger
 from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, assign_splits, seal, write_splits
+from ftexp.finetune.batchnorm import describe_policy
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.param_groups import build_param_groups, group_table
 from ftexp.finetune.phases import Phase, plan_phases
@@ -27,6 +28,7 @@ from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import open_tracker
 from ftexp.tracking.uri import sqlite_file
 from ftexp.training.checkpoint import restore_weights
+from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.gate import judge
 from ftexp.training.inputs import InputSource
@@ -63,7 +65,8 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
     _introduce(config, network, runtime)
 
     tracker = open_tracker(config.tracking, run_name=f"{network.name} {'+'.join(phase.name for phase in phases)}")
-    recorder = Recorder(folder, tracker, config.train.metric, phases)
+    labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
+    recorder = Recorder(folder, tracker, read_against(config.train.metric, *labels), phases)
     try:
         tracker.log_params(flatten(config))
         for name in ("splits.csv", "leaks.csv", "leaks.png", "bad_images.csv"):
@@ -172,10 +175,10 @@ def open_ledger(config: TrackingConfig) -> TestLedger:
 
 def _introduce(config: Config, network: Network, runtime: Runtime) -> None:
     log.info(
-        "model   %s at %d px on %s in %s, BatchNorm statistics %s",
+        "model   %s at %d px on %s in %s; %s",
         network.name,
         network.preprocessing.image_size,
         runtime.device,
         runtime.precision,
-        "updated" if config.bn_policy.update_running_statistics else "kept",
+        describe_policy(network.module, config.bn_policy),
     )

@@ -14,6 +14,7 @@ from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import best_entry, score_entry, write_result
 from ftexp.report.tables import format_table, write_rows
 from ftexp.tracking.tracker import Tracker
+from ftexp.training.diagnosis import Diagnosis, Setting, diagnose
 from ftexp.training.fit import Best
 from ftexp.training.gate import Verdict
 from ftexp.training.history import EpochRecord
@@ -27,13 +28,15 @@ class Recorder:
 
     Args:
         folder: the run's own folder.
-        metric: the validation metric that decides, ``accuracy`` or ``macro_f1``.
+        setting: the validation metric that decides, and what the curves are read against.
     """
 
-    def __init__(self, folder: Path, tracker: Tracker, metric: str, phases: Sequence[Phase]) -> None:
+    def __init__(self, folder: Path, tracker: Tracker, setting: Setting, phases: Sequence[Phase]) -> None:
         self.folder = folder
         self._tracker = tracker
-        self._metric = metric
+        self._metric = setting.metric
+        self._setting = setting
+        self._diagnosis: Diagnosis | None = None
         self._epochs = sum(phase.epochs for phase in phases)
         self._planned = [phase.name for phase in phases]
         self._trainable = 0
@@ -55,6 +58,7 @@ class Recorder:
         self._groups += [{"phase": phase.name, **row} for row in groups]
         log.info("\n%s\n", format_table(groups))
         write_rows(self.folder / "param_groups.csv", self._groups)
+        self._diagnosis = None
         self._trainable = sum(int(str(row["parameters"])) for row in groups if row["trainable"])
 
     def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
@@ -69,6 +73,7 @@ class Recorder:
             "verdict": "kept" if kept else "dropped",
             "best_epoch": best.record.epoch,
             f"val_{self._metric}": best.scores.metric(self._metric),
+            "diagnosis": asdict(self._diagnosis) if self._diagnosis else None,
         }
         if verdict is not None:
             entry["gate"] = asdict(verdict)
@@ -96,6 +101,16 @@ class Recorder:
             "  best" if record.best else "",
         )
 
+        self._diagnose(record.phase)
+
+    def _diagnose(self, phase: str) -> None:
+        """Read the curves so far, and speak where something new is wrong."""
+        before = self._diagnosis
+        found = diagnose([record for record in self._history if record.phase == phase], self._setting)
+        self._diagnosis = found
+        if found.override and (before is None or before.signal != found.signal):
+            log.info("check   %s: %s Try %s.", found.signal, found.sentence, found.override)
+
     def finish(
         self, best: Best, test: Scores | None, classes: Sequence[str], *, peak_memory_mib: float, seconds: float
     ) -> None:
@@ -114,6 +129,7 @@ class Recorder:
             "best": best_entry(best),
             "test": {**score_entry(test), "uses": self.test_uses} if test else None,
             "phases": self._phases + self._skipped(),
+            "diagnosis": self._diagnosis_of(best.record.phase),
             "images_per_second": _mean([record.images_per_second for record in self._history]),
             "peak_memory_mib": peak_memory_mib,
             "seconds": seconds,
@@ -121,6 +137,8 @@ class Recorder:
             "checkpoint": "checkpoints/best.pt",
         }
         write_result(folder / "result.json", result)
+        if self._diagnosis:
+            self._tracker.set_tags({"diagnosis": self._diagnosis.signal})
         for name in ("param_groups.csv", "metrics.csv", "curves.png", "confusion_matrix.png", "result.json"):
             self._tracker.log_artifact(folder / name)
         self._tracker.log_artifact(folder / "checkpoints" / "best.pt", "checkpoints")
@@ -143,6 +161,9 @@ class Recorder:
             f"test accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {test.num_samples} images)  "
             f"macro F1 {test.macro_f1:.4f}"
         )
+
+    def _diagnosis_of(self, phase: str) -> object:
+        return next(entry["diagnosis"] for entry in self._phases if entry["name"] == phase)
 
     def _skipped(self) -> list[dict[str, object]]:
         """The phases that were planned and not begun, because the gate dropped one before them."""

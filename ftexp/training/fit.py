@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ftexp.config import Config
 from ftexp.finetune.freezing import set_train_mode
+from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
@@ -75,8 +77,10 @@ class Fit:
         scheduler = build_scheduler(phase.scheduler, optimizer, epochs=phase.epochs, steps_per_epoch=steps_per_epoch)
         per_step = phase.scheduler.interval == "step"
         forward = self._compiled(inputs.forward) if self.runtime.compile else inputs.forward
-        step = self._build_step(forward, optimizer, scheduler if per_step else None)
+        step = self._build_step(forward, optimizer, scheduler if per_step else None, inputs.class_weights)
         best: Best | None = None
+        head = [p.detach().clone() for p in self.network.parameters(HEAD).values()]
+        untouched = FrozenBuffers(self.network, phase)
         for number in range(1, phase.epochs + 1):
             started = time.perf_counter()
             rates = _rates(optimizer)
@@ -87,7 +91,8 @@ class Fit:
                 scheduler.step()
             self.network.module.eval()
             scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
-            best = self._finish_epoch(phase, rates, stats, scores, started, best)
+            untouched.check()
+            best = self._finish_epoch(phase, rates, stats, scores, self._head_change(head), started, best)
             if self._ran_out_of_patience(best, number, phase):
                 break
         assert best is not None
@@ -111,9 +116,15 @@ class Fit:
         self.network.module.compile()  # in place: the names in the state dict stay plain
         return forward
 
-    def _build_step(self, forward: Forward, optimizer: Optimizer, scheduler: LRScheduler | None) -> Step:
+    def _build_step(
+        self,
+        forward: Forward,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None,
+        class_weights: torch.Tensor | None,
+    ) -> Step:
         settings = self.config.train
-        loss_fn = build_loss(settings)
+        loss_fn = build_loss(settings, class_weights).to(self.runtime.device)
         after_update = [] if scheduler is None else [scheduler.step]
         return Step(forward, optimizer, loss_fn, self.runtime, clip_norm=settings.clip_norm, after_update=after_update)
 
@@ -137,6 +148,7 @@ class Fit:
         rates: dict[str, float],
         stats: EpochStats,
         scores: Scores,
+        head_change: float,
         started: float,
         best: Best | None,
     ) -> Best:
@@ -151,6 +163,7 @@ class Fit:
             val_accuracy=scores.accuracy,
             val_macro_f1=scores.macro_f1,
             grad_norm=stats.grad_norm,
+            head_change=head_change,
             lr_head=rates[HEAD],
             lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
             images_per_second=stats.images_per_second,
@@ -168,6 +181,11 @@ class Fit:
         self.on_epoch(record)
         assert best is not None
         return best
+
+    def _head_change(self, before: Sequence[torch.Tensor]) -> float:
+        now = [p.detach() for p in self.network.parameters(HEAD).values()]
+        moved = get_total_norm([a - b for a, b in zip(now, before, strict=True)])
+        return (moved / get_total_norm(before)).item()
 
     def _save(self, path: Path, epoch: int, metric: str, value: float) -> None:
         save_checkpoint(

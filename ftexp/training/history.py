@@ -12,6 +12,7 @@ class EpochRecord:
     Attributes:
         epoch: from 1 over the whole run, not over the phase.
         grad_norm: mean over the epoch's steps, before clipping.
+        head_change: distance of the head from where the phase began, as a share of its norm then.
         lr_head, lr_backbone: rates at the start of the epoch; of the backbone, the highest block's; None: all frozen.
         images_per_second: training alone, without validation.
         seconds: training and validation.
@@ -25,6 +26,7 @@ class EpochRecord:
     val_accuracy: float
     val_macro_f1: float
     grad_norm: float
+    head_change: float
     lr_head: float
     lr_backbone: float | None
     images_per_second: float

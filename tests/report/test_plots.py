@@ -17,6 +17,7 @@ def record(epoch, phase="partial", *, best=False, lr_head=1e-3, lr_backbone=3e-4
         val_accuracy=0.9,
         val_macro_f1=0.85,
         grad_norm=1.0,
+        head_change=0.1,
         lr_head=lr_head,
         lr_backbone=lr_backbone,
         images_per_second=100.0,

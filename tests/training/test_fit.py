@@ -22,6 +22,7 @@ from ftexp.report.recorder import Recorder
 from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.checkpoint import load_checkpoint, restore_weights
+from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.history import EpochRecord
 from ftexp.training.inputs import InputSource
@@ -63,7 +64,9 @@ def fresh_network() -> Network:
 
 
 def fit(config: Config, splits: Splits, folder: Path) -> Fit:
-    recorder = Recorder(folder, NoTracker(), config.train.metric, plan_phases(config, NAMES))
+    labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
+    setting = read_against(config.train.metric, *labels)
+    recorder = Recorder(folder, NoTracker(), setting, plan_phases(config, NAMES))
     network = fresh_network()
     runtime = prepare_runtime(config.runtime)
     runtime.place(network.module)
@@ -240,3 +243,13 @@ def test_the_schedule_counts_updates_not_batches(configure: Compose, splits: Spl
     config = configure(*SMALL, "stage=head", "stage.epochs=2", "train.accumulate=4", "scheduler.warmup=0")
     rates = [record.lr_head for record in fit(config, splits, tmp_path).history]
     assert rates == pytest.approx([1e-3, 0.5e-3])
+
+
+@pytest.mark.parametrize("augment", ["augment=strong", "augment.mixup=0.4"])
+def test_runs_with_mixed_images_repeat_and_are_not_cached(
+    configure: Compose, splits: Splits, tmp_path: Path, augment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="ftexp"):
+        first, second = (fit(configure(*SMALL, augment), splits, subfolder(tmp_path, name)) for name in "ab")
+    assert curve(first) == curve(second)
+    assert caplog.messages.count("cache   off: augmentation shows other images in every epoch") == 2
