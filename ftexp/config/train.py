@@ -48,6 +48,9 @@ class TrainConfig:
     label_smoothing: float = MISSING
     # How much less easy samples count (loss=focal); null: 2, as in its paper.
     focal_gamma: float | None = MISSING
+    # By how often a class occurs in training: balanced: rare classes count more, inverse to their count. effective:
+    # the same, but flattening out for large classes. data.sampler=balanced shows rare classes more often instead.
+    class_weights: Literal["none", "balanced", "effective"] = MISSING
     # Batches whose gradients are averaged into one update, as if they were one batch; BatchNorm still sees each alone.
     accumulate: int = MISSING
     # Epochs without a better metric after which a phase ends early; null: it runs to its end. The schedule does not
@@ -68,6 +71,10 @@ class TrainConfig:
         self._check_loss()
 
     def _check_loss(self) -> None:
+        if self.class_weights != "none" and self.loss != "cross_entropy":
+            raise ConfigError(
+                f"train.class_weights={self.class_weights} goes with train.loss=cross_entropy, not with {self.loss}."
+            )
         if self.loss != "focal":
             if self.focal_gamma is not None:
                 raise ConfigError(f"train.focal_gamma={self.focal_gamma} has no effect with train.loss={self.loss}.")

@@ -59,6 +59,7 @@ class Inputs:
     Attributes:
         network: all of it, for its modes and its weights.
         forward: a batch's inputs -> logits: the network itself, or its suffix where the batches hold activations.
+        class_weights: float [classes], of the training loss; None: all alike.
     """
 
     network: Network
@@ -66,3 +67,4 @@ class Inputs:
     train: Batches
     val: Batches
     runtime: Runtime
+    class_weights: torch.Tensor | None = None

@@ -14,6 +14,7 @@ from ftexp.data.transforms import Normalizer, View, eval_view, train_view
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.training.batches import ImageBatches, Inputs
+from ftexp.training.imbalance import class_weights
 from ftexp.training.prefix_cache import cache_prefix
 from ftexp.training.runtime import Runtime
 
@@ -47,7 +48,8 @@ class InputSource:
         network, augment = self._network, phase.augment
         view = eval_view(network.preprocessing)
         train = self._open(self._splits.train, train_view(network.preprocessing, augment), training=True)
-        inputs = Inputs(network, network.module, train, self._open(self._splits.val, view), self._runtime)
+        weights = class_weights(self._splits.train, self._splits.classes, self._config.train.class_weights)
+        inputs = Inputs(network, network.module, train, self._open(self._splits.val, view), self._runtime, weights)
         first = phase.learning[0]
         if first == network.names[0] or self._config.runtime.cache == "off":
             return inputs

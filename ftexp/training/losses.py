@@ -9,14 +9,19 @@ from torch.nn import functional as F
 from ftexp.config import TrainConfig
 
 
-def build_loss(config: TrainConfig) -> nn.Module:
-    """The configured loss: logits [B, K], and int64 [B] or float [B, K] targets -> the mean over the B samples."""
+def build_loss(config: TrainConfig, class_weights: Tensor | None = None) -> nn.Module:
+    """The configured loss: logits [B, K], and int64 [B] or float [B, K] targets -> the mean over the B samples.
+
+    Args:
+        class_weights: float [K], for cross-entropy only; the mean is a weighted one then.
+    """
+    assert class_weights is None or config.loss == "cross_entropy"
     if config.loss == "bce":
         return BinaryCrossEntropy(config.label_smoothing)
     if config.loss == "focal":
         assert config.focal_gamma is not None
         return FocalLoss(config.focal_gamma)
-    return nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    return nn.CrossEntropyLoss(class_weights, label_smoothing=config.label_smoothing)
 
 
 class BinaryCrossEntropy(nn.Module):

@@ -96,7 +96,7 @@ def cache_prefix(inputs: Inputs, first_learning_block: str, train_in_order: Imag
         time.perf_counter() - started,
         used / 2**20,
     )
-    return Inputs(network, suffix, kept[0], kept[1], runtime)
+    return Inputs(network, suffix, kept[0], kept[1], runtime, inputs.class_weights)
 
 
 @torch.no_grad()

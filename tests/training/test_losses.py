@@ -81,3 +81,19 @@ def test_focal_takes_its_gamma_from_the_paper_or_the_user(configure: Compose) ->
 def test_settings_that_contradict_the_loss_are_refused(configure: Compose, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         configure(*overrides)
+
+
+def test_class_weights_weigh_the_mean(configure: Compose) -> None:
+    config = configure("train.class_weights=balanced", "train.label_smoothing=0").train
+    weighted = build_loss(config, torch.tensor([1.0, 3.0]))
+    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    each = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1]), reduction="none")
+    expected = (each[0] * 1 + each[1] * 3) / 4
+    torch.testing.assert_close(weighted(logits, torch.tensor([0, 1])), expected)
+
+
+def test_class_weights_need_cross_entropy(configure: Compose) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train\.class_weights=effective goes with train\.loss=cross_entropy, not with bce"
+    ):
+        configure("train.class_weights=effective", "train.loss=bce", "train.label_smoothing=0")
