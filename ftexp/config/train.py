@@ -20,16 +20,29 @@ class AugmentConfig:
     horizontal_flip: float = 0.0
     # Strength of brightness, contrast and saturation jitter; 0: none.
     color_jitter: float = 0.0
+    # Random operations on geometry and colour: trivial: one of any strength (TrivialAugment, Müller & Hutter, 2021);
+    # rand: two of medium strength (RandAugment, Cubuk et al., 2020).
+    policy: Literal["none", "trivial", "rand"] = "none"
+    # Probability that a rectangle of the image is blanked out (Zhong et al., 2020).
+    erasing: float = 0.0
+    # The alpha of mixup (Zhang et al., 2018) and of CutMix (Yun et al., 2019): images of a batch are blended in pairs,
+    # or exchange a rectangle, and their targets with them; the larger, the more evenly; 0: off. Both: by turns.
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     @property
     def is_random(self) -> bool:
         """Whether an image looks different from epoch to epoch."""
-        return self.crop_scale < 1 or self.horizontal_flip > 0 or self.color_jitter > 0
+        strengths = self.horizontal_flip, self.color_jitter, self.erasing, self.mixup, self.cutmix
+        return self.crop_scale < 1 or self.policy != "none" or max(strengths) > 0
 
     def __post_init__(self) -> None:
         check(0 < self.crop_scale <= 1, "augment.crop_scale", self.crop_scale, "above 0 and at most 1")
         check(0 <= self.horizontal_flip <= 1, "augment.horizontal_flip", self.horizontal_flip, "a probability, 0 to 1")
         check(0 <= self.color_jitter <= 1, "augment.color_jitter", self.color_jitter, "0 to 1")
+        check(0 <= self.erasing <= 1, "augment.erasing", self.erasing, "a probability, 0 to 1")
+        check(self.mixup >= 0, "augment.mixup", self.mixup, "0 or above")
+        check(self.cutmix >= 0, "augment.cutmix", self.cutmix, "0 or above")
 
 
 @dataclass(slots=True)

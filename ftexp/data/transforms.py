@@ -33,7 +33,15 @@ def train_view(preprocessing: Preprocessing, augment: AugmentConfig) -> View:
     if augment.color_jitter > 0:
         strength = augment.color_jitter
         steps.append(v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength))
-    view: View = v2.Compose([*steps, v2.PILToTensor()])
+    blank = [round(255 * mean) for mean in preprocessing.mean]  # what the network sees as 0
+    if augment.policy == "trivial":
+        steps.append(v2.TrivialAugmentWide(interpolation=_interpolation(preprocessing), fill=blank))
+    elif augment.policy == "rand":
+        steps.append(v2.RandAugment(interpolation=_interpolation(preprocessing), fill=blank))
+    steps.append(v2.PILToTensor())
+    if augment.erasing > 0:
+        steps.append(v2.RandomErasing(augment.erasing, value=blank))
+    view: View = v2.Compose(steps)
     return view
 
 

@@ -15,6 +15,7 @@ from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.training.batches import ImageBatches, Inputs
 from ftexp.training.imbalance import class_weights
+from ftexp.training.mixing import mix
 from ftexp.training.prefix_cache import cache_prefix
 from ftexp.training.runtime import Runtime
 
@@ -49,7 +50,8 @@ class InputSource:
         view = eval_view(network.preprocessing)
         train = self._open(self._splits.train, train_view(network.preprocessing, augment), training=True)
         weights = class_weights(self._splits.train, self._splits.classes, self._config.train.class_weights)
-        inputs = Inputs(network, network.module, train, self._open(self._splits.val, view), self._runtime, weights)
+        mixed = mix(train, augment, network.num_classes, self._config.runtime.seed)
+        inputs = Inputs(network, network.module, mixed, self._open(self._splits.val, view), self._runtime, weights)
         first = phase.learning[0]
         if first == network.names[0] or self._config.runtime.cache == "off":
             return inputs

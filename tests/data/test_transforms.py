@@ -57,3 +57,40 @@ def test_normalizer_by_hand() -> None:
     torch.testing.assert_close(floats[1, :, 0, 0], torch.tensor([1.0, 2.4, 3.5]))
     assert floats.is_contiguous(memory_format=torch.channels_last)
     assert images[1].eq(255).all(), "the batch itself stays as it is"
+
+
+@pytest.mark.parametrize("policy", ["trivial", "rand"])
+def test_policies_change_images_from_draw_to_draw_and_repeat_with_the_generator(policy: str) -> None:
+    view = train_view(PREPROCESSING, AugmentConfig(policy=policy))
+    torch.manual_seed(0)
+    first = [view(picture()) for _ in range(8)]
+    torch.manual_seed(0)
+    assert all(torch.equal(view(picture()), image) for image in first)
+    assert all(image.dtype == torch.uint8 and image.shape == (3, 8, 8) for image in first)
+    assert any(not torch.equal(image, first[0]) for image in first)
+
+
+def test_erasing_blanks_a_rectangle_with_the_mean_colour() -> None:
+    plain = eval_view(PREPROCESSING)(picture())
+    erased = train_view(PREPROCESSING, AugmentConfig(erasing=1.0))(picture())
+    changed = (erased != plain).any(dim=0)
+    assert 1 <= changed.sum() < 64
+    assert erased[:, changed].unique(dim=1).T.tolist() == [[128, 102, 76]]  # 255 times the means 0.5, 0.4 and 0.3
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"crop_scale": 0.9},
+        {"horizontal_flip": 0.5},
+        {"color_jitter": 0.1},
+        {"policy": "rand"},
+        {"erasing": 0.1},
+        {"mixup": 0.1},
+        {"cutmix": 0.1},
+    ],
+)
+def test_every_augmentation_counts_as_random(setting: dict[str, object]) -> None:
+    """The activations of frozen blocks are kept only where images stay the same."""
+    assert AugmentConfig(**setting).is_random
+    assert not AugmentConfig().is_random

@@ -1,0 +1,68 @@
+"""Mixup and CutMix: the images of a training batch in pairs, on the device, and their targets as shares of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+from ftexp.config import AugmentConfig
+from ftexp.training.batches import Batches, ImageBatches
+
+Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+# Keeps these draws apart from those of the samples' own views, which follow from (seed, epoch, index).
+STREAM = 1
+
+
+def mix(batches: ImageBatches, augment: AugmentConfig, num_classes: int, seed: int) -> Batches:
+    """The batches with the configured mixing; the batches themselves where there is none."""
+    chosen: list[Mix] = []
+    if augment.mixup > 0:
+        chosen.append(v2.MixUp(alpha=augment.mixup, num_classes=num_classes))
+    if augment.cutmix > 0:
+        chosen.append(v2.CutMix(alpha=augment.cutmix, num_classes=num_classes))
+    return MixedBatches(batches, chosen, seed) if chosen else batches
+
+
+class MixedBatches:
+    """Batches whose images are mixed with their neighbours in the batch.
+
+    What is mixed how follows from (seed, epoch, number of the batch) alone.
+    """
+
+    def __init__(self, batches: ImageBatches, choices: list[Mix], seed: int) -> None:
+        self._batches = batches
+        self._choices = choices
+        self._seed = seed
+        self.batch_indices = batches.batch_indices
+        self.num_samples = batches.num_samples
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return self._batches.num_batches
+
+    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images as they came, mixed, and float32 targets [B, K] whose rows sum to 1."""
+        for number, (images, labels) in enumerate(self._batches.epoch(epoch)):
+            with _own_draws(self._seed, epoch, number, STREAM):
+                choice = self._choices[int(torch.randint(len(self._choices), ()))]
+                mixed, targets = choice(images, labels)
+            if images.is_contiguous(memory_format=torch.channels_last):
+                mixed = mixed.contiguous(memory_format=torch.channels_last)
+            yield mixed, targets
+
+
+@contextmanager
+def _own_draws(*numbers: int) -> Iterator[None]:
+    """Lend torch's global CPU generator a state that follows from the numbers alone."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
