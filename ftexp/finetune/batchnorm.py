@@ -32,3 +32,13 @@ def apply_statistics_policy(module: nn.Module, policy: BatchNormPolicyConfig) ->
         return
     for layer in batch_norms(module):
         layer.eval()
+
+
+def describe_policy(module: nn.Module, policy: BatchNormPolicyConfig) -> str:
+    """One phrase for the log: what the policy does to this network, and where it has nothing to do."""
+    number = sum(1 for _ in batch_norms(module))
+    if number == 0:
+        return "no BatchNorm: bn_policy has no effect"
+    statistics = "updated" if policy.update_running_statistics else "kept"
+    affine = "trained" if policy.train_affine_parameters else "frozen"
+    return f"{number} BatchNorms: statistics {statistics}, scale and bias {affine} where their block learns"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_phase
 
-from ftexp.finetune.batchnorm import batch_norms
+from ftexp.finetune.batchnorm import batch_norms, describe_policy
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups
@@ -92,3 +92,11 @@ def test_dropout_of_a_frozen_block_is_off_and_of_a_learning_one_on(network: Netw
 def test_every_kind_of_batchnorm_is_one(layer: torch.nn.Module) -> None:
     assert list(batch_norms(torch.nn.Sequential(layer))) == [layer]
     assert not list(batch_norms(torch.nn.Sequential(torch.nn.LayerNorm(2), torch.nn.GroupNorm(1, 2))))
+
+
+def test_the_log_says_what_the_policy_does_and_where_it_has_nothing_to_do(network: Network) -> None:
+    keep = make_phase("head", policy="eval").bn_policy
+    assert describe_policy(network.module, keep) == (
+        "2 BatchNorms: statistics kept, scale and bias trained where their block learns"
+    )
+    assert describe_policy(network.module.fc, keep) == "no BatchNorm: bn_policy has no effect"
