@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import platform
 import statistics
 import tempfile
@@ -33,6 +32,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from benchmarks.results import append_rows, machine
 from ftexp.__main__ import conf_dir
 from ftexp.config import Config, parse, register_schema
 from ftexp.data.images import open_image
@@ -43,21 +43,13 @@ from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
+from ftexp.report.tables import format_table
 from ftexp.run import fine_tune, plan
 from ftexp.tracking.tracker import NoTracker
+from ftexp.training.diagnosis import read_against
 from ftexp.training.runtime import prepare_runtime
 
-RESULTS = Path(__file__).with_name("results.md")
-HEADING = """# Benchmarks
-
-Seconds are medians over n rounds, with the smallest and largest; the ratio is against `plain` of the same call.
-"Load" is the machine's load average at the end: above the number of threads, others were working on it too, and ratios
-within each other's spread say nothing. Accuracies are of one seed and of different schedules (`plain` keeps its rates
-constant): they show that every side learns, not which learns better.
-
-| date | benchmark | stage | epochs | side | seconds (min to max) | n | ratio | val accuracy | machine | versions |
-|---|---|---|---|---|---|---|---|---|---|---|
-"""
+SECTION = "Head and partial beside a hand-written loop"
 
 
 class PlainDataset(Dataset[tuple[torch.Tensor, int]]):
@@ -134,7 +126,8 @@ def run_ftexp(config: Config, network: Network, splits: Splits) -> float:
     runtime.place(network.module)
     phases = plan(config)
     with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(Path(folder), NoTracker(), config.train.metric, phases)
+        labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
+        recorder = Recorder(Path(folder), NoTracker(), read_against(config.train.metric, *labels), phases)
         fit = fine_tune(config, network, splits, phases, runtime, recorder)
     return fit.history[-1].val_accuracy
 
@@ -172,7 +165,6 @@ def measure(stage: str, epochs: int, rounds: int) -> list[dict[str, object]]:
     return [
         {
             "date": date.today().isoformat(),
-            "benchmark": "head_partial",
             "stage": stage,
             "epochs": epochs,
             "side": side,
@@ -187,14 +179,6 @@ def measure(stage: str, epochs: int, rounds: int) -> list[dict[str, object]]:
     ]
 
 
-def machine() -> str:
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.machine()
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, load {os.getloadavg()[0]:.1f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=3)
@@ -205,17 +189,9 @@ def main() -> None:
     register_schema()
     with initialize_config_dir(config_dir=str(conf_dir())):
         for stage in arguments.stages:
-            append(measure(stage, arguments.epochs, arguments.rounds))
-
-
-def append(rows: list[dict[str, object]]) -> None:
-    if not RESULTS.exists():
-        RESULTS.write_text(HEADING)
-    with RESULTS.open("a") as file:
-        for row in rows:
-            line = f"| {' | '.join(map(str, row.values()))} |"
-            file.write(line + "\n")
-            print(line)
+            rows = measure(stage, arguments.epochs, arguments.rounds)
+            print(format_table(rows))
+            append_rows(SECTION, rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""Where benchmarks leave their tables: benchmarks/results.md, a section each."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).with_name("results.md")
+
+
+def machine() -> str:
+    """Processor, threads and the load average, which says whether others were working on it too."""
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.machine()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, load {os.getloadavg()[0]:.1f}"
+
+
+def append_rows(section: str, rows: Sequence[Mapping[str, object]], path: Path = RESULTS) -> None:
+    """Add rows to the table under ``## section``; the section and the table's heading are made when missing."""
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
+    columns = list(rows[0])
+    lines = [_line(str(row[column]) for column in columns) for row in rows]
+    before, found, after = text.partition(f"\n## {section}\n")
+    if not found:
+        heading = [_line(columns), _line("---" for _ in columns)]
+        text = "\n".join([text.rstrip("\n"), "", f"## {section}", "", *heading, *lines, ""])
+    else:
+        table, separator, rest = after.partition("\n## ")
+        text = before + found + "\n".join([table.rstrip("\n"), *lines, ""]) + (separator and "\n## ") + rest
+    path.write_text(text, encoding="utf-8")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
