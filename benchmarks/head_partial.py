@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import platform
 import statistics
 import tempfile
 import time
@@ -25,14 +24,13 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-import timm
 import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from benchmarks.results import append_rows, machine
+from benchmarks.results import append_rows, machine, versions
 from ftexp.__main__ import conf_dir
 from ftexp.config import Config, parse, register_schema
 from ftexp.data.images import open_image
@@ -173,7 +171,7 @@ def measure(stage: str, epochs: int, rounds: int) -> list[dict[str, object]]:
             "ratio": f"{statistics.median(taken) / plain:.2f}",
             "val accuracy": f"{accuracy[side]:.4f}",
             "machine": machine(),
-            "versions": f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}",
+            "versions": versions(),
         }
         for side, taken in seconds.items()
     ]

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import timm
 import torch
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -19,6 +20,11 @@ def machine() -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.machine()
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, load {os.getloadavg()[0]:.1f}"
+
+
+def versions() -> str:
+    """What the figures depend on beside the machine."""
+    return f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
 
 
 def append_rows(section: str, rows: Sequence[Mapping[str, object]], path: Path = RESULTS) -> None:

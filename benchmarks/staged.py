@@ -12,18 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import statistics
 import tempfile
 from collections import Counter
 from datetime import date
 from pathlib import Path
 
-import timm
-import torch
 from hydra import compose, initialize_config_dir
 
-from benchmarks.results import append_rows, machine
+from benchmarks.results import append_rows, machine, versions
 from ftexp.__main__ import conf_dir
 from ftexp.config import parse, register_schema
 from ftexp.report.tables import format_table
@@ -80,7 +77,7 @@ def main() -> None:
                     "median seconds": f"{statistics.median(seconds for _, seconds, _ in runs):.0f}",
                     "gate": ", ".join(f"{verdict} {count} x" for verdict, count in verdicts.items()) or "-",
                     "machine": machine(),
-                    "versions": f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}",
+                    "versions": versions(),
                 }
             )
             print(format_table(rows[-1:]), flush=True)
