@@ -32,6 +32,7 @@ from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.gate import judge
 from ftexp.training.inputs import InputSource
+from ftexp.training.intervals import warn_if_too_small
 from ftexp.training.loop import evaluate
 from ftexp.training.metrics import Scores
 from ftexp.training.runtime import Runtime, prepare_runtime
@@ -76,7 +77,7 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
         assert fit.best is not None
         test = score_test_split(fit, splits, ledger, recorder) if score_test else None
         seconds, memory = time.perf_counter() - started, runtime.peak_memory_mib()
-        recorder.finish(fit.best, test, splits.classes, peak_memory_mib=memory, seconds=seconds)
+        recorder.finish(fit.best, test, splits, peak_memory_mib=memory, seconds=seconds)
     except BaseException as error:
         recorder.failed(error)
         tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -108,6 +109,7 @@ def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
         len(splits.val),
         splits.test.num_samples,
     )
+    warn_if_too_small(len(splits.val))
     if config.audit.on_leak != "off":
         audit_splits(assigned, config.audit, folder, extractor, workers)
     return splits

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ftexp.data.splits import Splits
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.report.plan import plan_rows, plot_plan
@@ -18,6 +19,7 @@ from ftexp.training.diagnosis import Diagnosis, Setting, diagnose
 from ftexp.training.fit import Best
 from ftexp.training.gate import Verdict
 from ftexp.training.history import EpochRecord
+from ftexp.training.imbalance import class_table, majority_baseline
 from ftexp.training.metrics import Scores, accuracy_interval
 
 log = logging.getLogger(__name__)
@@ -112,22 +114,25 @@ class Recorder:
             log.info("check   %s: %s Try %s.", found.signal, found.sentence, found.override)
 
     def finish(
-        self, best: Best, test: Scores | None, classes: Sequence[str], *, peak_memory_mib: float, seconds: float
+        self, best: Best, test: Scores | None, splits: Splits, *, peak_memory_mib: float, seconds: float
     ) -> None:
         """Write plots and ``result.json``, log them, and say how it ended.
 
         Args:
             test: None where the test split was not to be scored.
         """
-        folder, scores = self.folder, test or best.scores
+        folder, scores, classes = self.folder, test or best.scores, splits.classes
+        baseline = majority_baseline(splits.train, classes, scores.confusion)
         plot_curves(self._history, folder / "curves.png", best.record.epoch)
         split = "test" if test else "validation"
         plot_confusion_matrix(scores.confusion, classes, folder / "confusion_matrix.png", split)
+        write_rows(folder / "classes.csv", class_table(scores.confusion, classes))
         result = {
             "status": "finished",
             "metric": self._metric,
             "best": best_entry(best),
             "test": {**score_entry(test), "uses": self.test_uses} if test else None,
+            "baseline": {"split": split, **baseline},
             "phases": self._phases + self._skipped(),
             "diagnosis": self._diagnosis_of(best.record.phase),
             "images_per_second": _mean([record.images_per_second for record in self._history]),
@@ -139,11 +144,25 @@ class Recorder:
         write_result(folder / "result.json", result)
         if self._diagnosis:
             self._tracker.set_tags({"diagnosis": self._diagnosis.signal})
-        for name in ("param_groups.csv", "metrics.csv", "curves.png", "confusion_matrix.png", "result.json"):
+        for name in (
+            "param_groups.csv",
+            "metrics.csv",
+            "curves.png",
+            "confusion_matrix.png",
+            "classes.csv",
+            "result.json",
+        ):
             self._tracker.log_artifact(folder / name)
         self._tracker.log_artifact(folder / "checkpoints" / "best.pt", "checkpoints")
         if test:
             self._tracker.log_metrics({"test_accuracy": test.accuracy, "test_macro_f1": test.macro_f1}, self._epochs)
+        log.info(
+            "always saying %r, the largest class, would score %s accuracy %.4f  macro F1 %.4f",
+            baseline["class"],
+            split,
+            baseline["accuracy"],
+            baseline["macro_f1"],
+        )
         if self.test_uses > 1:
             log.warning("This test set has been used %d times; scores chosen by it are too good.", self.test_uses)
         log.info("%s  %s", self._verdict(best, test), folder)
