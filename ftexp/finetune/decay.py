@@ -6,6 +6,7 @@ EfficientNet-B0, whose layers are called ``features.0.1``.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from torch import nn
@@ -13,19 +14,15 @@ from torch.nn.modules.batchnorm import _NormBase
 
 NORM_LAYERS: tuple[type[nn.Module], ...] = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-# Last parts of parameter names that hold no weight matrix although they have two dimensions or more.
-EMBEDDINGS = (
-    "class_token",
-    "cls_token",
-    "dist_token",
-    "reg_token",
-    "pos_embed",
-    "pos_embedding",
-    "relative_position_bias_table",
-    "rel_pos_h",
-    "rel_pos_w",
+# Last parts of parameter names that hold no weight matrix although they have two dimensions or more; networks with
+# several stages number them (pos_embed1).
+EMBEDDINGS = re.compile(
+    r"(.*_)?(class_token|(cls|dist|reg)_token|pos_embed|pos_embedding|relative_position_bias_table|rel_pos_[hw])_?\d*"
 )
-LAYER_SCALES = ("layer_scale", "gamma", "gamma1", "gamma2", "gamma_1", "gamma_2", "ls1", "ls2")
+LAYER_SCALES = re.compile(r"layer_scale(_?\d+)?|gamma(_?\d+)?|ls\d+")
+
+# Layers whose weight is a matrix even where it has a single row.
+MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +51,10 @@ def _rule(layer: nn.Module, name: str, parameter: nn.Parameter, listed: bool) ->
         return DecayRule(False, "bias")
     if parameter.ndim <= 1:
         return DecayRule(False, "one-dimensional")
-    if name in LAYER_SCALES:
+    if LAYER_SCALES.fullmatch(name):
         return DecayRule(False, "layer scale")
-    if name in EMBEDDINGS or listed:
+    if EMBEDDINGS.fullmatch(name) or listed:
         return DecayRule(False, "token or embedding")
+    if not isinstance(layer, MATRIX_LAYERS) and sum(size > 1 for size in parameter.shape) <= 1:
+        return DecayRule(False, "one-dimensional")
     return DecayRule(True, "weight matrix")

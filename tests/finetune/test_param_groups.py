@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import make_phase
+from torch import nn
 from torchvision import models
 
 from ftexp.config import AdamWConfig
@@ -86,3 +87,20 @@ def test_layer_scale_and_relative_position_tables_do_not_decay_whatever_their_sh
     tables = undecayed(swin, "token or embedding")
     assert len(tables) == 12
     assert all(name.endswith("relative_position_bias_table") for name in tables)
+
+
+def test_vectors_that_look_like_matrices_do_not_decay() -> None:
+    """ResMLP scales by alpha of shape (1, 1, C); Visformer numbers its positional embeddings."""
+    module = nn.Module()
+    module.alpha = nn.Parameter(torch.zeros(1, 1, 8))
+    module.pos_embed1 = nn.Parameter(torch.zeros(1, 8, 4, 4))
+    module.single = nn.Linear(8, 1)
+    module.mixing = nn.Parameter(torch.zeros(8, 8))
+    rules = decay_rules(module)
+    assert {name: (rule.decays, rule.reason) for name, rule in rules.items()} == {
+        "alpha": (False, "one-dimensional"),
+        "pos_embed1": (False, "token or embedding"),
+        "single.weight": (True, "weight matrix"),
+        "single.bias": (False, "bias"),
+        "mixing": (True, "weight matrix"),
+    }
