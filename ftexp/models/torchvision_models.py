@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
 from ftexp.config import ModelConfig
@@ -63,7 +64,7 @@ def build(config: ModelConfig, weights: Weights | None, num_classes: int) -> nn.
     module: nn.Module = get_model(config.name, weights=published_weights(config) if own else None, progress=False)
     replace_head(module, config.head, num_classes)
     if weights is not None and not own:
-        load_backbone(module, read_state_dict(weights.path), (config.head,), weights.label)
+        load_backbone(module, _current_names(read_state_dict(weights.path)), (config.head,), weights.label)
     if config.drop_rate is not None:
         set_drop_rate(module, config.head, config.drop_rate, config.name)
     if config.drop_path_rate is not None:
@@ -81,3 +82,9 @@ def preprocessing(config: ModelConfig) -> Preprocessing:
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
     )
+
+
+def _current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's published DenseNets still call a layer's ``norm1`` ``norm.1``, as old Python versions allowed."""
+    pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+    return {pattern.sub(r"\1\2", name): tensor for name, tensor in state.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,16 @@ def test_a_users_file_is_loaded_with_the_architectures_transforms(
 
     with pytest.raises(WeightsError, match=r"(?s)missing in the file: .*unexpected in the file: conv1\.weight"):
         build("efficientnet_b0", f"weights={tmp_path}/mine.pth")
+
+
+def test_a_copy_of_a_published_densenet_has_old_names(tmp_path: Path) -> None:
+    source = build("densenet121", "weights=null", image_size=32).module
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", n): t for n, t in source.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "densenet121-a639ec97.pth")
+    module = build("densenet121", f"weights={tmp_path}/densenet121-a639ec97.pth", image_size=32).module
+    layer = "features.denseblock4.denselayer16.conv2"
+    assert torch.equal(module.get_submodule(layer).weight, source.get_submodule(layer).weight)
 
 
 def test_data_gives_the_image_size_and_the_model_wins() -> None:
