@@ -16,10 +16,11 @@ from ftexp.errors import ConfigError
 
 def job(composed: DictConfig) -> None:
     """One audit."""
-    guarded(composed, _audit)
+    guarded(composed, audit_once)
 
 
-def _audit(config: Config, folder: Path) -> None:
+def audit_once(config: Config, folder: Path) -> None:
+    """Read, cut and audit the configured data, and leave the tables in ``folder``."""
     if config.audit.on_leak == "off":
         raise ConfigError("audit.on_leak=off leaves nothing to do here: choose fail or warn.")
     from ftexp.run import read_data

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
+
+from ftexp.data.samples import Sample
 
 SIDE = 120
 
@@ -31,6 +34,15 @@ def crop_10_percent(image: Image.Image) -> Image.Image:
     width, height = image.size
     left, top = width // 20, height // 15
     return image.crop((left, top, left + round(0.9 * width), top + round(0.9 * height)))
+
+
+def save(
+    folder: Path, name: str, image: Image.Image, split: str = "train", label: str = "a", **options: object
+) -> Sample:
+    """Write an image and return it as a sample."""
+    path = folder / name
+    image.save(path, **options)
+    return Sample(str(path), label, split)
 
 
 PLANTED: dict[str, Callable[[Image.Image], Image.Image]] = {

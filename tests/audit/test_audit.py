@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from photographs import photograph
+from photographs import photograph, save
 
 from ftexp.audit.audit import audit_splits, find_ties
 from ftexp.config import AuditConfig
@@ -19,10 +18,10 @@ def config(on_leak: str = "fail", cache: Path | None = None) -> AuditConfig:
 
 
 @pytest.fixture
-def leaky(on_disk: Callable[..., Sample]) -> list[Sample]:
-    clean = [on_disk(f"{seed}.png", photograph(seed), "train" if seed % 2 else "val") for seed in range(10)]
-    copy = on_disk("copy.jpg", photograph(1), "test", quality=50)
-    same = on_disk("same.bmp", photograph(3), "test")
+def leaky(tmp_path: Path) -> list[Sample]:
+    clean = [save(tmp_path, f"{seed}.png", photograph(seed), "train" if seed % 2 else "val") for seed in range(10)]
+    copy = save(tmp_path, "copy.jpg", photograph(1), "test", quality=50)
+    same = save(tmp_path, "same.bmp", photograph(3), "test")
     return [*clean, copy, same]
 
 
@@ -57,9 +56,10 @@ def test_clean_data_leave_an_empty_table_and_no_picture(leaky: list[Sample], tmp
     assert not (tmp_path / "leaks.png").exists()
 
 
-def test_shortcuts_only_warn(tmp_path: Path, on_disk: Callable[..., Sample], caplog: pytest.LogCaptureFixture) -> None:
+def test_shortcuts_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     samples = [
-        on_disk(f"{'ab'[seed % 2]}_{seed:03d}.png", photograph(seed), "train", "ab"[seed % 2]) for seed in range(60)
+        save(tmp_path, f"{'ab'[seed % 2]}_{seed:03d}.png", photograph(seed), "train", "ab"[seed % 2])
+        for seed in range(60)
     ]
     audit = audit_splits(samples, config(), tmp_path, None)
     assert {(f.kind, f.severity, f.path_a) for f in audit.findings} >= {("shortcut", "warn", "file name")}

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from photographs import photograph
+from photographs import photograph, save
 from PIL import Image
 
 from ftexp.audit import fingerprints
@@ -34,11 +33,13 @@ def same(first: Fingerprint, second: Fingerprint) -> bool:
     )
 
 
-def test_what_is_kept_of_an_image(on_disk: Callable[..., Sample]) -> None:
+def test_what_is_kept_of_an_image(tmp_path: Path) -> None:
     image = photograph(0).resize((120, 80))
     exif = Image.Exif()
     exif[0x010F] = "Canon"
-    (taken,) = take_fingerprints([on_disk("a.png", image, exif=exif)], CountingExtractor(), FingerprintCache(None), 1)
+    (taken,) = take_fingerprints(
+        [save(tmp_path, "a.png", image, exif=exif)], CountingExtractor(), FingerprintCache(None), 1
+    )
     assert taken.side == 80
     assert taken.facts["exif_make"] == "Canon"
     assert (taken.facts["width"], taken.facts["height"], taken.facts["format"]) == (120, 80, "PNG")
@@ -46,17 +47,19 @@ def test_what_is_kept_of_an_image(on_disk: Callable[..., Sample]) -> None:
     assert np.allclose(taken.features, np.asarray(image).mean(axis=(0, 1)), atol=2)
 
 
-def test_same_picture_in_two_formats(on_disk: Callable[..., Sample]) -> None:
-    samples = [on_disk("a.png", photograph(0)), on_disk("a.bmp", photograph(0)), on_disk("b.png", photograph(1))]
+def test_same_picture_in_two_formats(tmp_path: Path) -> None:
+    samples = [
+        save(tmp_path, "a.png", photograph(0)),
+        save(tmp_path, "a.bmp", photograph(0)),
+        save(tmp_path, "b.png", photograph(1)),
+    ]
     png, bmp, other = take_fingerprints(samples, None, FingerprintCache(None), 2)
     assert png.content != bmp.content
     assert png.pixels == bmp.pixels != other.pixels
 
 
-def test_the_second_run_decodes_nothing(
-    on_disk: Callable[..., Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    samples = [on_disk(f"{seed}.png", photograph(seed)) for seed in range(3)]
+def test_the_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [save(tmp_path, f"{seed}.png", photograph(seed)) for seed in range(3)]
     extractor, cache = CountingExtractor(), tmp_path / "deep" / "cache.sqlite"
     first = take_fingerprints(samples, extractor, FingerprintCache(cache), 1)
     with monkeypatch.context() as patch:
@@ -66,7 +69,7 @@ def test_the_second_run_decodes_nothing(
     assert extractor.seen == 3
     # Content counts, not the name: a changed file is looked at again, a moved one is not.
     photograph(9).save(samples[0].path)
-    moved = on_disk("moved.png", photograph(1))
+    moved = save(tmp_path, "moved.png", photograph(1))
     take_fingerprints([samples[0], moved], extractor, FingerprintCache(cache), 1)
     assert extractor.seen == 4
 

@@ -1,0 +1,57 @@
+"""``python -m ftexp.audit`` as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Compose
+from photographs import jpeg, photograph
+
+from ftexp.audit.__main__ import audit_once
+from ftexp.errors import ConfigError
+
+
+def audit(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ftexp.audit", "hydra.run.dir=out", *overrides]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for split, first in (("train", 0), ("val", 20), ("test", 40)):
+        for label, offset in (("cats", 0), ("dogs", 5)):
+            folder = tmp_path / "data" / split / label
+            folder.mkdir(parents=True)
+            for seed in range(first + offset, first + offset + 5):
+                photograph(seed).save(folder / f"{(seed * 7919) % 104729:06d}.png")
+    return tmp_path
+
+
+SOURCE = ("data=imagefolder", "data.root=data", "audit.features=false")
+
+
+def test_clean(data: Path) -> None:
+    done = audit(data, *SOURCE)
+    assert done.returncode == 0, done.stderr
+    assert "audit   30 images" in done.stdout
+    assert len((data / "out" / "leaks.csv").read_text().splitlines()) == 1
+    assert len((data / "out" / "splits.csv").read_text().splitlines()) == 31
+
+
+def test_a_leak_ends_with_exit_code_1_and_one_message(data: Path) -> None:
+    jpeg(photograph(0), 50).save(data / "data" / "test" / "cats" / "copy.jpg")
+    done = audit(data, *SOURCE)
+    assert done.returncode == 1
+    assert "ftexp: The splits leak" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "near_duplicate,fail,train" in (data / "out" / "leaks.csv").read_text()
+    # The one setting that the message names makes an honest split of it.
+    assert audit(data, *SOURCE, "data.split=stratified", "data.tie_duplicates=true").returncode == 0
+
+
+def test_off_is_refused(configure: Compose, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="choose fail or warn"):
+        audit_once(configure("audit.on_leak=off"), tmp_path)
