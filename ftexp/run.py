@@ -136,7 +136,8 @@ def fine_tune(
         checkpoints=recorder.folder / "checkpoints",
         on_epoch=recorder.epoch,
     )
-    recorder.plan(phases, network, steps_per_epoch=math.ceil(len(splits.train) / config.train.batch_size))
+    steps_per_epoch = math.ceil(len(splits.train) / config.train.batch_size / config.train.accumulate)
+    recorder.plan(phases, network, steps_per_epoch, len(splits.train))
     for phase in phases:
         open_blocks(network, phase)
         groups = build_param_groups(network, phase)

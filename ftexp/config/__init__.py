@@ -16,7 +16,7 @@ from ftexp.config.data import (
 )
 from ftexp.config.machine import RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
-from ftexp.config.optim import AdamWConfig, OptimizerConfig, SchedulerConfig, SgdConfig
+from ftexp.config.optim import AdamWConfig, OptimizerConfig, PlateauConfig, SchedulerConfig, SgdConfig
 from ftexp.config.root import SCHEMA, Config
 from ftexp.config.stage import BatchNormPolicyConfig, PhaseConfig, StageConfig
 from ftexp.config.train import AugmentConfig, TrainConfig
@@ -35,6 +35,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PhaseConfig",
+    "PlateauConfig",
     "RuntimeConfig",
     "SchedulerConfig",
     "SgdConfig",

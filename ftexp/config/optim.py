@@ -66,16 +66,46 @@ class SgdConfig(OptimizerConfig):
 class SchedulerConfig:
     """One factor for all groups over the phase, from its first step to its last."""
 
-    name: Literal["warmup_cosine", "constant"] = MISSING
-    # Share of the phase in which the factor climbs to 1.
-    warmup: float = 0.0
+    # warmup_cosine, linear: down to the floor that way. one_cycle: up and down along cosines. constant: stays at 1.
+    # plateau: goes down when validation stops improving. bit: three drops to a tenth, by the size of the training set.
+    name: Literal["warmup_cosine", "linear", "one_cycle", "constant", "plateau", "bit"] = MISSING
+    # How long the factor climbs to 1, in one of three ways: as a share of the phase, in steps or in epochs.
+    warmup: float | None = None
+    warmup_steps: int | None = None
+    warmup_epochs: float | None = None
     # The factor at the end, as a share of each group's own rate.
     floor: float = 0.0
     # When the factor changes: after every optimizer step, or after every epoch.
     interval: Literal["step", "epoch"] = "step"
 
     def __post_init__(self) -> None:
-        check(0 <= self.warmup < 1, "scheduler.warmup", self.warmup, "a fraction of the phase: at least 0 and below 1")
+        share, steps, epochs = self.warmup, self.warmup_steps, self.warmup_epochs
+        fraction = share is None or 0 <= share < 1
+        check(fraction, "scheduler.warmup", share, "a fraction of the phase: at least 0 and below 1")
+        check(steps is None or steps >= 0, "scheduler.warmup_steps", steps, "0 or above")
+        check(epochs is None or epochs >= 0, "scheduler.warmup_epochs", epochs, "0 or above")
         check(0 <= self.floor <= 1, "scheduler.floor", self.floor, "a fraction of each group's rate: 0 to 1")
+        given = {"warmup": share, "warmup_steps": steps, "warmup_epochs": epochs}
+        settings = [f"scheduler.{key}={value:g}" for key, value in given.items() if value is not None]
+        if len(settings) > 1:
+            raise ConfigError(f"{' and '.join(settings)} both give the warmup's length; set all but one to null.")
         if self.name == "constant" and self.floor != 1:
             raise ConfigError(f"scheduler.floor={self.floor} has no effect with scheduler=constant; remove it.")
+        if self.name == "bit" and (settings or self.floor > 0):
+            settings += [f"scheduler.floor={self.floor:g}"] if self.floor > 0 else []
+            raise ConfigError(f"{settings[0]} has no effect with scheduler=bit, whose rule fixes it; remove it.")
+
+
+@dataclass(slots=True)
+class PlateauConfig(SchedulerConfig):
+    """Lower rates whenever the validation metric has not become better for a while."""
+
+    # What the rates are multiplied by.
+    factor: float = 0.1
+    # Epochs without a better metric that are waited for.
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        SchedulerConfig.__post_init__(self)
+        check(0 < self.factor < 1, "scheduler.factor", self.factor, "above 0 and below 1")
+        check(self.patience >= 0, "scheduler.patience", self.patience, "0 or above")

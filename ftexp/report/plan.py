@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ftexp.finetune.param_groups import block_rate
 from ftexp.finetune.phases import Phase
-from ftexp.finetune.schedules import schedule_factor
+from ftexp.finetune.schedules import Span, schedule_factor
 from ftexp.models.blocks import HEAD, Network
 from ftexp.report.plots import GREY, save
 
@@ -40,10 +40,11 @@ def plan_rows(phases: Sequence[Phase], network: Network, steps_per_epoch: int) -
     return rows
 
 
-def plot_plan(phases: Sequence[Phase], network: Network, steps_per_epoch: int, path: Path) -> None:
+def plot_plan(phases: Sequence[Phase], network: Network, steps_per_epoch: int, num_samples: int, path: Path) -> None:
     """The rate of every block over all steps of all phases; frozen blocks have none.
 
     Args:
+        num_samples: training images.
         path: the PNG to write.
     """
     figure = Figure(figsize=(9.0, 4.5), dpi=120, layout="constrained")
@@ -51,7 +52,7 @@ def plot_plan(phases: Sequence[Phase], network: Network, steps_per_epoch: int, p
     shades = dict(zip(network.names, _shades(len(network.names)), strict=True))
     highest, start, labelled = 0.0, 0, set[str]()
     for phase in phases:
-        ticks, rates = _curve(phase, network.names, steps_per_epoch)
+        ticks, rates = _curve(phase, network.names, Span(phase.epochs, steps_per_epoch, num_samples))
         for block, values in rates.items():
             label = None if block in labelled else block
             axes.plot([start + tick for tick in ticks], values, color=shades[block], linewidth=1.4, label=label)
@@ -75,13 +76,12 @@ def plot_plan(phases: Sequence[Phase], network: Network, steps_per_epoch: int, p
     save(figure, path)
 
 
-def _curve(phase: Phase, names: Sequence[str], steps_per_epoch: int) -> tuple[list[int], dict[str, list[float]]]:
+def _curve(phase: Phase, names: Sequence[str], span: Span) -> tuple[list[int], dict[str, list[float]]]:
     """Steps of the phase at which to draw, and the rate of each learning block there."""
-    by_step = phase.scheduler.interval == "step"
-    steps = phase.epochs * steps_per_epoch
-    total = steps if by_step else phase.epochs
+    steps = span.epochs * span.steps_per_epoch
+    steps_per_tick = 1 if phase.scheduler.interval == "step" else span.steps_per_epoch
     ticks = sorted({round(i * (steps - 1) / 200) for i in range(201)})
-    factors = [schedule_factor(phase.scheduler, t if by_step else t // steps_per_epoch, total) for t in ticks]
+    factors = [schedule_factor(phase.scheduler, tick // steps_per_tick, span) for tick in ticks]
     rates = {block: block_rate(phase.optimizer, names, block) for block in phase.learning}
     return ticks, {block: [rate * factor for factor in factors] for block, rate in rates.items()}
 

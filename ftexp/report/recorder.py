@@ -48,11 +48,11 @@ class Recorder:
         # How often the test split has been opened by now, this run included.
         self.test_uses = 0
 
-    def plan(self, phases: Sequence[Phase], network: Network, steps_per_epoch: int) -> None:
+    def plan(self, phases: Sequence[Phase], network: Network, steps_per_epoch: int, num_samples: int) -> None:
         """Show what is going to happen: a table where there are several phases, a plot of the rates always."""
         if len(phases) > 1:
             log.info("\n%s", format_table(plan_rows(phases, network, steps_per_epoch)))
-        plot_plan(phases, network, steps_per_epoch, self.folder / "plan.png")
+        plot_plan(phases, network, steps_per_epoch, num_samples, self.folder / "plan.png")
         self._tracker.log_artifact(self.folder / "plan.png")
 
     def start_phase(self, phase: Phase, groups: Sequence[dict[str, object]]) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from ftexp.config import Config
 from ftexp.finetune.freezing import set_train_mode
@@ -21,7 +20,7 @@ from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
-from ftexp.finetune.schedules import build_scheduler
+from ftexp.finetune.schedules import Schedule, Span
 from ftexp.models.blocks import HEAD, Network
 from ftexp.report.progress import Progress
 from ftexp.training.batches import Forward, Inputs
@@ -72,12 +71,11 @@ class Fit:
             DivergedError: when the loss leaves the numbers.
         """
         num_batches, settings = inputs.train.num_batches, self.config.train
-        steps_per_epoch = math.ceil(num_batches / settings.accumulate)
+        span = Span(phase.epochs, math.ceil(num_batches / settings.accumulate), inputs.train.num_samples)
         optimizer = build_optimizer(phase.optimizer, groups, self.runtime.device)
-        scheduler = build_scheduler(phase.scheduler, optimizer, epochs=phase.epochs, steps_per_epoch=steps_per_epoch)
-        per_step = phase.scheduler.interval == "step"
+        schedule = Schedule(phase.scheduler, optimizer, span)
         forward = self._compiled(inputs.forward) if self.runtime.compile else inputs.forward
-        step = self._build_step(forward, optimizer, scheduler if per_step else None, inputs.class_weights)
+        step = self._build_step(forward, optimizer, schedule, inputs.class_weights)
         best: Best | None = None
         head = [p.detach().clone() for p in self.network.parameters(HEAD).values()]
         untouched = FrozenBuffers(self.network, phase)
@@ -87,10 +85,9 @@ class Fit:
             set_train_mode(self.network, phase)
             with self.progress.epoch(f"{phase.name} {number}/{phase.epochs}", num_batches) as bar:
                 stats = train_epoch(step, inputs.train, len(self.history) + 1, bar, settings.accumulate)
-            if not per_step:
-                scheduler.step()
             self.network.module.eval()
             scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
+            schedule.after_epoch(scores.metric(settings.metric))
             untouched.check()
             best = self._finish_epoch(phase, rates, stats, scores, self._head_change(head), started, best)
             if self._ran_out_of_patience(best, number, phase):
@@ -120,13 +117,14 @@ class Fit:
         self,
         forward: Forward,
         optimizer: Optimizer,
-        scheduler: LRScheduler | None,
+        schedule: Schedule,
         class_weights: torch.Tensor | None,
     ) -> Step:
         settings = self.config.train
         loss_fn = build_loss(settings, class_weights).to(self.runtime.device)
-        after_update = [] if scheduler is None else [scheduler.step]
-        return Step(forward, optimizer, loss_fn, self.runtime, clip_norm=settings.clip_norm, after_update=after_update)
+        return Step(
+            forward, optimizer, loss_fn, self.runtime, clip_norm=settings.clip_norm, after_update=[schedule.after_step]
+        )
 
     def _ran_out_of_patience(self, best: Best, number: int, phase: Phase) -> bool:
         patience, waited = self.config.train.patience, len(self.history) - best.record.epoch
