@@ -21,10 +21,12 @@ class RuntimeConfig:
     # auto: on CUDA.
     compile: bool | str = MISSING
     channels_last: bool | str = MISSING
-    # Activations of the frozen leading blocks, computed once a phase: auto: wherever the images stay the same.
-    cache: Literal["auto", "off"] = MISSING
-    # Most memory that they may take.
+    # Activations of the frozen leading blocks, computed once wherever the images stay the same: memory: for a phase;
+    # disk: kept in cache_folder for later phases, trials and runs; auto: disk.
+    cache: Literal["auto", "off", "memory", "disk"] = MISSING
+    # Most that they may take; on disk, the least recently used make room.
     cache_gib: float = MISSING
+    cache_folder: str = MISSING
     # Processes that decode images; auto: by the cores and the source.
     workers: int | str = MISSING
     seed: int = MISSING

@@ -26,12 +26,19 @@ class Loader:
     Order and augmentation follow from (seed, epoch, index of the sample) alone.
     """
 
-    def __init__(self, batches: DataLoader[tuple[Tensor, Tensor]], order: EpochOrder, batch_size: int) -> None:
+    def __init__(self, images: _Images, batches: DataLoader[tuple[Tensor, Tensor]], order: EpochOrder) -> None:
+        assert batches.batch_size is not None
         self._batches: DataLoader[tuple[Tensor, Tensor]] | None = batches
         self._order = order
         self._num_batches = len(batches)
-        self._batch_size = batch_size
-        self.num_samples = len(order)
+        self._batch_size = batches.batch_size
+        self.samples = images.samples
+        self.labels = images.labels
+
+    @property
+    def num_samples(self) -> int:
+        """How many there are, however many of them an epoch uses."""
+        return len(self.samples)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentation of the next iteration."""
@@ -77,8 +84,9 @@ def make_loader(
     num_workers = _auto_workers(samples) if isinstance(workers, str) else workers
     classes = np.array([class_to_idx[sample.label] for sample in samples]) if balanced else None
     order = EpochOrder(len(samples), shuffle, seed, classes)
+    images = _Images(samples, class_to_idx, view, seed)
     batches: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        _Images(samples, class_to_idx, view, seed),
+        images,
         batch_size=batch_size,
         sampler=order,
         num_workers=num_workers,
@@ -89,7 +97,7 @@ def make_loader(
         # Its own, so that making an iterator does not advance the global one.
         generator=torch.Generator(),
     )
-    return Loader(batches, order, batch_size)
+    return Loader(images, batches, order)
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
@@ -138,19 +146,19 @@ def _equally_often(classes: npt.NDArray[np.int64], rng: np.random.Generator) -> 
 
 class _Images(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, samples: Sequence[Sample], class_to_idx: Mapping[str, int], view: View, seed: int) -> None:
-        self._samples = samples
-        self._labels = torch.tensor([class_to_idx[sample.label] for sample in samples], dtype=torch.int64)
+        self.samples = samples
+        self.labels = torch.tensor([class_to_idx[sample.label] for sample in samples], dtype=torch.int64)
         self._view = view
         self._seed = seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
-        image = open_image(self._samples[index])
+        image = open_image(self.samples[index])
         # Augmentations draw from torch's global generator: lend it a state of this sample's own.
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(_mix(self._seed, epoch, index))
         try:
-            return self._view(image), self._labels[index]
+            return self._view(image), self.labels[index]
         finally:
             torch.set_rng_state(state)
 

@@ -23,6 +23,10 @@ class Batches(Protocol):
     def num_batches(self) -> int:
         """Batches in an epoch."""
 
+    @property
+    def num_samples(self) -> int:
+        """Samples behind the batches, of which an epoch may leave out the last few."""
+
     def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The inputs and int64 labels of one epoch, in that epoch's order."""
 
@@ -35,12 +39,18 @@ class ImageBatches:
         self._normalizer = normalizer
         self._runtime = runtime
         self.batch_indices = loader.batch_indices
-        self.num_samples = loader.num_samples
+        self.samples = loader.samples
+        self.labels = loader.labels
 
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
         return len(self._loader)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples behind the batches."""
+        return len(self.labels)
 
     def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One pass; ``epoch`` decides order and augmentation where the loader shuffles."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from ftexp.config import Config
@@ -13,6 +14,7 @@ from ftexp.data.splits import Splits
 from ftexp.data.transforms import Normalizer, View, eval_view, train_view
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
+from ftexp.training.activation_store import ActivationStore
 from ftexp.training.batches import ImageBatches, Inputs
 from ftexp.training.imbalance import class_weights
 from ftexp.training.mixing import mix
@@ -32,6 +34,9 @@ class InputSource:
         self._splits = splits
         self._normalizer = Normalizer(network.preprocessing)
         self._loaders: list[Loader] = []
+        on_disk = config.runtime.cache in ("auto", "disk")
+        folder = Path(config.runtime.cache_folder).expanduser() if on_disk else None
+        self._store = ActivationStore(folder, config.runtime.cache_gib)
 
     def __enter__(self) -> InputSource:
         return self
@@ -59,7 +64,7 @@ class InputSource:
             log.info("cache   off: augmentation shows other images in every epoch")
             return inputs
         in_order = self._open(self._splits.train, view)
-        return cache_prefix(inputs, first, in_order, self._config.runtime.cache_gib)
+        return cache_prefix(inputs, first, in_order, self._store)
 
     def for_scoring(self, samples: Sequence[Sample]) -> ImageBatches:
         """Samples as they are, in their order."""

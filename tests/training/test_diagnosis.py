@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Compose
-from test_fit import colours, fit
+from test_fit import CPU, colours, fit
 
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
@@ -83,7 +83,7 @@ def test_few_validation_images_are_named_with_the_smallest_difference_they_show(
     )
 
 
-TROUBLE = ("train.batch_size=16", "runtime.device=cpu", "tracking=none", "runtime.workers=0", "stage.epochs=6")
+TROUBLE = (*CPU, "train.batch_size=16", "stage.epochs=6")
 HEALTHY_RATES = ("optimizer.head_lr=1e-2", "optimizer.backbone_lr=5e-3", "stage=full")
 
 

@@ -1,0 +1,19 @@
+"""The content of an image as a short name."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from ftexp.data.samples import Sample
+
+
+def content_digest(sample: Sample) -> str:
+    """Of the file's bytes, or of the pixels where there is no file: 32 hexadecimal digits."""
+    if sample.pixels is None:
+        return hashlib.blake2b(Path(sample.path).read_bytes(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(str(sample.pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(sample.pixels).data)
+    return digest.hexdigest()
