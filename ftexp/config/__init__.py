@@ -16,7 +16,15 @@ from ftexp.config.data import (
 )
 from ftexp.config.machine import RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
-from ftexp.config.optim import AdamWConfig, OptimizerConfig, PlateauConfig, SchedulerConfig, SgdConfig
+from ftexp.config.optim import (
+    AdamWConfig,
+    AdanConfig,
+    LionConfig,
+    OptimizerConfig,
+    PlateauConfig,
+    SchedulerConfig,
+    SgdConfig,
+)
 from ftexp.config.root import SCHEMA, Config
 from ftexp.config.stage import BatchNormPolicyConfig, PhaseConfig, StageConfig
 from ftexp.config.train import AugmentConfig, TrainConfig
@@ -24,6 +32,7 @@ from ftexp.config.train import AugmentConfig, TrainConfig
 __all__ = [
     "SCHEMA",
     "AdamWConfig",
+    "AdanConfig",
     "AuditConfig",
     "AugmentConfig",
     "BatchNormPolicyConfig",
@@ -31,6 +40,7 @@ __all__ = [
     "DataConfig",
     "HuggingFaceDataConfig",
     "ImageFolderConfig",
+    "LionConfig",
     "ManifestConfig",
     "ModelConfig",
     "OptimizerConfig",

@@ -15,7 +15,7 @@ from ftexp.errors import ConfigError
 class OptimizerConfig:
     """Rates per block: the head's own, ``backbone_lr`` next to it, times ``block_decay`` per block further down."""
 
-    name: Literal["adamw", "sgd"] = MISSING
+    name: Literal["adamw", "sgd", "lion", "adan"] = MISSING
     head_lr: float = MISSING
     backbone_lr: float = MISSING
     block_decay: float = 1.0
@@ -43,8 +43,31 @@ class AdamWConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         OptimizerConfig.__post_init__(self)
-        pair = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        check(pair, "optimizer.betas", self.betas, "two numbers, each at least 0 and below 1")
+        _check_betas(self.betas, 2, "two")
+        check(self.eps > 0, "optimizer.eps", self.eps, "above 0")
+
+
+@dataclass(slots=True)
+class LionConfig(OptimizerConfig):
+    """The sign of a momentum (Chen et al., 2023): a third to a tenth of AdamW's rates, as many times its decay."""
+
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        _check_betas(self.betas, 2, "two")
+
+
+@dataclass(slots=True)
+class AdanConfig(OptimizerConfig):
+    """Adam with Nesterov momentum of the gradients' differences (Xie et al., 2022)."""
+
+    betas: list[float] = field(default_factory=lambda: [0.98, 0.92, 0.99])
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        _check_betas(self.betas, 3, "three")
         check(self.eps > 0, "optimizer.eps", self.eps, "above 0")
 
 
@@ -60,6 +83,11 @@ class SgdConfig(OptimizerConfig):
         check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
         if self.nesterov and self.momentum == 0:
             raise ConfigError("optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false.")
+
+
+def _check_betas(betas: list[float], count: int, word: str) -> None:
+    allowed = len(betas) == count and all(0 <= beta < 1 for beta in betas)
+    check(allowed, "optimizer.betas", betas, f"{word} numbers, each at least 0 and below 1")
 
 
 @dataclass(slots=True)

@@ -17,7 +17,15 @@ from ftexp.config.data import (
 )
 from ftexp.config.machine import RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
-from ftexp.config.optim import AdamWConfig, OptimizerConfig, PlateauConfig, SchedulerConfig, SgdConfig
+from ftexp.config.optim import (
+    AdamWConfig,
+    AdanConfig,
+    LionConfig,
+    OptimizerConfig,
+    PlateauConfig,
+    SchedulerConfig,
+    SgdConfig,
+)
 from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
 from ftexp.config.train import AugmentConfig, TrainConfig
 
@@ -52,7 +60,7 @@ SCHEMA: dict[str, dict[str, type]] = {
     },
     "stage": {"_stage": StageConfig},
     "bn_policy": {"_bn_policy": BatchNormPolicyConfig},
-    "optimizer": {"_adamw": AdamWConfig, "_sgd": SgdConfig},
+    "optimizer": {"_adamw": AdamWConfig, "_sgd": SgdConfig, "_lion": LionConfig, "_adan": AdanConfig},
     "scheduler": {"_scheduler": SchedulerConfig, "_plateau": PlateauConfig},
     "augment": {"_augment": AugmentConfig},
     "runtime": {"_runtime": RuntimeConfig},

@@ -1,0 +1,42 @@
+"""First steps by hand, at the point 1 with the gradient 2, the rate 0.1 and the decay 0.5."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import Compose
+from torch import nn
+
+from ftexp.finetune.optimizers import build_optimizer
+from ftexp.finetune.param_groups import ParamGroup
+
+FIRST_STEPS = {
+    "adamw": 1 * (1 - 0.05) - 0.1,  # decay, then the gradient over its own size
+    "lion": 1 * (1 - 0.05) - 0.1,  # decay, then the sign
+    "adan": (1 - 0.1) / (1 + 0.05),  # the gradient over its own size, then a proximal decay
+    "sgd": 1 - 0.1 * (2 + 0.5) * 1.9,  # decay as a gradient; Nesterov looks ahead by 0.9
+}
+
+
+@pytest.mark.parametrize(("name", "after"), FIRST_STEPS.items())
+def test_the_first_step_by_hand(configure: Compose, name: str, after: float) -> None:
+    weight, plain = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    groups = [
+        ParamGroup("head", 0.1, 0.5, ("weight",), (weight,)),
+        ParamGroup("stem", 0.01, 0.0, ("plain",), (plain,)),
+    ]
+    config = configure(f"optimizer={name}").optimizer
+    optimizer = build_optimizer(config, groups, torch.device("cpu"))
+    weight.grad, plain.grad = torch.tensor([2.0]), torch.tensor([2.0])
+    optimizer.step()
+    assert weight.item() == pytest.approx(after)
+    assert plain.item() == pytest.approx(1 - (0.01 * 2 * 1.9 if name == "sgd" else 0.01))
+    assert [group["block"] for group in optimizer.param_groups] == ["head", "stem"]
+
+
+@pytest.mark.parametrize(("name", "betas"), [("adamw", (0.5, 0.6)), ("lion", (0.5, 0.6)), ("adan", (0.5, 0.6, 0.7))])
+def test_betas_reach_the_optimizer(configure: Compose, name: str, betas: tuple[float, ...]) -> None:
+    config = configure(f"optimizer={name}", f"optimizer.betas={list(betas)}").optimizer
+    groups = [ParamGroup("head", 0.1, 0.5, ("weight",), (nn.Parameter(torch.ones(1)),))]
+    optimizer = build_optimizer(config, groups, torch.device("cpu"))
+    assert optimizer.param_groups[0]["betas"] == betas
