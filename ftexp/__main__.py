@@ -58,6 +58,8 @@ def main(task: Callable[[DictConfig], object] = job) -> None:
         hydra.main(config_path=str(conf_dir()), config_name="config")(task)()
     except KeyboardInterrupt:
         _stop("interrupted.", code=130)
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         message = None if _wants_traceback() else explain(error)
         if message is None:

@@ -70,6 +70,7 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
     recorder = Recorder(folder, tracker, read_against(config.train.metric, *labels), phases)
     try:
         tracker.log_params(flatten(config))
+        tracker.set_tags({"device": str(runtime.device), "precision": runtime.precision, "folder": str(folder)})
         for name in ("splits.csv", "leaks.csv", "leaks.png", "bad_images.csv"):
             if (folder / name).exists():
                 tracker.log_artifact(folder / name)

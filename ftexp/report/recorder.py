@@ -24,6 +24,15 @@ from ftexp.training.metrics import Scores, accuracy_interval
 
 log = logging.getLogger(__name__)
 
+RESULT_FILES = (
+    "param_groups.csv",
+    "metrics.csv",
+    "curves.png",
+    "confusion_matrix.png",
+    "classes.csv",
+    "result.json",
+)
+
 
 class Recorder:
     """Records one run as it goes.
@@ -102,7 +111,6 @@ class Recorder:
             record.seconds,
             "  best" if record.best else "",
         )
-
         self._diagnose(record.phase)
 
     def _diagnose(self, phase: str) -> None:
@@ -121,12 +129,11 @@ class Recorder:
         Args:
             test: None where the test split was not to be scored.
         """
-        folder, scores, classes = self.folder, test or best.scores, splits.classes
-        baseline = majority_baseline(splits.train, classes, scores.confusion)
-        plot_curves(self._history, folder / "curves.png", best.record.epoch)
-        split = "test" if test else "validation"
-        plot_confusion_matrix(scores.confusion, classes, folder / "confusion_matrix.png", split)
-        write_rows(folder / "classes.csv", class_table(scores.confusion, classes))
+        scores, split = (test, "test") if test else (best.scores, "validation")
+        baseline = majority_baseline(splits.train, splits.classes, scores.confusion)
+        plot_curves(self._history, self.folder / "curves.png", best.record.epoch)
+        plot_confusion_matrix(scores.confusion, splits.classes, self.folder / "confusion_matrix.png", split)
+        write_rows(self.folder / "classes.csv", class_table(scores.confusion, splits.classes))
         result = {
             "status": "finished",
             "metric": self._metric,
@@ -141,31 +148,23 @@ class Recorder:
             "mlflow_run_id": self._tracker.run_id,
             "checkpoint": "checkpoints/best.pt",
         }
-        write_result(folder / "result.json", result)
-        if self._diagnosis:
-            self._tracker.set_tags({"diagnosis": self._diagnosis.signal})
-        for name in (
-            "param_groups.csv",
-            "metrics.csv",
-            "curves.png",
-            "confusion_matrix.png",
-            "classes.csv",
-            "result.json",
-        ):
-            self._tracker.log_artifact(folder / name)
-        self._tracker.log_artifact(folder / "checkpoints" / "best.pt", "checkpoints")
-        if test:
-            self._tracker.log_metrics({"test_accuracy": test.accuracy, "test_macro_f1": test.macro_f1}, self._epochs)
-        log.info(
-            "always saying %r, the largest class, would score %s accuracy %.4f  macro F1 %.4f",
-            baseline["class"],
-            split,
-            baseline["accuracy"],
-            baseline["macro_f1"],
-        )
+        write_result(self.folder / "result.json", result)
+        self._send(test)
+        log.info("always naming %s scores %s accuracy %.4f", baseline["class"], split, baseline["accuracy"])
         if self.test_uses > 1:
             log.warning("This test set has been used %d times; scores chosen by it are too good.", self.test_uses)
-        log.info("%s  %s", self._verdict(best, test), folder)
+        log.info("%s  %s", self._verdict(best, test), self.folder)
+
+    def _send(self, test: Scores | None) -> None:
+        """Give the tracking store what stands in the folder."""
+        for name in RESULT_FILES:
+            self._tracker.log_artifact(self.folder / name)
+        self._tracker.log_artifact(self.folder / "checkpoints" / "best.pt", "checkpoints")
+        if self._diagnosis:
+            self._tracker.set_tags({"diagnosis": self._diagnosis.signal})
+        if test:
+            scores = {"test_accuracy": test.accuracy, "test_macro_f1": test.macro_f1, "test_loss": test.loss}
+            self._tracker.log_metrics(scores, self._history[-1].epoch)
 
     def failed(self, error: BaseException) -> None:
         """Leave a ``result.json`` that says why there is no result."""
