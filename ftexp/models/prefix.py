@@ -209,5 +209,12 @@ def _check(network: Network, block: str, prefix: Prefix, suffix: Suffix) -> None
         halves = suffix(activations)
         prefix._boundary.entry_writes |= activations._version != version
         whole = network.module.forward(images)
-    if not isinstance(whole, Tensor) or not torch.equal(whole, halves):
+    if not isinstance(whole, Tensor) or not _same(whole, halves):
         raise SplitError(f"{network.name} cannot be cut before '{block}': more than one tensor crosses there")
+
+
+def _same(whole: Tensor, halves: Tensor) -> bool:
+    """To the bit on the CPU; elsewhere kernels may sum in another order from call to call, and NaN still tells."""
+    if whole.device.type == "cpu":
+        return torch.equal(whole, halves)
+    return torch.allclose(whole, halves, rtol=1e-2, atol=1e-2)
