@@ -85,6 +85,7 @@ MISTAKES = {
     "train.batch_size=0": "train.batch_size=0 is not allowed",
     "train.clip_norm=0": "train.clip_norm=0.0 is not allowed: it must be above 0, or null for no clipping",
     "train.accumulate=0": "train.accumulate=0 is not allowed: it must be at least 1",
+    "train.ema=1": "train.ema=1.0 is not allowed: it must be above 0 and below 1, or null",
     "train.patience=0": "train.patience=0 is not allowed: it must be at least 1, or null",
     "train.label_smoothing=1": "train.label_smoothing=1.0 is not allowed",
     "augment.mixup=-1": "augment.mixup=-1.0 is not allowed: it must be 0 or above",

@@ -69,6 +69,9 @@ class TrainConfig:
     # Epochs without a better metric after which a phase ends early; null: it runs to its end. The schedule does not
     # change: it is the one planned for all epochs.
     patience: int | None = MISSING
+    # How much of the running average of the weights an update keeps, such as 0.999; the average is what is scored and
+    # saved. null: no averaging.
+    ema: float | None = MISSING
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
@@ -81,6 +84,7 @@ class TrainConfig:
         check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0 and below 1")
         check(self.accumulate >= 1, "train.accumulate", self.accumulate, "at least 1")
         check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "at least 1, or null")
+        check(self.ema is None or 0 < self.ema < 1, "train.ema", self.ema, "above 0 and below 1, or null")
         self._check_loss()
 
     def _check_loss(self) -> None:

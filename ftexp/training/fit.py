@@ -25,6 +25,7 @@ from ftexp.models.blocks import HEAD, Network
 from ftexp.report.progress import Progress
 from ftexp.training.batches import Forward, Inputs
 from ftexp.training.checkpoint import save_checkpoint
+from ftexp.training.ema import build_ema
 from ftexp.training.history import EpochRecord
 from ftexp.training.loop import EpochStats, Step, evaluate, train_epoch
 from ftexp.training.losses import build_loss
@@ -75,7 +76,9 @@ class Fit:
         optimizer = build_optimizer(phase.optimizer, groups, self.runtime.device)
         schedule = Schedule(phase.scheduler, optimizer, span)
         forward = self._compiled(inputs.forward) if self.runtime.compile else inputs.forward
-        step = self._build_step(forward, optimizer, schedule, inputs.class_weights)
+        ema = build_ema(self.network, phase, settings.ema)
+        after_update = (schedule.after_step, ema.update)
+        step = self._build_step(forward, optimizer, inputs.class_weights, after_update)
         best: Best | None = None
         head = [p.detach().clone() for p in self.network.parameters(HEAD).values()]
         untouched = FrozenBuffers(self.network, phase)
@@ -86,10 +89,11 @@ class Fit:
             with self.progress.epoch(f"{phase.name} {number}/{phase.epochs}", num_batches) as bar:
                 stats = train_epoch(step, inputs.train, len(self.history) + 1, bar, settings.accumulate)
             self.network.module.eval()
-            scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
+            with ema.applied():
+                scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
+                untouched.check()
+                best = self._finish_epoch(phase, rates, stats, scores, self._head_change(head), started, best)
             schedule.after_epoch(scores.metric(settings.metric))
-            untouched.check()
-            best = self._finish_epoch(phase, rates, stats, scores, self._head_change(head), started, best)
             if self._ran_out_of_patience(best, number, phase):
                 break
         assert best is not None
@@ -117,14 +121,13 @@ class Fit:
         self,
         forward: Forward,
         optimizer: Optimizer,
-        schedule: Schedule,
         class_weights: torch.Tensor | None,
+        after_update: Sequence[Callable[[], object]],
     ) -> Step:
         settings = self.config.train
         loss_fn = build_loss(settings, class_weights).to(self.runtime.device)
-        return Step(
-            forward, optimizer, loss_fn, self.runtime, clip_norm=settings.clip_norm, after_update=[schedule.after_step]
-        )
+        clip_norm = settings.clip_norm
+        return Step(forward, optimizer, loss_fn, self.runtime, clip_norm=clip_norm, after_update=after_update)
 
     def _ran_out_of_patience(self, best: Best, number: int, phase: Phase) -> bool:
         patience, waited = self.config.train.patience, len(self.history) - best.record.epoch

@@ -254,3 +254,30 @@ def test_runs_with_mixed_images_repeat_and_are_not_cached(
         first, second = (fit(configure(*SMALL, augment), splits, subfolder(tmp_path, name)) for name in "ab")
     assert curve(first) == curve(second)
     assert caplog.messages.count("cache   off: augmentation shows other images in every epoch") == 2
+
+
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_the_average_of_weights_is_what_is_scored_and_saved(
+    configure: Compose, splits: Splits, tmp_path: Path, cache: str
+) -> None:
+    """One epoch of one update from w0 to w1: the average is 2/11 of w0 and 9/11 of w1."""
+    one = ("stage=head", "stage.epochs=1", "train.batch_size=44", "optimizer.head_lr=0.1", f"runtime.cache={cache}")
+    plain, averaged = (
+        fit(configure(*SMALL, *one, f"train.ema={ema}"), splits, subfolder(tmp_path, str(ema)))
+        for ema in ("null", 0.999)
+    )
+    start = fresh_network().module.state_dict()["fc.weight"]
+    moved, average = (load_checkpoint(r.checkpoints / "best.pt")["model"]["fc.weight"] for r in (plain, averaged))
+    torch.testing.assert_close(average, start * 2 / 11 + moved * 9 / 11)
+    assert averaged.history[0].train_loss == plain.history[0].train_loss
+    assert averaged.history[0].val_loss != plain.history[0].val_loss
+
+
+def test_averaged_weights_train_the_same_curve_on_cached_activations(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    cached, plain = (
+        fit(configure(*SMALL, "train.ema=0.9", f"runtime.cache={cache}"), splits, subfolder(tmp_path, cache))
+        for cache in ("memory", "off")
+    )
+    assert curve(cached) == curve(plain)

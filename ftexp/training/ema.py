@@ -1,0 +1,69 @@
+"""Averaged weights: an exponential moving average that is scored and saved in place of the weights themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ftexp.finetune.batchnorm import batch_norms
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import Network
+
+
+class Ema:
+    """The average of what a phase changes: trainable parameters, and the BatchNorm statistics that move.
+
+    Tensors are swapped in place, so that whoever holds them, a suffix on cached activations too, sees the averages.
+
+    Args:
+        tensors: float, of any shapes; none: nothing is averaged, and every call does nothing.
+        decay: how much of the average an update keeps, once there have been many; at first less, by
+            (1 + updates) / (10 + updates), so that the average soon forgets where it began.
+
+    Source: Tarvainen & Valpola, 2017, "Mean teachers"; the warm-up as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, tensors: list[Tensor], decay: float) -> None:
+        self._tensors = tensors
+        self._averages = [tensor.detach().clone() for tensor in tensors]
+        self._decay = decay
+        self._num_updates = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages towards the tensors as they are now; to be called after every update of them."""
+        if not self._tensors:
+            return
+        self._num_updates += 1
+        decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
+        torch._foreach_lerp_(self._averages, [tensor.detach() for tensor in self._tensors], 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The averages in the tensors' places within the ``with``; afterwards all is as before."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for tensor, average in zip(self._tensors, self._averages, strict=True):
+            kept = tensor.clone()
+            tensor.copy_(average)
+            average.copy_(kept)
+
+
+def build_ema(network: Network, phase: Phase, decay: float | None) -> Ema:
+    """The average for a phase whose blocks are open; None: one of nothing."""
+    if decay is None:
+        return Ema([], 0.0)
+    parameters = [parameter for parameter in network.module.parameters() if parameter.requires_grad]
+    learning = phase.learning if phase.bn_policy.update_running_statistics else ()
+    layers = [layer for block in learning for root in network.modules(block) for layer in batch_norms(root)]
+    statistics = [buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()]
+    return Ema([*parameters, *statistics], decay)
