@@ -1,0 +1,110 @@
+"""What does the leakage audit cost, and how does it grow with the number of images?
+
+    python -m benchmarks.audit [--sizes 1000 5000 20000] [--no-features]
+
+Makes that many distinct pictures of 256 x 256 pixels (random colour fields of three scales, JPEG), with one image in a
+hundred copied into another split, and audits each set in a process of its own, without a cache. Appends seconds,
+seconds per 1,000 images and the process's peak memory to benchmarks/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.results import append_rows, machine, versions
+from ftexp.report.tables import format_table
+
+SIDE = 256
+COPY_EVERY = 100
+
+
+def make_pictures(folder: Path, number: int) -> None:
+    """Write ``train/`` and ``val/`` of two classes each; every hundredth picture of val is one of train."""
+    rng = np.random.default_rng(0)
+    for index in range(number):
+        split, label = ("val" if index % 5 == 0 else "train"), ("a" if index % 2 else "b")
+        path = folder / split / label / f"{index:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if split == "val" and index % COPY_EVERY == 0 and index > 0:
+            before = index - 1
+            original = folder / "train" / ("a" if before % 2 else "b") / f"{before:06d}.jpg"
+            path.write_bytes(original.read_bytes())
+            continue
+        fields = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (4, 16, 64)]
+        layers = [np.asarray(Image.fromarray(f).resize((SIDE, SIDE), Image.Resampling.BICUBIC), float) for f in fields]
+        Image.fromarray(np.average(layers, axis=0, weights=(4, 2, 1)).astype(np.uint8)).save(path, quality=90)
+
+
+def audit(folder: Path, features: bool) -> dict[str, float]:
+    """Audit a folder in this process."""
+    from ftexp.audit.audit import audit_splits
+    from ftexp.audit.features import PretrainedFeatures
+    from ftexp.config import AuditConfig, ImageFolderConfig
+    from ftexp.data.sources import read_samples
+    from ftexp.data.splits import assign_splits
+    from ftexp.training.runtime import torch
+
+    config = ImageFolderConfig(source="imagefolder", root=str(folder))
+    samples = assign_splits(read_samples(config), config)
+    extractor = PretrainedFeatures(torch.device("cpu")) if features else None
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        settings = AuditConfig(on_leak="warn", features=features, cache=None)
+        findings = audit_splits(samples, settings, Path(out), extractor).findings
+    return {
+        "seconds": time.perf_counter() - started,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "copies": sum(finding.kind == "same_image" for finding in findings),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 20000])
+    parser.add_argument("--no-features", action="store_true")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # the measured process
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    if arguments.folder:
+        print(json.dumps(audit(arguments.folder, not arguments.no_features)))
+        return
+    rows: list[dict[str, object]] = []
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            make_pictures(Path(folder), size)
+            command = [sys.executable, "-m", "benchmarks.audit", "--folder", folder]
+            command += ["--no-features"] if arguments.no_features else []
+            ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        measured = json.loads(ended.stdout.splitlines()[-1])
+        rows.append(
+            {
+                "date": date.today().isoformat(),
+                "images": size,
+                "features": not arguments.no_features,
+                "seconds": f"{measured['seconds']:.0f}",
+                "seconds per 1,000": f"{1000 * measured['seconds'] / size:.1f}",
+                "peak memory, MiB": f"{measured['peak_mib']:.0f}",
+                "copies found": f"{measured['copies']} of {(size - 1) // COPY_EVERY}",
+                "n": 1,
+                "machine": machine(),
+                "versions": versions(),
+            }
+        )
+        print(format_table(rows[-1:]), flush=True)
+    append_rows("The audit by the number of images", rows)
+
+
+if __name__ == "__main__":
+    main()
