@@ -36,6 +36,7 @@ from ftexp.training.intervals import warn_if_too_small
 from ftexp.training.loop import evaluate
 from ftexp.training.metrics import Scores
 from ftexp.training.runtime import Runtime, prepare_runtime
+from ftexp.training.start import backbone_state
 
 log = logging.getLogger(__name__)
 
@@ -136,12 +137,13 @@ def fine_tune(
         class_to_idx=splits.class_to_idx,
         checkpoints=recorder.folder / "checkpoints",
         on_epoch=recorder.epoch,
+        start=backbone_state(network) if config.train.needs_start else {},
     )
     steps_per_epoch = math.ceil(len(splits.train) / config.train.batch_size / config.train.accumulate)
     recorder.plan(phases, network, steps_per_epoch, len(splits.train))
     for phase in phases:
         open_blocks(network, phase)
-        groups = build_param_groups(network, phase)
+        groups = build_param_groups(network, phase, decay_backbone=config.train.l2_sp is None)
         recorder.start_phase(phase, group_table(network, groups))
         with InputSource(config, network, splits, runtime) as source:
             set_train_mode(network, phase)
@@ -155,6 +157,9 @@ def fine_tune(
         restore_weights(fit.checkpoints / "best.pt", network)
         if verdict is not None and not verdict.kept:
             break
+    if config.train.wise_ft:
+        with InputSource(config, network, splits, runtime) as source:
+            fit.blend_with_start(source.for_scoring(splits.val))
     return fit
 
 

@@ -86,6 +86,8 @@ MISTAKES = {
     "train.clip_norm=0": "train.clip_norm=0.0 is not allowed: it must be above 0, or null for no clipping",
     "train.accumulate=0": "train.accumulate=0 is not allowed: it must be at least 1",
     "train.ema=1": "train.ema=1.0 is not allowed: it must be above 0 and below 1, or null",
+    "train.l2_sp=0": "train.l2_sp=0.0 is not allowed: it must be above 0, or null",
+    "train.wise_ft=[0.5,1]": "train.wise_ft=[0.5, 1.0] is not allowed: it must be shares from 0 to below 1",
     "train.patience=0": "train.patience=0 is not allowed: it must be at least 1, or null",
     "train.label_smoothing=1": "train.label_smoothing=1.0 is not allowed",
     "augment.mixup=-1": "augment.mixup=-1.0 is not allowed: it must be 0 or above",

@@ -72,6 +72,17 @@ class TrainConfig:
     # How much of the running average of the weights an update keeps, such as 0.999; the average is what is scored and
     # saved. null: no averaging.
     ema: float | None = MISSING
+    # Strength of a pull of the learning backbone weights towards those at the run's start, in the place of their weight
+    # decay, which pulls towards 0 (L2-SP, Li et al., 2018); null: no pull. It is no part of the loss that is shown.
+    l2_sp: float | None = MISSING
+    # Shares of the end to try in an average of the backbone at the run's start and at its end; validation chooses
+    # among them and 1, the end alone (WiSE-FT, Wortsman et al., 2022); []: no averaging.
+    wise_ft: list[float] = MISSING
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the weights of the run's start have to be kept."""
+        return self.l2_sp is not None or bool(self.wise_ft)
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
@@ -85,6 +96,8 @@ class TrainConfig:
         check(self.accumulate >= 1, "train.accumulate", self.accumulate, "at least 1")
         check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "at least 1, or null")
         check(self.ema is None or 0 < self.ema < 1, "train.ema", self.ema, "above 0 and below 1, or null")
+        check(self.l2_sp is None or self.l2_sp > 0, "train.l2_sp", self.l2_sp, "above 0, or null")
+        check(all(0 <= alpha < 1 for alpha in self.wise_ft), "train.wise_ft", self.wise_ft, "shares from 0 to below 1")
         self._check_loss()
 
     def _check_loss(self) -> None:

@@ -41,8 +41,11 @@ def block_rate(config: OptimizerConfig, names: Sequence[str], block: str) -> flo
     return config.backbone_lr * config.block_decay**distance
 
 
-def build_param_groups(network: Network, phase: Phase) -> list[ParamGroup]:
+def build_param_groups(network: Network, phase: Phase, *, decay_backbone: bool = True) -> list[ParamGroup]:
     """Group the parameters that have a gradient; to be called after the phase's blocks were opened.
+
+    Args:
+        decay_backbone: False where something else takes the place of weight decay below the head.
 
     Returns:
         At most two groups a block, from the stem to the head, the decayed one first; none is empty.
@@ -55,7 +58,7 @@ def build_param_groups(network: Network, phase: Phase) -> list[ParamGroup]:
         for decays in (True, False):
             chosen = {name: p for name, p in trainable.items() if rules[name].decays is decays}
             if chosen:
-                decay = config.weight_decay if decays else 0.0
+                decay = config.weight_decay if decays and (decay_backbone or block == HEAD) else 0.0
                 groups.append(ParamGroup(block, rate, decay, tuple(chosen), tuple(chosen.values())))
     return groups
 

@@ -18,6 +18,7 @@ def best_entry(best: Best) -> dict[str, object]:
     intervals = bootstrap_intervals(scores.confusion)
     return {
         "epoch": best.record.epoch,
+        "wise_ft_alpha": best.alpha,
         "val_accuracy": scores.accuracy,
         "val_macro_f1": scores.macro_f1,
         "val_loss": scores.loss,

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Schedule, Span
 from ftexp.models.blocks import HEAD, Network
 from ftexp.report.progress import Progress
-from ftexp.training.batches import Forward, Inputs
+from ftexp.training.batches import Batches, Forward, Inputs
 from ftexp.training.checkpoint import save_checkpoint
 from ftexp.training.ema import build_ema
 from ftexp.training.history import EpochRecord
@@ -31,17 +31,23 @@ from ftexp.training.loop import EpochStats, Step, evaluate, train_epoch
 from ftexp.training.losses import build_loss
 from ftexp.training.metrics import Scores, is_better
 from ftexp.training.runtime import Runtime
+from ftexp.training.start import StartPenalty, best_blend
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The epoch with the best weights, what they scored on validation, and where they are."""
+    """The epoch with the best weights, what they scored on validation, and where they are.
+
+    Attributes:
+        alpha: the epoch's share in the weights where they are an average with the run's start; 1: its own alone.
+    """
 
     record: EpochRecord
     scores: Scores
     checkpoint: Path
+    alpha: float = 1.0
 
 
 @dataclass(slots=True)
@@ -49,6 +55,7 @@ class Fit:
     """What the phases of a run share, and what they leave behind.
 
     Attributes:
+        start: the backbone's tensors at the beginning of the run, where a setting refers to them.
         best: of the phases that were kept so far; its checkpoint is ``best.pt``.
     """
 
@@ -58,6 +65,7 @@ class Fit:
     class_to_idx: dict[str, int]
     checkpoints: Path
     on_epoch: Callable[[EpochRecord], None]
+    start: Mapping[str, torch.Tensor] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
@@ -109,6 +117,22 @@ class Fit:
         """Forget a phase."""
         best.checkpoint.unlink()
 
+    def blend_with_start(self, val: Batches) -> None:
+        """Replace the best weights, which are in the network, by their best average with the start's."""
+        assert self.best is not None
+        metric, alphas = self.config.train.metric, [1.0, *self.config.train.wise_ft]
+        scored: list[Scores] = []
+
+        def score() -> float:
+            scored.append(evaluate(self.network.module, val, self.network.num_classes, self.runtime))
+            return scored[-1].metric(metric)
+
+        self.network.module.eval()
+        alpha, value = best_blend(self.network, self.start, alphas, score)
+        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, value, alpha, scored[0].metric(metric))
+        self.best = replace(self.best, scores=scored[alphas.index(alpha)], alpha=alpha)
+        self._save(self.best.checkpoint, self.best.record.epoch, metric, value)
+
     def _compiled(self, forward: Forward) -> Forward:
         torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
         if forward is not self.network.module:
@@ -126,8 +150,16 @@ class Fit:
     ) -> Step:
         settings = self.config.train
         loss_fn = build_loss(settings, class_weights).to(self.runtime.device)
-        clip_norm = settings.clip_norm
-        return Step(forward, optimizer, loss_fn, self.runtime, clip_norm=clip_norm, after_update=after_update)
+        penalty = StartPenalty(self.network, self.start, settings.l2_sp)
+        return Step(
+            forward,
+            optimizer,
+            loss_fn,
+            self.runtime,
+            clip_norm=settings.clip_norm,
+            before_update=[penalty.add_gradients],
+            after_update=after_update,
+        )
 
     def _ran_out_of_patience(self, best: Best, number: int, phase: Phase) -> bool:
         patience, waited = self.config.train.patience, len(self.history) - best.record.epoch

@@ -25,6 +25,7 @@ class Step:
         forward: inputs [B, ...] -> logits [B, classes].
         loss_fn: logits and targets -> the mean over the batch's samples.
         clip_norm: largest gradient norm over all parameters of the optimizer; None: unlimited.
+        before_update: called with all gradients in place, before they are clipped.
         after_update: called after every update, in this order.
     """
 
@@ -36,6 +37,7 @@ class Step:
         runtime: Runtime,
         *,
         clip_norm: float | None = None,
+        before_update: Sequence[Callable[[], object]] = (),
         after_update: Sequence[Callable[[], object]] = (),
     ) -> None:
         self.runtime = runtime
@@ -43,6 +45,7 @@ class Step:
         self._optimizer = optimizer
         self._loss_fn = loss_fn
         self._clip_norm = clip_norm
+        self._before_update = tuple(before_update)
         self._after_update = tuple(after_update)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
@@ -67,6 +70,8 @@ class Step:
         if len(self._batch_sizes) > 1:
             torch._foreach_mul_(gradients, self._batch_sizes[0] / sum(self._batch_sizes))
         self._batch_sizes.clear()
+        for call in self._before_update:
+            call()
         norm = nn.utils.get_total_norm(gradients)
         if self._clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)

@@ -281,3 +281,35 @@ def test_averaged_weights_train_the_same_curve_on_cached_activations(
         for cache in ("memory", "off")
     )
     assert curve(cached) == curve(plain)
+
+
+def test_a_pull_towards_the_start_keeps_the_backbone_nearer_to_it(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    sgd = ("stage=full", "optimizer=sgd", "optimizer.backbone_lr=0.05", "optimizer.weight_decay=0")
+    start = fresh_network().module.state_dict()["body.0.weight"]
+    away = []
+    for strength in ("null", "1.0", "10.0"):
+        result = fit(configure(*SMALL, *sgd, f"train.l2_sp={strength}"), splits, subfolder(tmp_path, strength))
+        last = load_checkpoint(result.checkpoints / "last.pt")["model"]["body.0.weight"]
+        away.append((last - start).norm().item())
+    assert away == sorted(away, reverse=True)
+    assert away[2] < 0.7 * away[0]
+
+
+def test_the_average_with_the_start_that_validates_best_is_saved(
+    configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wild = ("stage=full", "stage.epochs=1", "optimizer=sgd", "optimizer.backbone_lr=0.5", "train.clip_norm=null")
+    with caplog.at_level("INFO", logger="ftexp"):
+        result = fit(configure(*SMALL, *wild, "train.wise_ft=[0.1,0.4]"), splits, tmp_path)
+    assert result.best is not None
+    assert result.best.scores.accuracy >= result.history[0].val_accuracy
+    saved, last = (load_checkpoint(result.checkpoints / name)["model"] for name in ("best.pt", "last.pt"))
+    start, alpha = fresh_network().module.state_dict(), result.best.alpha
+    for name in ("stem.0.weight", "body.1.running_mean"):
+        torch.testing.assert_close(saved[name], torch.lerp(start[name], last[name], alpha))
+    assert torch.equal(saved["fc.weight"], last["fc.weight"])
+    assert any(
+        line.startswith(f"wise-ft accuracy {result.best.scores.accuracy:.4f} at alpha") for line in caplog.messages
+    )
