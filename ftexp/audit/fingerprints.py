@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ftexp.audit.cache import FingerprintCache
+from ftexp.data.digests import content_digest, pixel_digest
 from ftexp.data.images import decode
 from ftexp.data.samples import Sample
 
@@ -75,7 +75,7 @@ def _take_chunk(
     samples: Sequence[Sample], extractor: FeatureExtractor | None, cache: FingerprintCache, pool: ThreadPoolExecutor
 ) -> Iterator[Fingerprint]:
     suffix = "" if extractor is None else f":{extractor.name}"
-    keys = [digest + suffix for digest in pool.map(_content_digest, samples)]
+    keys = [digest + suffix for digest in pool.map(content_digest, samples)]
     known = cache.get(keys)
     new = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in known}
     parts = list(pool.map(_look, new.values()))
@@ -108,18 +108,6 @@ def _side(facts: dict[str, str | float]) -> int:
     return int(min(float(facts["width"]), float(facts["height"])))
 
 
-def _content_digest(sample: Sample) -> str:
-    if sample.pixels is not None:
-        return _pixel_digest(sample.pixels)
-    return hashlib.blake2b(Path(sample.path).read_bytes(), digest_size=16).hexdigest()
-
-
-def _pixel_digest(pixels: npt.NDArray[np.uint8]) -> str:
-    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
-
-
 def _look(sample: Sample) -> tuple[str, npt.NDArray[np.uint8], dict[str, str | float], npt.NDArray[np.uint8]]:
     """Pixel digest, thumbnail, facts, and the small RGB image for the feature extractor."""
     facts: dict[str, str | float] = {}
@@ -135,7 +123,7 @@ def _look(sample: Sample) -> tuple[str, npt.NDArray[np.uint8], dict[str, str | f
     facts |= {"width": image.width, "height": image.height}
     thumbnail = _shrink(image.convert("L"), THUMBNAIL_SIZE)
     small = _shrink(image, FEATURE_IMAGE_SIZE)
-    return _pixel_digest(np.asarray(image)), thumbnail, facts, small
+    return pixel_digest(np.asarray(image)), thumbnail, facts, small
 
 
 def _shrink(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:

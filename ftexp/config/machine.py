@@ -8,7 +8,7 @@ from typing import Literal
 from omegaconf import MISSING
 
 from ftexp.config.check import check
-from ftexp.tracking.uri import check_uri
+from ftexp.config.uri import check_uri
 
 
 @dataclass(slots=True)

@@ -6,14 +6,20 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ftexp.data.samples import Sample
 
 
 def content_digest(sample: Sample) -> str:
     """Of the file's bytes, or of the pixels where there is no file: 32 hexadecimal digits."""
-    if sample.pixels is None:
-        return hashlib.blake2b(Path(sample.path).read_bytes(), digest_size=16).hexdigest()
-    digest = hashlib.blake2b(str(sample.pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(sample.pixels).data)
+    if sample.pixels is not None:
+        return pixel_digest(sample.pixels)
+    return hashlib.blake2b(Path(sample.path).read_bytes(), digest_size=16).hexdigest()
+
+
+def pixel_digest(pixels: npt.NDArray[np.uint8]) -> str:
+    """Of a decoded image, its shape included."""
+    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
+from ftexp.data.digests import content_digest
 from ftexp.data.samples import Sample
 
 
@@ -34,7 +34,7 @@ class SealedTest:
 
     def content_digest(self) -> str:
         """Names these images and labels by their content, whatever the files are called and in whatever order."""
-        digests = sorted(_digest(sample) for sample in self.__samples)
+        digests = sorted(f"{content_digest(sample)} {sample.label}\n" for sample in self.__samples)
         return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 
     def open(self) -> list[Sample]:
@@ -54,8 +54,3 @@ class SealedTest:
             {"path": s.path, "label": s.label, "split": "test", "group": s.group or "", "time": s.time or ""}
             for s in self.__samples
         ]
-
-
-def _digest(sample: Sample) -> str:
-    content = Path(sample.path).read_bytes() if sample.pixels is None else sample.pixels.tobytes()
-    return hashlib.blake2b(sample.label.encode() + b"\0" + content, digest_size=16).hexdigest()

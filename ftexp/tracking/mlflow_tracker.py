@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from ftexp.config.uri import hide_credentials, sqlite_file
 from ftexp.tracking.tracker import Status, brief
-from ftexp.tracking.uri import hide_credentials, sqlite_file
 
 # MLflow's own limits, per batch and per value.
 MAX_PER_BATCH = 100

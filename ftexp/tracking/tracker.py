@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ftexp.config import TrackingConfig
-from ftexp.tracking.uri import hide_credentials
+from ftexp.config.uri import hide_credentials
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 

@@ -1,7 +1,7 @@
 import pytest
 
+from ftexp.config.uri import check_uri, hide_credentials, sqlite_file
 from ftexp.errors import ConfigError
-from ftexp.tracking.uri import check_uri, hide_credentials, sqlite_file
 
 
 @pytest.mark.parametrize(
