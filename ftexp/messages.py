@@ -10,12 +10,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from ftexp.config import SCHEMA
-from ftexp.errors import UserError, nearest
+from ftexp.errors import DivergedError, UserError, nearest
 
 
 def explain(error: BaseException) -> str | None:
     """The message for a user's mistake; None for anything else, which deserves its traceback."""
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, DivergedError)):
         return str(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
         return _unknown_option(error.missing_cfg_file or "", error.options)

@@ -26,7 +26,7 @@ from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.report.recorder import Recorder
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import open_tracker
-from ftexp.tracking.uri import sqlite_file
+from ftexp.config.uri import sqlite_file
 from ftexp.training.checkpoint import restore_weights
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit

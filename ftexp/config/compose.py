@@ -12,7 +12,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from ftexp.config.root import SCHEMA, Config
 from ftexp.errors import ConfigError, nearest
-from ftexp.tracking.uri import hide_credentials
+from ftexp.config.uri import hide_credentials
 
 T = TypeVar("T")
 

@@ -69,6 +69,9 @@ class TrainConfig:
     # Epochs without a better metric after which a phase ends early; null: it runs to its end. The schedule does not
     # change: it is the one planned for all epochs.
     patience: int | None = MISSING
+    # How often in a phase a loss that left the numbers (NaN, infinite) may be answered by beginning its epoch again, from
+    # the weights before it and at half the rates; then the run fails.
+    nan_retries: int = MISSING
     # How much of the running average of the weights an update keeps, such as 0.999; the average is what is scored and
     # saved. null: no averaging.
     ema: float | None = MISSING
@@ -86,6 +89,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        check(self.nan_retries >= 0, "train.nan_retries", self.nan_retries, "0 or above")
         check(
             self.clip_norm is None or self.clip_norm > 0,
             "train.clip_norm",

@@ -59,6 +59,17 @@ class Schedule:
             self._scale = max(self._scale * self._plateau.factor_after(value), self._config.floor)
         self._apply()
 
+    @property
+    def tick(self) -> int:
+        """Steps or epochs done so far, as the schedule's interval says."""
+        return self._tick
+
+    def restart(self, tick: int, scale: float) -> None:
+        """Go back to an earlier tick, with all rates from there on multiplied by ``scale``."""
+        self._tick = tick
+        self._scale *= scale
+        self._apply()
+
     def _apply(self) -> None:
         factor = self._scale * schedule_factor(self._config, self._tick, self._span)
         for group, rate in zip(self._groups, self._rates, strict=True):

@@ -30,6 +30,9 @@ class Batches(Protocol):
     def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The inputs and int64 labels of one epoch, in that epoch's order."""
 
+    def paths(self, epoch: int, batch: int) -> list[str]:
+        """The samples in a batch of an epoch, from 0, for messages."""
+
 
 class ImageBatches:
     """Batches of a loader: float32 images [B, 3, H, W] on the device in its memory format, and their labels."""
@@ -60,6 +63,10 @@ class ImageBatches:
                 self._normalizer(self._runtime.place_images(images)),
                 labels.to(self._runtime.device, non_blocking=True),
             )
+
+    def paths(self, epoch: int, batch: int) -> list[str]:
+        """The samples in a batch of an epoch, from 0."""
+        return [self.samples[index].path for index in self.batch_indices(epoch)[batch]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,14 @@ class Ema:
         decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
         torch._foreach_lerp_(self._averages, [tensor.detach() for tensor in self._tensors], 1 - decay)
 
+    def averages(self) -> list[Tensor]:
+        """Copies of the averages as they are now."""
+        return [average.clone() for average in self._averages]
+
+    def put_back(self, averages: list[Tensor]) -> None:
+        """Go on from averages of an earlier time."""
+        self._averages = [average.clone() for average in averages]
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The averages in the tensors' places within the ``with``; afterwards all is as before."""

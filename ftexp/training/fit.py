@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ftexp.config import Config
+from ftexp.errors import DivergedError
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.optimizers import build_optimizer
@@ -30,6 +31,7 @@ from ftexp.training.history import EpochRecord
 from ftexp.training.loop import EpochStats, Step, evaluate, train_epoch
 from ftexp.training.losses import build_loss
 from ftexp.training.metrics import Scores, is_better
+from ftexp.training.recovery import Recovery
 from ftexp.training.runtime import Runtime
 from ftexp.training.start import StartPenalty, best_blend
 
@@ -90,12 +92,20 @@ class Fit:
         best: Best | None = None
         head = [p.detach().clone() for p in self.network.parameters(HEAD).values()]
         untouched = FrozenBuffers(self.network, phase)
-        for number in range(1, phase.epochs + 1):
+        recovery = Recovery(self.network, optimizer, schedule, ema, settings.nan_retries)
+        number = 0
+        while number < phase.epochs:
             started = time.perf_counter()
             rates = _rates(optimizer)
+            recovery.remember()
             set_train_mode(self.network, phase)
-            with self.progress.epoch(f"{phase.name} {number}/{phase.epochs}", num_batches) as bar:
-                stats = train_epoch(step, inputs.train, len(self.history) + 1, bar, settings.accumulate)
+            try:
+                with self.progress.epoch(f"{phase.name} {number + 1}/{phase.epochs}", num_batches) as bar:
+                    stats = train_epoch(step, inputs.train, len(self.history) + 1, bar, settings.accumulate)
+            except DivergedError as error:
+                recovery.recover(error)
+                continue
+            number += 1
             self.network.module.eval()
             with ema.applied():
                 scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)

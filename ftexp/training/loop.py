@@ -17,6 +17,9 @@ from ftexp.training.batches import Batches, Forward
 from ftexp.training.metrics import ScoreKeeper, Scores
 from ftexp.training.runtime import Runtime
 
+# How many samples of a batch a message names.
+NAMED_SAMPLES = 8
+
 
 class Step:
     """Gradients of one batch or several, then clip and update.
@@ -106,8 +109,10 @@ def train_epoch(step: Step, batches: Batches, epoch: int, bar: Bar, accumulate: 
     loss_sum = torch.zeros((), device=step.runtime.device)
     norm_sum = torch.zeros((), device=step.runtime.device)
     num_images = num_steps = 0
+    losses = []
     for number, (inputs, labels) in enumerate(batches.epoch(epoch), 1):
         loss = step.backward(inputs, labels)
+        losses.append(loss)
         loss_sum += loss * len(labels)
         num_images += len(labels)
         if number % accumulate == 0 or number == batches.num_batches:
@@ -116,11 +121,22 @@ def train_epoch(step: Step, batches: Batches, epoch: int, bar: Bar, accumulate: 
         bar.advance(len(labels), loss)
     loss_mean, norm_mean = loss_sum.item() / num_images, norm_sum.item() / num_steps
     if not (math.isfinite(loss_mean) and math.isfinite(norm_mean)):
-        raise DivergedError(
-            f"Epoch {epoch}: the training loss is {loss_mean:g} and the gradient's norm {norm_mean:g}. "
-            "Lower optimizer.head_lr and optimizer.backbone_lr, or set train.clip_norm."
-        )
+        raise _diverged(epoch, loss_mean, norm_mean, torch.stack(losses), batches)
     return EpochStats(loss_mean, norm_mean, num_images / (time.perf_counter() - started))
+
+
+def _diverged(epoch: int, loss: float, norm: float, losses: torch.Tensor, batches: Batches) -> DivergedError:
+    """The error that names the first batch whose loss is not finite, and its samples."""
+    bad = (~losses.isfinite()).nonzero().flatten().tolist()
+    where = "its gradients, not its losses"
+    if bad:
+        paths = batches.paths(epoch, bad[0])
+        more = f" and {len(paths) - NAMED_SAMPLES} more" if len(paths) > NAMED_SAMPLES else ""
+        where = f"batch {bad[0] + 1} of {len(losses)}: {', '.join(paths[:NAMED_SAMPLES])}{more}"
+    return DivergedError(
+        f"Epoch {epoch} left the numbers (loss {loss:g}, gradient norm {norm:g}), first in {where}. "
+        "Look at these images, lower optimizer.head_lr and optimizer.backbone_lr, or set train.clip_norm."
+    )
 
 
 @torch.inference_mode()

@@ -47,6 +47,7 @@ class CachedBatches:
         self._back = tuple(self._layout.index(dim) for dim in range(len(self._layout)))
         self._labels = images.labels.to(self._rows.device)
         self._batch_indices = images.batch_indices
+        self.paths = images.paths
         self.num_samples = images.num_samples
         self._runtime = runtime
 

@@ -189,7 +189,7 @@ def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp
 
 def test_a_loss_that_leaves_the_numbers_is_a_named_error(configure: Compose, splits: Splits, tmp_path: Path) -> None:
     config = configure(*SMALL, "optimizer=sgd", "optimizer.head_lr=1e30", "train.clip_norm=null")
-    with pytest.raises(DivergedError, match=r"Epoch \d: the training loss is (nan|inf).*Lower optimizer\.head_lr"):
+    with pytest.raises(DivergedError, match=r"Epoch \d left the numbers .*lower optimizer\.head_lr"):
         fit(config, splits, tmp_path)
 
 

@@ -1,0 +1,61 @@
+"""Going on after a loss that left the numbers: back to the beginning of the epoch, at half the rates."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ftexp.errors import DivergedError
+from ftexp.finetune.schedules import Schedule
+from ftexp.models.blocks import Network
+from ftexp.training.ema import Ema
+
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Remembers a phase at the beginning of each epoch, and can take it back there.
+
+    Args:
+        retries: how often in this phase; then the error is passed on.
+    """
+
+    def __init__(self, network: Network, optimizer: Optimizer, schedule: Schedule, ema: Ema, retries: int) -> None:
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._ema = ema
+        self._left = retries
+        parameters = [p for p in network.module.parameters() if p.requires_grad]
+        self._tensors: list[Tensor] = [*(p.detach() for p in parameters), *network.module.buffers()]
+        self.remember()
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """To be called at the beginning of every epoch."""
+        self._good = [tensor.clone() for tensor in self._tensors]
+        self._good_averages = self._ema.averages()
+        self._tick = self._schedule.tick
+
+    @torch.no_grad()
+    def recover(self, error: DivergedError) -> None:
+        """Put the weights back, forget the optimizer's moments, and halve all rates from here on.
+
+        Raises:
+            DivergedError: the same, when there are no retries left.
+        """
+        if self._left == 0:
+            raise error
+        self._left -= 1
+        for tensor, good in zip(self._tensors, self._good, strict=True):
+            tensor.copy_(good)
+        self._ema.put_back(self._good_averages)
+        self._optimizer.state.clear()
+        self._schedule.restart(self._tick, scale=0.5)
+        log.warning(
+            "nan     %s The epoch begins again from its first weights at half the rates; retries left: %d.",
+            error,
+            self._left,
+        )

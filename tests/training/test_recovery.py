@@ -1,0 +1,90 @@
+"""A batch whose pixels are NaN, planted in real phases: named, undone, gone on from at half the rates."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Compose
+from test_fit import CPU, colours, fit
+
+from ftexp.data.sealed import SealedTest
+from ftexp.data.splits import Splits
+from ftexp.errors import DivergedError
+from ftexp.training.batches import ImageBatches
+
+SETTINGS = (*CPU, "stage=full", "stage.epochs=3", "train.batch_size=8", "train.ema=0.9", "optimizer.head_lr=1e-2")
+
+
+@pytest.fixture
+def splits() -> Splits:
+    return Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """``plant(n)``: the second batch of training epoch 2 has NaN pixels the first n times it is read."""
+
+    def planted(times: int) -> None:
+        original, left = ImageBatches.epoch, [times]
+
+        def epoch(self: ImageBatches, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for number, (images, labels) in enumerate(original(self, epoch)):
+                bad = epoch == 2 and number == 1 and left[0] > 0
+                left[0] -= bad
+                yield (images * float("nan") if bad else images), labels
+
+        monkeypatch.setattr(ImageBatches, "epoch", epoch)
+
+    return planted
+
+
+def test_it_names_the_samples_and_goes_on_at_half_the_rates(
+    configure: Compose, splits: Splits, tmp_path: Path, plant: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    plant(1)
+    with caplog.at_level(logging.WARNING, logger="ftexp"):
+        result = fit(configure(*SETTINGS, "scheduler=constant"), splits, tmp_path)
+    (warning,) = [message for message in caplog.messages if message.startswith("nan ")]
+    assert "Epoch 2 left the numbers" in warning
+    assert "batch 2 of 6: colours/1-0" in warning
+    assert warning.count("colours/1-") == 8
+    assert "retries left: 1" in warning
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert [record.lr_head for record in result.history] == pytest.approx([1e-2, 0.5e-2, 0.5e-2])
+    assert all(torch.isfinite(tensor).all() for tensor in result.network.module.state_dict().values())
+
+
+def test_an_epoch_begun_again_is_the_epoch_at_half_the_rates(
+    configure: Compose, splits: Splits, tmp_path: Path, plant: Callable[[int], None]
+) -> None:
+    """With plain SGD nothing else is remembered: the second epoch equals one that had half the rate from the start."""
+    sgd = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "scheduler=constant", "train.ema=null")
+    plant(1)
+    (tmp_path / "a").mkdir()
+    recovered = fit(configure(*SETTINGS, *sgd, "stage.epochs=2"), splits, tmp_path / "a")
+    plant(0)
+    (tmp_path / "b").mkdir()
+    smooth = fit(configure(*SETTINGS, *sgd, "stage.epochs=2"), splits, tmp_path / "b")
+    assert recovered.history[0].train_loss == smooth.history[0].train_loss
+    assert recovered.history[0].val_loss == smooth.history[0].val_loss
+    assert recovered.history[1].train_loss != smooth.history[1].train_loss
+
+
+def test_when_it_comes_back_every_time_the_phase_fails(
+    configure: Compose, splits: Splits, tmp_path: Path, plant: Callable[[int], None]
+) -> None:
+    plant(99)
+    with pytest.raises(DivergedError, match=r"Epoch 2 left the numbers .* batch 2 of 6: colours/1-"):
+        fit(configure(*SETTINGS, "train.nan_retries=2"), splits, tmp_path)
+
+
+def test_without_retries_the_first_one_ends_it(
+    configure: Compose, splits: Splits, tmp_path: Path, plant: Callable[[int], None]
+) -> None:
+    plant(1)
+    with pytest.raises(DivergedError, match="left the numbers"):
+        fit(configure(*SETTINGS, "train.nan_retries=0"), splits, tmp_path)
