@@ -1,0 +1,40 @@
+"""``python -m ftexp.lr_find ...``: which rates to begin with, by a range test; same settings as ``python -m ftexp``.
+
+``lr_find.png`` and ``lr_find.csv`` are in the folder; the last line can be pasted into the command of a run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ftexp.__main__ import guarded, main
+from ftexp.config import Config
+
+
+def job(composed: DictConfig) -> None:
+    """One range test of the head's rate, and one of the backbone's where the stage has it learn."""
+    guarded(composed, find_rates)
+
+
+def find_rates(config: Config, folder: Path) -> None:
+    """Read the data, build the network, test, and leave table and plot in ``folder``."""
+    from ftexp.models.catalogue import build_network, locate_weights
+    from ftexp.report.range_plot import report_ranges
+    from ftexp.run import plan, read_data
+    from ftexp.training.range_test import find_ranges
+    from ftexp.training.runtime import prepare_runtime
+
+    runtime = prepare_runtime(config.runtime)
+    phases = plan(config)
+    weights = locate_weights(config.model)
+    splits = read_data(config, folder, runtime.device)
+    network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
+    runtime.place(network.module)
+    deepest = max(phases, key=lambda phase: len(phase.learning))
+    report_ranges(find_ranges(config, network, splits, deepest, runtime), folder)
+
+
+if __name__ == "__main__":
+    main(job)

@@ -1,0 +1,30 @@
+"""The range test as a newcomer runs it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_it_ends_with_the_rates_to_paste(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ftexp.lr_find", "tracking=none", "audit.features=false", "hydra.run.dir=out"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    last = (ended.stdout + ended.stderr).strip().splitlines()[-1]
+    rates = re.search(r"optimizer\.head_lr=(\S+) optimizer\.backbone_lr=(\S+)", last)
+    assert rates is not None, last
+    assert 1e-4 < float(rates[1]) < 1e-1
+    assert 1e-6 < float(rates[2]) < 1e-2
+    assert {"lr_find.csv", "lr_find.png", "splits.csv"} <= {file.name for file in (tmp_path / "out").iterdir()}
+
+
+def test_a_mistake_ends_as_one_message(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ftexp.lr_find", "stage.epochs=0"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("ftexp: stage.epochs=0 is not allowed")
