@@ -69,8 +69,8 @@ class TrainConfig:
     # Epochs without a better metric after which a phase ends early; null: it runs to its end. The schedule does not
     # change: it is the one planned for all epochs.
     patience: int | None = MISSING
-    # How often in a phase a loss that left the numbers (NaN, infinite) may be answered by beginning its epoch again, from
-    # the weights before it and at half the rates; then the run fails.
+    # How often in a phase an epoch whose loss left the numbers (NaN, infinite) is begun again, from the weights before
+    # it and at half the rates; then the run fails.
     nan_retries: int = MISSING
     # How much of the running average of the weights an update keeps, such as 0.999; the average is what is scored and
     # saved. null: no averaging.
