@@ -14,6 +14,7 @@ class Pictures:
 
     num_batches = 3
     num_samples = 12
+    paths = ()
 
     def batch_indices(self, epoch: int) -> list[list[int]]:
         return [[0, 1, 2, 3]] * 3
