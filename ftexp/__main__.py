@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from ftexp.config import Config, parse, register_schema
 from ftexp.errors import UserError
 from ftexp.messages import explain
+from ftexp.sweeps.plugin import register_sweeper
 
 T = TypeVar("T")
 
@@ -28,8 +29,8 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def job(composed: DictConfig) -> float:
-    """One run, alone or as a job of a sweep. Returns the best validation metric: a sweep's objective."""
+def job(composed: DictConfig) -> object:
+    """One run, alone or as a job of a sweep. Returns what the sweep goes by."""
     return guarded(composed, _fine_tune)
 
 
@@ -43,7 +44,14 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
         _stop(str(error), code=1)  # by SystemExit, which Hydra passes on without a report of its own
 
 
-def _fine_tune(config: Config, folder: Path) -> float:
+def _fine_tune(config: Config, folder: Path) -> object:
+    sweeper = HydraConfig.get().sweeper
+    if _in_sweep() and "pruner" in sweeper:
+        from ftexp.sweeps.trial import TrialAddress, run_trial
+
+        number = int(HydraConfig.get().sweep.subdir)
+        address = TrialAddress(sweeper.storage, sweeper.study_name, number, sweeper.pruner)
+        return run_trial(config, folder, address)
     from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 
     return run(config, folder, score_test=not _in_sweep())
@@ -54,6 +62,7 @@ def main(task: Callable[[DictConfig], object] = job) -> None:
     os.environ.setdefault("FTEXP_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors of the composition reach us, and not Hydra's own report
     register_schema()
+    register_sweeper()
     try:
         hydra.main(config_path=str(conf_dir()), config_name="config")(task)()
     except KeyboardInterrupt:

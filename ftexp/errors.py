@@ -30,6 +30,10 @@ class DeviceError(UserError):
     """A device or a precision that this machine does not have."""
 
 
+class PrunedError(Exception):
+    """A search has seen enough of this run: no failure, and no result either."""
+
+
 class DivergedError(RuntimeError):
     """Training left the numbers: the loss or a gradient is NaN or infinite."""
 

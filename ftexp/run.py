@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from ftexp.training.checkpoint import restore_weights
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.gate import judge
+from ftexp.training.history import EpochRecord
 from ftexp.training.inputs import InputSource
 from ftexp.training.intervals import warn_if_too_small
 from ftexp.training.loop import evaluate
@@ -41,11 +42,18 @@ from ftexp.training.start import backbone_state
 log = logging.getLogger(__name__)
 
 
-def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
+def run(
+    config: Config,
+    folder: Path,
+    *,
+    score_test: bool = True,
+    observers: Sequence[Callable[[EpochRecord], None]] = (),
+) -> float:
     """Fine-tune as configured and leave everything in ``folder``.
 
     Args:
         score_test: False in a sweep, which must never see the test split.
+        observers: told of every epoch; what they raise ends the run.
 
     Returns:
         The best value of ``train.metric`` on validation.
@@ -53,6 +61,7 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
     Raises:
         UserError: for anything the user has to put right; most of it before any data is read.
         DivergedError: when training leaves the numbers.
+        PrunedError: if an observer wants no more of it.
     """
     started = time.perf_counter()
     runtime = prepare_runtime(config.runtime)
@@ -68,7 +77,7 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
 
     tracker = open_tracker(config.tracking, run_name=f"{network.name} {'+'.join(phase.name for phase in phases)}")
     labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
-    recorder = Recorder(folder, tracker, read_against(config.train.metric, *labels), phases)
+    recorder = Recorder(folder, tracker, read_against(config.train.metric, *labels), phases, observers)
     try:
         tracker.log_params(flatten(config))
         tracker.set_tags({"device": str(runtime.device), "precision": runtime.precision, "folder": str(folder)})
@@ -81,8 +90,7 @@ def run(config: Config, folder: Path, *, score_test: bool = True) -> float:
         seconds, memory = time.perf_counter() - started, runtime.peak_memory_mib()
         recorder.finish(fit.best, test, splits, peak_memory_mib=memory, seconds=seconds)
     except BaseException as error:
-        recorder.failed(error)
-        tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        tracker.close(recorder.failed(error))
         raise
     tracker.close("FINISHED")
     return fit.best.scores.metric(config.train.metric)

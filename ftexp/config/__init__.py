@@ -27,6 +27,7 @@ from ftexp.config.optim import (
 )
 from ftexp.config.root import SCHEMA, Config
 from ftexp.config.stage import BatchNormPolicyConfig, PhaseConfig, StageConfig
+from ftexp.config.sweep import SweepConfig
 from ftexp.config.train import AugmentConfig, TrainConfig
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "SchedulerConfig",
     "SgdConfig",
     "StageConfig",
+    "SweepConfig",
     "TestConfig",
     "TorchvisionDataConfig",
     "TrackingConfig",

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from ftexp.config.root import SCHEMA, Config
-from ftexp.errors import ConfigError, nearest
+from ftexp.config.sweep import SearchSweeperConfig
 from ftexp.config.uri import hide_credentials
+from ftexp.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ def register_schema() -> None:
     """Hand the schema to Hydra; to be called once before composing."""
     store = ConfigStore.instance()
     store.store(name="_config", node=Config, replace=True)
+    store.store(group="hydra/sweeper", name="_search", node=SearchSweeperConfig, replace=True)
     for group, nodes in SCHEMA.items():
         for name, kind in nodes.items():
             node = OmegaConf.structured(kind)
@@ -66,8 +68,9 @@ def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:
 
 
 def as_data(config: Config) -> dict[str, Any]:
-    """The whole configuration as plain data without passwords, for files and stores that others may see."""
+    """A run's configuration as plain data without passwords, for files and stores that others may see."""
     data = asdict(config)
+    del data["sweep"]  # says what runs there are to be, and nothing of this one
     data["tracking"]["uri"] = hide_credentials(config.tracking.uri) if config.tracking.uri else None
     return data
 

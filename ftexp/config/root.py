@@ -27,6 +27,7 @@ from ftexp.config.optim import (
     SgdConfig,
 )
 from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
+from ftexp.config.sweep import SweepConfig
 from ftexp.config.train import AugmentConfig, TrainConfig
 
 
@@ -46,6 +47,7 @@ class Config:
     tracking: TrackingConfig = MISSING
     audit: AuditConfig = MISSING
     test: TestConfig = MISSING
+    sweep: SweepConfig = MISSING
 
 
 # Group -> schema name -> node. An option's YAML file names its node first in its defaults list.
@@ -65,4 +67,5 @@ SCHEMA: dict[str, dict[str, type]] = {
     "augment": {"_augment": AugmentConfig},
     "runtime": {"_runtime": RuntimeConfig},
     "tracking": {"_tracking": TrackingConfig},
+    "sweep": {"_sweep": SweepConfig},
 }

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from ftexp.data.splits import Splits
+from ftexp.errors import PrunedError
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import best_entry, score_entry, write_result
 from ftexp.report.tables import format_table, write_rows
-from ftexp.tracking.tracker import Tracker
+from ftexp.tracking.tracker import Status, Tracker
 from ftexp.training.diagnosis import Diagnosis, Setting, diagnose
 from ftexp.training.fit import Best
 from ftexp.training.gate import Verdict
@@ -40,10 +41,19 @@ class Recorder:
     Args:
         folder: the run's own folder.
         setting: the validation metric that decides, and what the curves are read against.
+        observers: told of every epoch; what they raise ends the run.
     """
 
-    def __init__(self, folder: Path, tracker: Tracker, setting: Setting, phases: Sequence[Phase]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tracker: Tracker,
+        setting: Setting,
+        phases: Sequence[Phase],
+        observers: Sequence[Callable[[EpochRecord], None]] = (),
+    ) -> None:
         self.folder = folder
+        self._observers = observers
         self._tracker = tracker
         self._metric = setting.metric
         self._setting = setting
@@ -112,6 +122,8 @@ class Recorder:
             "  best" if record.best else "",
         )
         self._diagnose(record.phase)
+        for observe in self._observers:
+            observe(record)
 
     def _diagnose(self, phase: str) -> None:
         """Read the curves so far, and speak where something new is wrong."""
@@ -166,10 +178,20 @@ class Recorder:
             scores = {"test_accuracy": test.accuracy, "test_macro_f1": test.macro_f1, "test_loss": test.loss}
             self._tracker.log_metrics(scores, self._history[-1].epoch)
 
-    def failed(self, error: BaseException) -> None:
-        """Leave a ``result.json`` that says why there is no result."""
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        write_result(self.folder / "result.json", {"status": status, "error": f"{type(error).__name__}: {error}"})
+    def failed(self, error: BaseException) -> Status:
+        """Leave a ``result.json`` that says why there is no result.
+
+        Returns:
+            How the tracking store is to call it.
+        """
+        status: tuple[str, Status] = ("failed", "FAILED")
+        if isinstance(error, KeyboardInterrupt):
+            status = ("interrupted", "KILLED")
+        elif isinstance(error, PrunedError):
+            status = ("pruned", "FINISHED")
+            self._tracker.set_tags({"pruned": "true"})
+        write_result(self.folder / "result.json", {"status": status[0], "error": f"{type(error).__name__}: {error}"})
+        return status[1]
 
     def _verdict(self, best: Best, test: Scores | None) -> str:
         if test is None:

@@ -1,0 +1,40 @@
+"""The search as a sweeper of Hydra's: what ``--multirun`` does. Light to import, for every ``--help`` loads it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class SearchSweeper(Sweeper):
+    """Keeps what Hydra hands over until the search begins."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's own interface."""
+        self.config = config
+        self._launcher = partial(
+            Plugins.instance().instantiate_launcher,
+            hydra_context=hydra_context,
+            task_function=task_function,
+            config=config,
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search until the study has its trials."""
+        from ftexp.sweeps.sweep import sweep  # Optuna, and what else a search needs
+
+        assert self.config is not None
+        sweep(self.config, self._settings, arguments, self._launcher)
+
+
+def register_sweeper() -> None:
+    """Make the sweeper known to Hydra, whether this package is installed or not; to be called once."""
+    Plugins.instance().register(SearchSweeper)

@@ -1,0 +1,176 @@
+"""What a search may change: ranges of a preset and of the command line, as Optuna's distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_optuna_distribution_from_override
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import Trial
+
+from ftexp.errors import ConfigError
+
+EACH_BLOCK = "optimizer.block_lrs.*"
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Settings with their ranges, and the settings that stay.
+
+    Attributes:
+        ranges: setting -> its distribution, in the order in which they are drawn.
+        texts: the same as they were written.
+        fixed: the other overrides of the command line, as they were written.
+        idle: ``group=option`` -> settings that have no effect with it.
+        listed: whether all ranges are plain lists from the command line, of which every combination is wanted.
+    """
+
+    ranges: dict[str, BaseDistribution]
+    texts: dict[str, str]
+    fixed: tuple[str, ...]
+    idle: dict[str, list[str]]
+    listed: bool
+
+    def draw(self, trial: Trial) -> dict[str, Any]:
+        """Values for a trial, without those that would have no effect beside the others."""
+        values: dict[str, Any] = {}
+        for key, distribution in self.ranges.items():
+            if not any(key in idle for choice, idle in self.idle.items() if _holds(choice, values)):
+                values[key] = _suggest(trial, key, distribution)
+        return values
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """Every combination of the lists, in the order of Hydra's own grid."""
+        lists = [d.choices if isinstance(d, CategoricalDistribution) else () for d in self.ranges.values()]
+        return (dict(zip(self.ranges, values, strict=True)) for values in product(*lists))
+
+    def grid(self) -> dict[str, list[Any]]:
+        """Setting -> its values, for the grid sampler.
+
+        Raises:
+            ConfigError: for an interval, which has no end of values.
+        """
+        try:
+            return {key: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for key, d in self.ranges.items()}
+        except ValueError as error:
+            raise ConfigError(
+                "hydra/sweeper/sampler=grid needs lists, choice(a, b) or range(a, b, step); without intervals, for "
+                f"example by a fixed value for each other setting of the space: {', '.join(self.ranges)}."
+            ) from error
+
+    def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of some values that lie in their ranges, as the ranges spell them."""
+        found: dict[str, Any] = {}
+        for key, distribution in self.ranges.items():
+            value = values.get(key)
+            if isinstance(distribution, CategoricalDistribution):
+                spelt = [choice for choice in distribution.choices if str(choice) == str(value)]
+                if spelt:
+                    found[key] = spelt[0]
+            elif isinstance(value, (int, float)) and _spans(distribution, value):
+                found[key] = value
+        return found
+
+
+def build_space(
+    preset: Mapping[str, str],
+    idle: Mapping[str, Sequence[str]],
+    arguments: Sequence[str],
+    options: Mapping[str, str],
+    learning_blocks: Sequence[str],
+) -> Space:
+    """Put a preset and the command line together.
+
+    Args:
+        preset: setting -> range, as on the command line.
+        arguments: the overrides of the command line.
+        options: group -> option in use where the space does not vary it.
+        learning_blocks: what ``optimizer.block_lrs.*`` stands for.
+
+    Raises:
+        ConfigError: for a range that is none, or a space with nothing in it.
+    """
+    overrides = OverridesParser.create().parse_overrides(list(arguments))
+    own = {override.get_key_element(): override for override in overrides if override.is_sweep_override()}
+    fixed = tuple(str(override.input_line) for override in overrides if not override.is_sweep_override())
+    named = {override.get_key_element().lstrip("+") for override in overrides}
+    listed = bool(own) and "sweep" not in named and all(map(_is_list, own.values()))
+    texts: dict[str, str] = {}
+    if not listed:
+        useless = {key for choice, keys in idle.items() if _holds(choice, options) for key in keys}
+        texts = {
+            key: text
+            for name, text in preset.items()
+            for key in _expand(name, learning_blocks)
+            if key not in useless and key not in named
+        }
+    ranges = {key: _parse_range(key, text) for key, text in texts.items()}
+    ranges |= {key: _distribution(override) for key, override in own.items()}
+    texts |= {key: str(override.input_line).partition("=")[2] for key, override in own.items()}
+    if not ranges:
+        raise ConfigError(
+            "There is nothing to search: every setting of the space is fixed. Give one a range, for example "
+            "'optimizer.head_lr=tag(log, interval(1e-4, 1e-1))', or run without --multirun."
+        )
+    # Choices first: whether other settings matter depends on them.
+    order = sorted(ranges, key=lambda key: not isinstance(ranges[key], CategoricalDistribution))
+    return Space(
+        {key: ranges[key] for key in (ranges if listed else order)},
+        texts,
+        fixed,
+        {} if listed else {choice: list(keys) for choice, keys in idle.items()},
+        listed,
+    )
+
+
+def _expand(name: str, learning_blocks: Sequence[str]) -> list[str]:
+    return [name.replace("*", block) for block in learning_blocks] if name == EACH_BLOCK else [name]
+
+
+def _holds(choice: str, values: Mapping[str, Any]) -> bool:
+    group, _, option = choice.partition("=")
+    return str(values.get(group)) == option
+
+
+def _is_list(override: Override) -> bool:
+    return override.is_choice_sweep() and bool(getattr(override.value(), "simple_form", False))
+
+
+def _parse_range(key: str, text: str) -> BaseDistribution:
+    (override,) = OverridesParser.create().parse_overrides([f"{key}={text}"])
+    if not override.is_sweep_override():
+        raise ConfigError(f"sweep.space.{key}={text} is no range; write interval(a, b), choice(a, b) or range(a, b).")
+    return _distribution(override)
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    try:
+        distribution = create_optuna_distribution_from_override(override)
+    except ValueError as error:
+        raise ConfigError(f"{override.input_line}: {error}") from error
+    assert isinstance(distribution, BaseDistribution)
+    return distribution
+
+
+def _spans(distribution: BaseDistribution, value: float) -> bool:
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    return distribution.low <= value <= distribution.high and distribution.step in (None, 1)
+
+
+def _suggest(trial: Trial, key: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(key, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)

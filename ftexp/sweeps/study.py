@@ -1,0 +1,149 @@
+"""A study of Optuna's that several processes share and that outlives each of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ftexp.config.uri import hide_credentials
+from ftexp.errors import ConfigError
+
+Direction = Literal["minimize", "maximize"]
+
+JOURNAL = "journal:///"
+LOCK_TIMEOUT_SECONDS = 120
+
+# What we note with a trial. LOST: its process died. RETRY_OF: the lost trial whose values it tries again.
+SESSION, HOST, LOST, RETRY_OF, ERROR = "session", "host", "lost", "retry_of", "error"
+
+log = logging.getLogger(__name__)
+
+
+def name_study(prefix: str, settings: Mapping[str, Any], ranges: Mapping[str, str]) -> str:
+    """A name that is the same for the same settings and ranges, and another for any others."""
+    content = json.dumps([settings, sorted(ranges.items())], sort_keys=True, default=str)
+    return f"{prefix}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage behind a URL; ``journal:///FILE`` is Optuna's journal, which needs no server and no schema.
+
+    Raises:
+        ConfigError: if it cannot be opened.
+    """
+    try:
+        if url.startswith(JOURNAL):
+            return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+        return RDBStorage(url)
+    except Exception as error:  # a missing driver, a wrong URL, a server that is away: all the user's to put right
+        shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0])
+        raise ConfigError(
+            f"hydra.sweeper.storage={shown} cannot be opened: {reason} Allowed are null, journal:///FILE,"
+            " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql://USER@HOST/DATABASE."
+        ) from error
+
+
+class SharedStudy:
+    """The study as one process of a sweep sees it. While the object lives, so do its trials.
+
+    Args:
+        folder: of the sweep, where the locks are; the same for all processes of the sweep on a machine.
+    """
+
+    def __init__(self, folder: Path, url: str, name: str, directions: Sequence[Direction]) -> None:
+        self._folder = folder
+        (folder / ".sessions").mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder / ".sessions" / "study.lock", timeout=LOCK_TIMEOUT_SECONDS)
+        with self._lock:  # processes that create a database's tables at once trip over each other
+            self.study = optuna.create_study(
+                storage=open_storage(url), study_name=name, directions=directions, load_if_exists=True
+            )
+            if [d.name.lower() for d in self.study.directions] != list(directions):
+                raise ConfigError(
+                    f"The study {name} has other objectives than this search; give it a name of its own: "
+                    "hydra.sweeper.study_name=NAME."
+                )
+            self.session = int(self.study.user_attrs.get("sessions", 0)) + 1
+            self.study.set_user_attr("sessions", self.session)
+            self._name = f"{self.session}-{uuid.uuid4().hex[:8]}"
+            # Held until this process ends, however it ends: that is how others know that its trials live.
+            self._alive = FileLock(self._session_file(self._name))
+            self._alive.acquire()
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if self._is_lost(trial):
+                    self.give_up(trial.number)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other processes of the sweep from asking for trials."""
+        with self._lock:
+            yield
+
+    def close(self) -> None:
+        """Mark the process as gone."""
+        self._alive.release()
+        Path(self._session_file(self._name)).unlink(missing_ok=True)
+
+    def claimed(self) -> list[FrozenTrial]:
+        """The trials that count: all but those that wait and those that were lost."""
+        return [
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state != TrialState.WAITING and not trial.user_attrs.get(LOST)
+        ]
+
+    def ask(self) -> Trial:
+        """A new trial, marked as this process's. The study has to be locked."""
+        trial = self.study.ask()
+        trial.set_user_attr(SESSION, self._name)
+        trial.set_user_attr(HOST, socket.gethostname())
+        return trial
+
+    def give_up(self, number: int) -> None:
+        """Write a trial off whose process is gone, and have its values tried once more."""
+        trial = running_trial(self.study, number)
+        planned = self.study.get_trials(deepcopy=False)[number].system_attrs.get("fixed_params", {})
+        values = {**planned, **trial.params}
+        if RETRY_OF in trial.user_attrs:
+            trial.set_user_attr(ERROR, "its process died, and that of the trial it repeats before")
+        else:
+            trial.set_user_attr(LOST, True)
+            trial.set_user_attr(ERROR, "its process died")
+            if values:
+                self.study.enqueue_trial(values, user_attrs={RETRY_OF: number})
+        self.study.tell(number, state=TrialState.FAIL)
+        log.info("trial %d was left unfinished by a process that is gone; its values are tried again", number)
+
+    def _is_lost(self, trial: FrozenTrial) -> bool:
+        name = trial.user_attrs.get(SESSION)
+        if name is None:
+            return True  # its process died between asking and signing; both happen under the lock that we hold
+        file = self._session_file(str(name))
+        if not file.exists():
+            return bool(trial.user_attrs.get(HOST) == socket.gethostname())  # else on a machine with its own folder
+        try:
+            FileLock(file, timeout=0).acquire().lock.release()
+        except Timeout:
+            return False
+        return True
+
+    def _session_file(self, name: str) -> Path:
+        return self._folder / ".sessions" / f"{name}.lock"
+
+
+def running_trial(study: optuna.Study, number: int) -> Trial:
+    """The trial as its own process has it, to report to and to leave notes with."""
+    return Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)

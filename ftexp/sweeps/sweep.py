@@ -1,0 +1,267 @@
+"""A whole search, from the space to the summary, in the order of events."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import optuna
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import Trial, TrialState
+
+from ftexp.config import Config, parse
+from ftexp.config.check import check
+from ftexp.config.sweep import DIRECTIONS
+from ftexp.errors import UserError
+from ftexp.models.blocks import HEAD
+from ftexp.sweeps.pruning import build_pruner
+from ftexp.sweeps.space import EACH_BLOCK, Space, build_space
+from ftexp.sweeps.study import ERROR, JOURNAL, Direction, SharedStudy, name_study
+from ftexp.sweeps.summary import Summary
+from ftexp.sweeps.trial import PRUNED
+
+DEFAULT_TRIALS = 20
+
+log = logging.getLogger(__name__)
+
+
+def sweep(
+    composed: DictConfig, settings: Mapping[str, Any], arguments: Sequence[str], launcher: Callable[[], Any]
+) -> None:
+    """Run trials until the study has as many as asked for, then write the summary.
+
+    Args:
+        composed: the whole configuration, Hydra's part too; the sweep's folder and study are entered there.
+        settings: ``hydra.sweeper``.
+        arguments: the overrides of the command line.
+        launcher: starts Hydra's launcher, once all is known.
+
+    Raises:
+        UserError: for a space, an objective or a storage that cannot be, and when too many trials fail.
+    """
+    _quiet_libraries()
+    config, plain = _run_part(composed)
+    directions = _directions(settings["direction"], config.sweep.objectives)
+    space = build_space(
+        preset={**config.sweep.space, **(settings["params"] or {})},
+        idle=config.sweep.idle,
+        arguments=arguments,
+        options=composed.hydra.runtime.choices,
+        learning_blocks=_learning_blocks(config) if EACH_BLOCK in config.sweep.space else [],
+    )
+    total = settings["n_trials"] or (len(list(space.combinations())) if space.listed else DEFAULT_TRIALS)
+    if settings["sampler"]["_target_"].endswith(".GridSampler"):
+        total = min(total, math.prod(map(len, space.grid().values())))
+    check(total >= 1, "hydra.sweeper.n_trials", total, "at least 1")
+    check(settings["n_jobs"] >= 1, "hydra.sweeper.n_jobs", settings["n_jobs"], "at least 1")
+    rate = settings["max_failure_rate"]
+    check(0 <= rate <= 1, "hydra.sweeper.max_failure_rate", rate, "between 0 and 1")
+    pruner = "none" if space.listed else settings["pruner"]
+    build_pruner(pruner)  # refuse a wrong name before anything is written
+
+    prefix = "grid" if space.listed else str(composed.hydra.runtime.choices["sweep"])
+    name = settings["study_name"] or name_study(prefix, plain, space.texts)
+    folder = _sweep_folder(composed, name)
+    storage = settings["storage"] or f"{JOURNAL}{folder / 'study.journal'}"
+    _hand_over(composed, folder=folder, storage=storage, study_name=name, pruner=pruner)
+    shared = SharedStudy(folder, storage, name, directions)
+    try:
+        shared.study.sampler = _sampler(settings["sampler"], space, shared.session)
+        shared.study.pruner = build_pruner(pruner, len(directions))
+        with shared.locked():
+            _enqueue(shared.study, space, composed)
+        summary = Summary(shared.study, folder, space, config.sweep.objectives, total)
+        summary.begin()
+        search = Search(shared, space, launcher, summary, total, settings["n_jobs"], rate)
+        try:
+            search.run()
+        finally:
+            summary.end(shared.claimed())
+    finally:
+        shared.close()
+
+
+class Search:
+    """The loop: ask for trials, launch them, tell how they ended."""
+
+    def __init__(
+        self,
+        shared: SharedStudy,
+        space: Space,
+        launcher: Callable[[], Any],
+        summary: Summary,
+        total: int,
+        num_jobs: int,
+        max_failure_rate: float,
+    ) -> None:
+        self._shared = shared
+        self._space = space
+        self._launcher = launcher
+        self._summary = summary
+        self._total = total
+        self._num_jobs = num_jobs
+        self._allowed_failures = max_failure_rate * total
+        self._failures: list[str] = []
+
+    def run(self) -> None:
+        """Go on until the study has its trials, those of other processes included.
+
+        Raises:
+            UserError: if more trials have failed than are allowed.
+        """
+        launcher = None
+        while trials := self._ask():
+            launcher = launcher or self._launcher()
+            started = time.perf_counter()
+            try:
+                overrides = [self._overrides(trial) for trial in trials]
+                returns = launcher.launch(overrides, initial_job_idx=trials[0].number)
+                for trial, job_return in zip(trials, returns, strict=True):
+                    self._tell(trial, job_return)
+            except BaseException:
+                self._give_up_unfinished(trials)
+                raise
+            seconds = (time.perf_counter() - started) / len(trials)
+            for trial in trials:
+                self._summary.trial_ended(trial.number, self._shared.claimed(), seconds)
+            if len(self._failures) > self._allowed_failures:
+                raise UserError(self._explain_failures())
+
+    def _ask(self) -> list[Trial]:
+        with self._shared.locked():
+            left = self._total - len(self._shared.claimed())
+            trials = [self._shared.ask() for _ in range(min(self._num_jobs, left))]
+            for trial in trials:
+                self._space.draw(trial)
+        return trials
+
+    def _overrides(self, trial: Trial) -> list[str]:
+        return [
+            *self._space.fixed,
+            *(f"{key}={value}" for key, value in trial.params.items()),
+            f"hydra.sweep.subdir={trial.number}",
+            # One line a trial here; all of a run's own lines are in its log file.
+            "hydra.job_logging.handlers.console.level=WARNING",
+        ]
+
+    def _tell(self, trial: Trial, job_return: Any) -> None:
+        study = self._shared.study
+        try:
+            outcome = job_return.return_value
+            if outcome != PRUNED and not isinstance(outcome, list):
+                raise TypeError(f"a trial returned {outcome!r} and not the values of its objectives")
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self._failures.append(reason)
+            trial.set_user_attr(ERROR, reason)
+            study.tell(trial, state=TrialState.FAIL)
+            return
+        try:
+            if outcome == PRUNED:
+                study.tell(trial, state=TrialState.PRUNED)
+            else:
+                study.tell(trial, outcome)
+        except RuntimeError as error:
+            # The grid sampler stops Study.optimize after its last point; the trial is told by then.
+            if "Study.stop" not in str(error):
+                raise
+
+    def _give_up_unfinished(self, trials: Sequence[Trial]) -> None:
+        with self._shared.locked():
+            states = {trial.number: trial.state for trial in self._shared.study.get_trials(deepcopy=False)}
+            for trial in trials:
+                if not states[trial.number].is_finished():
+                    self._shared.give_up(trial.number)
+
+    def _explain_failures(self) -> str:
+        ended = self._summary.num_ended
+        all_of_them = f"all {ended} trials" if len(self._failures) == ended else f"{len(self._failures)} trials"
+        return (
+            f"The sweep stops: {all_of_them} have failed since its start, and hydra.sweeper.max_failure_rate allows "
+            f"{self._allowed_failures:g} of {self._total}. The last one: {self._failures[-1]}"
+        )
+
+
+def _run_part(composed: DictConfig) -> tuple[Config, dict[str, Any]]:
+    """The configuration of a run: checked, and as plain data that tells studies apart."""
+    task = composed.copy()
+    with read_write(task), open_dict(task):
+        task.pop("hydra")
+    plain = OmegaConf.to_container(task, resolve=True)
+    assert isinstance(plain, dict)
+    del plain["tracking"]  # where runs are recorded makes no other search
+    return parse(task), cast(dict[str, Any], plain)
+
+
+def _directions(given: Any, objectives: Sequence[str]) -> list[Direction]:
+    if given is None:
+        return [cast(Direction, DIRECTIONS[name]) for name in objectives]
+    texts = [str(text) for text in given] if isinstance(given, (list, ListConfig)) else [str(given)]
+    allowed = len(texts) == len(objectives) and set(texts) <= {"maximize", "minimize"}
+    check(allowed, "hydra.sweeper.direction", given, f"null, or one of maximize, minimize for each of {objectives}")
+    return [cast(Literal["minimize", "maximize"], text) for text in texts]
+
+
+def _learning_blocks(config: Config) -> list[str]:
+    from ftexp.run import plan
+
+    blocks = {block: None for phase in plan(config) for block in phase.learning}
+    return [block for block in blocks if block != HEAD]
+
+
+def _sweep_folder(composed: DictConfig, name: str) -> Path:
+    """The folder that the user named; else one after the study, for the same command to find it again."""
+    named = any(override.startswith("hydra.sweep.dir=") for override in composed.hydra.overrides.hydra)
+    return Path(composed.hydra.sweep.dir if named else Path("multirun") / name).absolute()
+
+
+def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: str, pruner: str) -> None:
+    """Enter what has been settled where the launcher and the jobs read it."""
+    values = {
+        "hydra.sweep.dir": str(folder),
+        "hydra.sweeper.storage": storage,
+        "hydra.sweeper.study_name": study_name,
+        "hydra.sweeper.pruner": pruner,
+    }
+    with read_write(composed.hydra):
+        for key, value in values.items():
+            OmegaConf.update(composed, key, value)
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            composed.hydra.overrides.hydra.append(f"{key}='{quoted}'")
+
+
+def _sampler(settings: Any, space: Space, session: int) -> optuna.samplers.BaseSampler:
+    """The sampler; a fixed seed differs from session to session, or each would try the same points again."""
+    settings = OmegaConf.to_container(settings)
+    if settings.get("seed") is not None:
+        settings["seed"] += session - 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        allowed = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
+        sampler = instantiate(settings, _execution_whitelist_=allowed)
+        return cast(optuna.samplers.BaseSampler, sampler(space.grid()) if callable(sampler) else sampler)
+
+
+def _enqueue(study: optuna.Study, space: Space, composed: DictConfig) -> None:
+    """What is tried first: every combination of plain lists, or else the configured values where they are in range."""
+    if space.listed:
+        for values in space.combinations():
+            study.enqueue_trial(values, skip_if_exists=True)
+    elif not study.get_trials(deepcopy=False):
+        options = composed.hydra.runtime.choices
+        configured = {key: options.get(key, OmegaConf.select(composed, key)) for key in space.ranges}
+        study.enqueue_trial(space.inside(configured))
+
+
+def _quiet_libraries() -> None:
+    """Leave the terminal to one line a trial."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for launcher in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins"):
+        logging.getLogger(launcher).setLevel(logging.WARNING)

@@ -1,0 +1,62 @@
+"""One trial of a search: a run that reports to its study."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.samplers import RandomSampler
+
+from ftexp.config import Config
+from ftexp.config.sweep import DIRECTIONS
+from ftexp.errors import PrunedError
+from ftexp.run import run
+from ftexp.sweeps.pruning import PruningObserver, build_pruner
+from ftexp.sweeps.study import open_storage, running_trial
+from ftexp.training.history import EpochRecord
+
+# What a pruned trial returns: a plain word, for it may come from another process.
+PRUNED = "pruned"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialAddress:
+    """Where a trial is found: plain values that reach a process of its own."""
+
+    storage: str
+    study_name: str
+    number: int
+    pruner: str
+
+
+def run_trial(config: Config, folder: Path, address: TrialAddress) -> list[float] | str:
+    """Fine-tune as the trial says, without the test split.
+
+    Returns:
+        The value of every objective; PRUNED for a trial that was pruned, whose checkpoints are deleted.
+    """
+    objectives = config.sweep.objectives
+    try:
+        run(config, folder, score_test=False, observers=_observers(address, objectives))
+    except PrunedError:
+        shutil.rmtree(folder / "checkpoints")
+        return PRUNED
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return [float(result["best"][name] if name.startswith("val_") else result[name]) for name in objectives]
+
+
+def _observers(address: TrialAddress, objectives: list[str]) -> list[PruningObserver]:
+    (objective, *others) = objectives
+    if others or objective not in {field for field in EpochRecord.__slots__ if field.startswith("val_")}:
+        return []  # several objectives have no order, and time spent is no promise
+    study = optuna.load_study(
+        study_name=address.study_name,
+        storage=open_storage(address.storage),
+        sampler=RandomSampler(),  # nothing is drawn here; the search did that
+        pruner=build_pruner(address.pruner),
+    )
+    assert objective in DIRECTIONS
+    return [PruningObserver(running_trial(study, address.number), objective)]

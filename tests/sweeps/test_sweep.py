@@ -1,0 +1,346 @@
+"""Searches as a user starts them, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from PIL import Image
+
+from ftexp.sweeps.study import LOST, RETRY_OF, open_storage
+
+Ftexp = Callable[..., subprocess.CompletedProcess[str]]
+
+SMALL = (
+    "data=imagefolder",
+    "data.root=pictures",
+    "data.image_size=32",
+    "stage=head",
+    "stage.epochs=2",
+    "audit.on_leak=off",
+    "tracking=none",
+)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A folder with two classes of 12 plain pictures each."""
+    for name, colour in (("light", 220), ("dark", 30)):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (40, 30 + i), (colour, colour - i, colour)).save(folder / f"{i}.jpg")
+    return tmp_path
+
+
+@pytest.fixture
+def sweep(workplace: Path) -> Ftexp:
+    """``python -m ftexp --multirun`` on those pictures, with more arguments."""
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ftexp", "--multirun", *SMALL, *arguments],
+            cwd=workplace,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return call
+
+
+def study_folder(workplace: Path) -> Path:
+    (folder,) = (path for path in (workplace / "multirun").iterdir())
+    return folder
+
+
+def read_summary(workplace: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((study_folder(workplace) / "sweep.json").read_text())
+    return content
+
+
+def read_trials(workplace: Path) -> list[dict[str, str]]:
+    with (study_folder(workplace) / "trials.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def load_trials(workplace: Path, url: str | None = None) -> list[FrozenTrial]:
+    folder = study_folder(workplace)
+    storage = open_storage(url or f"journal:///{folder / 'study.journal'}")
+    return optuna.load_study(study_name=folder.name, storage=storage).get_trials()
+
+
+def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Path, sweep: Ftexp) -> None:
+    ended = sweep("hydra.sweeper.n_trials=3", "tracking=mlflow", "hydra.sweeper.pruner=none")
+    assert ended.returncode == 0, ended.stderr
+    summary, rows = read_summary(workplace), read_trials(workplace)
+    assert summary["trials"] == {"COMPLETE": 3}
+    assert summary["objectives"] == ["val_accuracy"]
+    (best,) = summary["best"]
+    assert best["values"]["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows)
+    # stage=head: a rate of the backbone would have no effect.
+    assert set(best["parameters"]) == {"optimizer.head_lr", "optimizer.weight_decay"}
+    # The first has the configured values; the others differ.
+    assert float(rows[0]["optimizer.head_lr"]) == 1e-3
+    assert len({row["optimizer.head_lr"] for row in rows}) == 3
+
+    folder = study_folder(workplace)
+    assert {"history.png", "parallel.png", "slice.png", "0", "1", "2"} <= {path.name for path in folder.iterdir()}
+    assert (folder / "best" / "checkpoints" / "best.pt").samefile(
+        folder / str(best["trial"]) / "checkpoints" / "best.pt"
+    )
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 3
+    assert re.search(
+        r"optimizer.head_lr=0.001 .* val_accuracy \d.\d{4}  \(best \d.\d{4}, trial 0\)  \d+ s, about", lines[0]
+    )
+
+    results = [json.loads(path.read_text()) for path in folder.glob("[0-9]/result.json")]
+    assert [result["test"] for result in results] == [None] * 3
+    assert "Launching" not in ended.stdout
+    client = mlflow.MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert [name for run in runs for name in run.data.metrics if name.startswith("test")] == []
+
+    command = shlex.split(best["command"])
+    assert command[:3] == ["python", "-m", "ftexp"]
+    rerun = subprocess.run(
+        [sys.executable, *command[1:]], cwd=workplace, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert rerun.returncode == 0, rerun.stderr
+    assert "test accuracy" in rerun.stdout
+
+
+@pytest.mark.slow
+def test_plain_lists_are_every_combination_and_the_same_command_does_not_repeat_them(
+    workplace: Path, sweep: Ftexp
+) -> None:
+    arguments = ("optimizer.head_lr=1e-3,1e-2", "train.batch_size=-3,4", "hydra.sweeper.max_failure_rate=0.5")
+    ended = sweep(*arguments)
+    assert ended.returncode == 0, ended.stderr
+    tried = [(row["optimizer.head_lr"], row["train.batch_size"], row["state"]) for row in read_trials(workplace)]
+    assert tried == [
+        ("0.001", "-3", "FAIL"),
+        ("0.001", "4", "COMPLETE"),
+        ("0.01", "-3", "FAIL"),
+        ("0.01", "4", "COMPLETE"),
+    ]
+    assert "train.batch_size=-3 is not allowed" in read_trials(workplace)[0]["error"]
+    again = sweep(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "goes on after 4 ended trials" in again.stdout
+    assert len(load_trials(workplace)) == 4
+
+
+@pytest.mark.slow
+def test_all_failed_is_one_clear_message(workplace: Path, sweep: Ftexp) -> None:
+    ended = sweep("data.root=gone", "hydra.sweeper.n_trials=3")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert re.search(
+        r"ftexp: The sweep stops: all 1 trials have failed .* allows 0.9 of 3. The last one: DataError", last
+    )
+    assert "No trial was completed." in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("sweep.objectives=[test_accuracy]", "a search never sees the test split"),
+        ("sweep.objectives=[val_acuracy]", "there is no val_acuracy. Did you mean 'val_accuracy'?"),
+        ("hydra.sweeper.direction=[maximize,minimize]", "one of maximize, minimize for each of"),
+        ("hydra.sweeper.pruner=medain", "must be one of hyperband, median, none"),
+        ("hydra.sweeper.storage=nosuch://x", "hydra.sweeper.storage=nosuch://x cannot be opened"),
+        ("hydra/sweeper/sampler=grid", "sampler=grid needs lists"),
+    ],
+)
+@pytest.mark.slow
+def test_what_cannot_be_is_refused_before_the_first_trial(
+    workplace: Path, sweep: Ftexp, argument: str, message: str
+) -> None:
+    ended = sweep(argument)
+    assert ended.returncode == 1
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list(workplace.glob("multirun/*/[0-9]*"))
+
+
+@pytest.mark.slow
+def test_two_objectives_give_the_trials_that_no_other_beats(workplace: Path, sweep: Ftexp) -> None:
+    ended = sweep("sweep.objectives=[val_macro_f1,seconds]", "hydra.sweeper.n_trials=3")
+    assert ended.returncode == 0, ended.stderr
+    best = read_summary(workplace)["best"]
+    assert best
+    values = [entry["values"] for entry in best]
+    assert all(set(value) == {"val_macro_f1", "seconds"} for value in values)
+    for one in values:
+        assert not [
+            other
+            for other in values
+            if other["val_macro_f1"] > one["val_macro_f1"] and other["seconds"] < one["seconds"]
+        ]
+    assert (study_folder(workplace) / "pareto.png").exists()
+
+
+@pytest.mark.slow
+def test_hydras_own_grid_is_still_there(workplace: Path, sweep: Ftexp) -> None:
+    ended = sweep("hydra/sweeper=basic", "optimizer.head_lr=1e-3,1e-2")
+    assert ended.returncode == 0, ended.stderr
+    assert len(list(workplace.glob("multirun/*/*/[01]/result.json"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "gp", "qmc", "nsgaii"])
+def test_each_sampler_searches(workplace: Path, sweep: Ftexp, sampler: str) -> None:
+    ended = sweep(f"hydra/sweeper/sampler={sampler}", "stage.epochs=1", "hydra.sweeper.n_trials=3")
+    assert ended.returncode == 0, ended.stderr
+    assert len(read_trials(workplace)) == 3
+
+
+@pytest.mark.slow
+def test_the_grid_sampler_covers_the_grid_and_ends(workplace: Path, sweep: Ftexp) -> None:
+    lists = ("sweep=lr", "optimizer.head_lr=choice(1e-3,1e-2)", "optimizer.weight_decay=choice(0.1,0.2)")
+    ended = sweep("hydra/sweeper/sampler=grid", "stage.epochs=1", *lists)
+    assert ended.returncode == 0, ended.stderr
+    rows = read_trials(workplace)
+    assert len({(row["optimizer.head_lr"], row["optimizer.weight_decay"]) for row in rows}) == len(rows) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["blocks", "recipe"])
+def test_each_preset_searches(workplace: Path, sweep: Ftexp, preset: str) -> None:
+    stage = ["stage=partial"] if preset == "blocks" else []
+    small = [argument for argument in SMALL if argument != "stage=head"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "ftexp", "-m", *small, *stage, f"sweep={preset}", "hydra.sweeper.n_trials=4"],
+        cwd=workplace,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    rows = read_trials(workplace)
+    assert [row["error"] for row in rows] == [""] * 4
+    assert ("optimizer.block_lrs.stage7" in rows[0]) == (preset == "blocks")
+
+
+@pytest.mark.slow
+def test_a_pruned_trial_is_no_failure_and_leaves_no_checkpoint(workplace: Path, sweep: Ftexp) -> None:
+    rates = "optimizer.head_lr=tag(log, interval(1e-7, 1e-2))"
+    ended = sweep(
+        rates, "stage.epochs=6", "hydra.sweeper.n_trials=12", "sweep.objectives=[val_loss]", "tracking=mlflow"
+    )
+    assert ended.returncode == 0, ended.stderr
+    pruned = [row for row in read_trials(workplace) if row["state"] == "PRUNED"]
+    assert pruned
+    for row in pruned:
+        folder = study_folder(workplace) / row["trial"]
+        assert json.loads((folder / "result.json").read_text())["status"] == "pruned"
+        assert not (folder / "checkpoints").exists()
+        assert int(row["epochs"]) < 6
+    client = mlflow.MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    tagged = [run for run in runs if run.data.tags.get("pruned") == "true"]
+    assert len(tagged) == len(pruned)
+    assert {run.info.status for run in tagged} == {"FINISHED"}
+
+
+def start(workplace: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ftexp", "--multirun", *SMALL, *arguments],
+        cwd=workplace,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", [None, "sqlite:///study.db"])
+def test_killed_in_mid_trial_the_same_command_goes_on(workplace: Path, sweep: Ftexp, storage: str | None) -> None:
+    arguments = ["hydra.sweeper.n_trials=5", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0"]
+    arguments += ["hydra.sweeper.pruner=none", "stage.epochs=3"]
+    url = None
+    if storage:
+        arguments.append(f"hydra.sweeper.storage={storage}")
+        url = f"sqlite:///{workplace / 'study.db'}"
+    for number in (1, 3):  # the second time, trial 3 is the first one's retry or a new one
+        process = start(workplace, *arguments)
+        try:
+            deadline = time.monotonic() + 120
+            while not list(workplace.glob(f"multirun/*/{number}/splits.csv")):
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    assert TrialState.RUNNING in {trial.state for trial in load_trials(workplace, url)}
+    ended = sweep(*arguments)
+    assert ended.returncode == 0, ended.stderr
+    trials = load_trials(workplace, url)
+    lost = [trial for trial in trials if trial.user_attrs.get(LOST)]
+    counted = [trial for trial in trials if trial not in lost]
+    assert Counter(trial.state.name for trial in counted) == {"COMPLETE": 5}
+    assert len(lost) == 2
+    for trial in lost:
+        (retry,) = [other for other in trials if other.user_attrs.get(RETRY_OF) == trial.number]
+        assert retry.params == trial.params
+    points = [tuple(trial.params.values()) for trial in counted]
+    assert len(set(points)) == len(points)  # the fixed seed has not drawn a point again
+
+
+@pytest.mark.slow
+def test_ctrl_c_frees_the_trial_for_the_next_call(workplace: Path, sweep: Ftexp) -> None:
+    arguments = ["hydra.sweeper.n_trials=2", "stage.epochs=3"]
+    process = start(workplace, *arguments)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(workplace.glob("multirun/*/0/splits.csv")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert [trial.state.name for trial in load_trials(workplace)] == ["WAITING", "FAIL"][::-1]
+    assert sweep(*arguments).returncode == 0
+    assert Counter(row["state"] for row in read_trials(workplace)) in ({"COMPLETE": 2}, {"COMPLETE": 1, "PRUNED": 1})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", [None, "sqlite:///study.db"])
+def test_processes_that_start_at_once_share_the_trials(workplace: Path, storage: str | None) -> None:
+    arguments = ["hydra.sweeper.n_trials=6", "hydra.sweeper.sampler.seed=1", "hydra.sweeper.pruner=none"]
+    arguments += [f"hydra.sweeper.storage={storage}"] if storage else []
+    processes = [start(workplace, *arguments) for _ in range(3)]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    trials = load_trials(workplace, f"sqlite:///{workplace / 'study.db'}" if storage else None)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
+    assert len({tuple(trial.params.values()) for trial in trials}) == 6
