@@ -65,20 +65,25 @@ class Summary:
         )
         self._write(claimed)
 
-    def end(self, claimed: Sequence[FrozenTrial]) -> None:
-        """Files, plots, the link to the best trial, and the command that scores it on the test split."""
+    def end(self, claimed: Sequence[FrozenTrial]) -> dict[str, float]:
+        """Files, plots, the link to the best trial, and the command that scores it on the test split.
+
+        Returns:
+            The best trial's value of each objective; empty where there is none, or several.
+        """
         content = self._write(claimed)
         write_plots(self._study, self._folder, self._objectives)
         best = content["best"]
         if not best:
             log.info("No trial was completed.  %s", self._folder)
-            return
+            return {}
         for entry in best:
             values = "  ".join(f"{name} {value:.4f}" for name, value in entry["values"].items())
             log.info("best    trial %d  %s\n        %s", entry["trial"], values, entry["command"])
         if len(best) == 1:
             self._link(str(best[0]["trial"]))
         log.info("%s  %s", _states(claimed), self._folder)
+        return dict(best[0]["values"]) if len(best) == 1 else {}
 
     def _write(self, claimed: Sequence[FrozenTrial]) -> dict[str, Any]:
         write_rows(self._folder / "trials.csv", [self._row(trial) for trial in claimed])

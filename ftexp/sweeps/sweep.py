@@ -21,6 +21,7 @@ from ftexp.config.check import check
 from ftexp.config.sweep import DIRECTIONS
 from ftexp.errors import UserError
 from ftexp.models.blocks import HEAD
+from ftexp.sweeps.parent import parent_run, record_summary
 from ftexp.sweeps.pruning import build_pruner
 from ftexp.sweeps.space import EACH_BLOCK, Space, build_space
 from ftexp.sweeps.study import ERROR, JOURNAL, Direction, SharedStudy, name_study
@@ -46,7 +47,7 @@ def sweep(
     Raises:
         UserError: for a space, an objective or a storage that cannot be, and when too many trials fail.
     """
-    _quiet_libraries()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     config, plain = _run_part(composed)
     directions = _directions(settings["direction"], config.sweep.objectives)
     space = build_space(
@@ -80,10 +81,11 @@ def sweep(
         summary = Summary(shared.study, folder, space, config.sweep.objectives, total)
         summary.begin()
         search = Search(shared, space, launcher, summary, total, settings["n_jobs"], rate)
-        try:
-            search.run()
-        finally:
-            summary.end(shared.claimed())
+        with parent_run(shared, config.tracking) as tracker:
+            try:
+                search.run()
+            finally:
+                record_summary(tracker, folder, summary.end(shared.claimed()))
     finally:
         shared.close()
 
@@ -147,8 +149,6 @@ class Search:
             *self._space.fixed,
             *(f"{key}={value}" for key, value in trial.params.items()),
             f"hydra.sweep.subdir={trial.number}",
-            # One line a trial here; all of a run's own lines are in its log file.
-            "hydra.job_logging.handlers.console.level=WARNING",
         ]
 
     def _tell(self, trial: Trial, job_return: Any) -> None:
@@ -230,6 +230,10 @@ def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: 
         "hydra.sweeper.study_name": study_name,
         "hydra.sweeper.pruner": pruner,
     }
+    # One line a trial on the terminal; all of a run's own lines are in its log file. Another logging set-up is kept.
+    for key in ("hydra.hydra_logging.loggers.hydra.level", "hydra.job_logging.handlers.console.level"):
+        if OmegaConf.select(composed, key) is not None:
+            values[key] = "WARNING"
     with read_write(composed.hydra):
         for key, value in values.items():
             OmegaConf.update(composed, key, value)
@@ -258,10 +262,3 @@ def _enqueue(study: optuna.Study, space: Space, composed: DictConfig) -> None:
         options = composed.hydra.runtime.choices
         configured = {key: options.get(key, OmegaConf.select(composed, key)) for key in space.ranges}
         study.enqueue_trial(space.inside(configured))
-
-
-def _quiet_libraries() -> None:
-    """Leave the terminal to one line a trial."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for launcher in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins"):
-        logging.getLogger(launcher).setLevel(logging.WARNING)

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from ftexp.config.uri import hide_credentials, sqlite_file
-from ftexp.tracking.tracker import Status, brief
+from ftexp.tracking.tracker import PARENT_RUN, Status, brief
 
 # MLflow's own limits, per batch and per value.
 MAX_PER_BATCH = 100
@@ -49,8 +49,8 @@ class MlflowTracker:
         self._failure: str | None = None
 
     @classmethod
-    def start(cls, uri: str, experiment: str, run_name: str) -> MlflowTracker:
-        """Open the store, make the experiment where it is missing, and begin a run.
+    def start(cls, uri: str, experiment: str, run_name: str, resumed: str | None = None) -> MlflowTracker:
+        """Open the store, make the experiment where it is missing, and begin a run or go on with one.
 
         Raises:
             Exception: whatever MLflow, the database driver or the file lock raises.
@@ -72,6 +72,8 @@ class MlflowTracker:
                 stack.enter_context(FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT_SECONDS))
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment_id = _find_or_create_experiment(client, experiment, artifacts)
+            if resumed is not None and _reopened(client, resumed):
+                return cls(client, resumed)
             run = client.create_run(experiment_id, run_name=run_name, tags=_origin())
         return cls(client, run.info.run_id)
 
@@ -145,9 +147,21 @@ def _find_or_create_experiment(client: Any, name: str, artifacts: str | None) ->
     return str(found.experiment_id)
 
 
+def _reopened(client: Any, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException:  # of another store, or deleted
+        return False
+    return True
+
+
 def _origin() -> dict[str, str]:
     """What MLflow's own fluent interface records, for the columns of its run table."""
     tags = {"mlflow.source.name": "ftexp", "mlflow.source.type": "LOCAL"}
+    if PARENT_RUN in os.environ:
+        tags["mlflow.parentRunId"] = os.environ[PARENT_RUN]
     with suppress(KeyError, OSError):  # a container's user id without a name
         tags["mlflow.user"] = getpass.getuser()
     return tags

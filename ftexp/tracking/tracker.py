@@ -12,6 +12,9 @@ from ftexp.config.uri import hide_credentials
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+# The environment variable that names the run which new runs belong to: a sweep's, for its trials.
+PARENT_RUN = "FTEXP_PARENT_RUN"
+
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +62,7 @@ class NoTracker:
         """Do nothing."""
 
 
-def open_tracker(config: TrackingConfig, run_name: str) -> Tracker:
+def open_tracker(config: TrackingConfig, run_name: str, resumed: str | None = None) -> Tracker:
     """Begin to record a run.
 
     A store that cannot be reached is a warning, not an error: training does not depend on it, and
@@ -68,6 +71,7 @@ def open_tracker(config: TrackingConfig, run_name: str) -> Tracker:
     Args:
         config: the store and the experiment in it.
         run_name: how the run is called in lists.
+        resumed: the id of a run to go on with, where the store has it.
     """
     if config.backend == "none":
         return NoTracker()
@@ -75,7 +79,7 @@ def open_tracker(config: TrackingConfig, run_name: str) -> Tracker:
     from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
 
     try:
-        return MlflowTracker.start(config.uri, config.experiment, run_name)
+        return MlflowTracker.start(config.uri, config.experiment, run_name, resumed)
     except Exception as error:  # any failure of a store, its driver or its server ends here
         log.warning(
             "Not tracked: cannot open tracking.uri=%s (%s). The run goes on and keeps everything in its folder.",

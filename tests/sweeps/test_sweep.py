@@ -118,6 +118,14 @@ def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Pa
     client = mlflow.MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert [name for run in runs for name in run.data.metrics if name.startswith("test")] == []
+    (parent,) = (run for run in runs if run.info.run_name == f"sweep {folder.name}")
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1 == 3
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best_val_accuracy"] == best["values"]["val_accuracy"]
+    assert {"sweep.json", "trials.csv", "history.png"} <= {
+        file.path for file in client.list_artifacts(parent.info.run_id)
+    }
 
     command = shlex.split(best["command"])
     assert command[:3] == ["python", "-m", "ftexp"]
