@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -45,28 +45,30 @@ class Space:
         """Values for a trial, without those that would have no effect beside the others."""
         values: dict[str, Any] = {}
         for key, distribution in self.ranges.items():
-            if not any(key in idle for choice, idle in self.idle.items() if _holds(choice, values)):
+            if not self._is_idle(key, values):
                 values[key] = _suggest(trial, key, distribution)
         return values
 
-    def combinations(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the lists, in the order of Hydra's own grid."""
-        lists = [d.choices if isinstance(d, CategoricalDistribution) else () for d in self.ranges.values()]
-        return (dict(zip(self.ranges, values, strict=True)) for values in product(*lists))
-
-    def grid(self) -> dict[str, list[Any]]:
-        """Setting -> its values, for the grid sampler.
+    def combinations(self) -> list[dict[str, Any]]:
+        """Every combination that makes a difference, in the order of Hydra's own grid.
 
         Raises:
             ConfigError: for an interval, which has no end of values.
         """
         try:
-            return {key: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for key, d in self.ranges.items()}
+            lists = [OptunaSweeperImpl._to_grid_sampler_choices(d) for d in self.ranges.values()]
         except ValueError as error:
             raise ConfigError(
                 "hydra/sweeper/sampler=grid needs lists, choice(a, b) or range(a, b, step); without intervals, for "
                 f"example by a fixed value for each other setting of the space: {', '.join(self.ranges)}."
             ) from error
+        found: list[dict[str, Any]] = []
+        for combination in product(*lists):
+            values = dict(zip(self.ranges, combination, strict=True))
+            effective = {key: value for key, value in values.items() if not self._is_idle(key, values)}
+            if effective not in found:
+                found.append(effective)
+        return found
 
     def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of some values that lie in their ranges, as the ranges spell them."""
@@ -80,6 +82,9 @@ class Space:
             elif isinstance(value, (int, float)) and _spans(distribution, value):
                 found[key] = value
         return found
+
+    def _is_idle(self, key: str, values: Mapping[str, Any]) -> bool:
+        return any(key in keys for choice, keys in self.idle.items() if _holds(choice, values))
 
 
 def build_space(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import optuna
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import Trial, TrialState
 
 from ftexp.config import Config, parse
@@ -57,9 +57,10 @@ def sweep(
         options=composed.hydra.runtime.choices,
         learning_blocks=_learning_blocks(config) if EACH_BLOCK in config.sweep.space else [],
     )
-    total = settings["n_trials"] or (len(list(space.combinations())) if space.listed else DEFAULT_TRIALS)
-    if settings["sampler"]["_target_"].endswith(".GridSampler"):
-        total = min(total, math.prod(map(len, space.grid().values())))
+    is_grid = space.listed or settings["sampler"]["_target_"].endswith(".GridSampler")
+    planned = space.combinations() if is_grid else [_configured(space, composed)]
+    total = settings["n_trials"] or (len(planned) if is_grid else DEFAULT_TRIALS)
+    total = min(total, len(planned)) if is_grid else total
     check(total >= 1, "hydra.sweeper.n_trials", total, "at least 1")
     check(settings["n_jobs"] >= 1, "hydra.sweeper.n_jobs", settings["n_jobs"], "at least 1")
     rate = settings["max_failure_rate"]
@@ -74,10 +75,11 @@ def sweep(
     _hand_over(composed, folder=folder, storage=storage, study_name=name, pruner=pruner)
     shared = SharedStudy(folder, storage, name, directions)
     try:
-        shared.study.sampler = _sampler(settings["sampler"], space, shared.session)
+        # A grid's points are all planned; there is nothing to draw.
+        shared.study.sampler = RandomSampler() if is_grid else _sampler(settings["sampler"], shared.session)
         shared.study.pruner = build_pruner(pruner, len(directions))
         with shared.locked():
-            _enqueue(shared.study, space, composed)
+            _enqueue(shared.study, planned, is_grid)
         summary = Summary(shared.study, folder, space, config.sweep.objectives, total)
         summary.begin()
         search = Search(shared, space, launcher, summary, total, settings["n_jobs"], rate)
@@ -163,15 +165,10 @@ class Search:
             trial.set_user_attr(ERROR, reason)
             study.tell(trial, state=TrialState.FAIL)
             return
-        try:
-            if outcome == PRUNED:
-                study.tell(trial, state=TrialState.PRUNED)
-            else:
-                study.tell(trial, outcome)
-        except RuntimeError as error:
-            # The grid sampler stops Study.optimize after its last point; the trial is told by then.
-            if "Study.stop" not in str(error):
-                raise
+        if outcome == PRUNED:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, outcome)
 
     def _give_up_unfinished(self, trials: Sequence[Trial]) -> None:
         with self._shared.locked():
@@ -241,7 +238,7 @@ def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: 
             composed.hydra.overrides.hydra.append(f"{key}='{quoted}'")
 
 
-def _sampler(settings: Any, space: Space, session: int) -> optuna.samplers.BaseSampler:
+def _sampler(settings: Any, session: int) -> BaseSampler:
     """The sampler; a fixed seed differs from session to session, or each would try the same points again."""
     settings = OmegaConf.to_container(settings)
     if settings.get("seed") is not None:
@@ -249,16 +246,17 @@ def _sampler(settings: Any, space: Space, session: int) -> optuna.samplers.BaseS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         allowed = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
-        sampler = instantiate(settings, _execution_whitelist_=allowed)
-        return cast(optuna.samplers.BaseSampler, sampler(space.grid()) if callable(sampler) else sampler)
+        return cast(BaseSampler, instantiate(settings, _execution_whitelist_=allowed))
 
 
-def _enqueue(study: optuna.Study, space: Space, composed: DictConfig) -> None:
-    """What is tried first: every combination of plain lists, or else the configured values where they are in range."""
-    if space.listed:
-        for values in space.combinations():
+def _configured(space: Space, composed: DictConfig) -> dict[str, Any]:
+    """The values of the configuration itself, where they lie in the space."""
+    options = composed.hydra.runtime.choices
+    return space.inside({key: options.get(key, OmegaConf.select(composed, key)) for key in space.ranges})
+
+
+def _enqueue(study: optuna.Study, planned: Sequence[dict[str, Any]], is_grid: bool) -> None:
+    """What is tried first: all of a grid; of a search the configured values, so that the best is none below them."""
+    if is_grid or not study.get_trials(deepcopy=False):
+        for values in planned:
             study.enqueue_trial(values, skip_if_exists=True)
-    elif not study.get_trials(deepcopy=False):
-        options = composed.hydra.runtime.choices
-        configured = {key: options.get(key, OmegaConf.select(composed, key)) for key in space.ranges}
-        study.enqueue_trial(space.inside(configured))

@@ -54,7 +54,7 @@ def test_what_has_no_effect_with_a_drawn_stage_is_not_drawn_for_it() -> None:
 def test_plain_lists_alone_are_every_combination_in_the_order_of_a_grid() -> None:
     space = build("stage=head,full", "optimizer.block_decay=0.5,0.7")
     assert space.listed
-    assert list(space.combinations()) == [
+    assert space.combinations() == [
         {"stage": stage, "optimizer.block_decay": decay} for stage in ("head", "full") for decay in (0.5, 0.7)
     ]
     assert space.idle == {}
@@ -91,4 +91,13 @@ def test_a_preset_without_a_range_is_refused() -> None:
 
 def test_a_grid_of_intervals_is_refused() -> None:
     with pytest.raises(ConfigError, match="sampler=grid needs lists"):
-        build().grid()
+        build().combinations()
+
+
+def test_a_grid_leaves_out_what_makes_no_difference() -> None:
+    preset = {"optimizer.block_decay": "choice(0.5, 0.7)"}
+    assert build("stage=choice(head, full)", preset=preset).combinations() == [
+        {"stage": "head"},
+        {"stage": "full", "optimizer.block_decay": 0.5},
+        {"stage": "full", "optimizer.block_decay": 0.7},
+    ]
