@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -15,11 +16,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ftexp.config import Config, parse, register_schema
-from ftexp.errors import UserError
+from ftexp.errors import DivergedError, UserError
 from ftexp.messages import explain
 from ftexp.sweeps.plugin import register_sweeper
 
 T = TypeVar("T")
+
+# Where the user's HYDRA_FULL_ERROR is kept while we set our own.
+TRACEBACK = "FTEXP_TRACEBACK"
 
 
 def conf_dir() -> Path:
@@ -38,7 +42,7 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     """Do a task with the checked configuration and the job's folder; a user's mistake ends as one message."""
     try:
         return task(parse(composed), Path(HydraConfig.get().runtime.output_dir))
-    except UserError as error:
+    except (UserError, DivergedError) as error:
         if _in_sweep() or _wants_traceback():
             raise
         _stop(str(error), code=1)  # by SystemExit, which Hydra passes on without a report of its own
@@ -59,18 +63,18 @@ def _fine_tune(config: Config, folder: Path) -> object:
 
 def main(task: Callable[[DictConfig], object] = job) -> None:
     """Compose the configuration and do the task with it; a user's mistake ends as one message and exit code 1."""
-    os.environ.setdefault("FTEXP_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors of the composition reach us, and not Hydra's own report
     register_schema()
     register_sweeper()
+    wants_traceback = _wants_traceback()
     try:
-        hydra.main(config_path=str(conf_dir()), config_name="config")(task)()
+        with _errors_reach_us():
+            hydra.main(config_path=str(conf_dir()), config_name="config")(task)()
     except KeyboardInterrupt:
         _stop("interrupted.", code=130)
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        message = None if _wants_traceback() else explain(error)
+        message = None if wants_traceback else explain(error)
         if message is None:
             traceback.print_exc()
             sys.exit(1)
@@ -83,7 +87,21 @@ def _in_sweep() -> bool:
 
 
 def _wants_traceback() -> bool:
-    return os.environ.get("FTEXP_TRACEBACK") == "1"
+    return os.environ.get(TRACEBACK, os.environ.get("HYDRA_FULL_ERROR")) == "1"
+
+
+@contextmanager
+def _errors_reach_us() -> Iterator[None]:
+    """Keep Hydra from reporting errors itself for a while; what the user asked of it stays known to workers, too."""
+    before = dict(os.environ)
+    os.environ.update({TRACEBACK: str(int(_wants_traceback())), "HYDRA_FULL_ERROR": "1"})
+    try:
+        yield
+    finally:
+        for name in (TRACEBACK, "HYDRA_FULL_ERROR"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def _stop(message: str, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def configure() -> Iterator[Compose]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir())):
         yield lambda *overrides: parse(compose("config", overrides=list(overrides)))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a run started in this process set up: its handlers write to streams that are gone by then."""
+    loggers = [logging.getLogger(), logging.getLogger("ftexp")]
+    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    yield
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 class TinyNet(nn.Module):

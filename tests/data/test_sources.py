@@ -15,8 +15,9 @@ def test_digits_are_the_1797_of_scikit_learn() -> None:
     assert first.pixels is not None
     assert first.pixels.shape == (10, 10, 3)
     assert first.pixels.dtype == np.uint8
-    # scikit-learn's first digit holds 0, 0, 5, 13, 9, 1, 0, 0 in its first row, out of 16.
-    assert first.pixels[0, :, 1].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
+    # scikit-learn's first digit holds 0, 0, 5, 13, 9, 1, 0, 0 in its first row, out of 16; a margin is around it.
+    assert first.pixels[1, :, 1].tolist() == [0, 0, 0, 80, 207, 143, 16, 0, 0, 0]
+    assert not first.pixels[0].any()
     assert max(int(sample.pixels.max()) for sample in samples if sample.pixels is not None) == 255
 
 

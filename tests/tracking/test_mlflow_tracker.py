@@ -126,14 +126,6 @@ def test_limits_hold_during_a_call_only_and_the_users_own_win(monkeypatch):
     assert noisy.level == logging.INFO
 
 
-def test_telemetry_is_off(tracker):
-    from mlflow.telemetry import get_telemetry_client
-    from mlflow.telemetry.utils import is_telemetry_disabled
-
-    assert is_telemetry_disabled()
-    assert get_telemetry_client() is None
-
-
 START = """
 import sys
 from ftexp.config import TrackingConfig
@@ -143,6 +135,19 @@ tracker.log_metrics({"loss": 1.0}, step=1)
 tracker.close("FINISHED")
 print(tracker.run_id)
 """
+TELEMETRY = """
+from mlflow.telemetry import get_telemetry_client
+from mlflow.telemetry.utils import is_telemetry_disabled
+assert is_telemetry_disabled()
+assert get_telemetry_client() is None
+"""
+
+
+def test_telemetry_is_off(tmp_path):
+    """In a process of its own: importing mlflow before the tracker would have begun it."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
+    subprocess.run([sys.executable, "-c", START + TELEMETRY, uri], check=True, timeout=120, env=environment)
 
 
 @pytest.mark.slow
