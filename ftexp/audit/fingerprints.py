@@ -23,8 +23,9 @@ from ftexp.data.samples import Sample
 THUMBNAIL_SIZE = 64
 # Side of the RGB image that the feature extractor gets, in pixels.
 FEATURE_IMAGE_SIZE = 96
-# Below this shorter side an image has too little detail to tell a copy from another picture of the same kind.
-MIN_SIDE_FOR_NEAR_DUPLICATES = 32
+# Below this shorter side (of the smaller of the two) an image has too little detail to tell a copy from another picture
+# of the same kind: near duplicates are looked for from here on. Exact copies are found at any size.
+MIN_SIDE_FOR_NEAR_DUPLICATES = 24
 CHUNK = 256
 # EXIF tags that may differ between classes for reasons that have nothing to do with what is shown.
 EXIF_FIELDS = {0x010F: "exif_make", 0x0110: "exif_model", 0x0131: "exif_software", 0x0112: "exif_orientation"}

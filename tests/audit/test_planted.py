@@ -14,13 +14,18 @@ from PIL import Image
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.audit.fingerprints import take_fingerprints
+from ftexp.audit.fingerprints import MIN_SIDE_FOR_NEAR_DUPLICATES, take_fingerprints
 from ftexp.data.samples import Sample
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+FOLDERS = ["hymenoptera", "sign_digits", "bccd_cells"]
 PER_KIND = 60
-# Some sets hold real duplicates of their own: bccd_cells shows cells twice, under two slide names.
-REAL_DUPLICATES = {"bccd_cells"}
+# No false alarms: one cell cut out twice, by two boxes or of two recordings of its field. Seen by eye: the same
+# notches, neighbours and specks of dust.
+TWICE_IN_BCCD_CELLS = {
+    ("BloodImage_00100_01.jpg", "BloodImage_00100_02.jpg"),
+    ("BloodImage_00382_07.jpg", "BloodImage_00395_04.jpg"),
+}
 
 
 def files(folder: str, limit: int) -> list[Path]:
@@ -41,32 +46,38 @@ def planted(originals: list[Path], folder: Path) -> Iterator[tuple[str, str, Sam
             yield kind, str(originals[source]), Sample(str(copy), "a", "val")
 
 
-# bccd_cells: cells of 19 to 117 px, in whose smallest JPEG at quality 50 or halving leaves little detail to go by.
+def shorter_side(path: str) -> int:
+    with Image.open(path) as image:
+        return min(image.size)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("folder", "least"), [("hymenoptera", 0.95), ("sign_digits", 0.95), ("bccd_cells", 0.8)])
-def test_planted_leaks(folder: str, least: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_planted_leaks(folder: str, tmp_path: Path) -> None:
     originals = files(folder, 1500)
     copies = list(planted(originals, tmp_path))
     samples = [Sample(str(path), "a", "train") for path in originals] + [sample for *_, sample in copies]
-    extractor = PretrainedFeatures(torch.device("cpu"))
-    prints = take_fingerprints(samples, extractor, FingerprintCache(None), 2)
+    prints = take_fingerprints(samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), 2)
     findings = find_same_images(samples, prints) + find_near_duplicates(samples, prints)
     found = {(finding.path_a, finding.path_b) for finding in findings}
-    rates = {
-        kind: float(np.mean([(source, sample.path) in found for k, source, sample in copies if k == kind]))
-        for kind in ("exact", *PLANTED)
-    }
-    print(folder, len(samples), "images:", {kind: round(rate, 3) for kind, rate in rates.items()})
-    assert rates["exact"] == 1
-    assert min(rates.values()) >= least, rates
+    hits: dict[str, list[bool]] = {kind: [] for kind in ("exact", *PLANTED)}
+    for kind, source, copy in copies:
+        # A copy is never larger than its original.
+        if kind == "exact" or shorter_side(copy.path) >= MIN_SIDE_FOR_NEAR_DUPLICATES:
+            hits[kind].append((source, copy.path) in found)
+    print(folder, len(samples), "images:", {kind: f"{sum(hit)}/{len(hit)}" for kind, hit in hits.items()})
+    assert all(len(hit) >= 0.9 * PER_KIND for hit in hits.values())
+    rates = {kind: float(np.mean(hit)) for kind, hit in hits.items()}
+    assert rates.pop("exact") == 1
+    assert min(rates.values()) >= 0.95, rates
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["hymenoptera", "sign_digits", "bccd_cells"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_false_alarms(folder: str) -> None:
     samples = [Sample(str(path), "a", ("train", "val")[i % 2]) for i, path in enumerate(files(folder, 2100))]
     prints = take_fingerprints(samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), 2)
-    found = find_near_duplicates(samples, prints)
-    print(folder, len(samples), "images,", len(found), "alarms:", [round(finding.score, 3) for finding in found[:20]])
-    if folder not in REAL_DUPLICATES:
-        assert len(found) <= 0.001 * len(samples)
+    found = [sorted([Path(f.path_a).name, Path(f.path_b).name]) for f in find_near_duplicates(samples, prints)]
+    false = [pair for pair in found if tuple(pair) not in TWICE_IN_BCCD_CELLS]
+    print(folder, len(samples), "images,", len(found), "pairs, of them false:", false)
+    assert len(false) <= 0.001 * len(samples)
