@@ -1,0 +1,120 @@
+"""Near duplicates planted in photographs: what the audit finds, and what CleanVision finds.
+
+    python benchmarks/cleanvision.py --images ../shared/data/hymenoptera ../shared/data/sign_digits --python PYTHON
+
+PYTHON is the interpreter of an environment of its own, in which ``pip install cleanvision==0.3.7`` was done: its
+requirements do not have to agree with those of ftexp. Without it the audit is measured alone. Features are computed
+afresh, as in a first run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+
+from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.duplicates import find_near_duplicates, find_same_images
+from ftexp.audit.features import PretrainedFeatures
+from ftexp.audit.fingerprints import take_fingerprints
+from ftexp.data.samples import Sample
+
+# Run in CleanVision's environment: folder -> sets of paths on the last line of its output.
+CLEANVISION = """
+import json, sys
+from cleanvision import Imagelab
+lab = Imagelab(data_path=sys.argv[1])
+lab.find_issues({"exact_duplicates": {}, "near_duplicates": {}}, n_jobs=1, verbose=False)
+print(json.dumps([s for kind in ("exact_duplicates", "near_duplicates") for s in lab.info[kind]["sets"]]))
+"""
+
+
+def jpeg(image: Image.Image, quality: int = 90) -> Image.Image:
+    """Encoded and decoded."""
+    buffer = io.BytesIO()
+    image.save(buffer, "jpeg", quality=quality)
+    return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    """Nine tenths of either side, off the centre."""
+    left, top = image.width // 20, image.height // 15
+    return image.crop((left, top, left + round(0.9 * image.width), top + round(0.9 * image.height)))
+
+
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "exact": lambda image: image,
+    "JPEG quality 50": lambda image: jpeg(image, 50),
+    "half size": lambda image: jpeg(image.resize((image.width // 2, image.height // 2))),
+    "flipped": lambda image: jpeg(ImageOps.mirror(image)),
+    "cropped by 10 %": lambda image: jpeg(cropped(image)),
+    "20 % brighter": lambda image: jpeg(ImageEnhance.Brightness(image).enhance(1.2)),
+}
+
+
+def plant(folders: list[Path], work: Path, per_kind: int) -> tuple[list[Sample], dict[str, list[tuple[str, str]]]]:
+    """All images as lossless files in ``work``, with copies in the other split; and the pairs of each kind."""
+    sources = sorted(path for folder in folders for path in folder.rglob("*.jpg"))
+    rng = np.random.default_rng(0)
+    samples, pairs = [], {kind: [] for kind in COPIES}
+    for number, source in enumerate(sources):
+        samples.append(Sample(str(work / f"original_{number}.png"), "a", "train"))
+        Image.open(source).convert("RGB").save(samples[-1].path)
+    for kind, change in COPIES.items():
+        for number in rng.permutation(len(sources))[:per_kind]:
+            copy = str(work / f"{kind.replace(' ', '_').replace('%', 'percent')}_{number}.png")
+            change(Image.open(samples[number].path)).save(copy)
+            pairs[kind].append((samples[number].path, copy))
+    samples += [Sample(copy, "a", "val") for found in pairs.values() for _, copy in found]
+    return samples, pairs
+
+
+def by_audit(samples: list[Sample]) -> set[frozenset[str]]:
+    """Pairs of paths."""
+    prints = take_fingerprints(samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), 1)
+    findings = find_same_images(samples, prints) + find_near_duplicates(samples, prints)
+    return {frozenset((finding.path_a, finding.path_b)) for finding in findings}
+
+
+def by_cleanvision(python: str, work: Path) -> set[frozenset[str]]:
+    """Pairs of paths."""
+    done = subprocess.run([python, "-I", "-c", CLEANVISION, str(work)], capture_output=True, text=True, check=True)
+    sets = json.loads(done.stdout.splitlines()[-1])
+    return {frozenset((a, b)) for members in sets for a in members for b in members if a != b}
+
+
+def main() -> None:
+    """Print a line per kind for either."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of JPEG photographs")
+    parser.add_argument("--per-kind", type=int, default=50)
+    parser.add_argument("--python", help="interpreter that has cleanvision")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder).resolve()
+        samples, pairs = plant(given.images, work, given.per_kind)
+        finders: dict[str, Callable[[], set[frozenset[str]]]] = {"ftexp": lambda: by_audit(samples)}
+        if given.python:
+            finders["CleanVision"] = lambda: by_cleanvision(given.python, work)
+        for name, find in finders.items():
+            started = time.perf_counter()
+            found = find()
+            seconds = time.perf_counter() - started
+            rows = [
+                f"{kind} {sum(frozenset(p) in found for p in planted)}/{len(planted)}"
+                for kind, planted in pairs.items()
+            ]
+            print(f"{name:12} {len(samples)} images in {seconds:.0f} s: {', '.join(rows)}")
+
+
+if __name__ == "__main__":
+    main()
