@@ -13,6 +13,7 @@ import torch
 from ftexp.audit.audit import audit_splits, find_ties
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
+from ftexp.config.uri import sqlite_file
 from ftexp.data.images import screen_images
 from ftexp.data.ledger import TestLedger
 from ftexp.data.sources import read_samples
@@ -26,7 +27,6 @@ from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.report.recorder import Recorder
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import open_tracker
-from ftexp.config.uri import sqlite_file
 from ftexp.training.checkpoint import restore_weights
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
