@@ -18,6 +18,7 @@ from ftexp.data.images import screen_images
 from ftexp.data.ledger import TestLedger
 from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, assign_splits, seal, write_splits
+from ftexp.errors import LeakError
 from ftexp.finetune.batchnorm import describe_policy
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.param_groups import build_param_groups, group_table
@@ -26,7 +27,7 @@ from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.report.recorder import Recorder
 from ftexp.tracking.params import flatten
-from ftexp.tracking.tracker import open_tracker
+from ftexp.tracking.tracker import Tracker, open_tracker
 from ftexp.training.checkpoint import restore_weights
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
@@ -67,7 +68,12 @@ def run(
     runtime = prepare_runtime(config.runtime)
     phases = plan(config)
     weights = locate_weights(config.model)
-    splits = read_data(config, folder, runtime.device)
+    run_name = f"{config.model.name} {'+'.join(phase.name for phase in phases)}"
+    try:
+        splits = read_data(config, folder, runtime.device)
+    except LeakError:
+        record_refusal(config, folder, run_name)
+        raise
     ledger = open_ledger(config.tracking)
     if score_test:
         ledger.check(splits.test.content_digest(), config.test.max_uses)
@@ -75,15 +81,13 @@ def run(
     runtime.place(network.module)
     _introduce(config, network, runtime)
 
-    tracker = open_tracker(config.tracking, run_name=f"{network.name} {'+'.join(phase.name for phase in phases)}")
+    tracker = open_tracker(config.tracking, run_name)
     labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
     recorder = Recorder(folder, tracker, read_against(config.train.metric, *labels), phases, observers)
     try:
         tracker.log_params(flatten(config))
         tracker.set_tags({"device": str(runtime.device), "precision": runtime.precision, "folder": str(folder)})
-        for name in ("splits.csv", "leaks.csv", "leaks.png", "bad_images.csv"):
-            if (folder / name).exists():
-                tracker.log_artifact(folder / name)
+        log_data_tables(tracker, folder)
         fit = fine_tune(config, network, splits, phases, runtime, recorder)
         assert fit.best is not None
         test = score_test_split(fit, splits, ledger, recorder) if score_test else None
@@ -94,6 +98,22 @@ def run(
         raise
     tracker.close("FINISHED")
     return fit.best.scores.metric(config.train.metric)
+
+
+def record_refusal(config: Config, folder: Path, run_name: str) -> None:
+    """Leave a run that the audit refused in the tracking store too, with the tables that say why."""
+    tracker = open_tracker(config.tracking, run_name)
+    tracker.log_params(flatten(config))
+    tracker.set_tags({"folder": str(folder), "refused": "leak"})
+    log_data_tables(tracker, folder)
+    tracker.close("FAILED")
+
+
+def log_data_tables(tracker: Tracker, folder: Path) -> None:
+    """What reading, cutting and auditing the data left in the folder."""
+    for name in ("splits.csv", "leaks.csv", "leaks.png", "bad_images.csv"):
+        if (folder / name).exists():
+            tracker.log_artifact(folder / name)
 
 
 def plan(config: Config) -> tuple[Phase, ...]:
