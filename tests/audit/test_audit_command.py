@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 from conftest import Compose
 from photographs import jpeg, photograph
@@ -55,3 +56,17 @@ def test_a_leak_ends_with_exit_code_1_and_one_message(data: Path) -> None:
 def test_off_is_refused(configure: Compose, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="choose fail or warn"):
         audit_once(configure("audit.on_leak=off"), tmp_path)
+
+
+def test_a_refused_run_is_in_the_tracking_store_with_the_reason(data: Path) -> None:
+    (data / "data" / "test" / "cats" / "copy.png").write_bytes((data / "data/train/cats/000000.png").read_bytes())
+    command = [sys.executable, "-m", "ftexp", "hydra.run.dir=out", *SOURCE]
+    done = subprocess.run(command, cwd=data, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "The splits leak" in done.stderr
+    assert not (data / "out" / "checkpoints").exists()
+    client = mlflow.MlflowClient(f"sqlite:///{data / 'mlflow.db'}")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FAILED"
+    assert run.data.tags["refused"] == "leak"
+    assert {"leaks.csv", "splits.csv"} <= {file.path for file in client.list_artifacts(run.info.run_id)}
