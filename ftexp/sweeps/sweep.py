@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import optuna
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.trial import Trial, TrialState
 
 from ftexp.config import Config, parse
@@ -23,6 +20,7 @@ from ftexp.errors import UserError
 from ftexp.models.blocks import HEAD
 from ftexp.sweeps.parent import parent_run, record_summary
 from ftexp.sweeps.pruning import build_pruner
+from ftexp.sweeps.samplers import build_sampler
 from ftexp.sweeps.space import EACH_BLOCK, Space, build_space
 from ftexp.sweeps.study import ERROR, JOURNAL, Direction, SharedStudy, name_study
 from ftexp.sweeps.summary import Summary
@@ -57,7 +55,8 @@ def sweep(
         options=composed.hydra.runtime.choices,
         learning_blocks=_learning_blocks(config) if EACH_BLOCK in config.sweep.space else [],
     )
-    is_grid = space.listed or settings["sampler"]["_target_"].endswith(".GridSampler")
+    sampler = cast(dict[str, Any], OmegaConf.to_container(settings["sampler"]))
+    is_grid = space.listed or sampler["_target_"].endswith(".GridSampler")
     planned = space.combinations() if is_grid else [_configured(space, composed)]
     total = settings["n_trials"] or (len(planned) if is_grid else DEFAULT_TRIALS)
     total = min(total, len(planned)) if is_grid else total
@@ -76,7 +75,7 @@ def sweep(
     shared = SharedStudy(folder, storage, name, directions)
     try:
         # A grid's points are all planned; there is nothing to draw.
-        shared.study.sampler = RandomSampler() if is_grid else _sampler(settings["sampler"], shared.session)
+        shared.study.sampler = RandomSampler() if is_grid else build_sampler(sampler, shared.session)
         shared.study.pruner = build_pruner(pruner, len(directions))
         with shared.locked():
             _enqueue(shared.study, planned, is_grid)
@@ -236,17 +235,6 @@ def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: 
             OmegaConf.update(composed, key, value)
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
             composed.hydra.overrides.hydra.append(f"{key}='{quoted}'")
-
-
-def _sampler(settings: Any, session: int) -> BaseSampler:
-    """The sampler; a fixed seed differs from session to session, or each would try the same points again."""
-    settings = OmegaConf.to_container(settings)
-    if settings.get("seed") is not None:
-        settings["seed"] += session - 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        allowed = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
-        return cast(BaseSampler, instantiate(settings, _execution_whitelist_=allowed))
 
 
 def _configured(space: Space, composed: DictConfig) -> dict[str, Any]:
