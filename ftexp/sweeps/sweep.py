@@ -58,7 +58,9 @@ def sweep(
     sampler = cast(dict[str, Any], OmegaConf.to_container(settings["sampler"]))
     is_grid = space.listed or sampler["_target_"].endswith(".GridSampler")
     planned = space.combinations() if is_grid else [_configured(space, composed)]
-    total = settings["n_trials"] or (len(planned) if is_grid else DEFAULT_TRIALS)
+    total = settings["n_trials"]
+    if total is None:
+        total = len(planned) if is_grid else DEFAULT_TRIALS
     total = min(total, len(planned)) if is_grid else total
     check(total >= 1, "hydra.sweeper.n_trials", total, "at least 1")
     check(settings["n_jobs"] >= 1, "hydra.sweeper.n_jobs", settings["n_jobs"], "at least 1")

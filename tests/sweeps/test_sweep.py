@@ -176,6 +176,7 @@ def test_all_failed_is_one_clear_message(workplace: Path, sweep: Ftexp) -> None:
         ("sweep.objectives=[val_acuracy]", "there is no val_acuracy. Did you mean 'val_accuracy'?"),
         ("hydra.sweeper.direction=[maximize,minimize]", "one of maximize, minimize for each of"),
         ("hydra.sweeper.pruner=medain", "must be one of hyperband, median, none"),
+        ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0 is not allowed: it must be at least 1"),
         ("hydra.sweeper.storage=nosuch://x", "hydra.sweeper.storage=nosuch://x cannot be opened"),
         ("hydra/sweeper/sampler=grid", "sampler=grid needs lists"),
     ],
