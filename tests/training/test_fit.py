@@ -169,7 +169,11 @@ def test_compiled_checkpoints_keep_the_plain_names(configure: Compose, splits: S
 
 
 @pytest.mark.slow
-def test_compiling_changes_nothing_but_rounding(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+def test_compiling_changes_nothing_but_rounding(
+    configure: Compose, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout, for which compiled code draws other numbers."""
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, inputs: inputs)
     for stage in ("head", "partial", "full"):
         compiled, eager = (
             fit(configure(*SMALL, f"stage={stage}", "train.batch_size=11", f"runtime.compile={on}"), splits, tmp_path)
