@@ -2,8 +2,8 @@
 
     python -m benchmarks.head_partial [--epochs 3] [--rounds 3] [--stages head partial]
 
-Four sides, one after the other in one process, round after round (A B C D A B C D ...), on scikit-learn's digits with the
-bundled EfficientNet-Lite0 weights: reading the images, training and validation, from built network to last score.
+Four sides, one after the other in one process, round after round (A B C D A B C D ...), on scikit-learn's digits with
+the bundled EfficientNet-Lite0 weights: reading the images, training and validation, from built network to last score.
 
     plain      frozen blocks, BatchNorm in eval mode, AdamW, clipping, PIL transforms in a Dataset, `.item()` a step:
                the usual hand-written loop
