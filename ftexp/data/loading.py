@@ -40,9 +40,10 @@ class Loader:
         """How many there are, however many of them an epoch uses."""
         return len(self.samples)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the next iteration."""
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the order and the augmentation of the next iteration, and how many of its batches to pass over."""
         self._order.epoch = epoch
+        self._order.first = start * self._batch_size
 
     def batch_indices(self, epoch: int) -> list[list[int]]:
         """Indices of the samples in each batch of an epoch: what iterating gives, without reading an image."""
@@ -111,12 +112,14 @@ class EpochOrder(Sampler[tuple[int, int]]):
         self._shuffle = shuffle
         self._seed = seed
         self.epoch = 0
+        # Position of the first index that is given out, for an epoch that goes on where it was interrupted.
+        self.first = 0
 
     def __len__(self) -> int:
         return self._num_samples
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in self.indices(self.epoch))
+        return ((self.epoch, index) for index in self.indices(self.epoch)[self.first :])
 
     def indices(self, epoch: int) -> list[int]:
         """The order of an epoch."""

@@ -27,8 +27,8 @@ class Batches(Protocol):
     def num_samples(self) -> int:
         """Samples behind the batches, of which an epoch may leave out the last few."""
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The inputs and int64 labels of one epoch, in that epoch's order."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The inputs and int64 labels of one epoch, in that epoch's order, from batch ``start`` on."""
 
     def paths(self, epoch: int, batch: int) -> list[str]:
         """The samples in a batch of an epoch, from 0, for messages."""
@@ -55,9 +55,9 @@ class ImageBatches:
         """Samples behind the batches."""
         return len(self.labels)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One pass; ``epoch`` decides order and augmentation where the loader shuffles."""
-        self._loader.set_epoch(epoch)
+        self._loader.set_epoch(epoch, start)
         for images, labels in self._loader:
             yield (
                 self._normalizer(self._runtime.place_images(images)),

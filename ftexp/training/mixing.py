@@ -47,9 +47,9 @@ class MixedBatches:
         """Batches in an epoch."""
         return self._batches.num_batches
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images as they came, mixed, and float32 targets [B, K] whose rows sum to 1."""
-        for number, (images, labels) in enumerate(self._batches.epoch(epoch)):
+        for number, (images, labels) in enumerate(self._batches.epoch(epoch, start), start):
             with _own_draws(self._seed, epoch, number, STREAM):
                 choice = self._choices[int(torch.randint(len(self._choices), ()))]
                 mixed, targets = choice(images, labels)

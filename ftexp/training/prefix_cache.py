@@ -56,9 +56,9 @@ class CachedBatches:
         """Batches in an epoch."""
         return len(self._batch_indices(0))
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The activations and labels of one epoch, in that epoch's order."""
-        for indices in self._batch_indices(epoch):
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The activations and labels of one epoch, in that epoch's order, from batch ``start`` on."""
+        for indices in self._batch_indices(epoch)[start:]:
             chosen = torch.tensor(indices, device=self._rows.device)
             rows = self._rows.index_select(0, chosen).permute(self._back)
             yield (

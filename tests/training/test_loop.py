@@ -38,7 +38,7 @@ class GivenBatches:
         self._batches = batches
         self.num_batches = len(batches)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return iter(self._batches)
 
 

@@ -19,7 +19,7 @@ class Pictures:
     def batch_indices(self, epoch: int) -> list[list[int]]:
         return [[0, 1, 2, 3]] * 3
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
         for _ in range(3):
             yield images.contiguous(memory_format=torch.channels_last), torch.arange(4)

@@ -43,7 +43,7 @@ class OneAndTwo:
 
     num_batches, num_samples = 2, 2
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return iter([(torch.full((1, 1), x), torch.zeros(1, dtype=torch.int64)) for x in (1.0, 2.0)])
 
 

@@ -31,7 +31,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def planted(times: int) -> None:
         original, left = ImageBatches.epoch, [times]
 
-        def epoch(self: ImageBatches, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        def epoch(self: ImageBatches, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             for number, (images, labels) in enumerate(original(self, epoch)):
                 bad = epoch == 2 and number == 1 and left[0] > 0
                 left[0] -= bad
