@@ -16,8 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ftexp.config import Config, parse, register_schema
-from ftexp.errors import DivergedError, UserError
+from ftexp.errors import DivergedError, InterruptedRunError, UserError
 from ftexp.messages import explain
+from ftexp.resume import expand
 from ftexp.sweeps.plugin import register_sweeper
 
 T = TypeVar("T")
@@ -63,12 +64,18 @@ def _fine_tune(config: Config, folder: Path) -> object:
 
 def main(task: Callable[[DictConfig], object] = job) -> None:
     """Compose the configuration and do the task with it; a user's mistake ends as one message and exit code 1."""
+    try:
+        sys.argv[1:] = expand(sys.argv[1:])
+    except UserError as error:
+        _stop(str(error), code=1)
     register_schema()
     register_sweeper()
     wants_traceback = _wants_traceback()
     try:
         with _errors_reach_us():
             hydra.main(config_path=str(conf_dir()), config_name="config")(task)()
+    except InterruptedRunError as stopped:
+        _stop("interrupted.", code=128 + stopped.signal)
     except KeyboardInterrupt:
         _stop("interrupted.", code=130)
     except BrokenPipeError:  # the reader, `head` for one, has seen enough

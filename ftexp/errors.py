@@ -30,6 +30,22 @@ class DeviceError(UserError):
     """A device or a precision that this machine does not have."""
 
 
+class CheckpointError(UserError):
+    """A checkpoint that cannot be written or read, or a run that cannot be gone on with."""
+
+
+class InterruptedRunError(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, honoured at a moment at which nothing is lost.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"interrupted by signal {signal}")
+        self.signal = signal
+
+
 class PrunedError(Exception):
     """A search has seen enough of this run: no failure, and no result either."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,14 +28,16 @@ from ftexp.finetune.phases import Phase, plan_phases
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.report.recorder import Recorder
+from ftexp.run_identity import RunIdentity, locked
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import Tracker, open_tracker
-from ftexp.training.checkpoint import restore_weights
+from ftexp.training.checkpoint import read_last, restore_weights
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.gate import judge
 from ftexp.training.history import EpochRecord
 from ftexp.training.inputs import InputSource
+from ftexp.training.interruption import StopSignals
 from ftexp.training.intervals import warn_if_too_small
 from ftexp.training.loop import evaluate
 from ftexp.training.metrics import Scores
@@ -64,7 +68,22 @@ def run(
         DivergedError: when training leaves the numbers.
         PrunedError: if an observer wants no more of it.
     """
+    with locked(folder), StopSignals() as stop:
+        return _run(config, folder, score_test=score_test, observers=observers, stop=stop)
+
+
+def _run(
+    config: Config,
+    folder: Path,
+    *,
+    score_test: bool,
+    observers: Sequence[Callable[[EpochRecord], None]],
+    stop: StopSignals,
+) -> float:
     started = time.perf_counter()
+    begun = RunIdentity.read(folder) if config.resume.run else None
+    if begun is not None:
+        begun.check_settings(config, force=config.resume.force)
     runtime = prepare_runtime(config.runtime)
     phases = plan(config)
     weights = locate_weights(config.model)
@@ -74,6 +93,9 @@ def run(
     except LeakError:
         record_refusal(config, folder, run_name)
         raise
+    identity = RunIdentity.of(config, splits)
+    if begun is not None:
+        begun.check_data(identity)
     ledger = open_ledger(config.tracking)
     if score_test:
         ledger.check(splits.test.content_digest(), config.test.max_uses)
@@ -81,14 +103,16 @@ def run(
     runtime.place(network.module)
     _introduce(config, network, runtime)
 
-    tracker = open_tracker(config.tracking, run_name)
+    tracker = open_tracker(config.tracking, run_name, begun.mlflow_run_id if begun else None)
+    identity.mlflow_run_id = tracker.run_id or (begun.mlflow_run_id if begun else None)
+    identity.write(folder)
     labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
     recorder = Recorder(folder, tracker, read_against(config.train.metric, *labels), phases, observers)
     try:
         tracker.log_params(flatten(config))
         tracker.set_tags({"device": str(runtime.device), "precision": runtime.precision, "folder": str(folder)})
         log_data_tables(tracker, folder)
-        fit = fine_tune(config, network, splits, phases, runtime, recorder)
+        fit = fine_tune(config, network, splits, phases, runtime, recorder, stop)
         assert fit.best is not None
         test = score_test_split(fit, splits, ledger, recorder) if score_test else None
         seconds, memory = time.perf_counter() - started, runtime.peak_memory_mib()
@@ -152,8 +176,11 @@ def fine_tune(
     phases: Sequence[Phase],
     runtime: Runtime,
     recorder: Recorder,
+    stop: StopSignals | None = None,
 ) -> Fit:
     """Run the phases one after the other, each from the best weights so far, as long as the gate keeps them.
+
+    With ``config.resume.run`` it goes on where ``last.pt`` in the recorder's folder says.
 
     Returns:
         What happened; the best weights are in the network.
@@ -165,17 +192,24 @@ def fine_tune(
         class_to_idx=splits.class_to_idx,
         checkpoints=recorder.folder / "checkpoints",
         on_epoch=recorder.epoch,
+        report=recorder.state,
+        stop=stop or StopSignals(),
         start=backbone_state(network) if config.train.needs_start else {},
     )
     steps_per_epoch = math.ceil(len(splits.train) / config.train.batch_size / config.train.accumulate)
     recorder.plan(phases, network, steps_per_epoch, len(splits.train))
-    for phase in phases:
+    saved = resume_fit(fit, recorder) if config.resume.run else None
+    for number, phase in enumerate(phases):
+        if number < fit.phase_number:
+            continue
+        fit.phase_number = number
         open_blocks(network, phase)
         groups = build_param_groups(network, phase, decay_backbone=config.train.l2_sp is None)
         recorder.start_phase(phase, group_table(network, groups))
         with InputSource(config, network, splits, runtime) as source:
             set_train_mode(network, phase)
-            best = fit.run_phase(phase, groups, source.for_phase(phase))
+            best = fit.run_phase(phase, groups, source.for_phase(phase), saved)
+        saved = None
         verdict = judge(config.stage, config.train.metric, fit.best.scores, best.scores) if fit.best else None
         recorder.end_phase(phase, best, verdict)
         if verdict is None or verdict.kept:
@@ -189,6 +223,17 @@ def fine_tune(
         with InputSource(config, network, splits, runtime) as source:
             fit.blend_with_start(source.for_scoring(splits.val))
     return fit
+
+
+def resume_fit(fit: Fit, recorder: Recorder) -> Mapping[str, Any] | None:
+    """Take up an interrupted run; returns where it stood in its phase, None: it had not begun to train."""
+    content = read_last(fit.checkpoints)
+    if content is None:
+        return None
+    phase = fit.resume(content)
+    recorder.resume(json.loads(content["run"]["report"]), fit.history)
+    log.info("resume  %s goes on after epoch %d", recorder.folder, len(fit.history))
+    return phase
 
 
 def score_test_split(fit: Fit, splits: Splits, ledger: TestLedger, recorder: Recorder) -> Scores:

@@ -70,7 +70,7 @@ def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:
 def as_data(config: Config) -> dict[str, Any]:
     """A run's configuration as plain data without passwords, for files and stores that others may see."""
     data = asdict(config)
-    del data["sweep"]  # says what runs there are to be, and nothing of this one
+    del data["sweep"], data["resume"]  # say what runs there are to be, and nothing of this one
     data["tracking"]["uri"] = hide_credentials(config.tracking.uri) if config.tracking.uri else None
     return data
 

@@ -26,6 +26,7 @@ from ftexp.config.optim import (
     SchedulerConfig,
     SgdConfig,
 )
+from ftexp.config.resume import ResumeConfig
 from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
 from ftexp.config.train import AugmentConfig, TrainConfig
@@ -48,6 +49,7 @@ class Config:
     audit: AuditConfig = MISSING
     test: TestConfig = MISSING
     sweep: SweepConfig = MISSING
+    resume: ResumeConfig = MISSING
 
 
 # Group -> schema name -> node. An option's YAML file names its node first in its defaults list.

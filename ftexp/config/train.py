@@ -69,6 +69,8 @@ class TrainConfig:
     # Epochs without a better metric after which a phase ends early; null: it runs to its end. The schedule does not
     # change: it is the one planned for all epochs.
     patience: int | None = MISSING
+    # Minutes after which training saves within an epoch, too; null: at the end of each epoch alone.
+    save_every_minutes: float | None = MISSING
     # How often in a phase an epoch whose loss left the numbers (NaN, infinite) is begun again, from the weights before
     # it and at half the rates; then the run fails.
     nan_retries: int = MISSING
@@ -89,6 +91,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        minutes = self.save_every_minutes
+        check(minutes is None or minutes >= 0, "train.save_every_minutes", minutes, "0 or above, or null")
         check(self.nan_retries >= 0, "train.nan_retries", self.nan_retries, "0 or above")
         check(
             self.clip_norm is None or self.clip_norm > 0,

@@ -58,8 +58,14 @@ class TestLedger:
             )
 
     def record_opening(self, test_set: str, run: str) -> int:
-        """Count an opening, before it happens. Returns its id, for ``record_score``."""
+        """Count an opening, before it happens. Returns its id, for ``record_score``.
+
+        A run that was killed before it had a score, and is gone on with, is still at its one opening.
+        """
         with closing(self._connect()) as connection, connection:
+            begun = "SELECT id FROM uses WHERE test_set = ? AND run = ? AND accuracy IS NULL"
+            if (row := connection.execute(begun, [test_set, run]).fetchone()) is not None:
+                return int(row[0])
             now = datetime.now(UTC).isoformat(timespec="seconds")
             cursor = connection.execute(
                 "INSERT INTO uses (test_set, run, opened_at) VALUES (?, ?, ?)", [test_set, run, now]

@@ -38,8 +38,8 @@ class Schedule:
     def __init__(self, config: SchedulerConfig, optimizer: Optimizer, span: Span) -> None:
         self._config = config
         self._span = span
-        self._groups = optimizer.param_groups
-        self._rates = [float(group["lr"]) for group in self._groups]
+        self._optimizer = optimizer  # not its groups: loading its state puts others in their place
+        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._tick = 0
         self._scale = 1.0
         self._plateau = Plateau(config.factor, config.patience) if isinstance(config, PlateauConfig) else None
@@ -70,9 +70,21 @@ class Schedule:
         self._scale *= scale
         self._apply()
 
+    def state_dict(self) -> dict[str, float]:
+        """Where the phase stands, as plain data."""
+        waiting = self._plateau.state_dict() if self._plateau else {}
+        return {"tick": self._tick, "scale": self._scale, **waiting}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from where ``state_dict`` was called."""
+        self._tick, self._scale = int(state["tick"]), state["scale"]
+        if self._plateau:
+            self._plateau.load_state_dict(state)
+        self._apply()
+
     def _apply(self) -> None:
         factor = self._scale * schedule_factor(self._config, self._tick, self._span)
-        for group, rate in zip(self._groups, self._rates, strict=True):
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
 
 
@@ -100,6 +112,14 @@ class Plateau:
             return 1.0
         self._waited = 0
         return self._factor
+
+    def state_dict(self) -> dict[str, float]:
+        """The best value, and how long there has been no better one."""
+        return {"best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from where ``state_dict`` was called."""
+        self._best, self._waited = state["best"], int(state["waited"])
 
 
 def schedule_factor(config: SchedulerConfig, tick: int, span: Span) -> float:

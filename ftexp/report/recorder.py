@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ftexp.data.splits import Splits
 from ftexp.errors import PrunedError
@@ -16,8 +17,8 @@ from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import best_entry, score_entry, write_result
 from ftexp.report.tables import format_table, write_rows
 from ftexp.tracking.tracker import Status, Tracker
+from ftexp.training.best import Best
 from ftexp.training.diagnosis import Diagnosis, Setting, diagnose
-from ftexp.training.fit import Best
 from ftexp.training.gate import Verdict
 from ftexp.training.history import EpochRecord
 from ftexp.training.imbalance import class_table, majority_baseline
@@ -76,10 +77,12 @@ class Recorder:
 
     def start_phase(self, phase: Phase, groups: Sequence[dict[str, object]]) -> None:
         """Show, save and log which tensors learn at which rate."""
-        self._groups += [{"phase": phase.name, **row} for row in groups]
+        before = [row for row in self._groups if row["phase"] != phase.name]
+        self._groups = before + [{"phase": phase.name, **row} for row in groups]
         log.info("\n%s\n", format_table(groups))
         write_rows(self.folder / "param_groups.csv", self._groups)
-        self._diagnosis = None
+        records = [record for record in self._history if record.phase == phase.name]
+        self._diagnosis = diagnose(records, self._setting) if records else None
         self._trainable = sum(int(str(row["parameters"])) for row in groups if row["trainable"])
 
     def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
@@ -101,11 +104,21 @@ class Recorder:
             log.info("gate    %s", _explain(phase.name, verdict, self._metric, best.scores.num_samples))
         self._phases.append(entry)
 
+    def state(self) -> dict[str, object]:
+        """What has to be known when the run is gone on with, as plain data; the epochs aside."""
+        return {"groups": self._groups, "phases": self._phases}
+
+    def resume(self, state: Mapping[str, Any], history: Sequence[EpochRecord]) -> None:
+        """Go on from where ``state`` was called, after these epochs."""
+        self._groups, self._phases = list(state["groups"]), list(state["phases"])
+        self._history = list(history)
+        self._write_history()
+
     def epoch(self, record: EpochRecord) -> None:
         """One line on the terminal, one row in ``metrics.csv``, one batch of metrics in the store."""
         self._history.append(record)
         values = asdict(record)
-        write_rows(self.folder / "metrics.csv", [asdict(row) for row in self._history])
+        self._write_history()
         numbers = {name: float(value) for name, value in values.items() if isinstance(value, float)}
         self._tracker.log_metrics(numbers, step=record.epoch)
         log.info(
@@ -124,6 +137,10 @@ class Recorder:
         self._diagnose(record.phase)
         for observe in self._observers:
             observe(record)
+
+    def _write_history(self) -> None:
+        if self._history:
+            write_rows(self.folder / "metrics.csv", [asdict(row) for row in self._history])
 
     def _diagnose(self, phase: str) -> None:
         """Read the curves so far, and speak where something new is wrong."""
@@ -187,6 +204,8 @@ class Recorder:
         status: tuple[str, Status] = ("failed", "FAILED")
         if isinstance(error, KeyboardInterrupt):
             status = ("interrupted", "KILLED")
+            if (self.folder / "checkpoints" / "last.pt").exists():
+                log.warning("Everything is saved. Go on with: python -m ftexp resume=%s", self.folder)
         elif isinstance(error, PrunedError):
             status = ("pruned", "FINISHED")
             self._tracker.set_tags({"pruned": "true"})

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ftexp.training.fit import Best
+from ftexp.training.best import Best
 from ftexp.training.intervals import bootstrap_intervals
 from ftexp.training.metrics import Scores, accuracy_interval
 

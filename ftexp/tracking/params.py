@@ -9,7 +9,12 @@ from ftexp.config import Config, as_data
 
 def flatten(config: Config) -> dict[str, object]:
     """Every setting under its full key: ``optimizer.head_lr``, ``stage.phases.0.epochs``."""
-    return dict(_leaves("", as_data(config)))
+    return flatten_data(as_data(config))
+
+
+def flatten_data(data: dict[str, Any]) -> dict[str, object]:
+    """The same of a configuration that is plain data already."""
+    return dict(_leaves("", data))
 
 
 def _leaves(prefix: str, value: Any) -> list[tuple[str, object]]:

@@ -1,53 +1,120 @@
-"""Checkpoints: plain tensors and plain data, written whole or not at all."""
+"""Checkpoints: plain tensors and plain data, written whole or not at all, and read back only when whole.
+
+``best.pt`` holds the weights that are used. ``last.pt`` holds them as they are, with all that training goes on from;
+the one before it is kept as ``previous.pt``, for the day on which ``last.pt`` is damaged.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ftexp.config import Config, as_data
+from ftexp.errors import CheckpointError
 from ftexp.models.blocks import Network
 
+log = logging.getLogger(__name__)
 
-def save_checkpoint(
-    path: Path,
-    network: Network,
-    config: Config,
-    *,
-    class_to_idx: dict[str, int],
-    epoch: int,
-    metric: str,
-    value: float,
-) -> None:
-    """Write the weights with all that is needed to use them; loads with ``torch.load(weights_only=True)``.
+LAST, PREVIOUS = "last.pt", "previous.pt"
+
+
+def checkpoint_content(
+    network: Network, config: Config, class_to_idx: dict[str, int], **facts: object
+) -> dict[str, object]:
+    """The weights with all that is needed to use them.
 
     Args:
-        epoch: from 1 over the whole run.
-        metric: name of the validation metric.
-        value: its value with these weights.
+        facts: what else there is to know, such as the epoch and its score.
     """
-    content = {
+    return {
         "model": {name: tensor.detach().cpu() for name, tensor in network.module.state_dict().items()},
         "model_name": network.name,
         "preprocessing": network.preprocessing.as_dict(),
         "class_to_idx": class_to_idx,
-        "epoch": epoch,
-        "metric": metric,
-        "value": value,
         "config": as_data(config),
+        **facts,
     }
+
+
+def write_checkpoint(path: Path, content: dict[str, object]) -> None:
+    """Write a file that ``torch.load(weights_only=True)`` reads; an earlier one stays as it is until the end.
+
+    Raises:
+        CheckpointError: when it cannot be written, because the disk is full for one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    torch.save(content, unfinished)
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch's writer wraps what the disk says
+        unfinished.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} cannot be written: {str(error).splitlines()[0]}. The file of an epoch before, where there is "
+            "one, is untouched. Make room, then go on with resume=FOLDER OF THE RUN."
+        ) from error
     os.replace(unfinished, path)
 
 
+def write_last(folder: Path, content: dict[str, object]) -> None:
+    """Write ``last.pt``, and keep the one before as ``previous.pt``.
+
+    Raises:
+        CheckpointError: when it cannot be written; both files stay as they were.
+    """
+    fresh = folder / "fresh.pt"
+    write_checkpoint(fresh, content)
+    if (folder / LAST).exists():
+        os.replace(folder / LAST, folder / PREVIOUS)
+    os.replace(fresh, folder / LAST)
+
+
+def read_last(folder: Path) -> dict[str, Any] | None:
+    """The newest whole one of ``last.pt`` and ``previous.pt``; None when the run had not got so far.
+
+    Raises:
+        CheckpointError: when there are such files, and all are damaged.
+    """
+    damaged = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            content = load_checkpoint(path)
+        except CheckpointError as error:
+            damaged.append(str(error))
+            log.warning("resume  %s The one before it is used.", error)
+            continue
+        return content
+    if damaged:
+        raise CheckpointError("Nothing to go on from:\n  " + "\n  ".join(damaged))
+    return None
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU as data; nothing in it is ever executed."""
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """Read a checkpoint onto the CPU as data; nothing in it is ever executed.
+
+    Raises:
+        CheckpointError: when it is damaged, or holds anything but data.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()  # every byte of every tensor against its CRC-32, which torch.load does not do
+        if bad is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {bad}")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever the damage makes the readers raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged, or no checkpoint of plain data: {reason}.") from error
     return content
 
 

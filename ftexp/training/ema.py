@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +49,16 @@ class Ema:
     def put_back(self, averages: list[Tensor]) -> None:
         """Go on from averages of an earlier time."""
         self._averages = [average.clone() for average in averages]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages and how many updates made them."""
+        return {"averages": self.averages(), "num_updates": self._num_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where ``state_dict`` was called."""
+        moved = zip(state["averages"], self._tensors, strict=True)
+        self._averages = [average.to(tensor.device) for average, tensor in moved]
+        self._num_updates = state["num_updates"]
 
     @contextmanager
     def applied(self) -> Iterator[None]:

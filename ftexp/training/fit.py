@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.utils import get_total_norm
-from torch.optim import Optimizer
 
 from ftexp.config import Config
-from ftexp.errors import DivergedError
+from ftexp.errors import CheckpointError, DivergedError
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.optimizers import build_optimizer
@@ -25,31 +26,23 @@ from ftexp.finetune.schedules import Schedule, Span
 from ftexp.models.blocks import HEAD, Network
 from ftexp.report.progress import Progress
 from ftexp.training.batches import Batches, Forward, Inputs
-from ftexp.training.checkpoint import save_checkpoint
+from ftexp.training.best import Best
+from ftexp.training.checkpoint import checkpoint_content, load_checkpoint, write_checkpoint, write_last
 from ftexp.training.ema import build_ema
 from ftexp.training.history import EpochRecord
-from ftexp.training.loop import EpochStats, Step, evaluate, train_epoch
+from ftexp.training.interruption import StopSignals
+from ftexp.training.loop import EpochStats, EpochSums, Step, evaluate, train_epoch
 from ftexp.training.losses import build_loss
 from ftexp.training.metrics import Scores, is_better
+from ftexp.training.phase_state import PhaseState, head_parameters
 from ftexp.training.recovery import Recovery
 from ftexp.training.runtime import Runtime
 from ftexp.training.start import StartPenalty, best_blend
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The epoch with the best weights, what they scored on validation, and where they are.
-
-    Attributes:
-        alpha: the epoch's share in the weights where they are an average with the run's start; 1: its own alone.
-    """
-
-    record: EpochRecord
-    scores: Scores
-    checkpoint: Path
-    alpha: float = 1.0
+# The best weights as they were before they were averaged with the start's (train.wise_ft).
+UNBLENDED = "unblended.pt"
 
 
 @dataclass(slots=True)
@@ -57,8 +50,10 @@ class Fit:
     """What the phases of a run share, and what they leave behind.
 
     Attributes:
+        report: gives what the report has to know when the run is gone on with, as plain data.
         start: the backbone's tensors at the beginning of the run, where a setting refers to them.
         best: of the phases that were kept so far; its checkpoint is ``best.pt``.
+        phase_number: of the phase that is under way, from 0.
     """
 
     network: Network
@@ -67,65 +62,84 @@ class Fit:
     class_to_idx: dict[str, int]
     checkpoints: Path
     on_epoch: Callable[[EpochRecord], None]
+    report: Callable[[], dict[str, object]] = dict
+    stop: StopSignals = field(default_factory=StopSignals)
     start: Mapping[str, torch.Tensor] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
+    phase_number: int = 0
+    _saved_at: float = field(default_factory=time.monotonic)
 
-    def run_phase(self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs) -> Best:
+    def run_phase(
+        self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs, saved: Mapping[str, Any] | None = None
+    ) -> Best:
         """Train the groups for the phase's epochs; its blocks have to be open already.
+
+        Args:
+            saved: where an interrupted run stood in this phase; the network has its tensors of then already.
 
         Returns:
             The best epoch of this phase; its weights wait in a checkpoint for ``keep``.
 
         Raises:
             DivergedError: when the loss leaves the numbers.
+            InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
+            CheckpointError: when a checkpoint cannot be written.
         """
-        num_batches, settings = inputs.train.num_batches, self.config.train
-        span = Span(phase.epochs, math.ceil(num_batches / settings.accumulate), inputs.train.num_samples)
-        optimizer = build_optimizer(phase.optimizer, groups, self.runtime.device)
-        schedule = Schedule(phase.scheduler, optimizer, span)
         forward = self._compiled(inputs.forward) if self.runtime.compile else inputs.forward
-        ema = build_ema(self.network, phase, settings.ema)
-        after_update = (schedule.after_step, ema.update)
-        step = self._build_step(forward, optimizer, inputs.class_weights, after_update)
-        best: Best | None = None
-        head = [p.detach().clone() for p in self.network.parameters(HEAD).values()]
         untouched = FrozenBuffers(self.network, phase)
-        recovery = Recovery(self.network, optimizer, schedule, ema, settings.nan_retries)
-        number = 0
-        while number < phase.epochs:
-            started = time.perf_counter()
-            rates = _rates(optimizer)
-            recovery.remember()
-            set_train_mode(self.network, phase)
-            try:
-                with self.progress.epoch(f"{phase.name} {number + 1}/{phase.epochs}", num_batches) as bar:
-                    stats = train_epoch(step, inputs.train, len(self.history) + 1, bar, settings.accumulate)
-            except DivergedError as error:
-                recovery.recover(error)
-                continue
-            number += 1
-            self.network.module.eval()
-            with ema.applied():
-                scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
-                untouched.check()
-                best = self._finish_epoch(phase, rates, stats, scores, self._head_change(head), started, best)
-            schedule.after_epoch(scores.metric(settings.metric))
-            if self._ran_out_of_patience(best, number, phase):
-                break
-        assert best is not None
-        return best
+        state = self._begin_phase(phase, groups, inputs, forward)
+        if saved is not None:
+            state.load_state_dict(dict(saved), self.checkpoints)
+            self._find_best_weights(state)
+        with self.stop.deferred():
+            while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
+                started = time.perf_counter() - state.sums.seconds
+                state.begin_epoch()
+                set_train_mode(self.network, phase)
+                try:
+                    stats = self._train_epoch(phase, state, inputs.train)
+                except DivergedError as error:
+                    state.recovery.recover(error)
+                    state.sums = EpochSums()
+                    continue
+                self.network.module.eval()
+                with state.ema.applied():
+                    scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
+                    untouched.check()
+                    record = self._record(phase, state, stats, scores, time.perf_counter() - started)
+                self._end_epoch(state, record, scores)
+        assert state.best is not None
+        return state.best
 
     def keep(self, best: Best) -> None:
         """Make the best weights of a phase those of the run."""
         checkpoint = self.checkpoints / "best.pt"
-        os.replace(best.checkpoint, checkpoint)
+        if best.checkpoint.exists():  # else a run that was killed right here has put them in place already
+            os.replace(best.checkpoint, checkpoint)
         self.best = replace(best, checkpoint=checkpoint)
 
     def drop(self, best: Best) -> None:
         """Forget a phase."""
-        best.checkpoint.unlink()
+        best.checkpoint.unlink(missing_ok=True)
+
+    def resume(self, saved: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take up what ``last.pt`` says of the run as a whole; returns what it says of the phase.
+
+        Args:
+            saved: the file's content.
+        """
+        if (self.checkpoints / UNBLENDED).exists():  # killed after its end was averaged with its start
+            os.replace(self.checkpoints / UNBLENDED, self.checkpoints / "best.pt")
+        self.network.module.load_state_dict(saved["model"])
+        run = saved["run"]
+        self.history = [EpochRecord(**record) for record in json.loads(run["history"])]
+        self.phase_number = run["phase_number"]
+        if run["best"] is not None:
+            self.best = Best.from_state(run["best"], self.checkpoints, self.network.num_classes)
+        phase: Mapping[str, Any] = saved["phase"]
+        return phase
 
     def blend_with_start(self, val: Batches) -> None:
         """Replace the best weights, which are in the network, by their best average with the start's."""
@@ -141,7 +155,8 @@ class Fit:
         alpha, value = best_blend(self.network, self.start, alphas, score)
         log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, value, alpha, scored[0].metric(metric))
         self.best = replace(self.best, scores=scored[alphas.index(alpha)], alpha=alpha)
-        self._save(self.best.checkpoint, self.best.record.epoch, metric, value)
+        os.replace(self.best.checkpoint, self.checkpoints / UNBLENDED)
+        self._save_weights(self.best)
 
     def _compiled(self, forward: Forward) -> Forward:
         torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
@@ -151,54 +166,68 @@ class Fit:
         self.network.module.compile()  # in place: the names in the state dict stay plain
         return forward
 
-    def _build_step(
-        self,
-        forward: Forward,
-        optimizer: Optimizer,
-        class_weights: torch.Tensor | None,
-        after_update: Sequence[Callable[[], object]],
-    ) -> Step:
+    def _begin_phase(self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs, forward: Forward) -> PhaseState:
         settings = self.config.train
-        loss_fn = build_loss(settings, class_weights).to(self.runtime.device)
+        updates = math.ceil(inputs.train.num_batches / settings.accumulate)
+        optimizer = build_optimizer(phase.optimizer, groups, self.runtime.device)
+        schedule = Schedule(phase.scheduler, optimizer, Span(phase.epochs, updates, inputs.train.num_samples))
+        ema = build_ema(self.network, phase, settings.ema)
         penalty = StartPenalty(self.network, self.start, settings.l2_sp)
-        return Step(
+        step = Step(
             forward,
             optimizer,
-            loss_fn,
+            build_loss(settings, inputs.class_weights).to(self.runtime.device),
             self.runtime,
             clip_norm=settings.clip_norm,
             before_update=[penalty.add_gradients],
-            after_update=after_update,
+            after_update=(schedule.after_step, ema.update),
         )
+        recovery = Recovery(self.network, optimizer, schedule, ema, settings.nan_retries)
+        return PhaseState(self.network, optimizer, schedule, step, ema, recovery, head_parameters(self.network))
 
-    def _ran_out_of_patience(self, best: Best, number: int, phase: Phase) -> bool:
-        patience, waited = self.config.train.patience, len(self.history) - best.record.epoch
-        if patience is None or waited < patience or number == phase.epochs:
+    def _train_epoch(self, phase: Phase, state: PhaseState, batches: Batches) -> EpochStats:
+        def after_update(_: EpochSums) -> None:
+            minutes = self.config.train.save_every_minutes
+            due = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
+            if self.stop.requested or due:
+                self._save_last(state)
+                self.stop.check()
+
+        description = f"{phase.name} {state.epochs_done + 1}/{phase.epochs}"
+        with self.progress.epoch(description, batches.num_batches) as bar:
+            return train_epoch(
+                state.step,
+                batches,
+                len(self.history) + 1,
+                bar,
+                self.config.train.accumulate,
+                sums=state.sums,
+                after_update=after_update,
+            )
+
+    def _ran_out_of_patience(self, state: PhaseState, phase: Phase) -> bool:
+        patience = self.config.train.patience
+        if patience is None or state.best is None:
+            return False
+        waited = len(self.history) - state.best.record.epoch
+        if waited < patience:
             return False
         log.info(
             "early   %s ends after %d of %d epochs: no better %s in the last %d (train.patience)",
             phase.name,
-            number,
+            state.epochs_done,
             phase.epochs,
             self.config.train.metric,
             waited,
         )
         return True
 
-    def _finish_epoch(
-        self,
-        phase: Phase,
-        rates: dict[str, float],
-        stats: EpochStats,
-        scores: Scores,
-        head_change: float,
-        started: float,
-        best: Best | None,
-    ) -> Best:
-        """Record an epoch and save its weights; returns the best epoch of the phase now."""
+    def _record(
+        self, phase: Phase, state: PhaseState, stats: EpochStats, scores: Scores, seconds: float
+    ) -> EpochRecord:
         metric = self.config.train.metric
-        value = scores.metric(metric)
-        record = EpochRecord(
+        rates = state.rates
+        return EpochRecord(
             phase=phase.name,
             epoch=len(self.history) + 1,
             train_loss=stats.loss,
@@ -206,42 +235,72 @@ class Fit:
             val_accuracy=scores.accuracy,
             val_macro_f1=scores.macro_f1,
             grad_norm=stats.grad_norm,
-            head_change=head_change,
+            head_change=_change(state.head, head_parameters(self.network)),
             lr_head=rates[HEAD],
             lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
             images_per_second=stats.images_per_second,
-            seconds=time.perf_counter() - started,
-            best=is_better(value, best.scores.metric(metric) if best else None),
+            seconds=seconds,
+            best=is_better(scores.metric(metric), state.best.scores.metric(metric) if state.best else None),
         )
+
+    def _end_epoch(self, state: PhaseState, record: EpochRecord, scores: Scores) -> None:
+        """Save everything, then tell of the epoch: what has been told is never lost."""
+        value = scores.metric(self.config.train.metric)
+        state.schedule.after_epoch(value)
+        state.epochs_done += 1
+        state.sums = EpochSums()
         self.history.append(record)
-        self.progress.metric = f"val {metric} {value:.4f}"
-        # What phases before have reached stays safe in best.pt until this one has proved to be better.
-        checkpoint = self.checkpoints / ("best.pt" if self.best is None else "candidate.pt")
+        self.progress.metric = f"val {self.config.train.metric} {value:.4f}"
         if record.best:
-            best = Best(record, scores, checkpoint)
-            self._save(checkpoint, record.epoch, metric, value)
-        self._save(self.checkpoints / "last.pt", record.epoch, metric, value)
+            # What phases before have reached stays safe in best.pt until this one has proved to be better.
+            state.best = Best(record, scores, self.checkpoints / ("best.pt" if self.best is None else "candidate.pt"))
+        self._save_last(state)  # before the best weights: it holds the same, so that they can be had again from it
+        if record.best:
+            self._save_best_of(state)
         self.on_epoch(record)
-        assert best is not None
-        return best
+        self.stop.check()
 
-    def _head_change(self, before: Sequence[torch.Tensor]) -> float:
-        now = [p.detach() for p in self.network.parameters(HEAD).values()]
-        moved = get_total_norm([a - b for a, b in zip(now, before, strict=True)])
-        return (moved / get_total_norm(before)).item()
+    def _save_best_of(self, state: PhaseState) -> None:
+        assert state.best is not None
+        with state.ema.applied():
+            self._save_weights(state.best)
 
-    def _save(self, path: Path, epoch: int, metric: str, value: float) -> None:
-        save_checkpoint(
-            path,
-            self.network,
-            self.config,
-            class_to_idx=self.class_to_idx,
-            epoch=epoch,
-            metric=metric,
-            value=value,
-        )
+    def _save_weights(self, best: Best) -> None:
+        metric = self.config.train.metric
+        facts = {"epoch": best.record.epoch, "metric": metric, "value": best.scores.metric(metric)}
+        content = checkpoint_content(self.network, self.config, self.class_to_idx, **facts)
+        write_checkpoint(best.checkpoint, content)
+
+    def _save_last(self, state: PhaseState) -> None:
+        run = {
+            "history": json.dumps([asdict(record) for record in self.history]),
+            "phase_number": self.phase_number,
+            "best": self.best.state_dict() if self.best else None,
+            "report": json.dumps(self.report()),
+        }
+        facts = {"epoch": len(self.history), "run": run, "phase": state.state_dict()}
+        write_last(self.checkpoints, checkpoint_content(self.network, self.config, self.class_to_idx, **facts))
+        self._saved_at = time.monotonic()
+
+    def _find_best_weights(self, state: PhaseState) -> None:
+        """See to it that the weights of the phase's best epoch are in their file, whenever the run was killed."""
+        if state.best is None:
+            return
+        epoch = state.best.record.epoch
+        if epoch == len(self.history) and not state.in_mid_epoch:
+            self._save_best_of(state)  # killed before they were written, maybe: they are those in last.pt
+            return
+        for path in {state.best.checkpoint, self.checkpoints / "best.pt"}:
+            try:
+                if load_checkpoint(path)["epoch"] == epoch:
+                    return
+            except (FileNotFoundError, CheckpointError):
+                continue
+        log.warning("resume  the weights of the best epoch, %d, are gone; the best from here on is taken.", epoch)
+        state.best = None
 
 
-def _rates(optimizer: Optimizer) -> dict[str, float]:
-    """Block -> the rate its groups have now."""
-    return {str(group["block"]): float(group["lr"]) for group in optimizer.param_groups}
+def _change(before: Sequence[torch.Tensor], now: Sequence[torch.Tensor]) -> float:
+    """The distance between two versions of some tensors, as a share of the earlier one's norm."""
+    moved = get_total_norm([a - b for a, b in zip(now, before, strict=True)])
+    return (moved / get_total_norm(before)).item()

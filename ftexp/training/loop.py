@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,7 +52,7 @@ class Step:
         self._before_update = tuple(before_update)
         self._after_update = tuple(after_update)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         self._batch_sizes: list[int] = []
 
     def backward(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -63,12 +64,12 @@ class Step:
             loss: torch.Tensor = self._loss_fn(self._forward(inputs), labels)
         # Every sample weighs the same, however many its batch has. Relative to the first batch: fp16 holds the sum.
         weight = len(labels) / self._batch_sizes[0]
-        torch.autograd.backward(self._scaler.scale(loss if weight == 1 else loss * weight))
+        torch.autograd.backward(self.scaler.scale(loss if weight == 1 else loss * weight))
         return loss.detach()
 
     def update(self) -> torch.Tensor:
         """Update by the mean gradient over all samples since the last time; returns its norm before clipping."""
-        self._scaler.unscale_(self._optimizer)
+        self.scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if len(self._batch_sizes) > 1:
             torch._foreach_mul_(gradients, self._batch_sizes[0] / sum(self._batch_sizes))
@@ -78,12 +79,12 @@ class Step:
         norm = nn.utils.get_total_norm(gradients)
         if self._clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
         for call in self._after_update:
             call()
         # Scaled fp16 gradients overflow now and then by design; the scaler skipped that step, the mean does too.
-        return norm.nan_to_num(0.0, 0.0) if self._scaler.is_enabled() else norm
+        return norm.nan_to_num(0.0, 0.0) if self.scaler.is_enabled() else norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,34 +96,83 @@ class EpochStats:
     images_per_second: float
 
 
-def train_epoch(step: Step, batches: Batches, epoch: int, bar: Bar, accumulate: int = 1) -> EpochStats:
-    """Run one epoch. Nothing is read back from the device before its end.
+@dataclass(slots=True)
+class EpochSums:
+    """What a training pass has done so far; with it the pass can go on where it stopped.
+
+    Attributes:
+        losses: of each batch, its mean loss, on the device; ``sizes``: its images.
+        norms: of each update, the gradient norm before clipping, on the device.
+        seconds: up to the last update.
+    """
+
+    losses: list[torch.Tensor] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    norms: list[torch.Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def stats(self) -> EpochStats:
+        """The means; this waits for the device."""
+        losses, sizes = torch.stack(self.losses).cpu().double(), torch.tensor(self.sizes)
+        norms = torch.stack(self.norms).cpu().double()
+        num_images = sum(self.sizes)
+        return EpochStats(
+            loss=((losses * sizes).sum() / num_images).item(),
+            grad_norm=norms.mean().item(),
+            images_per_second=num_images / self.seconds,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data, for a file."""
+        return {
+            "losses": [loss.item() for loss in self.losses],
+            "sizes": list(self.sizes),
+            "norms": [norm.item() for norm in self.norms],
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> EpochSums:
+        """As they were when ``state_dict`` was called."""
+        losses, norms = ([torch.tensor(value, device=device) for value in state[key]] for key in ("losses", "norms"))
+        return cls(losses, list(state["sizes"]), norms, state["seconds"])
+
+
+def train_epoch(
+    step: Step,
+    batches: Batches,
+    epoch: int,
+    bar: Bar,
+    accumulate: int = 1,
+    *,
+    sums: EpochSums | None = None,
+    after_update: Callable[[EpochSums], None] = lambda _: None,
+) -> EpochStats:
+    """Run one epoch, or the rest of one. Nothing is read back from the device before its end.
 
     Args:
         epoch: from 1 over the whole run; decides the order of the samples.
         accumulate: batches per update; the epoch's last update may have fewer.
+        sums: of the part that was run before; None: from the first batch.
+        after_update: called after every update; what it raises ends the epoch there.
 
     Raises:
         DivergedError: if the epoch's loss or gradient is not finite.
     """
-    started = time.perf_counter()
-    loss_sum = torch.zeros((), device=step.runtime.device)
-    norm_sum = torch.zeros((), device=step.runtime.device)
-    num_images = num_steps = 0
-    losses = []
-    for number, (inputs, labels) in enumerate(batches.epoch(epoch), 1):
-        loss = step.backward(inputs, labels)
-        losses.append(loss)
-        loss_sum += loss * len(labels)
-        num_images += len(labels)
-        if number % accumulate == 0 or number == batches.num_batches:
-            norm_sum += step.update()
-            num_steps += 1
-        bar.advance(len(labels), loss)
-    loss_mean, norm_mean = loss_sum.item() / num_images, norm_sum.item() / num_steps
-    if not (math.isfinite(loss_mean) and math.isfinite(norm_mean)):
-        raise _diverged(epoch, loss_mean, norm_mean, torch.stack(losses), batches)
-    return EpochStats(loss_mean, norm_mean, num_images / (time.perf_counter() - started))
+    sums = sums or EpochSums()
+    started = time.perf_counter() - sums.seconds
+    for inputs, labels in batches.epoch(epoch, len(sums.losses)):
+        sums.losses.append(step.backward(inputs, labels))
+        sums.sizes.append(len(labels))
+        if len(sums.losses) % accumulate == 0 or len(sums.losses) == batches.num_batches:
+            sums.norms.append(step.update())
+            sums.seconds = time.perf_counter() - started
+            after_update(sums)
+        bar.advance(len(labels), sums.losses[-1])
+    stats = sums.stats()
+    if not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm)):
+        raise _diverged(epoch, stats.loss, stats.grad_norm, torch.stack(sums.losses), batches)
+    return stats
 
 
 def _diverged(epoch: int, loss: float, norm: float, losses: torch.Tensor, batches: Batches) -> DivergedError:

@@ -31,6 +31,22 @@ class Scores:
     labels: npt.NDArray[np.int64]
     predictions: npt.NDArray[np.int64]
 
+    @classmethod
+    def of(
+        cls, loss: float, labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.int64], num_classes: int
+    ) -> Scores:
+        """Everything that follows from the predictions."""
+        confusion = confusion_matrix(labels, predictions, labels=range(num_classes))
+        return cls(
+            loss=loss,
+            accuracy=float(np.mean(labels == predictions)),
+            macro_f1=macro_f1(confusion),
+            num_samples=len(labels),
+            confusion=confusion,
+            labels=labels,
+            predictions=predictions,
+        )
+
     @property
     def num_correct(self) -> int:
         """Samples whose class was predicted."""
@@ -64,16 +80,8 @@ class ScoreKeeper:
     def compute(self) -> Scores:
         """Scores over everything added so far."""
         labels, predictions = (torch.cat(parts).cpu().numpy() for parts in (self._labels, self._predictions))
-        confusion = confusion_matrix(labels, predictions, labels=range(self._num_classes))
-        return Scores(
-            loss=torch.cat(self._losses).cpu().double().mean().item(),
-            accuracy=float(np.mean(labels == predictions)),
-            macro_f1=macro_f1(confusion),
-            num_samples=len(labels),
-            confusion=confusion,
-            labels=labels,
-            predictions=predictions,
-        )
+        loss = torch.cat(self._losses).cpu().double().mean().item()
+        return Scores.of(loss, labels, predictions, self._num_classes)
 
 
 def macro_f1(confusion: npt.NDArray[np.int64]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class Recovery:
         self._optimizer = optimizer
         self._schedule = schedule
         self._ema = ema
-        self._left = retries
+        self.left = retries
         parameters = [p for p in network.module.parameters() if p.requires_grad]
         self._tensors: list[Tensor] = [*(p.detach() for p in parameters), *network.module.buffers()]
         self.remember()
@@ -39,6 +40,19 @@ class Recovery:
         self._good_averages = self._ema.averages()
         self._tick = self._schedule.tick
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered of the epoch's beginning, and the retries left."""
+        return {"left": self.left, "good": self._good, "good_averages": self._good_averages, "tick": self._tick}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember again what was remembered then; the network, the averages and the schedule are restored already."""
+        self.left = state["left"]
+        if "good" in state:
+            self._good = [good.to(now.device) for good, now in zip(state["good"], self._tensors, strict=True)]
+            self._good_averages, self._tick = state["good_averages"], state["tick"]
+        else:  # written between epochs: the next begins with what is in place
+            self.remember()
+
     @torch.no_grad()
     def recover(self, error: DivergedError) -> None:
         """Put the weights back, forget the optimizer's moments, and halve all rates from here on.
@@ -46,9 +60,9 @@ class Recovery:
         Raises:
             DivergedError: the same, when there are no retries left.
         """
-        if self._left == 0:
+        if self.left == 0:
             raise error
-        self._left -= 1
+        self.left -= 1
         for tensor, good in zip(self._tensors, self._good, strict=True):
             tensor.copy_(good)
         self._ema.put_back(self._good_averages)
@@ -57,5 +71,5 @@ class Recovery:
         log.warning(
             "nan     %s The epoch begins again from its first weights at half the rates; retries left: %d.",
             error,
-            self._left,
+            self.left,
         )

@@ -1,0 +1,33 @@
+"""The schema of ``resume``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What may differ from the run that is gone on with, where the user insists: nothing of it enters the result, rounding
+# aside.
+HARMLESS = (
+    "runtime.device",
+    "runtime.compile",
+    "runtime.channels_last",
+    "runtime.cache",
+    "runtime.cache_gib",
+    "runtime.cache_folder",
+    "runtime.workers",
+    "tracking",
+    "audit",
+    "test",
+    "train.save_every_minutes",
+    "train.nan_retries",
+)
+
+
+@dataclass(slots=True)
+class ResumeConfig:
+    """Going on with an interrupted run."""
+
+    # The folder of the run. On the command line resume=FOLDER is short for it, and resume=auto finds the newest
+    # unfinished run of the same command.
+    run: str | None = None
+    # Go on although settings differ, where they are harmless.
+    force: bool = False

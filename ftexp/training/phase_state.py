@@ -1,0 +1,124 @@
+"""What changes while a phase trains, beside the network's own tensors: saved and restored as a whole."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from ftexp.finetune.schedules import Schedule
+from ftexp.models.blocks import HEAD, Network
+from ftexp.training.best import Best
+from ftexp.training.ema import Ema
+from ftexp.training.loop import EpochSums, Step
+from ftexp.training.recovery import Recovery
+
+
+@dataclass(slots=True)
+class PhaseState:
+    """Where a phase stands.
+
+    Attributes:
+        head: its parameters at the phase's beginning.
+        epochs_done: of this phase.
+        rates: block -> the rate at the beginning of the epoch.
+        sums: of the epoch that is under way.
+        best: epoch of this phase.
+    """
+
+    network: Network
+    optimizer: Optimizer
+    schedule: Schedule
+    step: Step
+    ema: Ema
+    recovery: Recovery
+    head: list[torch.Tensor]
+    epochs_done: int = 0
+    rates: dict[str, float] = field(default_factory=dict)
+    sums: EpochSums = field(default_factory=EpochSums)
+    best: Best | None = None
+
+    @property
+    def in_mid_epoch(self) -> bool:
+        """Whether an epoch has been begun and not ended."""
+        return bool(self.sums.losses)
+
+    def begin_epoch(self) -> None:
+        """Remember what the epoch starts from; the rest of an interrupted one started from what is remembered."""
+        if not self.in_mid_epoch:
+            self.rates = {str(group["block"]): float(group["lr"]) for group in self.optimizer.param_groups}
+            self.recovery.remember()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors, with the random numbers to come."""
+        return {
+            "groups": self._layout(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
+            "ema": self.ema.state_dict(),
+            "recovery": self.recovery.state_dict() if self.in_mid_epoch else {"left": self.recovery.left},
+            "head": self.head,
+            "epochs_done": self.epochs_done,
+            "rates": self.rates,
+            "sums": self.sums.state_dict(),
+            "best": self.best.state_dict() if self.best else None,
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], checkpoints: Path) -> None:
+        """Go on from where ``state_dict`` was called; the network has its tensors of then already.
+
+        Args:
+            checkpoints: the folder of the best weights.
+        """
+        assert state["groups"] == self._layout(), "the groups follow from the configuration, which is the same"
+        device = self.step.runtime.device
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step.scaler.load_state_dict(state["scaler"])
+        self.ema.load_state_dict(state["ema"])
+        self.head = [tensor.to(device) for tensor in state["head"]]
+        self.epochs_done = state["epochs_done"]
+        self.rates = state["rates"]
+        self.sums = EpochSums.from_state(state["sums"], device)
+        self.recovery.load_state_dict(state["recovery"])
+        if state["best"] is not None:
+            self.best = Best.from_state(state["best"], checkpoints, self.network.num_classes)
+        set_random_state(state["random"])
+
+    def _layout(self) -> list[list[Any]]:
+        names = {parameter: name for name, parameter in self.network.module.named_parameters()}
+        return [[group["block"], [names[p] for p in group["params"]]] for group in self.optimizer.param_groups]
+
+
+def head_parameters(network: Network) -> list[torch.Tensor]:
+    """Copies of the head as it is now."""
+    return [parameter.detach().clone() for parameter in network.parameters(HEAD).values()]
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every generator that training may draw from."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Draw from here on what would have been drawn when ``random_state`` was called."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

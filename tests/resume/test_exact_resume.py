@@ -1,0 +1,233 @@
+"""A run that stops anywhere and is gone on with ends, to the bit, like one that was never interrupted."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Compose, TinyNet
+
+from ftexp.config import Config
+from ftexp.data.samples import Sample
+from ftexp.data.sealed import SealedTest
+from ftexp.data.splits import Splits
+from ftexp.errors import CheckpointError, InterruptedRunError
+from ftexp.finetune.phases import plan_phases
+from ftexp.models.blocks import Block, Network
+from ftexp.preprocessing import Preprocessing
+from ftexp.report.recorder import Recorder
+from ftexp.run import fine_tune
+from ftexp.tracking.tracker import NoTracker
+from ftexp.training import checkpoint as checkpoint_module
+from ftexp.training import fit as fit_module
+from ftexp.training.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
+from ftexp.training.diagnosis import read_against
+from ftexp.training.fit import Fit
+from ftexp.training.interruption import StopSignals
+from ftexp.training.runtime import prepare_runtime
+
+NAMES = ("stem", "body", "head")
+TIMES = ("seconds", "images_per_second")
+SMALL = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none", "train.batch_size=8")
+# Everything with a memory of its own: phases with a gate, averages, mixed images, dropout, accumulated gradients.
+RICH = (*SMALL, "stage=staged", "stage.gate=off", "augment=medium", "augment.mixup=0.2", "train.ema=0.9")
+PLATEAU = ("stage=full", "stage.epochs=4", "scheduler=plateau", "scheduler.patience=0", "optimizer=sgd")
+VARIANTS = {
+    "head": (*SMALL, "stage=head", "stage.epochs=4"),
+    "staged": (*RICH, "train.accumulate=2"),
+    "gated": (*SMALL, "stage=staged", "stage.gate=significant"),
+    "plateau": (*SMALL, *PLATEAU, "train.patience=2"),
+    "pulled": (*SMALL, "stage=full", "stage.epochs=3", "train.l2_sp=0.1", "train.wise_ft=[0.3,0.6]"),
+}
+
+
+class KilledError(BaseException):
+    """In the place of kill -9: nothing in the project catches it."""
+
+
+def colours(num_samples: int, seed: int) -> list[Sample]:
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.tensor([[200, 60, 60], [60, 200, 60], [60, 60, 200], [130, 130, 130]])
+    noise = 60 * torch.randn(num_samples, 8, 8, 3, generator=generator)
+    pixels = (centres.repeat(num_samples // 4 + 1, 1)[:num_samples, None, None] + noise).clamp(0, 255)
+    images = pixels.to(torch.uint8).numpy()
+    return [Sample(path=f"{seed}-{i}", label="rgbx"[i % 4], pixels=image) for i, image in enumerate(images)]
+
+
+def run(config: Config, folder: Path, stop: StopSignals | None = None) -> Fit:
+    """Begin, or go on where the folder says."""
+    folder.mkdir(exist_ok=True)
+    resumed = (folder / "checkpoints").exists()
+    config.resume.run = str(folder) if resumed else None
+    splits = Splits(colours(45, 1), colours(21, 2), SealedTest(colours(10, 3)), ("b", "g", "r", "x"))
+    phases = plan_phases(config, NAMES)
+    labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
+    recorder = Recorder(folder, NoTracker(), read_against(config.train.metric, *labels), phases)
+    runtime = prepare_runtime(config.runtime)
+    blocks, half = [Block("stem", ("stem",)), Block("body", ("body", "token"))], (0.5, 0.5, 0.5)
+    preprocessing = Preprocessing(8, 8, "bilinear", half, half)
+    network = Network(TinyNet(), blocks, head="fc", preprocessing=preprocessing, name="tiny", num_classes=4)
+    runtime.place(network.module)
+    fit = fine_tune(config, network, splits, phases, runtime, recorder, stop)
+    (folder / "report.json").write_text(json.dumps(recorder.state()))
+    return fit
+
+
+def everything(fit: Fit, folder: Path) -> tuple[object, ...]:
+    """All that has to be the same: the curves, the phases and their verdicts, the best epoch, the weights; no times."""
+    history = [{k: v for k, v in asdict(record).items() if k not in TIMES} for record in fit.history]
+    report = json.loads((folder / "report.json").read_text())
+    for entry in report["phases"]:
+        del entry["seconds"]
+    assert fit.best is not None
+    weights = load_checkpoint(folder / "checkpoints" / "best.pt")["model"]
+    bits = {name: tensor.contiguous().numpy().tobytes() for name, tensor in weights.items()}
+    return history, report, fit.best.record.epoch, fit.best.alpha, fit.best.scores.loss, bits
+
+
+def deadly(call: Callable[..., object], countdown: list[int]) -> Callable[..., object]:
+    def counted(*args: object, **kwargs: object) -> object:
+        countdown[0] -= 1
+        if countdown[0] == 0:
+            raise KilledError
+        return call(*args, **kwargs)
+
+    return counted
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """``kill_at[0] = n``: die before the nth thing that touches a disk, a weight or an image."""
+    countdown = [-1]
+    monkeypatch.setattr(os, "replace", deadly(os.replace, countdown))
+    monkeypatch.setattr(os, "fsync", deadly(os.fsync, countdown))
+    monkeypatch.setattr(fit_module.Step, "update", deadly(fit_module.Step.update, countdown))
+    monkeypatch.setattr(fit_module, "evaluate", deadly(fit_module.evaluate, countdown))
+    yield countdown
+    countdown[0] = -1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("minutes", ["0", "null"])
+def test_killed_anywhere_it_ends_the_same(
+    configure: Compose, tmp_path: Path, kill_at: list[int], variant: str, minutes: str
+) -> None:
+    config = configure(*VARIANTS[variant], f"train.save_every_minutes={minutes}")
+    expected = everything(run(config, tmp_path / "whole"), tmp_path / "whole")
+    rng, folder, kills = random.Random(f"{variant}{minutes}"), tmp_path / "killed", 0
+    while True:
+        # At least past the first file of an epoch, else it would begin for ever with the same step.
+        kill_at[0] = rng.randint(14, 32)
+        try:
+            ended = run(config, folder)
+        except KilledError:
+            kills += 1
+            continue
+        break
+    kill_at[0] = -1
+    assert kills >= 2
+    assert everything(ended, folder) == expected
+
+
+def test_ctrl_c_finishes_the_step_and_the_rest_follows_exactly(configure: Compose, tmp_path: Path) -> None:
+    config = configure(*VARIANTS["staged"])
+    expected = everything(run(config, tmp_path / "whole"), tmp_path / "whole")
+    folder, steps = tmp_path / "stopped", []
+    original = fit_module.Step.update
+
+    def update(self: fit_module.Step) -> torch.Tensor:
+        norm = original(self)
+        steps.append(norm)
+        if len(steps) in (2, 7):
+            os.kill(os.getpid(), signal.SIGTERM if len(steps) == 2 else signal.SIGINT)
+        return norm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module.Step, "update", update)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with StopSignals() as stop, pytest.raises(InterruptedRunError, match=f"signal {number:d}"):
+                run(config, folder, stop)
+    assert len(steps) == 7
+    assert load_checkpoint(folder / "checkpoints" / LAST)["phase"]["sums"]["norms"]
+    assert everything(run(config, folder), folder) == expected
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_last_file_is_noticed_and_the_one_before_is_used(
+    configure: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, kill_at: list[int], damage: str
+) -> None:
+    config = configure(*VARIANTS["head"])
+    expected = everything(run(config, tmp_path / "whole"), tmp_path / "whole")
+    folder = tmp_path / "killed"
+    kill_at[0] = 40
+    with pytest.raises(KilledError):
+        run(config, folder)
+    kill_at[0] = -1
+    last = folder / "checkpoints" / LAST
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 16
+    last.write_bytes({"truncated": content[:-300], "flipped": content, "empty": b""}[damage])
+    assert everything(run(config, folder), folder) == expected
+    assert any("last.pt is damaged" in message and "one before it is used" in message for message in caplog.messages)
+
+
+def test_with_all_files_damaged_it_says_so(tmp_path: Path) -> None:
+    for name in (LAST, PREVIOUS):
+        (tmp_path / name).write_bytes(b"PK nothing")
+    with pytest.raises(CheckpointError, match=r"Nothing to go on from:\n.*last.pt is damaged.*\n.*previous.pt is"):
+        read_last(tmp_path)
+
+
+def test_a_full_disk_is_a_clear_error_and_the_earlier_file_is_whole(configure: Compose, tmp_path: Path) -> None:
+    config = configure(*VARIANTS["head"])
+    run(config, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / LAST
+    before, content = last.read_bytes(), load_checkpoint(last)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"fresh.pt cannot be written: .*Make room, then go on with resume="):
+            checkpoint_module.write_last(last.parent, content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert last.read_bytes() == before
+    assert not list(last.parent.glob("*.tmp"))
+
+
+def _in_child(config: Config, folder: Path) -> None:
+    torch.set_num_threads(1)
+    run(config, folder)
+    (folder / "done").touch()
+
+
+@pytest.mark.slow
+def test_kill_9_at_fifty_random_moments(configure: Compose, tmp_path: Path) -> None:
+    """Real signals at real moments, so that nothing the other tests did not think of is left out."""
+    config = configure(*VARIANTS["staged"], "train.save_every_minutes=0")
+    expected = everything(run(config, tmp_path / "whole"), tmp_path / "whole")
+    context, rng, kills, rounds = multiprocessing.get_context("fork"), random.Random(0), 0, 0
+    while kills < 50:
+        rounds += 1
+        folder = tmp_path / str(rounds)
+        while not (folder / "done").exists():
+            child = context.Process(target=_in_child, args=(config, folder))
+            child.start()
+            child.join(rng.uniform(0.05, 1.5))
+            if child.is_alive():
+                assert child.pid is not None
+                os.kill(child.pid, signal.SIGKILL)
+                kills += 1
+            child.join()
+        config.resume.run = None
+        assert everything(run(replace(config), folder), folder) == expected

@@ -1,0 +1,187 @@
+"""``resume=`` on the command line: what it stands for, what it refuses, and that it is the same run in MLflow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from conftest import Compose
+from filelock import FileLock
+
+from ftexp.data.samples import Sample
+from ftexp.data.sealed import SealedTest
+from ftexp.data.splits import Splits
+from ftexp.errors import CheckpointError, ConfigError, DataError
+from ftexp.resume import expand
+from ftexp.run_identity import RunIdentity, locked
+
+
+def make_run(folder: Path, *overrides: str, status: str | None = None) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
+    (folder / "run.json").write_text("{}")
+    if status:
+        (folder / "result.json").write_text(json.dumps({"status": status}))
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_it_stands_for_the_overrides_of_the_run_and_those_given_now_win(here: Path) -> None:
+    make_run(here / "a b", "stage=head", "runtime.workers=2")
+    assert expand(["resume=a b", "runtime.workers=0", "resume.force=true"]) == [
+        "stage=head",
+        "runtime.workers=0",
+        "resume.force=true",
+        "hydra.run.dir='a b'",
+        "resume.run='a b'",
+        "hydra.output_subdir=null",
+    ]
+
+
+def test_without_it_nothing_changes(here: Path) -> None:
+    assert expand(["stage=head", "-m"]) == ["stage=head", "-m"]
+
+
+def test_auto_finds_the_newest_unfinished_run_of_the_same_command(here: Path) -> None:
+    make_run(here / "outputs/2026-01-01/10-00-00", "stage=head", "train.ema=0.9")
+    make_run(here / "outputs/2026-01-02/10-00-00", "train.ema=0.9", "stage=head", status="interrupted")
+    make_run(here / "outputs/2026-01-03/10-00-00", "stage=head", "train.ema=0.9", status="finished")
+    make_run(here / "outputs/2026-01-04/10-00-00", "stage=head", "train.ema=0.9", status="failed")
+    make_run(here / "outputs/2026-01-05/10-00-00", "stage=full", "train.ema=0.9")
+    assert "resume.run='outputs/2026-01-02/10-00-00'" in expand(["resume=auto", "stage=head", "train.ema=0.9"])
+    with FileLock("outputs/2026-01-02/10-00-00/.lock"):  # that one is still going on
+        assert "resume.run='outputs/2026-01-01/10-00-00'" in expand(["resume=auto", "stage=head", "train.ema=0.9"])
+
+
+def test_auto_begins_a_new_run_where_there_is_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert expand(["stage=head", "resume=auto"]) == ["stage=head"]
+    assert "no unfinished run of this command, so a new one begins" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resume=nowhere"], r"resume=nowhere: there is no such folder. Give that of a run, or resume=auto"),
+        (["resume=empty"], r"resume=empty: there is no run.json in it"),
+        (["resume=done"], r"resume=done: this run has finished; its result is in done/result.json"),
+        (["resume=done", "-m"], r"resume= goes on with one run. A sweep goes on when its own command is given again"),
+        (["resume=secret"], r"was given tracking.uri with a password.*Give tracking.uri=... again"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_refused(here: Path, arguments: list[str], message: str) -> None:
+    (here / "empty").mkdir()
+    make_run(here / "done", status="finished")
+    make_run(here / "secret", "tracking.uri=postgresql://***@host/runs")
+    with pytest.raises(ConfigError, match=message):
+        expand(arguments)
+
+
+def test_a_password_given_again_is_taken(here: Path) -> None:
+    make_run(here / "secret", "tracking.uri=postgresql://***@host/runs")
+    assert "tracking.uri=postgresql://me:pw@host/runs" in expand(
+        ["resume=secret", "tracking.uri=postgresql://me:pw@host/runs"]
+    )
+
+
+def splits(*, shade: int = 0, val: tuple[str, ...] = ("v",), classes: tuple[str, ...] = ("a", "b")) -> Splits:
+    def sample(path: str, grey: int) -> Sample:
+        return Sample(path=path, label="a", pixels=np.full((4, 4, 3), grey, np.uint8))
+
+    train = [sample("t", 10 + shade), sample("u", 20)]
+    return Splits(train, [sample(path, 30) for path in val], SealedTest([sample("w", 40)]), classes)
+
+
+def test_other_settings_are_refused_with_the_differences(configure: Compose) -> None:
+    begun = RunIdentity.of(configure("stage=head"), splits())
+    begun.check_settings(configure("stage=head"), force=False)
+    changed = configure("stage=head", "optimizer.head_lr=0.5", "runtime.workers=3", "train.ema=0.9")
+    with pytest.raises(ConfigError) as refused:
+        begun.check_settings(changed, force=True)
+    message = str(refused.value)
+    assert "optimizer.head_lr: 0.0002 -> 0.5" in message
+    assert "train.ema: None -> 0.9" in message
+    assert "runtime.workers" not in message
+    assert message.endswith("Start a new run for other settings.")
+
+
+def test_harmless_ones_are_allowed_with_force_alone(configure: Compose) -> None:
+    begun, other = RunIdentity.of(configure(), splits()), configure("runtime.workers=3", "tracking=none")
+    with pytest.raises(ConfigError, match=r"runtime.workers: auto -> 3\n.*resume.force=true to go on all the same"):
+        begun.check_settings(other, force=False)
+    begun.check_settings(other, force=True)
+
+
+def test_other_data_is_refused_with_what_is_different(configure: Compose, tmp_path: Path) -> None:
+    RunIdentity.of(configure(), splits()).write(tmp_path)
+    begun = RunIdentity.read(tmp_path)
+    begun.check_data(RunIdentity.of(configure(), splits()))
+    for other, message in (
+        (splits(shade=1), r"1 images of train and val are not those the run began with: t\. Put them back"),
+        (splits(val=("v", "x")), r"1 images .*: x\."),
+        (splits(classes=("a", "c")), r"began with the classes \['a', 'b'\]; now there are \['a', 'c'\]"),
+    ):
+        with pytest.raises(DataError, match=message):
+            begun.check_data(RunIdentity.of(configure(), other))
+    moved = splits()
+    moved.train.append(moved.val.pop())
+    with pytest.raises(DataError, match="splits are not those"):
+        begun.check_data(RunIdentity.of(configure(), moved))
+
+
+def test_a_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(CheckpointError, match="Another run is at work in"), locked(tmp_path):
+        pass
+
+
+def wait_for(file: Path, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not file.exists():
+        assert time.monotonic() < end, f"{file} has not appeared"
+        time.sleep(0.05)
+
+
+def test_sigterm_then_resume_is_one_run_with_every_epoch_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ftexp"]
+    settings = ["stage=head", "stage.epochs=40", "audit.on_leak=off", "hydra.run.dir=run"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*command, *settings],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as begun:
+        wait_for(tmp_path / "run" / "metrics.csv")
+        begun.send_signal(signal.SIGTERM)
+        output, _ = begun.communicate(timeout=60)
+    assert begun.returncode == 143, output
+    assert "Go on with: python -m ftexp resume=" in output
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
+    ended = subprocess.run(
+        [*command, "resume=run"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "finished"
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(1, 41))
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("ftexp").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_id == result["mlflow_run_id"]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(1, 41))
