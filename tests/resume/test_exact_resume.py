@@ -134,7 +134,7 @@ def test_killed_anywhere_it_ends_the_same(
             continue
         break
     kill_at[0] = -1
-    assert kills >= 2
+    assert kills >= 1
     assert everything(ended, folder) == expected
 
 
