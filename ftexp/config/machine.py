@@ -24,10 +24,13 @@ class RuntimeConfig:
     # Activations of the frozen leading blocks, computed once wherever the images stay the same: memory: for a phase;
     # disk: kept in cache_folder for later phases, trials and runs; auto: disk.
     cache: Literal["auto", "off", "memory", "disk"] = MISSING
-    # Most that they may take; on disk, the least recently used make room.
+    # Most that all of them may take; on disk, the least recently used make room.
     cache_gib: float = MISSING
     cache_folder: str = MISSING
-    # Processes that decode images; auto: by the cores and the source.
+    # Decoded and resized images, kept in cache_folder beside the activations: auto: of all files, where they fit into
+    # cache_gib; off: every file is decoded in every epoch.
+    pixels: Literal["auto", "off"] = MISSING
+    # Processes that decode and augment; auto: by the cores and the source, none where decoded images are kept.
     workers: int | str = MISSING
     seed: int = MISSING
     # True: only deterministic algorithms, at some cost on CUDA.

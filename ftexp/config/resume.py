@@ -13,6 +13,7 @@ HARMLESS = (
     "runtime.cache",
     "runtime.cache_gib",
     "runtime.cache_folder",
+    "runtime.pixels",
     "runtime.workers",
     "tracking",
     "audit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,12 +30,35 @@ class AugmentConfig:
     # or exchange a rectangle, and their targets with them; the larger, the more evenly; 0: off. Both: by turns.
     mixup: float = 0.0
     cutmix: float = 0.0
+    # How many random views of an image there are; epoch e shows number e modulo views. inf: every epoch its own. A
+    # number: what frozen blocks make of each view is kept, see runtime.cache. auto: inf, except where it can be kept:
+    # there as many as fit into runtime.cache_gib, at most 8.
+    views: int | float | str = "auto"
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether images are changed one by one."""
+        strengths = self.horizontal_flip, self.color_jitter, self.erasing
+        return self.crop_scale < 1 or self.policy != "none" or max(strengths) > 0
+
+    @property
+    def mixes_batches(self) -> bool:
+        """Whether the images of a batch are mixed with one another."""
+        return max(self.mixup, self.cutmix) > 0
+
+    def image_changes(self) -> str:
+        """All that the views of an image follow from, as a name."""
+        return f"{self.crop_scale} {self.horizontal_flip} {self.color_jitter} {self.policy} {self.erasing}"
 
     @property
     def is_random(self) -> bool:
         """Whether an image looks different from epoch to epoch."""
-        strengths = self.horizontal_flip, self.color_jitter, self.erasing, self.mixup, self.cutmix
-        return self.crop_scale < 1 or self.policy != "none" or max(strengths) > 0
+        return self.changes_images or self.mixes_batches
+
+    @property
+    def num_views(self) -> int | None:
+        """How many views are asked for; None: as many as epochs, or ``auto``."""
+        return self.views if isinstance(self.views, int) else None
 
     def __post_init__(self) -> None:
         check(0 < self.crop_scale <= 1, "augment.crop_scale", self.crop_scale, "above 0 and at most 1")
@@ -43,13 +67,18 @@ class AugmentConfig:
         check(0 <= self.erasing <= 1, "augment.erasing", self.erasing, "a probability, 0 to 1")
         check(self.mixup >= 0, "augment.mixup", self.mixup, "0 or above")
         check(self.cutmix >= 0, "augment.cutmix", self.cutmix, "0 or above")
+        if self.views == math.inf:  # Hydra reads inf as a number
+            self.views = "inf"
+        number = isinstance(self.views, int) and not isinstance(self.views, bool) and self.views >= 1
+        check(number or self.views in ("auto", "inf"), "augment.views", self.views, "auto, inf or a number from 1")
 
 
 @dataclass(slots=True)
 class TrainConfig:
     """The loop."""
 
-    batch_size: int = MISSING
+    # Images per step. auto: the largest power of two that fits into memory, as long as an epoch keeps 16 updates.
+    batch_size: int | str = MISSING
     # Largest norm of the gradient over all trainable parameters; null: no clipping.
     clip_norm: float | None = MISSING
     # Of the validation split; decides which checkpoint is the best.
@@ -85,12 +114,20 @@ class TrainConfig:
     wise_ft: list[float] = MISSING
 
     @property
+    def images_per_step(self) -> int:
+        """The batch size, once it is settled."""
+        assert isinstance(self.batch_size, int), "auto is settled before anything is loaded in batches"
+        return self.batch_size
+
+    @property
     def needs_start(self) -> bool:
         """Whether the weights of the run's start have to be kept."""
         return self.l2_sp is not None or bool(self.wise_ft)
 
     def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        size = self.batch_size
+        number = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        check(number or size == "auto", "train.batch_size", size, "at least 1, or auto")
         minutes = self.save_every_minutes
         check(minutes is None or minutes >= 0, "train.save_every_minutes", minutes, "0 or above, or null")
         check(self.nan_retries >= 0, "train.nan_retries", self.nan_retries, "0 or above")

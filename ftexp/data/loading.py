@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ftexp.data.images import open_image
+from ftexp.data.pixel_store import Pixels
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
 
@@ -19,19 +21,22 @@ from ftexp.data.transforms import View
 MIN_FILES_FOR_WORKERS = 256
 MAX_AUTO_WORKERS = 16
 
+OpenPixels = Callable[[], Pixels | None]
+
 
 class Loader:
     """Iterating gives ``(images, labels)``: uint8 batch x 3 x height x width, and int64 class numbers.
 
-    Order and augmentation follow from (seed, epoch, index of the sample) alone.
+    Order and augmentation follow from (seed, epoch, index of the sample) alone. Nothing is read and no process is
+    started before the first iteration.
     """
 
-    def __init__(self, images: _Images, batches: DataLoader[tuple[Tensor, Tensor]], order: EpochOrder) -> None:
-        assert batches.batch_size is not None
-        self._batches: DataLoader[tuple[Tensor, Tensor]] | None = batches
+    def __init__(self, images: _Images, order: EpochOrder, settings: _Settings) -> None:
+        self._images = images
         self._order = order
-        self._num_batches = len(batches)
-        self._batch_size = batches.batch_size
+        self._settings = settings
+        self._batches: DataLoader[tuple[Tensor, Tensor]] | None = None
+        self._is_open, self._is_closed = False, False
         self.samples = images.samples
         self.labels = images.labels
 
@@ -43,24 +48,66 @@ class Loader:
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the order and the augmentation of the next iteration, and how many of its batches to pass over."""
         self._order.epoch = epoch
-        self._order.first = start * self._batch_size
+        self._order.first = start * self._settings.batch_size
 
     def batch_indices(self, epoch: int) -> list[list[int]]:
         """Indices of the samples in each batch of an epoch: what iterating gives, without reading an image."""
-        order, size = self._order.indices(epoch), self._batch_size
-        return [order[start : start + size] for start in range(0, self._num_batches * size, size)]
+        order, size = self._order.indices(epoch), self._settings.batch_size
+        return [order[start : start + size] for start in range(0, len(self) * size, size)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        assert self._batches is not None, "the loader has been closed"
+        assert not self._is_closed, "the loader has been closed"
+        if not self._is_open:
+            self._images.open_pixels()
+            self._is_open = True
+        if self._images.makes_batches:
+            return self._whole_batches()
+        if self._batches is None:
+            self._batches = self._start()
         return iter(self._batches)
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return self._num_batches
+        size = self._settings.batch_size
+        return len(self._order) // size if self._settings.drop_last else -(-len(self._order) // size)
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that decode and augment; none where that is done already, or takes less than starting them."""
+        workers = self._settings.workers
+        if not isinstance(workers, str):
+            return workers
+        return 0 if self._images.is_decoded and not self._settings.pin_memory else _auto_workers(self.samples)
 
     def close(self) -> None:
         """End the worker processes; they end with the last reference to the data loader."""
-        self._batches = None
+        self._batches, self._is_closed = None, True
+
+    def _whole_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        first = self._order.first // self._settings.batch_size
+        return (self._images.batch(indices) for indices in self.batch_indices(self._order.epoch)[first:])
+
+    def _start(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        return DataLoader(
+            self._images,
+            batch_size=self._settings.batch_size,
+            sampler=self._order,
+            num_workers=self.num_workers,
+            collate_fn=_collate,
+            pin_memory=self._settings.pin_memory,
+            drop_last=self._settings.drop_last,
+            persistent_workers=self.num_workers > 0,
+            # Its own, so that making an iterator does not advance the global one.
+            generator=torch.Generator(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    batch_size: int
+    workers: int | str
+    pin_memory: bool
+    drop_last: bool
 
 
 def make_loader(
@@ -75,30 +122,22 @@ def make_loader(
     pin_memory: bool,
     drop_last: bool = False,
     balanced: bool = False,
+    views: int | None = None,
+    open_pixels: OpenPixels | None = None,
 ) -> Loader:
     """Put samples, their view and an order together.
 
     Args:
         balanced: with ``shuffle``: every class equally often in an epoch of as many samples.
         workers: processes that decode; 0: this one; ``auto``: by the source, its size and the cores.
+        views: how many there are of an image, of which epoch e shows number e modulo ``views``; None: every epoch its
+            own.
+        open_pixels: gives the prepared images of the samples, if they are kept; called at the first iteration.
     """
-    num_workers = _auto_workers(samples) if isinstance(workers, str) else workers
     classes = np.array([class_to_idx[sample.label] for sample in samples]) if balanced else None
     order = EpochOrder(len(samples), shuffle, seed, classes)
-    images = _Images(samples, class_to_idx, view, seed)
-    batches: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        images,
-        batch_size=batch_size,
-        sampler=order,
-        num_workers=num_workers,
-        collate_fn=_collate,
-        pin_memory=pin_memory,
-        drop_last=drop_last,
-        persistent_workers=num_workers > 0,
-        # Its own, so that making an iterator does not advance the global one.
-        generator=torch.Generator(),
-    )
-    return Loader(images, batches, order)
+    images = _Images(samples, class_to_idx, view, seed, views, open_pixels)
+    return Loader(images, order, _Settings(batch_size, workers, pin_memory, drop_last))
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
@@ -148,20 +187,55 @@ def _equally_often(classes: npt.NDArray[np.int64], rng: np.random.Generator) -> 
 
 
 class _Images(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, samples: Sequence[Sample], class_to_idx: Mapping[str, int], view: View, seed: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        class_to_idx: Mapping[str, int],
+        view: View,
+        seed: int,
+        views: int | None,
+        open_pixels: OpenPixels | None,
+    ) -> None:
         self.samples = samples
         self.labels = torch.tensor([class_to_idx[sample.label] for sample in samples], dtype=torch.int64)
         self._view = view
         self._seed = seed
+        self._views = views
+        self._open_pixels = open_pixels
+        self._pixels: Pixels | None = None
+
+    def open_pixels(self) -> None:
+        """Find out whether the prepared images are kept."""
+        if self._open_pixels is not None:
+            self._pixels, self._open_pixels = self._open_pixels(), None
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether no image has to be decoded any more."""
+        return self._pixels is not None
+
+    @property
+    def makes_batches(self) -> bool:
+        """Whether whole batches are there to be taken."""
+        return self.is_decoded and not self._view.is_random
+
+    def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Images and labels, where ``makes_batches``."""
+        assert self._pixels is not None
+        return self._pixels.batch(indices), self.labels[indices]
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
-        image = open_image(self.samples[index])
-        # Augmentations draw from torch's global generator: lend it a state of this sample's own.
+        number = epoch if self._views is None else epoch % self._views
+        if self._pixels is not None:
+            image = self._pixels.image(index)
+        else:
+            image = self._view.prepare(open_image(self.samples[index]))
+        # Augmentations draw from torch's global generator: lend it a state of this view's own.
         state = torch.get_rng_state()
-        torch.default_generator.manual_seed(_mix(self._seed, epoch, index))
+        torch.default_generator.manual_seed(_mix(self._seed, number, index))
         try:
-            return self._view(image), self.labels[index]
+            return self._view.change(image), self.labels[index]
         finally:
             torch.set_rng_state(state)
 

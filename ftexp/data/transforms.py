@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -12,22 +14,50 @@ from torchvision.transforms import v2
 from ftexp.config import AugmentConfig
 from ftexp.preprocessing import Preprocessing
 
-# An RGB image -> uint8 tensor, 3 x height x width. Normalizing waits for the device: a quarter of the bytes to copy.
-View = Callable[[Image.Image], Tensor]
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How an RGB image becomes a uint8 tensor, 3 x height x width, in two steps.
+
+    Normalizing waits for the device: a quarter of the bytes to copy.
+
+    Attributes:
+        prepare: the part that is the same every time, RGB image to RGB image; what comes out can be kept.
+        prepared_as: all that ``prepare`` depends on, as a name.
+        change: the rest, in which everything that is random happens.
+        is_random: whether anything is.
+    """
+
+    prepare: Callable[[Image.Image], Image.Image]
+    prepared_as: str
+    change: Callable[[Image.Image], Tensor]
+    is_random: bool
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Both steps, one after the other."""
+        return self.change(self.prepare(image))
 
 
 def eval_view(preprocessing: Preprocessing) -> View:
     """Resize the short side and crop the centre, as the weights expect it."""
-    view: View = v2.Compose([*_centre(preprocessing), v2.PILToTensor()])
-    return view
+    prepare, name = _centre(preprocessing)
+    return View(prepare, name, v2.PILToTensor(), is_random=False)
 
 
 def train_view(preprocessing: Preprocessing, augment: AugmentConfig) -> View:
-    """The augmentation; with none configured, exactly ``eval_view``."""
-    steps = _centre(preprocessing)
+    """The augmentation; with none configured, exactly ``eval_view``.
+
+    Random crops are taken from the whole image, its short side reduced to as many pixels as leave the smallest crop
+    those that the network sees; where the image is smaller than that, from the image as it is.
+    """
+    prepare, name = _centre(preprocessing)
+    steps: list[torch.nn.Module] = []
     if augment.crop_scale < 1:
         size, scale = preprocessing.image_size, (augment.crop_scale, 1.0)
-        steps = [v2.RandomResizedCrop(size, scale, interpolation=_interpolation(preprocessing), antialias=True)]
+        short_side = math.ceil(size / math.sqrt(augment.crop_scale))
+        prepare = _Shrink(short_side, preprocessing.interpolation)
+        name = f"short side at most {short_side} px, {preprocessing.interpolation}"
+        steps.append(v2.RandomResizedCrop(size, scale, interpolation=_interpolation(preprocessing), antialias=True))
     if augment.horizontal_flip > 0:
         steps.append(v2.RandomHorizontalFlip(augment.horizontal_flip))
     if augment.color_jitter > 0:
@@ -41,8 +71,7 @@ def train_view(preprocessing: Preprocessing, augment: AugmentConfig) -> View:
     steps.append(v2.PILToTensor())
     if augment.erasing > 0:
         steps.append(v2.RandomErasing(augment.erasing, value=blank))
-    view: View = v2.Compose(steps)
-    return view
+    return View(prepare, name, v2.Compose(steps), augment.changes_images)
 
 
 class Normalizer:
@@ -59,12 +88,22 @@ class Normalizer:
         return images.float().div_(255).sub_(self._mean).div_(self._std)
 
 
-def _centre(preprocessing: Preprocessing) -> list[torch.nn.Module]:
-    interpolation = _interpolation(preprocessing)
-    return [
-        v2.Resize(preprocessing.resize_size, interpolation=interpolation, antialias=True),
-        v2.CenterCrop(preprocessing.image_size),
-    ]
+class _Shrink:
+    def __init__(self, short_side: int, interpolation: str) -> None:
+        self._short_side = short_side
+        self._resize = v2.Resize(short_side, v2.InterpolationMode(interpolation), antialias=True)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if min(image.size) <= self._short_side:
+            return image
+        smaller: Image.Image = self._resize(image)
+        return smaller
+
+
+def _centre(preprocessing: Preprocessing) -> tuple[Callable[[Image.Image], Image.Image], str]:
+    resize, crop = preprocessing.resize_size, preprocessing.image_size
+    steps = v2.Compose([v2.Resize(resize, _interpolation(preprocessing), antialias=True), v2.CenterCrop(crop)])
+    return steps, f"short side {resize} px, centre {crop} px, {preprocessing.interpolation}"
 
 
 def _interpolation(preprocessing: Preprocessing) -> v2.InterpolationMode:

@@ -10,6 +10,7 @@ handed out, bit for bit against the whole network, and refused where it does not
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,18 @@ class Prefix:
 
     def __init__(self, boundary: Boundary) -> None:
         self._boundary = boundary
+
+    @property
+    def rows_per_image(self) -> int:
+        """How many rows of the activations belong to an image."""
+        return self._boundary.crossing.per_image[0]
+
+    @property
+    def bytes_per_image(self) -> int:
+        """How much memory the activations of an image take, where no autocast makes them smaller."""
+        crossing = self._boundary.crossing
+        row = math.prod(fixed + per for fixed, per in zip(crossing.fixed, crossing.per_image, strict=True))
+        return row * crossing.dtype.itemsize
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

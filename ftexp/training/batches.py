@@ -44,6 +44,7 @@ class ImageBatches:
         self.batch_indices = loader.batch_indices
         self.samples = loader.samples
         self.labels = loader.labels
+        self.runtime = runtime
 
     @property
     def num_batches(self) -> int:

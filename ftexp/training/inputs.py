@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from ftexp.config import Config
+from ftexp.config import AugmentConfig, Config
 from ftexp.data.loading import Loader, make_loader
+from ftexp.data.pixel_store import Pixels, prepared_pixels
 from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits
+from ftexp.data.tensor_store import TensorStore
 from ftexp.data.transforms import Normalizer, View, eval_view, train_view
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
-from ftexp.training.activation_store import ActivationStore
 from ftexp.training.batches import ImageBatches, Inputs
 from ftexp.training.imbalance import class_weights
 from ftexp.training.mixing import mix
@@ -34,9 +36,10 @@ class InputSource:
         self._splits = splits
         self._normalizer = Normalizer(network.preprocessing)
         self._loaders: list[Loader] = []
-        on_disk = config.runtime.cache in ("auto", "disk")
-        folder = Path(config.runtime.cache_folder).expanduser() if on_disk else None
-        self._store = ActivationStore(folder, config.runtime.cache_gib)
+        settings = config.runtime
+        folder = Path(settings.cache_folder).expanduser()
+        self._pixels = TensorStore(folder, settings.cache_gib)
+        self._activations = TensorStore(folder if settings.cache in ("auto", "disk") else None, settings.cache_gib)
 
     def __enter__(self) -> InputSource:
         return self
@@ -51,31 +54,40 @@ class InputSource:
         Images through the whole network; or, where the views of an image never change and the leading blocks are
         frozen, activations through the blocks that learn.
         """
-        network, augment = self._network, phase.augment
-        view = eval_view(network.preprocessing)
-        train = self._open(self._splits.train, train_view(network.preprocessing, augment), training=True)
+        network, augment, seed = self._network, phase.augment, self._config.runtime.seed
+        view = train_view(network.preprocessing, augment)
+        images = self._open(self._splits.train, view, training=True, views=augment.num_views)
+        val = self._open(self._splits.val, eval_view(network.preprocessing), keep=True)
         weights = class_weights(self._splits.train, self._splits.classes, self._config.train.class_weights)
-        mixed = mix(train, augment, network.num_classes, self._config.runtime.seed)
-        inputs = Inputs(network, network.module, mixed, self._open(self._splits.val, view), self._runtime, weights)
+        train = mix(images, augment, network.num_classes, seed)
+        inputs = Inputs(network, network.module, train, val, self._runtime, weights)
         first = phase.learning[0]
         if first == network.names[0] or self._config.runtime.cache == "off":
             return inputs
-        if augment.is_random:
-            log.info("cache   off: augmentation shows other images in every epoch")
+        if (reason := _why_not(augment)) is not None:
+            log.info("cache   off: %s", reason)
             return inputs
-        in_order = self._open(self._splits.train, view)
-        return cache_prefix(inputs, first, in_order, self._store)
+        in_order = self._open(self._splits.train, view, keep=True)
+        return cache_prefix(inputs, first, in_order, self._activations, augment, phase.epochs, seed)
 
     def for_scoring(self, samples: Sequence[Sample]) -> ImageBatches:
         """Samples as they are, in their order."""
         return self._open(samples, eval_view(self._network.preprocessing))
 
-    def _open(self, samples: Sequence[Sample], view: View, *, training: bool = False) -> ImageBatches:
+    def _open(
+        self,
+        samples: Sequence[Sample],
+        view: View,
+        *,
+        training: bool = False,
+        views: int | None = None,
+        keep: bool = False,
+    ) -> ImageBatches:
         """Batches of samples; in training shuffled, and without a last batch that would do harm.
 
         A last batch of one image has no batch statistics, and one of another size costs a compilation.
         """
-        batch_size = self._config.train.batch_size
+        batch_size = self._config.train.images_per_step
         remainder = len(samples) % batch_size
         harmful = remainder == 1 or (remainder > 0 and self._runtime.compile)
         loader = make_loader(
@@ -89,6 +101,26 @@ class InputSource:
             pin_memory=self._runtime.device.type == "cuda",
             balanced=training and self._config.data.sampler == "balanced",
             drop_last=training and harmful and len(samples) > batch_size,
+            views=views,
+            open_pixels=partial(self._prepared, samples, view) if training or keep else None,
         )
         self._loaders.append(loader)
         return ImageBatches(loader, self._normalizer, self._runtime)
+
+    def _prepared(self, samples: Sequence[Sample], view: View) -> Pixels | None:
+        """The decoded images of files, on the device where there is room; images in memory are decoded already."""
+        if self._config.runtime.pixels == "off" or any(sample.pixels is not None for sample in samples):
+            return None
+        pixels = prepared_pixels(samples, view, self._pixels)
+        if pixels is not None and not view.is_random:
+            pixels.move(self._runtime.device, self._runtime.room_bytes())
+        return pixels
+
+
+def _why_not(augment: AugmentConfig) -> str | None:
+    """Why what frozen blocks make of the images cannot be kept; None: it can."""
+    if augment.mixes_batches:
+        return "mixup and CutMix mix the images of a batch before the frozen blocks see them"
+    if augment.changes_images and augment.views == "inf":
+        return "augmentation shows other images in every epoch (augment.views=inf)"
+    return None

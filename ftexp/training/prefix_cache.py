@@ -1,51 +1,47 @@
 """The frozen prefix computed once: training on its kept activations instead of pushing images through it every epoch.
 
-Blocks before the first learning one keep their weights and are in eval mode, so with views that do not change
-from epoch to epoch their output is the same in every epoch, phase and trial. None of it is used where that does not
-hold.
+Blocks before the first learning one keep their weights and are in eval mode, so what they make of a view of an image
+is the same in every epoch, phase and trial. None of it is used where that does not hold.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-import PIL
 import torch
-import torchvision
 
-from ftexp.data.digests import content_digest
-from ftexp.models.blocks import Network
+from ftexp.config import AugmentConfig
+from ftexp.data.tensor_store import Append, TensorStore
 from ftexp.models.boundary import SplitError, layout_of
-from ftexp.models.prefix import split
-from ftexp.training.activation_store import ActivationStore
+from ftexp.models.prefix import Prefix, split
 from ftexp.training.batches import ImageBatches, Inputs
+from ftexp.training.prefix_key import images_key, prefix_digest
 from ftexp.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-# Part of every key: a change of what is kept makes older files unknown.
-VERSION = 1
+# augment.views=auto: more do not help (benchmarks/results.md), fewer cost accuracy.
+MAX_AUTO_VIEWS = 8
+MIN_AUTO_VIEWS = 4
+
+Release = Callable[[], None]
 
 
 class CachedBatches:
     """Batches of kept activations, of the same samples in the same order as the images they stand for.
 
     Args:
-        activations: one row per sample, in the order of the samples.
+        activations: by view, of the samples in their order.
+        views: epoch e uses view e modulo this.
         images: what they stand for; gives the labels, and the samples of each batch.
     """
 
-    def __init__(self, activations: torch.Tensor, images: ImageBatches, runtime: Runtime) -> None:
-        # Rows are gathered along the slowest dimension of memory, and handed out in the layout they came in.
-        self._layout = layout_of(activations)
-        self._rows = activations.permute(self._layout).contiguous()
-        self._back = tuple(self._layout.index(dim) for dim in range(len(self._layout)))
-        self._labels = images.labels.to(self._rows.device)
+    def __init__(self, activations: PrefixViews, views: int, images: ImageBatches, runtime: Runtime) -> None:
+        self._activations = activations
+        self._views = views
+        self._labels = images.labels.to(runtime.device)
         self._batch_indices = images.batch_indices
         self.paths = images.paths
         self.num_samples = images.num_samples
@@ -58,17 +54,91 @@ class CachedBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The activations and labels of one epoch, in that epoch's order, from batch ``start`` on."""
+        rows = self._activations.of_view(epoch % self._views)
         for indices in self._batch_indices(epoch)[start:]:
-            chosen = torch.tensor(indices, device=self._rows.device)
-            rows = self._rows.index_select(0, chosen).permute(self._back)
+            chosen = torch.tensor(indices)
             yield (
-                rows.to(self._runtime.device, non_blocking=True),
-                self._labels.index_select(0, chosen).to(self._runtime.device, non_blocking=True),
+                rows.take(chosen).to(self._runtime.device, non_blocking=True),
+                self._labels.index_select(0, chosen.to(self._labels.device)),
             )
 
 
+class PrefixViews:
+    """What the prefix makes of some samples, one view after the other, each when it is first asked for.
+
+    Args:
+        in_order: the samples unshuffled; its epoch v shows their view v.
+        random: what the views follow from, where there are several.
+    """
+
+    def __init__(
+        self, prefix: Prefix, frozen: str, in_order: ImageBatches, store: TensorStore, random: str = ""
+    ) -> None:
+        self._prefix = prefix
+        self._frozen = frozen
+        self._in_order = in_order
+        self._store = store
+        self._random = random
+        self._opened: dict[int, _Rows] = {}
+        self.num_found = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of one view, at most."""
+        return self._prefix.bytes_per_image * self._in_order.num_samples
+
+    def of_view(self, view: int) -> _Rows:
+        """The activations of a view; to be called with the frozen blocks in eval mode."""
+        if view not in self._opened:
+            started = time.perf_counter()
+            kept = self._store.get(
+                images_key(self._frozen, self._in_order.samples, f"{self._random} {view}" if self._random else ""),
+                lambda append: self._compute(view, append),
+            )
+            self.num_found += kept.found
+            self._opened[view] = _Rows(kept.rows, kept.notes["layout"], kept.release, self._in_order.runtime)
+            if self._random:
+                how, seconds = "had run before" if kept.found else "ran once", time.perf_counter() - started
+                log.info("cache   view %d: the frozen blocks %s, %.1f s", view, how, seconds)
+        return self._opened[view]
+
+    @torch.no_grad()
+    def _compute(self, view: int, append: Append) -> Mapping[str, torch.Tensor]:
+        layout: tuple[int, ...] = ()
+        for images, _ in self._in_order.epoch(view):
+            with self._in_order.runtime.autocast():
+                activations = self._prefix(images)
+            # Rows are kept as they lie in memory, and handed out in the layout they came in.
+            layout = layout or layout_of(activations)
+            append(activations.permute(layout))
+        return {"layout": torch.tensor(layout)}
+
+
+class _Rows:
+    """Activations in the layout the network made them in, on the device where there is room, else in the map."""
+
+    def __init__(self, rows: torch.Tensor, layout: torch.Tensor, release: Release, runtime: Runtime) -> None:
+        order = layout.tolist()
+        self._back = tuple(order.index(dim) for dim in range(len(order)))
+        self._rows = rows.to(runtime.device) if rows.nbytes <= runtime.room_bytes() else rows
+        self._release = release
+        self.num_bytes = rows.nbytes
+
+    def take(self, indices: torch.Tensor) -> torch.Tensor:
+        """The rows of some samples, [B, ...]."""
+        rows = self._rows.index_select(0, indices.to(self._rows.device)).permute(self._back)
+        self._release()
+        return rows
+
+
 def cache_prefix(
-    inputs: Inputs, first_learning_block: str, train_in_order: ImageBatches, store: ActivationStore
+    inputs: Inputs,
+    first_learning_block: str,
+    train_in_order: ImageBatches,
+    store: TensorStore,
+    augment: AugmentConfig,
+    epochs: int,
+    seed: int,
 ) -> Inputs:
     """Run the frozen prefix once over train and validation, if it can be cut off and its activations fit.
 
@@ -77,101 +147,60 @@ def cache_prefix(
     Args:
         inputs: the whole network on images.
         first_learning_block: the prefix is everything before it.
-        train_in_order: the training images as they are in every epoch, unshuffled.
+        train_in_order: the training images, unshuffled; epoch v shows their view v.
+        augment: how many views there are, and what they follow from beside ``seed``.
+        epochs: of the phase; more views are never needed.
 
     Returns:
         The suffix on activations; ``inputs`` as they were where caching is not possible, with a line saying why.
     """
     network, runtime = inputs.network, inputs.runtime
     started = time.perf_counter()
-    kept: list[CachedBatches] = []
-    num_bytes, num_found = 0, 0
+    assert isinstance(inputs.train, ImageBatches)
+    assert isinstance(inputs.val, ImageBatches)
     try:
         prefix, suffix = split(network, first_learning_block)
+        assert isinstance(prefix, Prefix)
+        if prefix.rows_per_image != 1:
+            raise SplitError(f"{prefix.rows_per_image} rows per image enter {first_learning_block}, not one")
         frozen = prefix_digest(network, first_learning_block, runtime)
-        for in_order, images in ((train_in_order, inputs.train), (inputs.val, inputs.val)):
-            assert isinstance(in_order, ImageBatches)
-            assert isinstance(images, ImageBatches)
-            collect = _Collector(prefix, in_order, runtime, store.limit_bytes - num_bytes, first_learning_block)
-            activations, found = store.get(_key(frozen, in_order), collect)
-            num_bytes += activations.nbytes
-            num_found += found
-            kept.append(CachedBatches(activations.to(runtime.device), images, runtime))
+        random = f"{augment.image_changes()} {seed}" if augment.changes_images else ""
+        train = PrefixViews(prefix, frozen, train_in_order, store, random)
+        val = PrefixViews(prefix, frozen, inputs.val, store)
+        views = _choose_views(augment, epochs, train.num_bytes, store.limit_bytes - val.num_bytes, first_learning_block)
     except SplitError as reason:
         log.info("cache   off: %s", reason)
         return inputs
-    log.info(
-        "cache   the frozen blocks before %s %s, %.1f s; their activations take %.1f MiB",
-        first_learning_block,
-        "had run before on these images" if num_found == 2 else "ran once",
-        time.perf_counter() - started,
-        num_bytes / 2**20,
-    )
-    return Inputs(network, suffix, kept[0], kept[1], runtime, inputs.class_weights)
+    num_bytes = val.of_view(0).num_bytes
+    if random:
+        log.info("cache   %d views of every training image (augment.views=%s)", views, augment.views)
+    else:
+        num_bytes += train.of_view(0).num_bytes
+        log.info(
+            "cache   the frozen blocks before %s %s, %.1f s; their activations take %.1f MiB",
+            first_learning_block,
+            "had run before on these images" if train.num_found + val.num_found == 2 else "ran once",
+            time.perf_counter() - started,
+            num_bytes / 2**20,
+        )
+    batches = CachedBatches(train, views, inputs.train, runtime), CachedBatches(val, 1, inputs.val, runtime)
+    return Inputs(network, suffix, *batches, runtime, inputs.class_weights)
 
 
-def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime) -> str:
-    """A name for everything but the images that activations depend on, the weights of the prefix above all."""
-    before = network.names[: network.names.index(first_learning_block)]
-    facts = {
-        "version": VERSION,
-        "network": network.name,
-        "blocks": before,
-        "preprocessing": network.preprocessing.as_dict(),
-        "runtime": [runtime.device.type, runtime.precision, str(runtime.memory_format), platform.machine()],
-        "cpu": torch.backends.cpu.get_cpu_capability() if runtime.device.type == "cpu" else "",
-        "libraries": [torch.__version__, torchvision.__version__, PIL.__version__],
-    }
-    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
-    for block in before:
-        for name, tensor in (*network.parameters(block).items(), *network.buffers(block).items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _choose_views(augment: AugmentConfig, epochs: int, num_bytes: int, room_bytes: int, block: str) -> int:
+    """How many views are kept.
 
-
-def _key(frozen: str, images: ImageBatches) -> str:
-    digest = hashlib.blake2b(frozen.encode(), digest_size=16)
-    for sample in images.samples:
-        digest.update(content_digest(sample).encode())
-    return digest.hexdigest()
-
-
-class _Collector:
-    """Runs the prefix over all images; raises a SplitError when the activations do not fit or are not one per image."""
-
-    def __init__(
-        self,
-        prefix: Callable[[torch.Tensor], torch.Tensor],
-        images: ImageBatches,
-        runtime: Runtime,
-        limit_bytes: int,
-        block: str,
-    ) -> None:
-        self._prefix = prefix
-        self._images = images
-        self._runtime = runtime
-        self._limit_bytes = limit_bytes
-        self._block = block
-
-    @torch.no_grad()
-    def __call__(self) -> torch.Tensor:
-        parts: list[torch.Tensor] = []
-        for images, _ in self._images.epoch(0):
-            with self._runtime.autocast():
-                activations = self._prefix(images)
-            if not parts:
-                self._check(activations, len(images))
-            parts.append(activations)
-        return torch.cat(parts)
-
-    def _check(self, activations: torch.Tensor, num_images: int) -> None:
-        if len(activations) != num_images:
-            rows = len(activations) // num_images
-            raise SplitError(f"{rows} rows per image enter {self._block}, where one is expected")
-        num_bytes = activations[0].nbytes * len(self._images.samples)
-        if num_bytes > self._limit_bytes:
-            needed = num_bytes / 2**30
-            raise SplitError(
-                f"the activations before {self._block} would take {needed:.1f} GiB more (runtime.cache_gib)"
-            )
+    Raises:
+        SplitError: if they do not fit.
+    """
+    if not augment.changes_images:
+        wanted = least = 1
+    elif (number := augment.num_views) is not None:
+        wanted = least = number
+    else:
+        wanted, least = min(MAX_AUTO_VIEWS, epochs), min(MIN_AUTO_VIEWS, epochs)
+    fitting = room_bytes // num_bytes
+    if fitting < least:
+        needed = (least * num_bytes - max(room_bytes, 0)) / 2**30
+        raise SplitError(f"the activations before {block} would take {needed:.1f} GiB more (runtime.cache_gib)")
+    return min(wanted, fitting)

@@ -40,6 +40,10 @@ class Runtime:
         """Move images [B, 3, H, W] to the device and its memory format, without waiting for the copy."""
         return images.to(self.device, non_blocking=True, memory_format=self.memory_format)
 
+    def room_bytes(self) -> int:
+        """How much data may be kept on the device for the whole of a phase: half of what is free there, on CUDA."""
+        return torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else 0
+
     def peak_memory_mib(self) -> float:
         """Most memory in use so far: on CUDA the device's, else the process's."""
         if self.device.type == "cuda":

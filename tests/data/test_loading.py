@@ -113,9 +113,7 @@ def test_workers_end_on_close(tmp_path: Path) -> None:
 
 
 def test_auto_needs_no_workers_for_images_in_memory() -> None:
-    batches = loader(in_memory(400), workers="auto")
-    assert batches._batches is not None
-    assert batches._batches.num_workers == 0
+    assert loader(in_memory(400), workers="auto").num_workers == 0
 
 
 def test_balanced_epochs_hold_every_class_equally_often() -> None:

@@ -1,0 +1,144 @@
+"""Images that are decoded once: the same bits as decoding each time, and no work beyond the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Compose
+from PIL import Image
+from test_fit import curve, fit, subfolder
+
+from ftexp.config import AugmentConfig
+from ftexp.data import loading, pixel_store
+from ftexp.data.loading import Loader, make_loader
+from ftexp.data.pixel_store import prepared_pixels
+from ftexp.data.samples import Sample
+from ftexp.data.sealed import SealedTest
+from ftexp.data.splits import Splits
+from ftexp.data.tensor_store import TensorStore
+from ftexp.data.transforms import View, eval_view, train_view
+from ftexp.preprocessing import Preprocessing
+
+HALF = (0.5, 0.5, 0.5)
+PREPROCESSING = Preprocessing(8, 10, "bicubic", HALF, HALF)
+CROPS = AugmentConfig(crop_scale=0.5, horizontal_flip=0.5, color_jitter=0.3)
+
+
+def photographs(folder: Path, count: int, seed: int = 0) -> list[Sample]:
+    """JPEG files of several sizes, smaller and larger than what is kept."""
+    rng, samples = np.random.default_rng(seed), []
+    for i in range(count):
+        height, width = rng.integers(6, 40, 2)
+        path = folder / f"{seed}-{i}.jpg"
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).save(path)
+        samples.append(Sample(str(path), "ab"[i % 2]))
+    return samples
+
+
+def loader(samples: list[Sample], view: View, store: TensorStore | None, workers: int | str = 0) -> Loader:
+    open_pixels = (lambda: prepared_pixels(samples, view, store)) if store else None
+    options = {"shuffle": True, "seed": 0, "workers": workers, "pin_memory": False, "open_pixels": open_pixels}
+    return make_loader(samples, {"a": 0, "b": 1}, view, 4, **options)
+
+
+def epochs(batches: Loader) -> list[torch.Tensor]:
+    images = []
+    for epoch in (1, 2):
+        batches.set_epoch(epoch, start=epoch - 1)
+        images += [batch for pair in batches for batch in pair]
+    return images
+
+
+@pytest.mark.parametrize("augment", [AugmentConfig(), AugmentConfig(horizontal_flip=0.5), CROPS])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_those_of_decoding_each_time(tmp_path: Path, augment: AugmentConfig, workers: int) -> None:
+    samples, view = photographs(tmp_path, 11), train_view(PREPROCESSING, augment)
+    kept = loader(samples, view, TensorStore(tmp_path / "store", 1), workers)
+    plain = loader(samples, view, None)
+    assert all(torch.equal(a, b) for a, b in zip(epochs(kept), epochs(plain), strict=True))
+    kept.close()
+
+
+def test_files_are_decoded_once_and_need_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, view = photographs(tmp_path, 9), train_view(PREPROCESSING, CROPS)
+    monkeypatch.setattr(loading, "MIN_FILES_FOR_WORKERS", 1)
+    decoded: list[str] = []
+    original = pixel_store.open_image
+
+    def open_image(sample: Sample) -> Image.Image:
+        decoded.append(sample.path)
+        return original(sample)
+
+    for module in (pixel_store, loading):
+        monkeypatch.setattr(module, "open_image", open_image)
+    for _ in range(2):
+        batches = loader(samples, view, TensorStore(tmp_path / "store", 1), "auto")
+        assert batches.num_workers > 0, "nothing is known before the first iteration"
+        epochs(batches)
+        assert batches.num_workers == 0
+    assert sorted(decoded) == sorted(sample.path for sample in samples)
+
+
+def test_crops_are_taken_from_the_whole_image_with_as_many_pixels_as_the_smallest_needs() -> None:
+    """Crops of a quarter of the area have half the side: 16 px of the short side leave them the 8 px of the network."""
+    prepare = train_view(PREPROCESSING, AugmentConfig(crop_scale=0.25)).prepare
+    assert prepare(Image.new("RGB", (60, 30))).size == (32, 16)
+    assert prepare(Image.new("RGB", (40, 12))).size == (40, 12)
+
+
+def test_another_image_or_size_is_kept_under_another_name(tmp_path: Path) -> None:
+    samples, store = photographs(tmp_path, 3), TensorStore(tmp_path / "store", 1)
+    view = eval_view(PREPROCESSING)
+    prepared_pixels(samples, view, store)
+    prepared_pixels(samples, train_view(PREPROCESSING, AugmentConfig(horizontal_flip=0.5)), store)
+    assert len(list((tmp_path / "store").glob("*.safetensors"))) == 1, "what comes before the mirror is the same"
+    prepared_pixels(samples, eval_view(PREPROCESSING.at(12)), store)
+    Image.new("RGB", (20, 20)).save(samples[1].path)
+    prepared_pixels(samples, view, store)
+    assert len(list((tmp_path / "store").glob("*.safetensors"))) == 3
+
+
+def test_what_does_not_fit_is_decoded_each_time_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    samples, view = photographs(tmp_path, 9), eval_view(PREPROCESSING)
+    caplog.set_level("INFO", logger="ftexp")
+    batches = loader(samples, view, TensorStore(tmp_path / "store", 1000 / 2**30))
+    assert all(torch.equal(a, b) for a, b in zip(epochs(batches), epochs(loader(samples, view, None)), strict=True))
+    assert caplog.text.count("pixels  off: the decoded images would take") == 1
+    assert not list((tmp_path / "store").glob("*.safetensors"))
+
+
+def test_images_of_one_size_move_to_the_device_where_they_fit(tmp_path: Path) -> None:
+    samples, store = photographs(tmp_path, 5), TensorStore(tmp_path / "store", 1)
+    pixels = prepared_pixels(samples, eval_view(PREPROCESSING), store)
+    assert pixels is not None
+    before, num_bytes = pixels.batch([3, 1]), 5 * 8 * 8 * 3
+    assert not pixels.move(torch.device("cpu"), num_bytes - 1)
+    assert pixels.move(torch.device("cpu"), num_bytes)
+    assert torch.equal(pixels.batch([3, 1]), before)
+    assert before.is_contiguous(memory_format=torch.channels_last)
+    ragged = prepared_pixels(samples, train_view(PREPROCESSING, CROPS), store)
+    assert ragged is not None
+    assert not ragged.move(torch.device("cpu"), 2**30)
+
+
+@pytest.mark.parametrize("augment", ["none", "light"])
+def test_runs_with_and_without_kept_images_are_the_same(configure: Compose, tmp_path: Path, augment: str) -> None:
+    train, val = photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1)
+    splits = Splits(train, val, SealedTest(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))
+    machine = ("runtime.device=cpu", f"runtime.cache_folder={tmp_path}/kept", "tracking=none")
+    common = (*machine, f"augment={augment}", "train.batch_size=8", "stage=full", "stage.epochs=2")
+    kept, plain = (
+        fit(
+            configure(
+                *common, f"augment={augment}", f"runtime.pixels={pixels}", f"runtime.cache_folder={tmp_path}/kept"
+            ),
+            splits,
+            subfolder(tmp_path, pixels),
+        )
+        for pixels in ("auto", "off")
+    )
+    assert curve(kept) == curve(plain)
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
