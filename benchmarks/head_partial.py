@@ -84,7 +84,7 @@ def freeze_batchnorm(module: nn.Module) -> None:
 
 def run_plain(config: Config, network: Network, splits: Splits) -> float:
     """Train as a short script would; returns the last validation accuracy."""
-    model, batch_size = network.module, config.train.batch_size
+    model, batch_size = network.module, config.train.images_per_step
     blocks = [HEAD] if config.stage.phases[0].learn == "head" else list(network.names[-2:])
     for parameter in model.parameters():
         parameter.requires_grad = False

@@ -23,6 +23,7 @@ def find_rates(config: Config, folder: Path) -> None:
     from ftexp.models.catalogue import build_network, locate_weights
     from ftexp.report.range_plot import report_ranges
     from ftexp.run import plan, read_data
+    from ftexp.training.batch_size import settle_batch_size
     from ftexp.training.range_test import find_ranges
     from ftexp.training.runtime import prepare_runtime
 
@@ -33,6 +34,7 @@ def find_rates(config: Config, folder: Path) -> None:
     network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
     runtime.place(network.module)
     deepest = max(phases, key=lambda phase: len(phase.learning))
+    config = settle_batch_size(config, network, [deepest], runtime, len(splits.train))
     report_ranges(find_ranges(config, network, splits, deepest, runtime), folder)
 
 

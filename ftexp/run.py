@@ -31,6 +31,7 @@ from ftexp.report.recorder import Recorder
 from ftexp.run_identity import RunIdentity, locked
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import Tracker, open_tracker
+from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.checkpoint import read_last, restore_weights
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
@@ -102,6 +103,10 @@ def _run(
     network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
     runtime.place(network.module)
     _introduce(config, network, runtime)
+    if begun is not None:
+        config.train.batch_size = begun.batch_size
+    config = settle_batch_size(config, network, phases, runtime, len(splits.train))
+    identity.batch_size = config.train.images_per_step
 
     tracker = open_tracker(config.tracking, run_name, begun.mlflow_run_id if begun else None)
     identity.mlflow_run_id = tracker.run_id or (begun.mlflow_run_id if begun else None)
@@ -196,7 +201,7 @@ def fine_tune(
         stop=stop or StopSignals(),
         start=backbone_state(network) if config.train.needs_start else {},
     )
-    steps_per_epoch = math.ceil(len(splits.train) / config.train.batch_size / config.train.accumulate)
+    steps_per_epoch = math.ceil(len(splits.train) / config.train.images_per_step / config.train.accumulate)
     recorder.plan(phases, network, steps_per_epoch, len(splits.train))
     saved = resume_fit(fit, recorder) if config.resume.run else None
     for number, phase in enumerate(phases):

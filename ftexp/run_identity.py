@@ -34,6 +34,7 @@ class RunIdentity:
     Attributes:
         config: as plain data, without passwords.
         data_digest: of all images and labels; ``split_digest``: of which image is in which split.
+        batch_size: in use; the configuration may say ``auto``.
         mlflow_run_id: None until the run is tracked.
     """
 
@@ -42,6 +43,7 @@ class RunIdentity:
     data_digest: str
     split_digest: str
     versions: dict[str, str]
+    batch_size: int = 0
     mlflow_run_id: str | None = None
     files: dict[str, str] = field(default_factory=dict, repr=False)
 

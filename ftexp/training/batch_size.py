@@ -1,0 +1,141 @@
+"""``train.batch_size=auto``: the largest batch that fits, as long as an epoch keeps enough updates."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from ftexp.config import Config
+from ftexp.errors import DeviceError
+from ftexp.finetune.freezing import open_blocks, set_train_mode
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import Network
+from ftexp.training.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+# Small data sets would fit as a whole, and a phase of a few updates learns nothing.
+MIN_UPDATES_PER_EPOCH = 16
+LARGEST = 1024
+# Shares of the free memory that a batch may take: a device's, and a CPU's, which others use as well.
+DEVICE_SHARE, CPU_SHARE = 0.85, 0.5
+# A gradient and two moments for every weight that learns.
+STATES_PER_WEIGHT = 3
+
+Measure = Callable[[int], float]
+
+
+def settle_batch_size(
+    config: Config, network: Network, phases: Sequence[Phase], runtime: Runtime, num_samples: int
+) -> Config:
+    """The configuration with a number for ``train.batch_size``; where it is one already, as it is.
+
+    The weights, their statistics and the random numbers to come are left as they were.
+
+    Args:
+        num_samples: training images.
+
+    Raises:
+        DeviceError: when not even one image fits.
+    """
+    if config.train.batch_size != "auto":
+        return config
+    most = num_samples // (config.train.accumulate * MIN_UPDATES_PER_EPOCH)
+    deepest = max(phases, key=lambda phase: len(phase.learning))
+    size = network.preprocessing.image_size
+    with _as_trained(network, deepest) as module:
+        if runtime.device.type == "cuda":
+            free = torch.cuda.mem_get_info(runtime.device)[0] * DEVICE_SHARE
+            measure = partial(_peak_bytes, module, size, runtime)
+        else:
+            learning = sum(p.nbytes for p in module.parameters() if p.requires_grad)
+            free = psutil.virtual_memory().available * CPU_SHARE - STATES_PER_WEIGHT * learning
+            measure = partial(operator.mul, _saved_bytes(module, size, runtime))
+        batch_size = largest_that_fits(measure, free, min(max(most, 1), LARGEST))
+    updates = num_samples // (batch_size * config.train.accumulate)
+    log.info("batch   %d images of %d px: %d updates in an epoch", batch_size, size, updates)
+    return replace(config, train=replace(config.train, batch_size=batch_size))
+
+
+def largest_that_fits(measure: Measure, free: float, most: int) -> int:
+    """The largest power of two, up to ``most``, whose batch takes no more than ``free`` bytes.
+
+    Args:
+        measure: images in a batch -> bytes; may raise torch's out-of-memory error instead.
+
+    Raises:
+        DeviceError: when one image is too much.
+    """
+    fits, size = 0, 1
+    while size <= most:
+        try:
+            if measure(size) > free:
+                break
+        except torch.OutOfMemoryError:
+            break
+        fits, size = size, 2 * size
+    if not fits:
+        raise DeviceError(
+            f"train.batch_size=auto: one image does not fit into {free / 2**30:.1f} GiB of free memory. Let fewer "
+            "blocks learn, take a smaller model or data.image_size, or free some memory."
+        )
+    return fits
+
+
+@contextmanager
+def _as_trained(network: Network, phase: Phase) -> Iterator[nn.Module]:
+    """A copy of the network in the phase's mode, so that a trial moves no statistics of the original."""
+    open_blocks(network, phase)
+    set_train_mode(network, phase)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        yield copy.deepcopy(network.module)
+
+
+def _step(module: nn.Module, images: int, size: int, runtime: Runtime) -> Tensor:
+    batch = runtime.place_images(torch.zeros(max(images, 1), 3, size, size))
+    with runtime.autocast():
+        logits: Tensor = module(batch)
+    return logits.float().logsumexp(1).sum()
+
+
+def _saved_bytes(module: nn.Module, size: int, runtime: Runtime) -> float:
+    """What the backward pass keeps of one image: the tensors that autograd saves, weights aside."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+    seen: dict[int, int] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    pair = 2  # BatchNorm in training has no statistics of a single image
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        loss = _step(module, pair, size, runtime)
+    images = pair * 3 * size * size * loss.element_size()
+    return (sum(seen.values()) + images) / pair
+
+
+def _peak_bytes(module: nn.Module, size: int, runtime: Runtime, images: int) -> float:
+    """The most memory that a step on so many images takes on a CUDA device; found out by doing it."""
+    device = runtime.device
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    try:
+        torch.autograd.backward(_step(module, max(images, 2), size, runtime))
+        states = sum(p.nbytes for p in module.parameters() if p.requires_grad) * (STATES_PER_WEIGHT - 1)
+        return torch.cuda.max_memory_allocated(device) - before + states
+    finally:
+        module.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
