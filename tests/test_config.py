@@ -92,6 +92,8 @@ MISTAKES = {
     "train.label_smoothing=1": "train.label_smoothing=1.0 is not allowed",
     "augment.mixup=-1": "augment.mixup=-1.0 is not allowed: it must be 0 or above",
     "augment.cutmix=-1": "augment.cutmix=-1.0 is not allowed: it must be 0 or above",
+    "augment.views=0": "augment.views=0 is not allowed: it must be auto, inf or a number from 1",
+    "augment.views=some": "augment.views=some is not allowed: it must be auto, inf or a number from 1",
     "augment.erasing=2": "augment.erasing=2.0 is not allowed: it must be a probability",
     "data.val_fraction=0": "data.val_fraction=0.0 is not allowed: it must be between 0 and 1",
     "data.val_fraction=0.9": "data.val_fraction + data.test_fraction=1.1 is not allowed: it must be below 1",
