@@ -20,6 +20,8 @@ class RuntimeConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
     # auto: on CUDA.
     compile: bool | str = MISSING
+    # torch.compile's; reduce-overhead and max-autotune use CUDA graphs, which pay where steps are short.
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = MISSING
     channels_last: bool | str = MISSING
     # Activations of the frozen leading blocks, computed once wherever the images stay the same: memory: for a phase;
     # disk: kept in cache_folder for later phases, trials and runs; auto: disk.

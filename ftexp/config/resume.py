@@ -9,6 +9,7 @@ from dataclasses import dataclass
 HARMLESS = (
     "runtime.device",
     "runtime.compile",
+    "runtime.compile_mode",
     "runtime.channels_last",
     "runtime.cache",
     "runtime.cache_gib",

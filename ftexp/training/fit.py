@@ -28,6 +28,7 @@ from ftexp.report.progress import Progress
 from ftexp.training.batches import Batches, Forward, Inputs
 from ftexp.training.best import Best
 from ftexp.training.checkpoint import checkpoint_content, load_checkpoint, write_checkpoint, write_last
+from ftexp.training.compilation import CompiledForward
 from ftexp.training.ema import build_ema
 from ftexp.training.history import EpochRecord
 from ftexp.training.interruption import StopSignals
@@ -87,7 +88,9 @@ class Fit:
             InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
             CheckpointError: when a checkpoint cannot be written.
         """
-        forward = self._compiled(inputs.forward) if self.runtime.compile else inputs.forward
+        forward = inputs.forward
+        if self.runtime.compile:
+            forward = CompiledForward(forward, self.config.train.images_per_step, self.config.runtime.compile_mode)
         untouched = FrozenBuffers(self.network, phase)
         state = self._begin_phase(phase, groups, inputs, forward)
         if saved is not None:
@@ -157,14 +160,6 @@ class Fit:
         self.best = replace(self.best, scores=scored[alphas.index(alpha)], alpha=alpha)
         os.replace(self.best.checkpoint, self.checkpoints / UNBLENDED)
         self._save_weights(self.best)
-
-    def _compiled(self, forward: Forward) -> Forward:
-        torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
-        if forward is not self.network.module:
-            compiled: Forward = torch.compile(forward)
-            return compiled
-        self.network.module.compile()  # in place: the names in the state dict stay plain
-        return forward
 
     def _begin_phase(self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs, forward: Forward) -> PhaseState:
         settings = self.config.train
