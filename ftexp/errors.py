@@ -30,6 +30,10 @@ class DeviceError(UserError):
     """A device or a precision that this machine does not have."""
 
 
+class WorkerError(UserError):
+    """A process that loads data has died."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read, or a run that cannot be gone on with."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from ftexp.data.images import open_image
 from ftexp.data.pixel_store import Pixels
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
+from ftexp.errors import UserError
 
 # Below this many files, starting processes takes longer than decoding.
 MIN_FILES_FOR_WORKERS = 256
@@ -64,7 +65,7 @@ class Loader:
             return self._whole_batches()
         if self._batches is None:
             self._batches = self._start()
-        return iter(self._batches)
+        return _clear_errors(self._batches)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -100,6 +101,18 @@ class Loader:
             # Its own, so that making an iterator does not advance the global one.
             generator=torch.Generator(),
         )
+
+
+def _clear_errors(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What goes wrong in a worker process, without the report of that process around it."""
+    try:
+        yield from batches
+    except UserError as error:  # a worker's comes with its traceback, and the message last
+        raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None
+
+
+def _full_name(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 @dataclass(frozen=True, slots=True)

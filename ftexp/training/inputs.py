@@ -15,6 +15,7 @@ from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
 from ftexp.data.transforms import Normalizer, View, eval_view, train_view
+from ftexp.errors import WorkerError
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.training.batches import ImageBatches, Inputs
@@ -47,6 +48,11 @@ class InputSource:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for loader in self._loaders:
             loader.close()
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch's, at any line of ours
+            raise WorkerError(
+                "A process that decodes images has died; out of memory is the usual reason. Use fewer with "
+                "runtime.workers, or none with runtime.workers=0. Go on with resume=FOLDER OF THE RUN."
+            ) from error
 
     def for_phase(self, phase: Phase) -> Inputs:
         """What a phase trains and validates on; its frozen blocks have to be in eval mode.

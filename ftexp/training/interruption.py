@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ class StopSignals:
         self._requested: int | None = None
         self._deferring = False
         self._before: dict[int, Any] = {}
+        self._process = os.getpid()
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -63,6 +65,10 @@ class StopSignals:
             raise InterruptedRunError(self._requested)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker, forked with this handler: it ends when its owner does
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
         if self._requested is not None or not self._deferring:
             raise InterruptedRunError(number)
         self._requested = number
