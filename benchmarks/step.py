@@ -1,0 +1,116 @@
+"""How much longer is ftexp's training step than the bare loop's: forward, loss, backward, clipping, update?
+
+    python -m benchmarks.step [--models tf_efficientnet_lite0 resnet18] [--image-size 96] [--batch-size 32] [--steps 20]
+                              [--rounds 5] [--device auto]
+
+Both sides train the whole network, in turn, on one synthetic batch that is on the device already, with the same
+settings of the machine (channels last, precision, compilation). On CUDA this is the compiled step that the input path
+is measured against. Appends a table to benchmarks/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+
+import timm
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from benchmarks.results import append_rows, machine, versions
+from ftexp.__main__ import conf_dir
+from ftexp.config import parse, register_schema
+from ftexp.report.tables import format_table
+from ftexp.training.loop import Step
+from ftexp.training.runtime import Runtime, prepare_runtime
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def bare(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -> Callable[[Batch], object]:
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=0.1)
+
+    def step(batch: Batch) -> object:
+        images, labels = batch
+        with runtime.autocast():
+            loss = loss_fn(model(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def ours(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -> Callable[[Batch], object]:
+    step = Step(model, optimizer, nn.CrossEntropyLoss(label_smoothing=0.1), runtime, clip_norm=1.0)
+    return lambda batch: (step.backward(*batch), step.update())
+
+
+def time_steps(step: Callable[[Batch], object], batch: Batch, num_steps: int) -> float:
+    """Seconds per step."""
+    started = time.perf_counter()
+    for _ in range(num_steps):
+        step(batch)
+    if batch[0].device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / num_steps
+
+
+def measure(name: str, arguments: argparse.Namespace, runtime: Runtime) -> dict[str, object]:
+    images = torch.randn(arguments.batch_size, 3, arguments.image_size, arguments.image_size)
+    batch = runtime.place_images(images), torch.randint(10, (len(images),)).to(runtime.device)
+    sides: list[Callable[[Batch], object]] = []
+    for make in (bare, ours):
+        torch.manual_seed(0)
+        model = timm.create_model(name, num_classes=10)
+        runtime.place(model)
+        model.train()
+        if runtime.compile:
+            model.compile()
+        fused = runtime.device.type == "cuda"
+        sides.append(make(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=fused), runtime))
+    for step in sides:
+        time_steps(step, batch, 3)  # warm up, compile
+    seconds = [[time_steps(step, batch, arguments.steps) for step in sides] for _ in range(arguments.rounds)]
+    ratios = [mine / theirs for theirs, mine in seconds]
+    return {
+        "date": date.today().isoformat(),
+        "model": name,
+        "images": f"{arguments.batch_size} at {arguments.image_size} px",
+        "bare ms": f"{1e3 * statistics.median(theirs for theirs, _ in seconds):.2f}",
+        "ftexp ms": f"{1e3 * statistics.median(mine for _, mine in seconds):.2f}",
+        "ratio": f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
+        "n": f"{arguments.rounds} x {arguments.steps} steps",
+        "device": f"{runtime.device.type}, {runtime.precision}",
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--models", nargs="+", default=["tf_efficientnet_lite0", "resnet18"])
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--results", type=Path)
+    arguments = parser.parse_args(given)
+    register_schema()
+    with initialize_config_dir(str(conf_dir())):
+        runtime = prepare_runtime(parse(compose("config", overrides=[f"runtime.device={arguments.device}"])).runtime)
+    rows = [measure(name, arguments, runtime) for name in arguments.models]
+    print(format_table(rows))
+    append_rows("A full step beside the bare loop's", rows, *([arguments.results] if arguments.results else []))
+
+
+if __name__ == "__main__":
+    main()
