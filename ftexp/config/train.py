@@ -31,8 +31,8 @@ class AugmentConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     # How many random views of an image there are; epoch e shows number e modulo views. inf: every epoch its own. A
-    # number: what frozen blocks make of each view is kept, see runtime.cache. auto: inf, except where it can be kept:
-    # there as many as fit into runtime.cache_gib, at most 8.
+    # number: what frozen blocks make of each view is kept, see runtime.cache. auto: 8 where they can be kept and fit
+    # into runtime.cache_gib, else inf.
     views: int | float | str = "auto"
 
     @property

@@ -22,9 +22,8 @@ from ftexp.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-# augment.views=auto: more do not help (benchmarks/results.md), fewer cost accuracy.
-MAX_AUTO_VIEWS = 8
-MIN_AUTO_VIEWS = 4
+# augment.views=auto: fewer cost accuracy (benchmarks/results.md, "Views of an image"), more cost time.
+AUTO_VIEWS = 8
 
 Release = Callable[[], None]
 
@@ -193,14 +192,10 @@ def _choose_views(augment: AugmentConfig, epochs: int, num_bytes: int, room_byte
     Raises:
         SplitError: if they do not fit.
     """
-    if not augment.changes_images:
-        wanted = least = 1
-    elif (number := augment.num_views) is not None:
-        wanted = least = number
-    else:
-        wanted, least = min(MAX_AUTO_VIEWS, epochs), min(MIN_AUTO_VIEWS, epochs)
-    fitting = room_bytes // num_bytes
-    if fitting < least:
-        needed = (least * num_bytes - max(room_bytes, 0)) / 2**30
-        raise SplitError(f"the activations before {block} would take {needed:.1f} GiB more (runtime.cache_gib)")
-    return min(wanted, fitting)
+    views = 1 if not augment.changes_images else augment.num_views or min(AUTO_VIEWS, epochs)
+    missing = views * num_bytes - room_bytes
+    if missing > 0:
+        raise SplitError(
+            f"the activations before {block} would take {missing / 2**30:.1f} GiB more (runtime.cache_gib)"
+        )
+    return views

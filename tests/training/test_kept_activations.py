@@ -119,16 +119,19 @@ def test_a_second_run_finds_the_views_of_the_first(
     assert caplog.text.count("the frozen blocks ran once") == 2, "other draws are other views"
 
 
-def test_auto_keeps_as_many_views_as_fit_and_enough_or_none(
+def test_auto_keeps_eight_views_or_as_many_as_epochs_or_none(
     configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A view of 44 images takes 44 x 4 x 8 x 8 x 4 bytes before the body, the validation images 21 of these 44."""
     view = 44 * 4 * 8 * 8 * 4
     caplog.set_level("INFO", logger="ftexp")
-    for fitting, expected in ((20, "8 views"), (5.2, "5 views"), (3.9, "cache   off: the activations before body")):
+    off = "cache   off: the activations before body would take"
+    for epochs, fitting, expected in ((9, 8.1, "8 views"), (9, 7.9, off), (5, 5.1, "5 views")):
         caplog.clear()
         gib = (fitting + 21 / 44) * view / 2**30
-        config = configure(*LIGHT, "stage=partial", "stage.epochs=9", "augment.views=auto", f"runtime.cache_gib={gib}")
+        config = configure(
+            *LIGHT, "stage=partial", f"stage.epochs={epochs}", "augment.views=auto", f"runtime.cache_gib={gib}"
+        )
         fit(config, splits, subfolder(tmp_path, str(fitting)))
         assert expected in caplog.text
 
