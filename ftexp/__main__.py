@@ -16,8 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ftexp.config import Config, parse, register_schema
+from ftexp.config.uri import hide_credentials
 from ftexp.errors import DivergedError, InterruptedRunError, UserError
 from ftexp.messages import explain
+from ftexp.redaction import redact_saved
 from ftexp.resume import expand
 from ftexp.sweeps.plugin import register_sweeper
 
@@ -41,12 +43,18 @@ def job(composed: DictConfig) -> object:
 
 def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     """Do a task with the checked configuration and the job's folder; a user's mistake ends as one message."""
+    redact_saved(HydraConfig.get())
     try:
         return task(parse(composed), Path(HydraConfig.get().runtime.output_dir))
     except (UserError, DivergedError) as error:
         if _in_sweep() or _wants_traceback():
             raise
         _stop(str(error), code=1)  # by SystemExit, which Hydra passes on without a report of its own
+    except Exception:
+        if _in_sweep():
+            raise
+        print(hide_credentials(traceback.format_exc()), file=sys.stderr)  # Hydra would print the overrides as well
+        sys.exit(1)
 
 
 def _fine_tune(config: Config, folder: Path) -> object:
@@ -112,7 +120,7 @@ def _errors_reach_us() -> Iterator[None]:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    print(f"ftexp: {message}", file=sys.stderr)
+    print(f"ftexp: {hide_credentials(message)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -57,6 +57,10 @@ def _read_classes(folder: Path, split: str | None) -> Iterator[Sample]:
         if not files:
             raise DataError(f"{folder / label} holds no files: put the images of class {label!r} there or remove it.")
         for path in files:
+            if not str(path).isprintable():  # they would break lines, tables and terminals
+                raise DataError(
+                    f"{str(path)!r}: the name of a class or file has characters that do not print. Rename it."
+                )
             yield Sample(path=str(path), label=label, split=split)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from ftexp.config.uri import hide_credentials
 from ftexp.report.tables import write_rows
 from ftexp.sweeps.plots import write_plots
 from ftexp.sweeps.space import Space
@@ -129,7 +130,7 @@ class Summary:
         """One run with a trial's settings; it scores the test split."""
         fixed = [text for text in self._space.fixed if not text.startswith("sweep")]
         overrides = [*fixed, *(f"{key}={value}" for key, value in params.items())]
-        return " ".join(["python -m ftexp", *map(shlex.quote, overrides)])
+        return " ".join(["python -m ftexp", *(shlex.quote(hide_credentials(text)) for text in overrides)])
 
     def _outcome(self, trial: FrozenTrial) -> str:
         if trial.state == TrialState.FAIL:

@@ -16,6 +16,7 @@ from optuna.trial import Trial, TrialState
 from ftexp.config import Config, parse
 from ftexp.config.check import check
 from ftexp.config.sweep import DIRECTIONS
+from ftexp.config.uri import hide_credentials
 from ftexp.errors import UserError
 from ftexp.models.blocks import HEAD
 from ftexp.sweeps.parent import parent_run, record_summary
@@ -161,7 +162,7 @@ class Search:
             if outcome != PRUNED and not isinstance(outcome, list):
                 raise TypeError(f"a trial returned {outcome!r} and not the values of its objectives")
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = hide_credentials(f"{type(error).__name__}: {error}")
             self._failures.append(reason)
             trial.set_user_attr(ERROR, reason)
             study.tell(trial, state=TrialState.FAIL)

@@ -1,0 +1,48 @@
+"""Passwords out of what Hydra writes and logs: it shows overrides and configuration as they were given."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+
+from ftexp.config.uri import hide_credentials
+
+
+class RedactingFormatter(logging.Formatter):
+    """Hides credentials in whatever is logged, tracebacks and Hydra's own lines included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as ever, but for passwords."""
+        return hide_credentials(super().format(record))
+
+
+def redact_saved(settings: HydraConf) -> None:
+    """Replace credentials in the files that Hydra has just written for this job.
+
+    Args:
+        settings: Hydra's own, of the job.
+    """
+    files: list[Path] = []
+    if settings.output_subdir is not None:
+        files += (Path(settings.runtime.output_dir) / settings.output_subdir).glob("*.yaml")
+    if settings.mode == RunMode.MULTIRUN:
+        files.append(Path(settings.sweep.dir) / "multirun.yaml")
+    redact(files)
+
+
+def redact(files: Iterable[Path]) -> None:
+    """Rewrite those files that hold credentials, each whole or not at all; files that are not there are passed over."""
+    for file in files:
+        if not file.is_file():
+            continue
+        text = file.read_text(encoding="utf-8")
+        hidden = hide_credentials(text)
+        if hidden != text:
+            unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+            unfinished.write_text(hidden, encoding="utf-8")
+            os.replace(unfinished, file)
