@@ -42,6 +42,9 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.head_partial
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.side_by_side start
+	$(BIN)/python -m benchmarks.memory
 
 ui: $(INSTALLED)
 	@case '$(URI)' in sqlite:///*) test -e "$$(echo '$(URI)' | sed 's,sqlite:///,,')" || \
