@@ -25,6 +25,9 @@ from ftexp.sweeps.plugin import register_sweeper
 
 T = TypeVar("T")
 
+# All that a configuration can have Hydra call, beside its own plugins and Python's log handlers.
+CALLABLE = ["ftexp.redaction.RedactingFormatter"]
+
 # Where the user's HYDRA_FULL_ERROR is kept while we set our own.
 TRACEBACK = "FTEXP_TRACEBACK"
 
@@ -81,7 +84,7 @@ def main(task: Callable[[DictConfig], object] = job) -> None:
     wants_traceback = _wants_traceback()
     try:
         with _errors_reach_us():
-            hydra.main(config_path=str(conf_dir()), config_name="config")(task)()
+            hydra.main(config_path=str(conf_dir()), config_name="config", execution_whitelist=CALLABLE)(task)()
     except InterruptedRunError as stopped:
         _stop("interrupted.", code=128 + stopped.signal)
     except KeyboardInterrupt:

@@ -135,3 +135,14 @@ def test_a_configuration_read_back_is_data_and_never_resolved(
     (tmp_path / ".hydra" / "overrides.yaml").write_text("!!python/object/apply:os.getcwd []\n")
     with pytest.raises(Exception, match="could not determine a constructor"):
         saved_overrides(tmp_path)
+
+
+@pytest.mark.parametrize("hook", ["hydra.job_logging.handlers.console", "hydra.hydra_logging.handlers.console"])
+def test_a_log_handler_of_a_strangers_config_is_not_called(tmp_path: Path, hook: str) -> None:
+    """Python's logging configuration calls whatever it names; Hydra lets it call only what we list."""
+    call = [f"+{hook}.()=os.mkdir", f"+{hook}.path={tmp_path / 'executed'}"]
+    command = [sys.executable, "-m", "ftexp", *call, "stage.epochs=0"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert not (tmp_path / "executed").exists()
+    assert "os.mkdir" in ended.stderr
