@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.report.recorder import Recorder
 from ftexp.run_identity import RunIdentity, locked
 from ftexp.tracking.params import flatten
+from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import Tracker, open_tracker
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.checkpoint import read_last, restore_weights
@@ -116,6 +118,9 @@ def _run(
     try:
         tracker.log_params(flatten(config))
         tracker.set_tags({"device": str(runtime.device), "precision": runtime.precision, "folder": str(folder)})
+        tracker.set_tags(provenance(asdict(identity)))
+        counts = {"train": len(splits.train), "val": len(splits.val), "test": splits.test.num_samples}
+        tracker.log_data_set(config.data.source, identity.data_digest, counts)
         log_data_tables(tracker, folder)
         fit = fine_tune(config, network, splits, phases, runtime, recorder, stop)
         assert fit.best is not None
@@ -237,6 +242,7 @@ def resume_fit(fit: Fit, recorder: Recorder) -> Mapping[str, Any] | None:
         return None
     phase = fit.resume(content)
     recorder.resume(json.loads(content["run"]["report"]), fit.history)
+    recorder.send_missing()
     log.info("resume  %s goes on after epoch %d", recorder.folder, len(fit.history))
     return phase
 

@@ -68,7 +68,7 @@ MISTAKES = {
     "optimizer.momentum=0.9": "There is no setting optimizer.momentum. It belongs to optimizer=sgd.",
     # Wrong types.
     "optimizer.head_lr=fast": "optimizer.head_lr: Value 'fast' of type 'str' could not be converted to Float",
-    "train.batch_size=1.5": "train.batch_size: Value '1.5' of type 'float' is incompatible with type hint 'Union[int, str]'",
+    "train.batch_size=1.5": "train.batch_size: Value '1.5' of type 'float' is incompatible",
     "train.metric=f1": "train.metric: Invalid value 'f1', expected one of ['accuracy', 'macro_f1']",
     "scheduler.interval=batch": "scheduler.interval: Invalid value 'batch', expected one of ['step', 'epoch']",
     # Values out of range.

@@ -11,9 +11,7 @@ HARMLESS = (
     "runtime.compile",
     "runtime.compile_mode",
     "runtime.channels_last",
-    "runtime.cache",
-    "runtime.cache_gib",
-    "runtime.cache_folder",
+    "runtime.cache_folder",  # but not what may be kept: augment.views=auto goes by it
     "runtime.pixels",
     "runtime.workers",
     "tracking",

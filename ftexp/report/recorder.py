@@ -26,6 +26,7 @@ from ftexp.training.metrics import Scores, accuracy_interval
 
 log = logging.getLogger(__name__)
 
+# What the tracking store gets a copy of, beside the best checkpoint.
 RESULT_FILES = (
     "param_groups.csv",
     "metrics.csv",
@@ -137,6 +138,10 @@ class Recorder:
         self._diagnose(record.phase)
         for observe in self._observers:
             observe(record)
+
+    def send_missing(self) -> None:
+        """Give the tracking store the epochs that were saved and not sent before the run was stopped."""
+        self._tracker.send_missing(self.folder)
 
     def _write_history(self) -> None:
         if self._history:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ LOCK_TIMEOUT_SECONDS = 120
 # MLflow's defaults (120 s, 7 retries with growing pauses) would hold a run up for minutes. A user's own
 # setting of these variables wins.
 START_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-RUN_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+RUN_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 # No report home from a fine-tuning run, and no advice to coding agents on the terminal. These two stay set:
 # MLflow looks at them again with every call.
 PRIVACY = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true"}
@@ -40,13 +43,26 @@ PRIVACY = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "tru
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a store has of a run: metrics by key and step, params by key, artifacts by path."""
+
+    metrics: set[tuple[str, int]]
+    params: set[str]
+    files: set[str]
+
+
 class MlflowTracker:
-    """One MLflow run. The first call that fails gives one warning; after it nothing more is sent."""
+    """One MLflow run, written to by a thread of its own, so that no epoch waits for the store.
+
+    The first call that fails gives one warning; after it nothing more is sent.
+    """
 
     def __init__(self, client: Any, run_id: str) -> None:
         self._client = client
         self._run_id = run_id
         self._failure: str | None = None
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")  # one: everything arrives in its order
 
     @classmethod
     def start(cls, uri: str, experiment: str, run_name: str, resumed: str | None = None) -> MlflowTracker:
@@ -91,7 +107,7 @@ class MlflowTracker:
             self._send("params", partial(self._client.log_batch, self._run_id, params=batch))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record the values of one epoch in one synchronous batch (some 12 ms on sqlite)."""
+        """Record the values of one epoch in one batch."""
         from mlflow.entities import Metric
 
         now_ms = time.time_ns() // 1_000_000
@@ -102,6 +118,43 @@ class MlflowTracker:
         """Copy a file to the run's artifacts."""
         self._send(f"file {path.name}", partial(self._client.log_artifact, self._run_id, str(path), folder or None))
 
+    def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+        """Record which data the run used, as MLflow's data set inputs; no image leaves the machine."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        profile = json.dumps({f"num_{split}": count for split, count in counts.items()})
+        source = json.dumps({"data": name})
+        data_set = Dataset(name[:500], digest[:36], "local", source, schema=None, profile=profile)
+        inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
+        self._send("data set", partial(self._client.log_inputs, self._run_id, inputs))
+
+    def flush(self) -> None:
+        """Wait until everything so far has been sent."""
+        self._sender.submit(lambda: None).result()
+
+    def known(self) -> Known:
+        """What the store has of the run; for sending the rest."""
+        self.flush()
+        with _quiet(RUN_LIMITS):
+            data = self._client.get_run(self._run_id).data
+            histories = [self._client.get_metric_history(self._run_id, key) for key in data.metrics]
+            folders = ["", *(f.path for f in self._client.list_artifacts(self._run_id) if f.is_dir)]
+            files = [f.path for folder in folders for f in self._client.list_artifacts(self._run_id, folder or None)]
+        return Known(
+            metrics={(metric.key, metric.step) for history in histories for metric in history},
+            params=set(data.params),
+            files=set(files),
+        )
+
+    def send_missing(self, folder: Path) -> None:
+        """Send what stands in the folder of an interrupted run and has not arrived."""
+        from ftexp.tracking.sync import send_missing  # which needs this class
+
+        try:
+            send_missing(self, folder)
+        except Exception as error:
+            log.warning("What was not sent before cannot be sent now: %s. Try python -m ftexp.sync.", brief(error))
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags; a value beyond MLflow's limit is cut and marked."""
         from mlflow.entities import RunTag
@@ -111,9 +164,10 @@ class MlflowTracker:
             self._send("tags", partial(self._client.log_batch, self._run_id, tags=batch))
 
     def close(self, status: Status) -> None:
-        """End the run in MLflow. Tried even after a failure, so that no dead run is listed as running."""
+        """Send what waits and end the run. Tried even after a failure, so that no dead run is listed as running."""
+        self._send("status", partial(self._client.set_terminated, self._run_id, status))
+        self._sender.shutdown()
         if self._failure is None:
-            self._send("status", partial(self._client.set_terminated, self._run_id, status))
             return
         try:
             with _quiet(START_LIMITS):
@@ -123,6 +177,9 @@ class MlflowTracker:
             log.debug("The run stays open in MLflow: %s", brief(error))
 
     def _send(self, what: str, call: Callable[[], object]) -> None:
+        self._sender.submit(self._send_now, what, call)
+
+    def _send_now(self, what: str, call: Callable[[], object]) -> None:
         if self._failure is not None:
             return
         try:
@@ -130,7 +187,11 @@ class MlflowTracker:
                 call()
         except Exception as error:  # tracking never ends a run, whatever is wrong with the store
             self._failure = f"{what} not recorded: {brief(error)}"
-            log.warning("Tracking stops here, training goes on: %s. The run's folder has everything.", self._failure)
+            log.warning(
+                "Tracking stops here, training goes on: %s. The run's folder has everything; send it later with "
+                "python -m ftexp.sync FOLDER.",
+                self._failure,
+            )
 
 
 def _find_or_create_experiment(client: Any, name: str, artifacts: str | None) -> str:

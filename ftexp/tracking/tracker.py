@@ -34,6 +34,12 @@ class Tracker(Protocol):
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file to the store, into ``folder`` there."""
 
+    def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+        """Record which data was used: its source, a digest of its content, images per split."""
+
+    def send_missing(self, folder: Path) -> None:
+        """Send what stands in the folder of an interrupted run and has not arrived."""
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record facts about the run that are no settings."""
 
@@ -53,6 +59,12 @@ class NoTracker:
         """Do nothing."""
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Do nothing."""
+
+    def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+        """Do nothing."""
+
+    def send_missing(self, folder: Path) -> None:
         """Do nothing."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -82,7 +94,8 @@ def open_tracker(config: TrackingConfig, run_name: str, resumed: str | None = No
         return MlflowTracker.start(config.uri, config.experiment, run_name, resumed)
     except Exception as error:  # any failure of a store, its driver or its server ends here
         log.warning(
-            "Not tracked: cannot open tracking.uri=%s (%s). The run goes on and keeps everything in its folder.",
+            "Not tracked: cannot open tracking.uri=%s (%s). The run goes on and keeps everything in its folder; "
+            "send it later with python -m ftexp.sync FOLDER.",
             hide_credentials(config.uri),
             brief(error),
         )

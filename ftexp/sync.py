@@ -1,0 +1,70 @@
+"""``python -m ftexp.sync FOLDER [tracking.uri=URI]``: send to the tracking store what it lacks of a run.
+
+It may be given again and again: only what is missing is sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from ftexp.config.uri import check_uri, hide_credentials
+from ftexp.errors import CheckpointError, ConfigError, UserError
+from ftexp.resume import IDENTITY
+from ftexp.run_identity import locked
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command, sync, and say in one line what was sent; a user's mistake is one message and 1."""
+    parser = argparse.ArgumentParser(prog="python -m ftexp.sync", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of the run, such as outputs/2026-11-24/09-30-00")
+    parser.add_argument("uri", nargs="?", help="tracking.uri=URI: another store than the run was given")
+    given = parser.parse_args(arguments)
+    try:
+        print(sync(given.folder, given.uri.removeprefix("tracking.uri=") if given.uri else None))
+    except UserError as error:
+        print(f"ftexp: {hide_credentials(str(error))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def sync(folder: Path, uri: str | None) -> str:
+    """Send what is missing; returns a line that says what.
+
+    Raises:
+        UserError: when this is no run, when it is still going on, or when the store cannot be reached.
+    """
+    if not (folder / IDENTITY).exists():
+        raise ConfigError(f"{folder}: there is no {IDENTITY} in it, so no run had begun to train there.")
+    identity = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+    uri = uri or identity["config"]["tracking"]["uri"]
+    if not uri or "***" in uri:
+        why = "keeps no password" if uri else "was not tracked"
+        raise ConfigError(f"The run in {folder} {why}. Say where to: python -m ftexp.sync {folder} tracking.uri=URI.")
+    check_uri(uri)
+    from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
+    from ftexp.tracking.sync import send_missing, status_of
+    from ftexp.tracking.tracker import brief
+
+    with locked(folder):
+        name, experiment = identity["config"]["model"]["name"], identity["config"]["tracking"]["experiment"]
+        try:
+            tracker = MlflowTracker.start(uri, experiment, name, identity["mlflow_run_id"])
+            sent = send_missing(tracker, folder)
+        except Exception as error:  # whatever the store, its driver or its server raises
+            raise CheckpointError(f"Nothing sent: {uri} does not answer as it should ({brief(error)}).") from error
+        identity["mlflow_run_id"] = tracker.run_id
+        unfinished = folder / "run.tmp"
+        unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, folder / IDENTITY)
+        tracker.close(status_of(folder))
+    if not any((sent.metrics, sent.params, sent.files)):
+        return f"{folder}: nothing was missing in run {tracker.run_id}."
+    return f"{folder}: sent {sent.metrics} values, {sent.params} settings, {sent.files} files to run {tracker.run_id}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""What did not reach the store is sent later, each value once; a real run, a real sqlite."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from ftexp.sync import main
+
+COMMAND = [sys.executable, "-m", "ftexp", "stage=head", "stage.epochs=3", "audit.on_leak=off", "hydra.run.dir=run"]
+
+
+@pytest.fixture(scope="module")
+def untracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run whose store was a closed port."""
+    folder = tmp_path_factory.mktemp("untracked")
+    command = [*COMMAND, "tracking.uri=http://127.0.0.1:9"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Not tracked: cannot open tracking.uri=http://127.0.0.1:9") == 1
+    assert "python -m ftexp.sync FOLDER" in ended.stdout
+    return folder
+
+
+@pytest.fixture
+def folder(untracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(untracked / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+URI = "tracking.uri=sqlite:///late.db"
+
+
+def stored(folder: Path) -> tuple[mlflow.MlflowClient, mlflow.entities.Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'late.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("ftexp").experiment_id])
+    return client, run
+
+
+def test_a_run_that_was_never_tracked_arrives_whole_and_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", URI]) == 0
+    assert "files to run" in capsys.readouterr().out
+    client, run = stored(folder)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optimizer.head_lr"] == "0.001"
+    assert len(run.data.tags["data_digest"]) == len(run.data.tags["config_digest"]) == 32
+    assert run.data.tags["version.torch"]
+    assert [value.step for value in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2, 3]
+    test = json.loads((folder / "run" / "result.json").read_text())["test"]
+    assert run.data.metrics["test_accuracy"] == test["accuracy"]
+    files = [file.path for file in client.list_artifacts(run.info.run_id)]
+    assert {"result.json", "metrics.csv", "curves.png", "checkpoints"} <= set(files)
+    assert main(["run", URI]) == 0
+    assert capsys.readouterr().out.endswith(f"nothing was missing in run {run.info.run_id}.\n")
+    assert len(client.get_metric_history(run.info.run_id, "val_loss")) == 3
+    assert stored(folder)[1].info.run_id == run.info.run_id
+
+
+def test_only_what_is_missing_is_sent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = folder / "run" / "metrics.csv"
+    whole = metrics.read_text()
+    metrics.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert main(["run", URI]) == 0
+    metrics.write_text(whole)
+    capsys.readouterr()
+    assert main(["run", URI]) == 0
+    client, run = stored(folder)
+    assert ", 0 settings, 0 files to run" in capsys.readouterr().out
+    history = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [value.step for value in history] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", URI], r"nowhere: there is no run.json in it, so no run had begun to train there"),
+        (["run"], r"Nothing sent: http://127.0.0.1:9 does not answer as it should"),
+        (["run", "tracking.uri=folder"], r"tracking.uri=folder is a folder"),
+    ],
+)
+def test_what_cannot_be_synced_is_one_message(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
