@@ -127,6 +127,9 @@ def _run(
         test = score_test_split(fit, splits, ledger, recorder) if score_test else None
         seconds, memory = time.perf_counter() - started, runtime.peak_memory_mib()
         recorder.finish(fit.best, test, splits, peak_memory_mib=memory, seconds=seconds)
+        if score_test and config.tracking.wants_model:
+            best = folder / "checkpoints" / "best.pt"
+            tracker.log_model(network, best, splits.val[0], config.tracking.register_as)
     except BaseException as error:
         tracker.close(recorder.failed(error))
         raise

@@ -59,9 +59,20 @@ class TrackingConfig:
     # An MLflow tracking URI. Relative sqlite paths are taken from the working folder.
     uri: str | None = None
     experiment: str = "ftexp"
+    # Whether the best network becomes an MLflow model, too: with its transforms and class names, for pyfunc.
+    log_model: bool = False
+    # The name that the model gets in MLflow's registry, with the alias "best"; null: none. It implies log_model.
+    register_as: str | None = None
+
+    @property
+    def wants_model(self) -> bool:
+        """Whether there is to be an MLflow model."""
+        return self.log_model or self.register_as is not None
 
     def __post_init__(self) -> None:
         if self.backend == "mlflow":
             check(bool(self.uri), "tracking.uri", self.uri, "an MLflow tracking URI, for example sqlite:///mlflow.db")
+            named = self.register_as is None or (bool(self.register_as) and not set("/:.") & set(self.register_as))
+            check(named, "tracking.register_as", self.register_as, "a name without / : and . or null")
             check(bool(self.experiment), "tracking.experiment", self.experiment, "a name")
             check_uri(str(self.uri))

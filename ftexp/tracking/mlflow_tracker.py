@@ -20,6 +20,8 @@ from typing import Any
 from filelock import FileLock
 
 from ftexp.config.uri import hide_credentials, sqlite_file
+from ftexp.data.samples import Sample
+from ftexp.models.blocks import Network
 from ftexp.tracking.tracker import PARENT_RUN, Status, brief
 
 # MLflow's own limits, per batch and per value.
@@ -58,8 +60,9 @@ class MlflowTracker:
     The first call that fails gives one warning; after it nothing more is sent.
     """
 
-    def __init__(self, client: Any, run_id: str) -> None:
+    def __init__(self, client: Any, run_id: str, uri: str) -> None:
         self._client = client
+        self._uri = uri
         self._run_id = run_id
         self._failure: str | None = None
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")  # one: everything arrives in its order
@@ -89,9 +92,9 @@ class MlflowTracker:
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment_id = _find_or_create_experiment(client, experiment, artifacts)
             if resumed is not None and _reopened(client, resumed):
-                return cls(client, resumed)
+                return cls(client, resumed, uri)
             run = client.create_run(experiment_id, run_name=run_name, tags=_origin())
-        return cls(client, run.info.run_id)
+        return cls(client, run.info.run_id, uri)
 
     @property
     def run_id(self) -> str:
@@ -127,6 +130,19 @@ class MlflowTracker:
         data_set = Dataset(name[:500], digest[:36], "local", source, schema=None, profile=profile)
         inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
         self._send("data set", partial(self._client.log_inputs, self._run_id, inputs))
+
+    def log_model(self, network: Network, checkpoint: Path, example: Sample, register_as: str | None) -> None:
+        """Add the best network as an MLflow model; one that cannot be is a warning, and all else is recorded."""
+
+        def log_or_warn() -> None:
+            from ftexp.tracking.model_package import log_model
+
+            try:
+                log_model(self._uri, self._run_id, network, checkpoint, example, register_as)
+            except Exception as error:  # whatever torch.export or MLflow says
+                log.warning("No MLflow model of %s: %s. checkpoints/best.pt has it.", network.name, brief(error))
+
+        self._send("model", log_or_warn)
 
     def flush(self) -> None:
         """Wait until everything so far has been sent."""

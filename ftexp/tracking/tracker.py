@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ftexp.config import TrackingConfig
 from ftexp.config.uri import hide_credentials
+
+if TYPE_CHECKING:
+    from ftexp.data.samples import Sample
+    from ftexp.models.blocks import Network
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -37,6 +41,9 @@ class Tracker(Protocol):
     def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
         """Record which data was used: its source, a digest of its content, images per split."""
 
+    def log_model(self, network: Network, checkpoint: Path, example: Sample, register_as: str | None) -> None:
+        """Add the best network as a model that can be loaded and served; with a name, to the registry as well."""
+
     def send_missing(self, folder: Path) -> None:
         """Send what stands in the folder of an interrupted run and has not arrived."""
 
@@ -62,6 +69,9 @@ class NoTracker:
         """Do nothing."""
 
     def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+        """Do nothing."""
+
+    def log_model(self, network: Network, checkpoint: Path, example: Sample, register_as: str | None) -> None:
         """Do nothing."""
 
     def send_missing(self, folder: Path) -> None:

@@ -1,0 +1,177 @@
+"""The best network as an MLflow model: it takes image files, bytes or arrays, and answers with class names.
+
+``best.pt`` is its data: plain tensors, transforms and class names, read without executing anything. What
+``mlflow.pytorch.load_model`` opens beside it is a graph of torch.export. No part is a pickle.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType
+from PIL import Image
+from torch import nn
+
+from ftexp.data.images import decode
+from ftexp.data.samples import Sample
+from ftexp.data.transforms import Normalizer, eval_view
+from ftexp.models.blocks import Network
+from ftexp.preprocessing import Preprocessing
+
+IMAGE, LABEL, PROBABILITY = "image", "label", "probability"
+BATCH_SIZE = 32
+CHECKPOINT = "best.pt"
+ALIAS = "best"
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(AnyType(), IMAGE)]),
+    outputs=Schema([ColSpec(DataType.string, LABEL), ColSpec(DataType.double, PROBABILITY)]),
+)
+
+
+class Classifier:
+    """What ``mlflow.pyfunc.load_model`` gives.
+
+    Args:
+        module: takes normalised images [B, 3, H, W] and gives logits [B, classes].
+        classes: their names, in the order of the logits.
+    """
+
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
+        self._module = module.eval()
+        self._view = eval_view(preprocessing)
+        self._normalizer = Normalizer(preprocessing)
+        self._classes = list(classes)
+
+    @torch.inference_mode()
+    def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Classify images on the CPU.
+
+        Args:
+            data: a column ``image`` of paths, of bytes of files, or of uint8 arrays [H, W, 3] or [H, W].
+            params: unused; MLflow hands it in.
+
+        Returns:
+            ``label`` and ``probability`` of the likeliest class, and a column ``p(NAME)`` per class.
+        """
+        images = [self._view(_open(image)) for image in data[IMAGE]]
+        logits = [
+            self._module(self._normalizer(torch.stack(images[start : start + BATCH_SIZE])))
+            for start in range(0, len(images), BATCH_SIZE)
+        ]
+        probabilities = torch.cat(logits).float().softmax(1).numpy().astype(float)
+        best = probabilities.argmax(1)
+        table = {LABEL: [self._classes[index] for index in best], PROBABILITY: probabilities.max(1)}
+        table |= {f"p({name})": probabilities[:, index] for index, name in enumerate(self._classes)}
+        return pd.DataFrame(table, index=data.index)
+
+
+def _open(image: object) -> Image.Image:
+    if isinstance(image, (np.ndarray, list)):  # a list is what JSON makes of an array
+        return Image.fromarray(np.asarray(image, dtype=np.uint8)).convert("RGB")
+    return decode(io.BytesIO(image) if isinstance(image, bytes) else str(image))
+
+
+def save_model(
+    path: str, mlflow_model: Model, network: Network, checkpoint: Path, example: Sample, **_: object
+) -> None:
+    """What MLflow calls to fill a model's folder.
+
+    Args:
+        network: with the best weights in it.
+        checkpoint: their file.
+        example: an image, for the model's page.
+    """
+    import mlflow.pyfunc
+    import mlflow.pytorch
+
+    size = network.preprocessing.image_size
+    mlflow.pytorch.save_model(
+        copy.deepcopy(network.module).cpu().eval(),
+        path,
+        mlflow_model=mlflow_model,
+        signature=ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 3, size, size))])),
+        input_example=np.zeros((2, 3, size, size), np.float32),  # two: of one, the batch would stay one for ever
+        pip_requirements=["ftexp"],
+        serialization_format="pt2",
+    )
+    (Path(path) / CHECKPOINT).write_bytes(checkpoint.read_bytes())
+    (Path(path) / "serving_input_example.json").unlink(missing_ok=True)  # of the graph's tensors
+    image = example.path if example.pixels is None else example.pixels.tolist()
+    pd.DataFrame({IMAGE: [image]}).to_json(Path(path) / "input_example.json", orient="split", index=False)
+    mlflow_model.signature = SIGNATURE
+    mlflow_model.saved_input_example_info = {
+        "artifact_path": "input_example.json",
+        "type": "dataframe",
+        "pandas_orient": "split",
+    }
+    mlflow_model.flavors.pop("python_function")
+    mlflow.pyfunc.add_to_model(mlflow_model, loader_module=__name__, data=CHECKPOINT)
+    mlflow_model.save(str(Path(path) / "MLmodel"))
+
+
+def _load_pyfunc(path: str) -> Classifier:
+    """What MLflow calls to load a model; nothing in the file is executed."""
+    from ftexp.config.model import ModelConfig
+    from ftexp.models.catalogue import build_network
+    from ftexp.training.checkpoint import load_checkpoint
+
+    content = load_checkpoint(Path(path))
+    settings = {**content["config"]["model"], "weights": None}
+    preprocessing, class_to_idx = Preprocessing(**content["preprocessing"]), content["class_to_idx"]
+    network = build_network(ModelConfig(**settings), None, len(class_to_idx), preprocessing.image_size)
+    network.module.load_state_dict(content["model"])
+    return Classifier(network.module, preprocessing, sorted(class_to_idx, key=class_to_idx.__getitem__))
+
+
+def log_model(
+    uri: str, run_id: str, network: Network, checkpoint: Path, example: Sample, register_as: str | None
+) -> None:
+    """Add the model to a run, and to the registry where it is to have a name there.
+
+    Raises:
+        Exception: whatever MLflow or the store raises.
+    """
+    import mlflow
+
+    import ftexp.tracking.model_package as flavour
+
+    with _store(uri):
+        client = mlflow.MlflowClient()
+        experiment = client.get_run(run_id).info.experiment_id  # Model.log alone would take the active one
+        logged = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+        info = Model.log(
+            artifact_path=None,
+            name="model",
+            model_id=logged.model_id,
+            flavor=flavour,
+            run_id=run_id,
+            registered_model_name=register_as,
+            network=network,
+            checkpoint=checkpoint,
+            example=example,
+        )
+        if register_as:
+            client.set_registered_model_alias(register_as, ALIAS, info.registered_model_version)
+
+
+@contextmanager
+def _store(uri: str) -> Iterator[None]:
+    """MLflow's models know the store of the process alone."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield  # the registry is the tracking store's
+    finally:
+        mlflow.set_tracking_uri(before)
