@@ -39,6 +39,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_known_vulnerabilities.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.head_partial

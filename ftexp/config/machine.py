@@ -64,6 +64,9 @@ class TrackingConfig:
     # The name that the model gets in MLflow's registry, with the alias "best"; null: none. It implies log_model.
     register_as: str | None = None
 
+    # Load of processor, memory, disk, network and GPU, every ten seconds.
+    system_metrics: bool = False
+
     @property
     def wants_model(self) -> bool:
         """Whether there is to be an MLflow model."""

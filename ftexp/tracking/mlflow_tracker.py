@@ -65,6 +65,7 @@ class MlflowTracker:
         self._uri = uri
         self._run_id = run_id
         self._failure: str | None = None
+        self._monitor: Any = None
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")  # one: everything arrives in its order
 
     @classmethod
@@ -144,6 +145,13 @@ class MlflowTracker:
 
         self._send("model", log_or_warn)
 
+    def watch_machine(self, resumed: bool) -> None:
+        """Record the load of the machine until the run is closed; MLflow does it, in a thread of its own."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(self._run_id, resume_logging=resumed, tracking_uri=self._uri)
+        self._monitor.start()
+
     def flush(self) -> None:
         """Wait until everything so far has been sent."""
         self._sender.submit(lambda: None).result()
@@ -181,6 +189,9 @@ class MlflowTracker:
 
     def close(self, status: Status) -> None:
         """Send what waits and end the run. Tried even after a failure, so that no dead run is listed as running."""
+        if self._monitor is not None:
+            with _quiet(RUN_LIMITS):
+                self._monitor.finish()
         self._send("status", partial(self._client.set_terminated, self._run_id, status))
         self._sender.shutdown()
         if self._failure is None:

@@ -101,7 +101,10 @@ def open_tracker(config: TrackingConfig, run_name: str, resumed: str | None = No
     from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
 
     try:
-        return MlflowTracker.start(config.uri, config.experiment, run_name, resumed)
+        tracker = MlflowTracker.start(config.uri, config.experiment, run_name, resumed)
+        if config.system_metrics:
+            tracker.watch_machine(resumed is not None)
+        return tracker
     except Exception as error:  # any failure of a store, its driver or its server ends here
         log.warning(
             "Not tracked: cannot open tracking.uri=%s (%s). The run goes on and keeps everything in its folder; "

@@ -205,7 +205,6 @@ def test_a_server_that_goes_away_in_mid_run(tmp_path, caplog):
     tracker.log_metrics({"loss": 0.5}, step=2)
     tracker.close("FINISHED")
     assert time.perf_counter() - started < 30
-    tracker.flush()
     (record,) = caplog.records
     assert "Tracking stops here, training goes on: metrics not recorded" in record.message
 
