@@ -40,10 +40,11 @@ from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, make_splits
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
+from ftexp.prepare import plan
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
 from ftexp.report.tables import format_table
-from ftexp.run import fine_tune, plan
+from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.diagnosis import read_against
 from ftexp.training.runtime import prepare_runtime

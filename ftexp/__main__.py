@@ -17,11 +17,12 @@ from omegaconf import DictConfig
 
 from ftexp.config import Config, parse, register_schema
 from ftexp.config.uri import hide_credentials
-from ftexp.errors import DivergedError, InterruptedRunError, UserError
+from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
 from ftexp.messages import explain
 from ftexp.redaction import redact_saved
 from ftexp.resume import expand
 from ftexp.sweeps.plugin import register_sweeper
+from ftexp.torchrun import is_main, may_speak, same_arguments, several_processes
 
 T = TypeVar("T")
 
@@ -56,7 +57,8 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     except Exception:
         if _in_sweep():
             raise
-        print(hide_credentials(traceback.format_exc()), file=sys.stderr)  # Hydra would print the overrides as well
+        if may_speak():
+            print(hide_credentials(traceback.format_exc()), file=sys.stderr)  # Hydra would print the overrides as well
         sys.exit(1)
 
 
@@ -76,7 +78,7 @@ def _fine_tune(config: Config, folder: Path) -> object:
 def main(task: Callable[[DictConfig], object] = job) -> None:
     """Compose the configuration and do the task with it; a user's mistake ends as one message and exit code 1."""
     try:
-        sys.argv[1:] = expand(sys.argv[1:])
+        sys.argv[1:] = _arguments(task)
     except UserError as error:
         _stop(str(error), code=1)
     register_schema()
@@ -97,6 +99,22 @@ def main(task: Callable[[DictConfig], object] = job) -> None:
             traceback.print_exc()
             sys.exit(1)
         _stop(message, code=1)
+
+
+def _arguments(task: Callable[[DictConfig], object]) -> list[str]:
+    """The command line that Hydra is to see, the same in all processes of a run."""
+    given = sys.argv[1:]
+    if not several_processes():
+        return expand(given)
+    if {"-m", "--multirun"} & set(given):
+        raise ConfigError(
+            "torchrun trains one run with several processes, --multirun is many runs. Start the sweep without it: "
+            "hydra/launcher=joblib gives every GPU its own trials, and the same command with the same "
+            "hydra.sweeper.storage on several machines shares one study."
+        )
+    if task is not job:
+        raise ConfigError("torchrun is for python -m ftexp; this command is a single process: leave torchrun out.")
+    return same_arguments(expand(given) if is_main() else [])
 
 
 def _in_sweep() -> bool:
@@ -123,7 +141,8 @@ def _errors_reach_us() -> Iterator[None]:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    print(f"ftexp: {hide_credentials(message)}", file=sys.stderr)
+    if may_speak():
+        print(f"ftexp: {hide_credentials(message)}", file=sys.stderr)
     sys.exit(code)
 
 

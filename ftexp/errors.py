@@ -34,6 +34,10 @@ class WorkerError(UserError):
     """A process that loads data has died."""
 
 
+class RankError(UserError):
+    """One of the processes that train together has died."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read, or a run that cannot be gone on with."""
 

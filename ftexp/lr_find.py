@@ -21,8 +21,8 @@ def job(composed: DictConfig) -> None:
 def find_rates(config: Config, folder: Path) -> None:
     """Read the data, build the network, test, and leave table and plot in ``folder``."""
     from ftexp.models.catalogue import build_network, locate_weights
+    from ftexp.prepare import plan, read_data
     from ftexp.report.range_plot import report_ranges
-    from ftexp.run import plan, read_data
     from ftexp.training.batch_size import settle_batch_size
     from ftexp.training.range_test import find_ranges
     from ftexp.training.runtime import prepare_runtime

@@ -151,7 +151,7 @@ def test_impossible_plans_are_refused_before_data_is_read(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("ftexp.run.read_data", None)  # calling it would be a TypeError
+    monkeypatch.setattr("ftexp.prepare.read_data", None)  # calling it would be a TypeError
     assert run_main(command, monkeypatch, tmp_path) == 1
     assert message in capsys.readouterr().err
 

@@ -23,7 +23,7 @@ def audit_once(config: Config, folder: Path) -> None:
     """Read, cut and audit the configured data, and leave the tables in ``folder``."""
     if config.audit.on_leak == "off":
         raise ConfigError("audit.on_leak=off leaves nothing to do here: choose fail or warn.")
-    from ftexp.run import read_data
+    from ftexp.prepare import read_data
     from ftexp.training.runtime import prepare_runtime
 
     read_data(config, folder, prepare_runtime(config.runtime).device)

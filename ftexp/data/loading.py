@@ -17,6 +17,7 @@ from ftexp.data.pixel_store import Pixels
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
 from ftexp.errors import UserError
+from ftexp.ranks import ALONE, Ranks
 
 # Below this many files, starting processes takes longer than decoding.
 MIN_FILES_FOR_WORKERS = 256
@@ -28,8 +29,8 @@ OpenPixels = Callable[[], Pixels | None]
 class Loader:
     """Iterating gives ``(images, labels)``: uint8 batch x 3 x height x width, and int64 class numbers.
 
-    Order and augmentation follow from (seed, epoch, index of the sample) alone. Nothing is read and no process is
-    started before the first iteration.
+    Order and augmentation follow from (seed, epoch, index of the sample) alone. Of every batch the loader gives the
+    part of its rank. Nothing is read and no process is started before the first iteration.
     """
 
     def __init__(self, images: _Images, order: EpochOrder, settings: _Settings) -> None:
@@ -49,12 +50,22 @@ class Loader:
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the order and the augmentation of the next iteration, and how many of its batches to pass over."""
         self._order.epoch = epoch
-        self._order.first = start * self._settings.batch_size
+        self._order.first = start * self._own_size
 
     def batch_indices(self, epoch: int) -> list[list[int]]:
-        """Indices of the samples in each batch of an epoch: what iterating gives, without reading an image."""
+        """Indices of the samples in each batch of an epoch, over all ranks, without reading an image."""
         order, size = self._order.indices(epoch), self._settings.batch_size
-        return [order[start : start + size] for start in range(0, len(self) * size, size)]
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def own_indices(self, epoch: int) -> list[list[int]]:
+        """This rank's part of each batch: what iterating gives."""
+        ranks = self._settings.ranks
+        return [batch[ranks.rank :: ranks.size] for batch in self.batch_indices(epoch)]
+
+    def num_images(self, batch: int) -> int:
+        """In a batch, from 0, over all ranks."""
+        size = self._settings.batch_size
+        return min(size, len(self._order) - batch * size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         assert not self._is_closed, "the loader has been closed"
@@ -69,8 +80,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        size = self._settings.batch_size
-        return len(self._order) // size if self._settings.drop_last else -(-len(self._order) // size)
+        return -(-len(self._order) // self._settings.batch_size)
 
     @property
     def num_workers(self) -> int:
@@ -78,25 +88,30 @@ class Loader:
         workers = self._settings.workers
         if not isinstance(workers, str):
             return workers
-        return 0 if self._images.is_decoded and not self._settings.pin_memory else _auto_workers(self.samples)
+        if self._images.is_decoded and not self._settings.pin_memory:
+            return 0
+        return _auto_workers(self.samples, self._settings.ranks.local_size)
+
+    @property
+    def _own_size(self) -> int:
+        return self._settings.batch_size // self._settings.ranks.size
 
     def close(self) -> None:
         """End the worker processes; they end with the last reference to the data loader."""
         self._batches, self._is_closed = None, True
 
     def _whole_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        first = self._order.first // self._settings.batch_size
-        return (self._images.batch(indices) for indices in self.batch_indices(self._order.epoch)[first:])
+        first = self._order.first // self._own_size
+        return (self._images.batch(indices) for indices in self.own_indices(self._order.epoch)[first:])
 
     def _start(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(
             self._images,
-            batch_size=self._settings.batch_size,
+            batch_size=self._own_size,
             sampler=self._order,
             num_workers=self.num_workers,
             collate_fn=_collate,
             pin_memory=self._settings.pin_memory,
-            drop_last=self._settings.drop_last,
             persistent_workers=self.num_workers > 0,
             # Its own, so that making an iterator does not advance the global one.
             generator=torch.Generator(),
@@ -120,7 +135,7 @@ class _Settings:
     batch_size: int
     workers: int | str
     pin_memory: bool
-    drop_last: bool
+    ranks: Ranks
 
 
 def make_loader(
@@ -137,49 +152,68 @@ def make_loader(
     balanced: bool = False,
     views: int | None = None,
     open_pixels: OpenPixels | None = None,
+    ranks: Ranks = ALONE,
 ) -> Loader:
     """Put samples, their view and an order together.
 
     Args:
+        batch_size: over all ranks, which it has to be a multiple of.
+        drop_last: leave out a last batch that is smaller than the others.
         balanced: with ``shuffle``: every class equally often in an epoch of as many samples.
         workers: processes that decode; 0: this one; ``auto``: by the source, its size and the cores.
         views: how many there are of an image, of which epoch e shows number e modulo ``views``; None: every epoch its
             own.
         open_pixels: gives the prepared images of the samples, if they are kept; called at the first iteration.
+        ranks: which part of every batch is wanted.
     """
     classes = np.array([class_to_idx[sample.label] for sample in samples]) if balanced else None
-    order = EpochOrder(len(samples), shuffle, seed, classes)
+    used = len(samples) - len(samples) % batch_size if drop_last else len(samples)
+    order = EpochOrder(len(samples), used, shuffle, seed, classes, ranks)
     images = _Images(samples, class_to_idx, view, seed, views, open_pixels)
-    return Loader(images, order, _Settings(batch_size, workers, pin_memory, drop_last))
+    return Loader(images, order, _Settings(batch_size, workers, pin_memory, ranks))
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
-    """Yields (epoch, index): the epoch travels with the index, so that persistent workers learn of it."""
+    """Yields (epoch, index) of a rank: the epoch travels with the index, so that persistent workers learn of it.
+
+    Args:
+        used: how many of the samples an epoch shows, over all ranks.
+        classes: of the samples, each of which is then shown equally often; None: each sample is shown once.
+    """
 
     def __init__(
-        self, num_samples: int, shuffle: bool, seed: int, classes: npt.NDArray[np.int64] | None = None
+        self,
+        num_samples: int,
+        used: int,
+        shuffle: bool,
+        seed: int,
+        classes: npt.NDArray[np.int64] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._num_samples = num_samples
+        self._used = used
+        self._ranks = ranks
         self._classes = classes
         self._shuffle = shuffle
         self._seed = seed
         self.epoch = 0
-        # Position of the first index that is given out, for an epoch that goes on where it was interrupted.
+        # Position of the first of the rank's indices that is given out, for an epoch that goes on where it stopped.
         self.first = 0
 
     def __len__(self) -> int:
-        return self._num_samples
+        return self._used
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in self.indices(self.epoch)[self.first :])
+        own = self.indices(self.epoch)[self._ranks.rank :: self._ranks.size]
+        return ((self.epoch, index) for index in own[self.first :])
 
     def indices(self, epoch: int) -> list[int]:
-        """The order of an epoch."""
+        """The order of an epoch, over all ranks."""
         if not self._shuffle:
-            return list(range(self._num_samples))
+            return list(range(self._used))
         rng = np.random.default_rng((self._seed, epoch))
         drawn = self._num_samples if self._classes is None else _equally_often(self._classes, rng)
-        order: list[int] = rng.permutation(drawn).tolist()
+        order: list[int] = rng.permutation(drawn)[: self._used].tolist()
         return order
 
 
@@ -262,9 +296,10 @@ def _collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.stack(labels)
 
 
-def _auto_workers(samples: Sequence[Sample]) -> int:
+def _auto_workers(samples: Sequence[Sample], processes: int) -> int:
+    """By the cores that each of so many processes on this host can have."""
     num_files = sum(sample.pixels is None for sample in samples)
     if num_files < MIN_FILES_FOR_WORKERS:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores - 1, 1), MAX_AUTO_WORKERS)
+    return min(max(cores // processes - 1, 1), MAX_AUTO_WORKERS)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftexp.config import BatchNormPolicyConfig
+from ftexp.errors import DeviceError
 
 
 def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
@@ -32,6 +35,25 @@ def apply_statistics_policy(module: nn.Module, policy: BatchNormPolicyConfig) ->
         return
     for layer in batch_norms(module):
         layer.eval()
+
+
+def synchronise_statistics(module: nn.Module, device: torch.device) -> nn.Module:
+    """Let the BatchNorm layers in training take their statistics over the batches of all ranks.
+
+    Layers are exchanged for torch's SyncBatchNorm or timm's; names and tensors stay as they are.
+
+    Raises:
+        DeviceError: on the CPU, where torch has no such layer.
+    """
+    if not any(batch_norms(module)):
+        return module
+    if device.type != "cuda":
+        raise DeviceError(
+            f"bn_policy.update_running_statistics=true under torchrun needs CUDA, this run is on {device}: each "
+            "process would have statistics of its own. Take bn_policy=eval, or one process."
+        )
+    converted: nn.Module = convert_sync_batchnorm(module)
+    return converted
 
 
 def describe_policy(module: nn.Module, policy: BatchNormPolicyConfig) -> str:

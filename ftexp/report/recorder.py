@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits
-from ftexp.errors import PrunedError
+from ftexp.errors import PrunedError, RankError
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.report.plan import plan_rows, plot_plan
@@ -200,6 +201,10 @@ class Recorder:
             scores = {"test_accuracy": test.accuracy, "test_macro_f1": test.macro_f1, "test_loss": test.loss}
             self._tracker.log_metrics(scores, self._history[-1].epoch)
 
+    def log_model(self, network: Network, example: Sample, register_as: str | None) -> None:
+        """Give the tracking store the best network as a model."""
+        self._tracker.log_model(network, self.folder / "checkpoints" / "best.pt", example, register_as)
+
     def failed(self, error: BaseException) -> Status:
         """Leave a ``result.json`` that says why there is no result.
 
@@ -207,7 +212,7 @@ class Recorder:
             How the tracking store is to call it.
         """
         status: tuple[str, Status] = ("failed", "FAILED")
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | RankError):
             status = ("interrupted", "KILLED")
             if (self.folder / "checkpoints" / "last.pt").exists():
                 log.warning("Everything is saved. Go on with: python -m ftexp resume=%s", self.folder)

@@ -209,7 +209,7 @@ def _directions(given: Any, objectives: Sequence[str]) -> list[Direction]:
 
 
 def _learning_blocks(config: Config) -> list[str]:
-    from ftexp.run import plan
+    from ftexp.prepare import plan
 
     blocks = {block: None for phase in plan(config) for block in phase.learning}
     return [block for block in blocks if block != HEAD]

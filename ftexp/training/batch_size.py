@@ -37,7 +37,7 @@ Measure = Callable[[int], float]
 def settle_batch_size(
     config: Config, network: Network, phases: Sequence[Phase], runtime: Runtime, num_samples: int
 ) -> Config:
-    """The configuration with a number for ``train.batch_size``; where it is one already, as it is.
+    """The configuration with a number for ``train.batch_size``, over all ranks; where it is one already, as it is.
 
     The weights, their statistics and the random numbers to come are left as they were.
 
@@ -49,7 +49,8 @@ def settle_batch_size(
     """
     if config.train.batch_size != "auto":
         return config
-    most = num_samples // (config.train.accumulate * MIN_UPDATES_PER_EPOCH)
+    ranks = runtime.ranks
+    most = num_samples // (config.train.accumulate * MIN_UPDATES_PER_EPOCH * ranks.size)
     deepest = max(phases, key=lambda phase: len(phase.learning))
     size = network.preprocessing.image_size
     with _as_trained(network, deepest) as module:
@@ -58,9 +59,10 @@ def settle_batch_size(
             measure = partial(_peak_bytes, module, size, runtime)
         else:
             learning = sum(p.nbytes for p in module.parameters() if p.requires_grad)
-            free = psutil.virtual_memory().available * CPU_SHARE - STATES_PER_WEIGHT * learning
+            free = psutil.virtual_memory().available * CPU_SHARE / ranks.local_size - STATES_PER_WEIGHT * learning
             measure = partial(operator.mul, _saved_bytes(module, size, runtime))
         batch_size = largest_that_fits(measure, free, min(max(most, 1), LARGEST))
+    batch_size = ranks.size * -ranks.largest(-batch_size)  # of what fits on the smallest
     updates = num_samples // (batch_size * config.train.accumulate)
     log.info("batch   %d images of %d px: %d updates in an epoch", batch_size, size, updates)
     return replace(config, train=replace(config.train, batch_size=batch_size))

@@ -27,8 +27,11 @@ class Batches(Protocol):
     def num_samples(self) -> int:
         """Samples behind the batches, of which an epoch may leave out the last few."""
 
+    def num_images(self, batch: int) -> int:
+        """In a batch, from 0, over all ranks."""
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The inputs and int64 labels of one epoch, in that epoch's order, from batch ``start`` on."""
+        """The inputs and int64 labels of this rank, in the epoch's order, from batch ``start`` on."""
 
     def paths(self, epoch: int, batch: int) -> list[str]:
         """The samples in a batch of an epoch, from 0, for messages."""
@@ -42,6 +45,8 @@ class ImageBatches:
         self._normalizer = normalizer
         self._runtime = runtime
         self.batch_indices = loader.batch_indices
+        self.own_indices = loader.own_indices
+        self.num_images = loader.num_images
         self.samples = loader.samples
         self.labels = loader.labels
         self.runtime = runtime

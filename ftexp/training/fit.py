@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch.nn.utils import get_total_norm
 
 from ftexp.config import Config
-from ftexp.errors import CheckpointError, DivergedError
+from ftexp.errors import DivergedError, InterruptedRunError
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.optimizers import build_optimizer
@@ -27,7 +25,6 @@ from ftexp.models.blocks import HEAD, Network
 from ftexp.report.progress import Progress
 from ftexp.training.batches import Batches, Forward, Inputs
 from ftexp.training.best import Best
-from ftexp.training.checkpoint import checkpoint_content, load_checkpoint, write_checkpoint, write_last
 from ftexp.training.compilation import CompiledForward
 from ftexp.training.ema import build_ema
 from ftexp.training.history import EpochRecord
@@ -37,13 +34,14 @@ from ftexp.training.losses import build_loss
 from ftexp.training.metrics import Scores, is_better
 from ftexp.training.phase_state import PhaseState, head_parameters
 from ftexp.training.recovery import Recovery
+from ftexp.training.run_checkpoints import RunCheckpoints
 from ftexp.training.runtime import Runtime
 from ftexp.training.start import StartPenalty, best_blend
 
 log = logging.getLogger(__name__)
 
-# The best weights as they were before they were averaged with the start's (train.wise_ft).
-UNBLENDED = "unblended.pt"
+# Ranks have to stop and save at the same update; asking each other costs a little, so they do not at every one.
+UPDATES_BETWEEN_MEETINGS = 8
 
 
 @dataclass(slots=True)
@@ -60,8 +58,7 @@ class Fit:
     network: Network
     config: Config
     runtime: Runtime
-    class_to_idx: dict[str, int]
-    checkpoints: Path
+    checkpoints: RunCheckpoints
     on_epoch: Callable[[EpochRecord], None]
     report: Callable[[], dict[str, object]] = dict
     stop: StopSignals = field(default_factory=StopSignals)
@@ -70,7 +67,6 @@ class Fit:
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
     phase_number: int = 0
-    _saved_at: float = field(default_factory=time.monotonic)
 
     def run_phase(
         self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs, saved: Mapping[str, Any] | None = None
@@ -90,11 +86,12 @@ class Fit:
         """
         forward = inputs.forward
         if self.runtime.compile:
-            forward = CompiledForward(forward, self.config.train.images_per_step, self.config.runtime.compile_mode)
+            batch_size = self.config.train.images_per_step // self.runtime.ranks.size
+            forward = CompiledForward(forward, batch_size, self.config.runtime.compile_mode)
         untouched = FrozenBuffers(self.network, phase)
         state = self._begin_phase(phase, groups, inputs, forward)
         if saved is not None:
-            state.load_state_dict(dict(saved), self.checkpoints)
+            state.load_state_dict(dict(saved), self.checkpoints.folder)
             self._find_best_weights(state)
         with self.stop.deferred():
             while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
@@ -118,14 +115,7 @@ class Fit:
 
     def keep(self, best: Best) -> None:
         """Make the best weights of a phase those of the run."""
-        checkpoint = self.checkpoints / "best.pt"
-        if best.checkpoint.exists():  # else a run that was killed right here has put them in place already
-            os.replace(best.checkpoint, checkpoint)
-        self.best = replace(best, checkpoint=checkpoint)
-
-    def drop(self, best: Best) -> None:
-        """Forget a phase."""
-        best.checkpoint.unlink(missing_ok=True)
+        self.best = self.checkpoints.keep(best)
 
     def resume(self, saved: Mapping[str, Any]) -> Mapping[str, Any]:
         """Take up what ``last.pt`` says of the run as a whole; returns what it says of the phase.
@@ -133,14 +123,12 @@ class Fit:
         Args:
             saved: the file's content.
         """
-        if (self.checkpoints / UNBLENDED).exists():  # killed after its end was averaged with its start
-            os.replace(self.checkpoints / UNBLENDED, self.checkpoints / "best.pt")
         self.network.module.load_state_dict(saved["model"])
         run = saved["run"]
         self.history = [EpochRecord(**record) for record in json.loads(run["history"])]
         self.phase_number = run["phase_number"]
         if run["best"] is not None:
-            self.best = Best.from_state(run["best"], self.checkpoints, self.network.num_classes)
+            self.best = Best.from_state(run["best"], self.checkpoints.folder, self.network.num_classes)
         phase: Mapping[str, Any] = saved["phase"]
         return phase
 
@@ -158,8 +146,7 @@ class Fit:
         alpha, value = best_blend(self.network, self.start, alphas, score)
         log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, value, alpha, scored[0].metric(metric))
         self.best = replace(self.best, scores=scored[alphas.index(alpha)], alpha=alpha)
-        os.replace(self.best.checkpoint, self.checkpoints / UNBLENDED)
-        self._save_weights(self.best)
+        self.checkpoints.replace_best(self.best)
 
     def _begin_phase(self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs, forward: Forward) -> PhaseState:
         settings = self.config.train
@@ -169,7 +156,7 @@ class Fit:
         ema = build_ema(self.network, phase, settings.ema)
         penalty = StartPenalty(self.network, self.start, settings.l2_sp)
         step = Step(
-            forward,
+            self.runtime.ranks.replicate(forward, self.network.module),
             optimizer,
             build_loss(settings, inputs.class_weights).to(self.runtime.device),
             self.runtime,
@@ -181,12 +168,15 @@ class Fit:
         return PhaseState(self.network, optimizer, schedule, step, ema, recovery, head_parameters(self.network))
 
     def _train_epoch(self, phase: Phase, state: PhaseState, batches: Batches) -> EpochStats:
-        def after_update(_: EpochSums) -> None:
+        def after_update(sums: EpochSums) -> None:
             minutes = self.config.train.save_every_minutes
-            due = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
-            if self.stop.requested or due:
+            due = minutes is not None and self.checkpoints.minutes_since > minutes
+            if self.runtime.ranks.size > 1 and len(sums.norms) % UPDATES_BETWEEN_MEETINGS:
+                return
+            stop = self.runtime.ranks.largest(self.stop.requested)
+            if stop or self.runtime.ranks.largest(due):
                 self._save_last(state)
-                self.stop.check()
+            _honour(stop)
 
         description = f"{phase.name} {state.epochs_done + 1}/{phase.epochs}"
         with self.progress.epoch(description, batches.num_batches) as bar:
@@ -248,34 +238,25 @@ class Fit:
         self.progress.metric = f"val {self.config.train.metric} {value:.4f}"
         if record.best:
             # What phases before have reached stays safe in best.pt until this one has proved to be better.
-            state.best = Best(record, scores, self.checkpoints / ("best.pt" if self.best is None else "candidate.pt"))
+            state.best = Best(record, scores, self.checkpoints.path(proven=self.best is None))
         self._save_last(state)  # before the best weights: it holds the same, so that they can be had again from it
         if record.best:
             self._save_best_of(state)
         self.on_epoch(record)
-        self.stop.check()
+        _honour(self.runtime.ranks.largest(self.stop.requested))
 
     def _save_best_of(self, state: PhaseState) -> None:
         assert state.best is not None
         with state.ema.applied():
-            self._save_weights(state.best)
-
-    def _save_weights(self, best: Best) -> None:
-        metric = self.config.train.metric
-        facts = {"epoch": best.record.epoch, "metric": metric, "value": best.scores.metric(metric)}
-        content = checkpoint_content(self.network, self.config, self.class_to_idx, **facts)
-        write_checkpoint(best.checkpoint, content)
+            self.checkpoints.save_best(state.best)
 
     def _save_last(self, state: PhaseState) -> None:
         run = {
-            "history": json.dumps([asdict(record) for record in self.history]),
             "phase_number": self.phase_number,
             "best": self.best.state_dict() if self.best else None,
             "report": json.dumps(self.report()),
         }
-        facts = {"epoch": len(self.history), "run": run, "phase": state.state_dict()}
-        write_last(self.checkpoints, checkpoint_content(self.network, self.config, self.class_to_idx, **facts))
-        self._saved_at = time.monotonic()
+        self.checkpoints.save_last(self.history, run, state)
 
     def _find_best_weights(self, state: PhaseState) -> None:
         """See to it that the weights of the phase's best epoch are in their file, whenever the run was killed."""
@@ -284,15 +265,15 @@ class Fit:
         epoch = state.best.record.epoch
         if epoch == len(self.history) and not state.in_mid_epoch:
             self._save_best_of(state)  # killed before they were written, maybe: they are those in last.pt
-            return
-        for path in {state.best.checkpoint, self.checkpoints / "best.pt"}:
-            try:
-                if load_checkpoint(path)["epoch"] == epoch:
-                    return
-            except (FileNotFoundError, CheckpointError):
-                continue
-        log.warning("resume  the weights of the best epoch, %d, are gone; the best from here on is taken.", epoch)
-        state.best = None
+        elif not self.checkpoints.has_weights_of(state.best):
+            log.warning("resume  the weights of the best epoch, %d, are gone; the best from here on is taken.", epoch)
+            state.best = None
+
+
+def _honour(stop: int) -> None:
+    """End here if there is a signal to honour, the same on all ranks."""
+    if stop:
+        raise InterruptedRunError(stop)
 
 
 def _change(before: Sequence[torch.Tensor], now: Sequence[torch.Tensor]) -> float:

@@ -15,9 +15,10 @@ from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
 from ftexp.data.transforms import Normalizer, View, eval_view, train_view
-from ftexp.errors import WorkerError
+from ftexp.errors import DataError, WorkerError
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
+from ftexp.ranks import ALONE
 from ftexp.training.batches import ImageBatches, Inputs
 from ftexp.training.imbalance import class_weights
 from ftexp.training.mixing import mix
@@ -63,7 +64,8 @@ class InputSource:
         network, augment, seed = self._network, phase.augment, self._config.runtime.seed
         view = train_view(network.preprocessing, augment)
         images = self._open(self._splits.train, view, training=True, views=augment.num_views)
-        val = self._open(self._splits.val, eval_view(network.preprocessing), keep=True)
+        as_it_is = eval_view(network.preprocessing)
+        val = self._open(self._splits.val, as_it_is, keep=True)
         weights = class_weights(self._splits.train, self._splits.classes, self._config.train.class_weights)
         train = mix(images, augment, network.num_classes, seed)
         inputs = Inputs(network, network.module, train, val, self._runtime, weights)
@@ -73,7 +75,10 @@ class InputSource:
         if (reason := _why_not(augment)) is not None:
             log.info("cache   off: %s", reason)
             return inputs
-        in_order = self._open(self._splits.train, view, keep=True)
+        in_order = (
+            self._open(self._splits.train, view, keep=True, whole=True),
+            self._open(self._splits.val, as_it_is, keep=True, whole=True),
+        )
         return cache_prefix(inputs, first, in_order, self._activations, augment, phase.epochs, seed)
 
     def for_scoring(self, samples: Sequence[Sample]) -> ImageBatches:
@@ -88,14 +93,24 @@ class InputSource:
         training: bool = False,
         views: int | None = None,
         keep: bool = False,
+        whole: bool = False,
     ) -> ImageBatches:
-        """Batches of samples; in training shuffled, and without a last batch that would do harm.
+        """This rank's part of batches of samples; in training shuffled, and without a last batch that would do harm.
 
-        A last batch of one image has no batch statistics, and one of another size costs a compilation.
+        A last batch of one image per rank has no batch statistics, and one of another size costs a compilation.
+
+        Args:
+            whole: all of every batch, on every rank.
+
+        Raises:
+            DataError: when there are too few images for the ranks.
         """
+        ranks = ALONE if whole else self._runtime.ranks
+        if len(samples) < 2 * ranks.size and ranks.size > 1:
+            raise DataError(f"{len(samples)} images are too few for {ranks.size} processes; start fewer.")
         batch_size = self._config.train.images_per_step
         remainder = len(samples) % batch_size
-        harmful = remainder == 1 or (remainder > 0 and self._runtime.compile)
+        harmful = 0 < remainder < 2 * ranks.size or (remainder > 0 and self._runtime.compile)
         loader = make_loader(
             samples,
             self._splits.class_to_idx,
@@ -109,6 +124,7 @@ class InputSource:
             drop_last=training and harmful and len(samples) > batch_size,
             views=views,
             open_pixels=partial(self._prepared, samples, view) if training or keep else None,
+            ranks=ranks,
         )
         self._loaders.append(loader)
         return ImageBatches(loader, self._normalizer, self._runtime)

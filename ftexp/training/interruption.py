@@ -51,9 +51,9 @@ class StopSignals:
         self.check()
 
     @property
-    def requested(self) -> bool:
-        """Whether a signal waits to be honoured."""
-        return self._requested is not None
+    def requested(self) -> int:
+        """The signal that waits to be honoured; 0: none."""
+        return self._requested or 0
 
     def check(self) -> None:
         """Honour a signal that waits.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ftexp.errors import DivergedError
+from ftexp.ranks import Ranks
 from ftexp.report.progress import Bar
 from ftexp.training.batches import Batches, Forward
 from ftexp.training.metrics import ScoreKeeper, Scores
@@ -55,17 +58,33 @@ class Step:
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         self._batch_sizes: list[int] = []
 
-    def backward(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Add a batch's gradients to those since the last update; returns its mean loss, on the device."""
+    def backward(
+        self, inputs: torch.Tensor, labels: torch.Tensor, num_images: int | None = None, *, completes: bool = True
+    ) -> torch.Tensor:
+        """Add a batch's gradients to those since the last update.
+
+        Args:
+            num_images: in the batch over all ranks; None: this one has all of it.
+            completes: whether an update follows; until then the ranks keep their gradients to themselves.
+
+        Returns:
+            The mean loss of this rank's part, on the device.
+        """
         if not self._batch_sizes:
             self._optimizer.zero_grad(set_to_none=True)
-        self._batch_sizes.append(len(labels))
-        with self.runtime.autocast():
+        self._batch_sizes.append(num_images or len(labels))
+        with self._apart(completes), self.runtime.autocast():
             loss: torch.Tensor = self._loss_fn(self._forward(inputs), labels)
-        # Every sample weighs the same, however many its batch has. Relative to the first batch: fp16 holds the sum.
-        weight = len(labels) / self._batch_sizes[0]
+        # Every sample weighs the same, however many its batch or its rank has; the ranks' gradients are averaged.
+        # Relative to the first batch: fp16 holds the sum.
+        weight = len(labels) * self.runtime.ranks.size / self._batch_sizes[0]
         torch.autograd.backward(self.scaler.scale(loss if weight == 1 else loss * weight))
         return loss.detach()
+
+    def _apart(self, completes: bool) -> AbstractContextManager[None]:
+        if isinstance(self._forward, DistributedDataParallel) and not completes:
+            return self._forward.no_sync()
+        return nullcontext()
 
     def update(self) -> torch.Tensor:
         """Update by the mean gradient over all samples since the last time; returns its norm before clipping."""
@@ -101,7 +120,7 @@ class EpochSums:
     """What a training pass has done so far; with it the pass can go on where it stopped.
 
     Attributes:
-        losses: of each batch, its mean loss, on the device; ``sizes``: its images.
+        losses: of this rank's part of each batch, its mean loss, on the device; ``sizes``: its images.
         norms: of each update, the gradient norm before clipping, on the device.
         seconds: up to the last update.
     """
@@ -111,10 +130,20 @@ class EpochSums:
     norms: list[torch.Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
-    def stats(self) -> EpochStats:
-        """The means; this waits for the device."""
+    def over(self, ranks: Ranks) -> EpochSums:
+        """The same of whole batches, on the CPU; this waits for the device and for the other ranks."""
+        if not self.losses:
+            return self
         losses, sizes = torch.stack(self.losses).cpu().double(), torch.tensor(self.sizes)
-        norms = torch.stack(self.norms).cpu().double()
+        if ranks.size > 1:
+            whole = ranks.sum(sizes)
+            losses, sizes = ranks.sum(losses * sizes) / whole, whole
+        return EpochSums(list(losses), sizes.tolist(), [norm.cpu() for norm in self.norms], self.seconds)
+
+    def stats(self) -> EpochStats:
+        """The means over what was summed up on this rank."""
+        losses, sizes = torch.stack(self.losses).double(), torch.tensor(self.sizes)
+        norms = torch.stack(self.norms).double()
         num_images = sum(self.sizes)
         return EpochStats(
             loss=((losses * sizes).sum() / num_images).item(),
@@ -122,20 +151,22 @@ class EpochSums:
             images_per_second=num_images / self.seconds,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain data, for a file."""
+    def state_dict(self, ranks: Ranks) -> dict[str, Any]:
+        """Of all ranks together, as plain data for a file."""
+        whole = self.over(ranks)
         return {
-            "losses": [loss.item() for loss in self.losses],
-            "sizes": list(self.sizes),
-            "norms": [norm.item() for norm in self.norms],
-            "seconds": self.seconds,
+            "losses": [loss.item() for loss in whole.losses],
+            "sizes": list(whole.sizes),
+            "norms": [norm.item() for norm in whole.norms],
+            "seconds": whole.seconds,
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device) -> EpochSums:
-        """As they were when ``state_dict`` was called."""
+    def from_state(cls, state: dict[str, Any], device: torch.device, ranks: Ranks) -> EpochSums:
+        """As they were when ``state_dict`` was called; the main rank stands for what all had done."""
         losses, norms = ([torch.tensor(value, device=device) for value in state[key]] for key in ("losses", "norms"))
-        return cls(losses, list(state["sizes"]), norms, state["seconds"])
+        sizes = list(state["sizes"]) if ranks.is_main else [0] * len(losses)
+        return cls(losses, sizes, norms, state["seconds"])
 
 
 def train_epoch(
@@ -161,17 +192,19 @@ def train_epoch(
     """
     sums = sums or EpochSums()
     started = time.perf_counter() - sums.seconds
-    for inputs, labels in batches.epoch(epoch, len(sums.losses)):
-        sums.losses.append(step.backward(inputs, labels))
+    for number, (inputs, labels) in enumerate(batches.epoch(epoch, len(sums.losses)), len(sums.losses)):
+        completes = (number + 1) % accumulate == 0 or number + 1 == batches.num_batches
+        sums.losses.append(step.backward(inputs, labels, batches.num_images(number), completes=completes))
         sums.sizes.append(len(labels))
-        if len(sums.losses) % accumulate == 0 or len(sums.losses) == batches.num_batches:
+        if completes:
             sums.norms.append(step.update())
             sums.seconds = time.perf_counter() - started
             after_update(sums)
         bar.advance(len(labels), sums.losses[-1])
-    stats = sums.stats()
+    whole = sums.over(step.runtime.ranks)
+    stats = whole.stats()
     if not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm)):
-        raise _diverged(epoch, stats.loss, stats.grad_norm, torch.stack(sums.losses), batches)
+        raise _diverged(epoch, stats.loss, stats.grad_norm, torch.stack(whole.losses), batches)
     return stats
 
 
@@ -197,4 +230,4 @@ def evaluate(forward: Forward, batches: Batches, num_classes: int, runtime: Runt
         with runtime.autocast():
             logits = forward(inputs)
         keeper.update(logits, labels)
-    return keeper.compute()
+    return keeper.compute(runtime.ranks)

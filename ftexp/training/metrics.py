@@ -11,6 +11,8 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
+from ftexp.ranks import Ranks
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -77,11 +79,12 @@ class ScoreKeeper:
         self._labels.append(labels)
         self._predictions.append(logits.argmax(dim=1))
 
-    def compute(self) -> Scores:
-        """Scores over everything added so far."""
-        labels, predictions = (torch.cat(parts).cpu().numpy() for parts in (self._labels, self._predictions))
-        loss = torch.cat(self._losses).cpu().double().mean().item()
-        return Scores.of(loss, labels, predictions, self._num_classes)
+    def compute(self, ranks: Ranks) -> Scores:
+        """Scores over everything that all ranks have added so far, the same on each of them."""
+        parts = (self._labels, self._predictions, self._losses)
+        labels, predictions, losses = (ranks.interleave(torch.cat(part)).cpu() for part in parts)
+        loss = losses.double().mean().item()
+        return Scores.of(loss, labels.numpy(), predictions.numpy(), self._num_classes)
 
 
 def macro_f1(confusion: npt.NDArray[np.int64]) -> float:

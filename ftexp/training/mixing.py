@@ -39,6 +39,7 @@ class MixedBatches:
         self._choices = choices
         self._seed = seed
         self.batch_indices = batches.batch_indices
+        self.num_images = batches.num_images
         self.paths = batches.paths
         self.num_samples = batches.num_samples
 

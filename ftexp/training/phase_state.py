@@ -55,7 +55,7 @@ class PhaseState:
             self.recovery.remember()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data and tensors, with the random numbers to come."""
+        """Plain data and tensors, with the random numbers to come; for all ranks to call."""
         return {
             "groups": self._layout(),
             "optimizer": self.optimizer.state_dict(),
@@ -66,9 +66,9 @@ class PhaseState:
             "head": self.head,
             "epochs_done": self.epochs_done,
             "rates": self.rates,
-            "sums": self.sums.state_dict(),
+            "sums": self.sums.state_dict(self.step.runtime.ranks),
             "best": self.best.state_dict() if self.best else None,
-            "random": random_state(),
+            "random": self.step.runtime.ranks.each(random_state()),
         }
 
     def load_state_dict(self, state: dict[str, Any], checkpoints: Path) -> None:
@@ -78,7 +78,7 @@ class PhaseState:
             checkpoints: the folder of the best weights.
         """
         assert state["groups"] == self._layout(), "the groups follow from the configuration, which is the same"
-        device = self.step.runtime.device
+        device, ranks = self.step.runtime.device, self.step.runtime.ranks
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step.scaler.load_state_dict(state["scaler"])
@@ -86,11 +86,12 @@ class PhaseState:
         self.head = [tensor.to(device) for tensor in state["head"]]
         self.epochs_done = state["epochs_done"]
         self.rates = state["rates"]
-        self.sums = EpochSums.from_state(state["sums"], device)
+        self.sums = EpochSums.from_state(state["sums"], device, ranks)
         self.recovery.load_state_dict(state["recovery"])
         if state["best"] is not None:
             self.best = Best.from_state(state["best"], checkpoints, self.network.num_classes)
-        set_random_state(state["random"])
+        if ranks.rank < len(state["random"]):  # a rank that is new goes on from its seed
+            set_random_state(state["random"][ranks.rank])
 
     def _layout(self) -> list[list[Any]]:
         names = {parameter: name for name, parameter in self.network.module.named_parameters()}

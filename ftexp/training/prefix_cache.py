@@ -41,20 +41,17 @@ class CachedBatches:
         self._activations = activations
         self._views = views
         self._labels = images.labels.to(runtime.device)
-        self._batch_indices = images.batch_indices
+        self._own_indices = images.own_indices
+        self.num_images = images.num_images
+        self.num_batches = images.num_batches
         self.paths = images.paths
         self.num_samples = images.num_samples
         self._runtime = runtime
 
-    @property
-    def num_batches(self) -> int:
-        """Batches in an epoch."""
-        return len(self._batch_indices(0))
-
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The activations and labels of one epoch, in that epoch's order, from batch ``start`` on."""
         rows = self._activations.of_view(epoch % self._views)
-        for indices in self._batch_indices(epoch)[start:]:
+        for indices in self._own_indices(epoch)[start:]:
             chosen = torch.tensor(indices)
             yield (
                 rows.take(chosen).to(self._runtime.device, non_blocking=True),
@@ -133,7 +130,7 @@ class _Rows:
 def cache_prefix(
     inputs: Inputs,
     first_learning_block: str,
-    train_in_order: ImageBatches,
+    in_order: tuple[ImageBatches, ImageBatches],
     store: TensorStore,
     augment: AugmentConfig,
     epochs: int,
@@ -146,7 +143,8 @@ def cache_prefix(
     Args:
         inputs: the whole network on images.
         first_learning_block: the prefix is everything before it.
-        train_in_order: the training images, unshuffled; epoch v shows their view v.
+        in_order: the images of training and validation, unshuffled and whole on every rank, of which the first one
+            computes the activations; epoch v of training shows view v.
         augment: how many views there are, and what they follow from beside ``seed``.
         epochs: of the phase; more views are never needed.
 
@@ -164,8 +162,8 @@ def cache_prefix(
             raise SplitError(f"{prefix.rows_per_image} rows per image enter {first_learning_block}, not one")
         frozen = prefix_digest(network, first_learning_block, runtime)
         random = f"{augment.image_changes()} {seed}" if augment.changes_images else ""
-        train = PrefixViews(prefix, frozen, train_in_order, store, random)
-        val = PrefixViews(prefix, frozen, inputs.val, store)
+        train = PrefixViews(prefix, frozen, in_order[0], store, random)
+        val = PrefixViews(prefix, frozen, in_order[1], store)
         views = _choose_views(augment, epochs, train.num_bytes, store.limit_bytes - val.num_bytes, first_learning_block)
     except SplitError as reason:
         log.info("cache   off: %s", reason)

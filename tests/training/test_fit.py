@@ -271,7 +271,9 @@ def test_the_average_of_weights_is_what_is_scored_and_saved(
         for ema in ("null", 0.999)
     )
     start = fresh_network().module.state_dict()["fc.weight"]
-    moved, average = (load_checkpoint(r.checkpoints / "best.pt")["model"]["fc.weight"] for r in (plain, averaged))
+    moved, average = (
+        load_checkpoint(r.checkpoints.folder / "best.pt")["model"]["fc.weight"] for r in (plain, averaged)
+    )
     torch.testing.assert_close(average, start * 2 / 11 + moved * 9 / 11)
     assert averaged.history[0].train_loss == plain.history[0].train_loss
     assert averaged.history[0].val_loss != plain.history[0].val_loss
@@ -295,7 +297,7 @@ def test_a_pull_towards_the_start_keeps_the_backbone_nearer_to_it(
     away = []
     for strength in ("null", "1.0", "10.0"):
         result = fit(configure(*SMALL, *sgd, f"train.l2_sp={strength}"), splits, subfolder(tmp_path, strength))
-        last = load_checkpoint(result.checkpoints / "last.pt")["model"]["body.0.weight"]
+        last = load_checkpoint(result.checkpoints.folder / "last.pt")["model"]["body.0.weight"]
         away.append((last - start).norm().item())
     assert away == sorted(away, reverse=True)
     assert away[2] < 0.7 * away[0]
@@ -309,7 +311,7 @@ def test_the_average_with_the_start_that_validates_best_is_saved(
         result = fit(configure(*SMALL, *wild, "train.wise_ft=[0.1,0.4]"), splits, tmp_path)
     assert result.best is not None
     assert result.best.scores.accuracy >= result.history[0].val_accuracy
-    saved, last = (load_checkpoint(result.checkpoints / name)["model"] for name in ("best.pt", "last.pt"))
+    saved, last = (load_checkpoint(result.checkpoints.folder / name)["model"] for name in ("best.pt", "last.pt"))
     start, alpha = fresh_network().module.state_dict(), result.best.alpha
     for name in ("stem.0.weight", "body.1.running_mean"):
         torch.testing.assert_close(saved[name], torch.lerp(start[name], last[name], alpha))

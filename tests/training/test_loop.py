@@ -38,6 +38,9 @@ class GivenBatches:
         self._batches = batches
         self.num_batches = len(batches)
 
+    def num_images(self, batch: int) -> int:
+        return len(self._batches[batch][0])
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return iter(self._batches)
 

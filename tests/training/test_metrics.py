@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from ftexp.ranks import ALONE
 from ftexp.training.metrics import ScoreKeeper, accuracy_interval, is_better, macro_f1
 
 
@@ -17,7 +18,7 @@ def test_scores_over_uneven_batches_equal_scikit_learns() -> None:
     keeper = ScoreKeeper(5)
     for start in range(0, 23, 8):
         keeper.update(logits[start : start + 8], labels[start : start + 8])
-    scores = keeper.compute()
+    scores = keeper.compute(ALONE)
     predicted = logits.argmax(dim=1)
     assert scores.num_samples == 23
     assert scores.accuracy == pytest.approx((predicted == labels).double().mean().item())

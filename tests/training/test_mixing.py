@@ -16,6 +16,9 @@ class Pictures:
     num_samples = 12
     paths = ()
 
+    def num_images(self, batch: int) -> int:
+        return 4
+
     def batch_indices(self, epoch: int) -> list[list[int]]:
         return [[0, 1, 2, 3]] * 3
 

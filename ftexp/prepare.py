@@ -1,0 +1,200 @@
+"""Everything before the first epoch: the data, read, cut and audited; the network; what the run is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ftexp.audit.audit import audit_splits, find_ties
+from ftexp.audit.features import PretrainedFeatures
+from ftexp.config import Config, TrackingConfig
+from ftexp.config.uri import sqlite_file
+from ftexp.data.images import screen_images
+from ftexp.data.ledger import TestLedger
+from ftexp.data.sources import read_samples
+from ftexp.data.splits import Splits, assign_splits, seal, write_splits
+from ftexp.errors import ConfigError, LeakError
+from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
+from ftexp.finetune.phases import Phase, plan_phases
+from ftexp.models.blocks import Network
+from ftexp.models.catalogue import block_names, build_network, locate_weights
+from ftexp.ranks import Ranks
+from ftexp.run_identity import RunIdentity
+from ftexp.tracking.params import flatten
+from ftexp.tracking.tracker import Tracker, open_tracker
+from ftexp.training.batch_size import settle_batch_size
+from ftexp.training.intervals import warn_if_too_small
+from ftexp.training.runtime import Runtime, prepare_runtime, seed_apart
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run trains with.
+
+    Attributes:
+        config: with a number for ``train.batch_size``.
+        mlflow_run_id: of the run that is gone on with.
+    """
+
+    config: Config
+    runtime: Runtime
+    phases: tuple[Phase, ...]
+    splits: Splits
+    network: Network
+    ledger: TestLedger
+    identity: RunIdentity
+    mlflow_run_id: str | None
+
+    @property
+    def run_name(self) -> str:
+        """What the tracking store calls it."""
+        return run_name(self.config, self.phases)
+
+
+def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> Prepared:
+    """Find every mistake that can be found before training, and build what training needs.
+
+    The main process reads the data and looks into the folder, for all.
+
+    Args:
+        score_test: whether the test split is to be scored in the end.
+
+    Raises:
+        UserError: for anything the user has to put right; most of it before any data is read.
+    """
+    begun = ranks.share(lambda: _begun(config, folder))
+    runtime = prepare_runtime(config.runtime, ranks)
+    check_shares(config, ranks)
+    phases = plan(config)
+    weights = ranks.first_on_host(lambda: locate_weights(config.model))
+    splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, run_name(config, phases)))
+    ledger = open_ledger(config.tracking)
+    identity = ranks.share(lambda: _identify(config, splits, begun, ledger if score_test else None))
+    network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
+    if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
+        network.module = synchronise_statistics(network.module, runtime.device)
+    runtime.place(network.module)
+    _introduce(config, network, runtime)
+    if begun is not None:
+        config.train.batch_size = begun.batch_size
+    config = settle_batch_size(config, network, phases, runtime, len(splits.train))
+    identity.batch_size = config.train.images_per_step
+    seed_apart(config.runtime.seed, ranks)
+    mlflow_run_id = begun.mlflow_run_id if begun else None
+    return Prepared(config, runtime, phases, splits, network, ledger, identity, mlflow_run_id)
+
+
+def check_shares(config: Config, ranks: Ranks) -> None:
+    """Refuse a batch that the processes cannot share evenly.
+
+    Raises:
+        ConfigError: with sizes that they can.
+    """
+    size = config.train.batch_size
+    if not isinstance(size, int) or size % ranks.size == 0:
+        return
+    below = size // ranks.size * ranks.size
+    fitting = f"{below} or {below + ranks.size}" if below else f"{ranks.size}"
+    raise ConfigError(
+        f"train.batch_size={size} is that of all {ranks.size} processes together, which cannot share it evenly. "
+        f"Take a multiple of {ranks.size}: {fitting}."
+    )
+
+
+def run_name(config: Config, phases: tuple[Phase, ...]) -> str:
+    """What the tracking store calls a run."""
+    return f"{config.model.name} {'+'.join(phase.name for phase in phases)}"
+
+
+def _begun(config: Config, folder: Path) -> RunIdentity | None:
+    """What the run was when it began, if it is gone on with; refused with other settings."""
+    if not config.resume.run:
+        return None
+    begun = RunIdentity.read(folder)
+    begun.check_settings(config, force=config.resume.force)
+    return begun
+
+
+def _identify(config: Config, splits: Splits, begun: RunIdentity | None, ledger: TestLedger | None) -> RunIdentity:
+    """What the run is; refused where it is not what it was, or may not open its test split in the end."""
+    identity = RunIdentity.of(config, splits)
+    if begun is not None:
+        begun.check_data(identity)
+    if ledger is not None:
+        ledger.check(splits.test.content_digest(), config.test.max_uses)
+    return identity
+
+
+def _read_or_record_refusal(config: Config, folder: Path, device: torch.device, name: str) -> Splits:
+    try:
+        return read_data(config, folder, device)
+    except LeakError:
+        record_refusal(config, folder, name)
+        raise
+
+
+def record_refusal(config: Config, folder: Path, name: str) -> None:
+    """Leave a run that the audit refused in the tracking store too, with the tables that say why."""
+    tracker = open_tracker(config.tracking, name)
+    tracker.log_params(flatten(config))
+    tracker.set_tags({"folder": str(folder), "refused": "leak"})
+    log_data_tables(tracker, folder)
+    tracker.close("FAILED")
+
+
+def log_data_tables(tracker: Tracker, folder: Path) -> None:
+    """What reading, cutting and auditing the data left in the folder."""
+    for name in ("splits.csv", "leaks.csv", "leaks.png", "bad_images.csv"):
+        if (folder / name).exists():
+            tracker.log_artifact(folder / name)
+
+
+def plan(config: Config) -> tuple[Phase, ...]:
+    """Resolve the stage against the network's blocks, before anything is loaded."""
+    return plan_phases(config, block_names(config.model))
+
+
+def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
+    """List the samples, look at every image once, cut train, val and test, and audit the cut."""
+    workers = config.runtime.workers
+    samples = screen_images(read_samples(config.data), config.data, folder, workers)
+    extractor = PretrainedFeatures(device) if config.audit.features else None
+    ties = find_ties(samples, config.audit, extractor, workers) if config.data.tie_duplicates else None
+    assigned = assign_splits(samples, config.data, ties)
+    splits = seal(assigned)
+    write_splits(folder / "splits.csv", splits)
+    log.info(
+        "data    %s: %d images of %d classes; train %d, val %d, test %d (sealed)",
+        config.data.source,
+        len(samples),
+        len(splits.classes),
+        len(splits.train),
+        len(splits.val),
+        splits.test.num_samples,
+    )
+    warn_if_too_small(len(splits.val))
+    if config.audit.on_leak != "off":
+        audit_splits(assigned, config.audit, folder, extractor, workers)
+    return splits
+
+
+def open_ledger(config: TrackingConfig) -> TestLedger:
+    """The count of test openings, beside the tracking store; in the working folder where the store is a server."""
+    store = sqlite_file(config.uri or "")
+    return TestLedger((store.parent if store else Path.cwd()) / "test_ledger.sqlite")
+
+
+def _introduce(config: Config, network: Network, runtime: Runtime) -> None:
+    log.info(
+        "model   %s at %d px on %s in %s; %s",
+        network.name,
+        network.preprocessing.image_size,
+        f"{runtime.ranks.size} x {runtime.device.type}" if runtime.ranks.size > 1 else runtime.device,
+        runtime.precision,
+        describe_policy(network.module, config.bn_policy),
+    )

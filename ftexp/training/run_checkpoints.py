@@ -1,0 +1,111 @@
+"""The checkpoints of a run in its folder: the best weights, and all that training goes on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ftexp.config import Config
+from ftexp.errors import CheckpointError
+from ftexp.models.blocks import Network
+from ftexp.ranks import Ranks
+from ftexp.training.best import Best
+from ftexp.training.checkpoint import checkpoint_content, load_checkpoint, read_last, write_checkpoint, write_last
+from ftexp.training.history import EpochRecord
+from ftexp.training.phase_state import PhaseState
+
+log = logging.getLogger(__name__)
+
+BEST = "best.pt"
+# The best of a phase that still has to prove better than those before it.
+CANDIDATE = "candidate.pt"
+# The best weights as they were before they were averaged with the start's (train.wise_ft).
+UNBLENDED = "unblended.pt"
+
+
+@dataclass(slots=True)
+class RunCheckpoints:
+    """What the main process writes and reads for all ranks; each method but ``path`` is for all of them to call."""
+
+    folder: Path
+    network: Network
+    config: Config
+    class_to_idx: dict[str, int]
+    ranks: Ranks
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def minutes_since(self) -> float:
+        """How long ago ``last.pt`` was written, or the run begun."""
+        return (time.monotonic() - self._saved_at) / 60
+
+    def path(self, *, proven: bool) -> Path:
+        """Where the best weights of a phase go: at once to their place, or to wait until they have proved better."""
+        return self.folder / (BEST if proven else CANDIDATE)
+
+    def save_best(self, best: Best) -> None:
+        """Write the weights that are in the network as those of a phase's best epoch."""
+        metric = self.config.train.metric
+        facts = {"epoch": best.record.epoch, "metric": metric, "value": best.scores.metric(metric)}
+        if self.ranks.is_main:
+            content = checkpoint_content(self.network, self.config, self.class_to_idx, **facts)
+            write_checkpoint(best.checkpoint, content)
+
+    def save_last(self, history: Sequence[EpochRecord], run: Mapping[str, object], state: PhaseState) -> None:
+        """Write all that training goes on from.
+
+        Args:
+            run: where it stands as a whole.
+            state: where its phase stands.
+        """
+        phase = state.state_dict()
+        run = {**run, "history": json.dumps([asdict(record) for record in history])}
+        if self.ranks.is_main:
+            facts = {"epoch": len(history), "run": run, "phase": phase}
+            write_last(self.folder, checkpoint_content(self.network, self.config, self.class_to_idx, **facts))
+        self._saved_at = time.monotonic()
+
+    def read_last(self) -> dict[str, Any] | None:
+        """What ``save_last`` wrote; None when the run had not got so far."""
+        if self.ranks.is_main and (self.folder / UNBLENDED).exists():
+            os.replace(self.folder / UNBLENDED, self.folder / BEST)
+        return self.ranks.share(lambda: read_last(self.folder))
+
+    def restore_best(self) -> None:
+        """Put the run's best weights back into the network."""
+        weights = self.ranks.share(lambda: load_checkpoint(self.folder / BEST)["model"])
+        self.network.module.load_state_dict(weights)
+
+    def keep(self, best: Best) -> Best:
+        """Make the best weights of a phase those of the run."""
+        if self.ranks.is_main and best.checkpoint.exists():  # else a run that was killed right here has done it already
+            os.replace(best.checkpoint, self.folder / BEST)
+        return replace(best, checkpoint=self.folder / BEST)
+
+    def drop(self, best: Best) -> None:
+        """Forget the best weights of a phase."""
+        if self.ranks.is_main:
+            best.checkpoint.unlink(missing_ok=True)
+
+    def replace_best(self, best: Best) -> None:
+        """Write the network's weights as the run's best; those that were stay beside them."""
+        if self.ranks.is_main:
+            os.replace(best.checkpoint, self.folder / UNBLENDED)
+        self.save_best(best)
+
+    def has_weights_of(self, best: Best) -> bool:
+        """Whether the weights of a phase's best epoch can be had, wherever the run was killed."""
+        return self.ranks.share(lambda: any(self._is_of(path, best) for path in (best.checkpoint, self.folder / BEST)))
+
+    @staticmethod
+    def _is_of(path: Path, best: Best) -> bool:
+        try:
+            return bool(load_checkpoint(path)["epoch"] == best.record.epoch)
+        except (FileNotFoundError, CheckpointError):
+            return False

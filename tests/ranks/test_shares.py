@@ -1,0 +1,135 @@
+"""Who gets which part of an epoch, without starting a process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from ftexp.data.loading import EpochOrder, Loader, make_loader
+from ftexp.data.samples import Sample
+from ftexp.data.transforms import View
+from ftexp.errors import DeviceError, RankError
+from ftexp.finetune.batchnorm import synchronise_statistics
+from ftexp.ranks import ALONE, Ranks, joined
+from ftexp.training.loop import EpochSums
+
+CPU = torch.device("cpu")
+
+
+def order_of(rank: int, size: int, num_samples: int, used: int) -> list[int]:
+    order = EpochOrder(num_samples, used, shuffle=True, seed=3, ranks=Ranks(rank, size))
+    order.epoch = 5
+    return [index for _, index in order]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_the_ranks_together_see_every_sample_once(size: int) -> None:
+    parts = [order_of(rank, size, 101, 101) for rank in range(size)]
+    assert sorted(index for part in parts for index in part) == list(range(101))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_ranks_share_the_batch_that_one_process_would_have() -> None:
+    alone = order_of(0, 1, 24, 24)
+    first, second = order_of(0, 2, 24, 24), order_of(1, 2, 24, 24)
+    for start in range(0, 24, 8):
+        half = slice(start // 2, start // 2 + 4)
+        assert sorted(first[half] + second[half]) == sorted(alone[start : start + 8])
+
+
+def images(count: int, ranks: Ranks, *, drop_last: bool = False) -> Loader:
+    samples = [
+        Sample(path=f"{i}", label="a", pixels=torch.full((4, 4, 3), i, dtype=torch.uint8).numpy()) for i in range(count)
+    ]
+
+    def to_tensor(image: object) -> torch.Tensor:
+        return torch.full((3, 1, 1), int(image.getpixel((0, 0))[0]), dtype=torch.uint8)  # type: ignore[attr-defined]
+
+    view = View(lambda image: image, "as it is", to_tensor, is_random=True)
+    return make_loader(
+        samples,
+        {"a": 0},
+        view,
+        8,
+        shuffle=True,
+        seed=0,
+        workers=0,
+        pin_memory=False,
+        drop_last=drop_last,
+        ranks=ranks,
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "drop_last", "batches"), [(24, False, 3), (29, False, 4), (29, True, 3), (31, True, 3)]
+)
+def test_every_rank_has_the_same_number_of_batches(count: int, drop_last: bool, batches: int) -> None:
+    loaders = [images(count, Ranks(rank, 2), drop_last=drop_last) for rank in (0, 1)]
+    read = [[batch.flatten(1)[:, 0].tolist() for batch, _ in loader] for loader in loaders]
+    assert [len(part) for part in read] == [batches, batches] == [len(loader) for loader in loaders]
+    for number, (mine, yours, whole) in enumerate(zip(*read, loaders[0].batch_indices(0), strict=True)):
+        assert sorted(mine + yours) == sorted(whole)
+        assert loaders[0].num_images(number) == len(whole)
+    assert read[1] == loaders[1].own_indices(0)
+
+
+def test_an_interrupted_epoch_goes_on_at_the_same_batch_on_every_rank() -> None:
+    loader = images(32, Ranks(1, 2))
+    loader.set_epoch(4)
+    whole = [batch.flatten(1)[:, 0].tolist() for batch, _ in loader]
+    loader.set_epoch(4, start=2)
+    assert [batch.flatten(1)[:, 0].tolist() for batch, _ in loader] == whole[2:]
+
+
+class Twice(Ranks):
+    """A second rank that has done exactly what this one has."""
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return 2 * tensor
+
+
+def test_losses_are_means_over_all_ranks_samples_and_count_once_after_resuming() -> None:
+    sums = EpochSums([torch.tensor(1.0), torch.tensor(4.0)], [4, 2], [torch.tensor(0.5)], seconds=2.0)
+    whole = sums.over(Twice(0, 2))
+    assert whole.sizes == [8, 4]
+    assert whole.stats().loss == pytest.approx((8 * 1 + 4 * 4) / 12)
+    assert whole.stats().images_per_second == 6
+    saved = sums.state_dict(Twice(0, 2))
+    assert EpochSums.from_state(saved, CPU, Ranks(0, 2)).sizes == [8, 4]
+    assert EpochSums.from_state(saved, CPU, Ranks(1, 2)).sizes == [0, 0], "the first rank stands for all"
+
+
+def test_one_process_meets_nobody() -> None:
+    rows = torch.arange(3)
+    assert ALONE.interleave(rows) is rows
+    assert ALONE.sum(rows) is rows
+    assert ALONE.each("a") == ["a"]
+    assert ALONE.share(lambda: 7) == ALONE.first_on_host(lambda: 7) == ALONE.largest(7) == 7
+
+
+def test_statistics_over_all_ranks_keep_the_names_and_need_cuda() -> None:
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), BatchNormAct2d(4)).eval()
+
+    plain = network()
+    converted = synchronise_statistics(network(), torch.device("cuda"))
+    converted.load_state_dict(plain.state_dict())
+    assert [type(layer).__name__ for layer in converted[1:]] == ["SyncBatchNorm", "SyncBatchNormAct"]
+    batch = torch.randn(2, 3, 4, 4)
+    assert torch.equal(converted(batch), plain(batch)), "in eval mode they are the same"
+    with pytest.raises(DeviceError, match=r"needs CUDA, this run is on cpu.*bn_policy=eval"):
+        synchronise_statistics(network(), CPU)
+    without = nn.Sequential(nn.Linear(2, 2))
+    assert synchronise_statistics(without, CPU) is without
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with joined("cpu") as ranks:
+        assert ranks == ALONE
+    with pytest.raises(RuntimeError, match="Connection closed by peer"), joined("cpu"):
+        raise RuntimeError("Connection closed by peer")  # not ours to explain: no torchrun
+    assert issubclass(RankError, ValueError)
