@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+import os
+import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,14 +18,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from ftexp.audit.cache import FingerprintCache
-from ftexp.data.digests import content_digest, pixel_digest
-from ftexp.data.images import decode
+from ftexp.data.digests import bytes_digest, pixel_digest
+from ftexp.data.images import ImageLimits, to_rgb, why_unreadable
 from ftexp.data.samples import Sample
+from ftexp.errors import DataError
 
-# Side of the grey thumbnail on which pairs are confirmed, in pixels.
+# Side of the RGB image that the feature extractor gets, and of the grey one on which pairs are confirmed, in pixels.
 THUMBNAIL_SIZE = 64
-# Side of the RGB image that the feature extractor gets, in pixels.
-FEATURE_IMAGE_SIZE = 96
+# Red, green and blue in grey, in thousandths (ITU-R 601).
+GREY = np.array([299, 587, 114], dtype=np.uint32)
 # Below this shorter side (of the smaller of the two) an image has too little detail to tell a copy from another picture
 # of the same kind: near duplicates are looked for from here on. Exact copies are found at any size.
 MIN_SIDE_FOR_NEAR_DUPLICATES = 24
@@ -61,82 +65,159 @@ class Fingerprint:
     features: npt.NDArray[np.float16]
 
 
+# Why an image cannot be looked at.
+Reason = str
+
+
 def take_fingerprints(
     samples: Sequence[Sample], extractor: FeatureExtractor | None, cache: FingerprintCache, workers: int
 ) -> list[Fingerprint]:
-    """Fingerprints of all samples, in order; images seen before, by content, are not decoded again."""
-    found: list[Fingerprint] = []
-    with ThreadPoolExecutor(workers) as pool:
+    """Fingerprints of all samples, in order; images seen before, by content, are not decoded again.
+
+    Raises:
+        DataError: for the first image that cannot be decoded.
+    """
+    prints = []
+    for sample, seen in zip(samples, look_at_images(samples, extractor, cache, workers), strict=True):
+        if isinstance(seen, Reason):
+            raise DataError(f"{sample.path}: {seen}")
+        prints.append(seen)
+    return prints
+
+
+def look_at_images(
+    samples: Sequence[Sample],
+    extractor: FeatureExtractor | None,
+    cache: FingerprintCache,
+    workers: int,
+    limits: ImageLimits | None = None,
+) -> list[Fingerprint | Reason]:
+    """Of every sample, in order, its fingerprint, or the reason why it is a bad image; each is decoded once at most."""
+    seen: list[Fingerprint | Reason] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        # Pillow warns of a decompression bomb at its own limit; ours is checked before anything is decoded.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for start in range(0, len(samples), CHUNK):
-            found += _take_chunk(samples[start : start + CHUNK], extractor, cache, pool)
-    return found
+            seen += _look_at_chunk(samples[start : start + CHUNK], extractor, cache, pool, limits or ImageLimits())
+    return seen
 
 
-def _take_chunk(
-    samples: Sequence[Sample], extractor: FeatureExtractor | None, cache: FingerprintCache, pool: ThreadPoolExecutor
-) -> Iterator[Fingerprint]:
+def _look_at_chunk(
+    samples: Sequence[Sample],
+    extractor: FeatureExtractor | None,
+    cache: FingerprintCache,
+    pool: ThreadPoolExecutor,
+    limits: ImageLimits,
+) -> list[Fingerprint | Reason]:
     suffix = "" if extractor is None else f":{extractor.name}"
-    keys = [digest + suffix for digest in pool.map(content_digest, samples)]
-    known = cache.get(keys)
-    new = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in known}
-    parts = list(pool.map(_look, new.values()))
-    features = _features([(facts, image) for _, _, facts, image in parts], extractor)
-    fresh = {
-        key: _pack(pixels, thumbnail, facts, vector)
-        for key, (pixels, thumbnail, facts, _), vector in zip(new, parts, features, strict=True)
-    }
+    digests = list(pool.map(partial(_content, limits=limits), samples))
+    keys = ["" if isinstance(digest, _Bad) else digest + suffix for digest in digests]
+    known = cache.get([key for key in keys if key])
+    new = {key: sample for key, sample in zip(keys, samples, strict=True) if key and key not in known}
+    looks = dict(zip(new, pool.map(partial(_look, limits=limits), new.values()), strict=True))
+    bad = {key: look for key, look in looks.items() if isinstance(look, _Bad)}
+    good = {key: look for key, look in looks.items() if isinstance(look, _Look)}
+    fresh = _finish(good, extractor)
     # Small images in memory are faster looked at again than fetched.
-    in_files = {key for key, sample in new.items() if sample.pixels is None}
-    worth_keeping = in_files | {key for key, vector in zip(new, features, strict=True) if len(vector)}
-    cache.put({key: value for key, value in fresh.items() if key in worth_keeping})
-    return (_unpack(key.partition(":")[0], (known | fresh)[key]) for key in keys)
+    kept = {key: p for key, p in fresh.items() if new[key].pixels is None or len(p.features)}
+    cache.put({key: _pack(fingerprint) for key, fingerprint in kept.items()})
+    fresh |= {key: _unpack(key.partition(":")[0], value) for key, value in known.items()}
+    seen: list[Fingerprint | Reason] = []
+    for digest, key in zip(digests, keys, strict=True):
+        if isinstance(digest, _Bad):
+            seen.append(digest.reason)
+        elif key in bad:
+            seen.append(bad[key].reason)
+        else:
+            # Limits may be stricter than when it was seen first.
+            facts = fresh[key].facts
+            seen.append(limits.exceeded_by_pixels(int(facts["width"]), int(facts["height"])) or fresh[key])
+    return seen
 
 
-def _features(
-    images: Sequence[tuple[dict[str, str | float], npt.NDArray[np.uint8]]], extractor: FeatureExtractor | None
-) -> list[npt.NDArray[np.float16]]:
-    """Of those large enough for a search; nothing for the others."""
-    features = [np.zeros(0, np.float16)] * len(images)
-    large = [i for i, (facts, _) in enumerate(images) if _side(facts) >= MIN_SIDE_FOR_NEAR_DUPLICATES]
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one decoding gives; the thumbnail in RGB."""
+
+    content: str
+    pixels: str
+    facts: dict[str, str | float]
+    thumbnail: npt.NDArray[np.uint8]
+
+
+def _content(sample: Sample, limits: ImageLimits) -> str | _Bad:
+    """Digest of the file, or of the pixels where there is none."""
+    if sample.pixels is not None:
+        return pixel_digest(sample.pixels)
+    try:
+        too_large = limits.exceeded_by_file(os.stat(sample.path).st_size)
+        return _Bad(too_large) if too_large else bytes_digest(Path(sample.path).read_bytes())
+    except OSError as error:
+        return _Bad(why_unreadable(error, sample.path))
+
+
+def _look(sample: Sample, limits: ImageLimits) -> _Look | _Bad:
+    """Decode once, and keep what stands for the image."""
+    facts: dict[str, str | float] = {}
+    try:
+        if sample.pixels is not None:
+            content, image = "", Image.fromarray(sample.pixels)
+        else:
+            encoded = Path(sample.path).read_bytes()
+            content = bytes_digest(encoded)
+            with Image.open(io.BytesIO(encoded)) as file:
+                too_large = limits.exceeded_by_pixels(file.width, file.height)
+                if too_large:
+                    return _Bad(too_large)
+                facts = {"bytes": len(encoded), "format": str(file.format), "mode": file.mode}
+                image = to_rgb(file)
+                # After the pixels: of a PNG the tags may come last, and asking earlier would decode it twice.
+                exif = file.getexif()
+                facts |= {name: str(exif[tag]) for tag, name in EXIF_FIELDS.items() if tag in exif}
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        return _Bad(why_unreadable(error, sample.path))
+    facts |= {"width": image.width, "height": image.height}
+    pixels = pixel_digest(np.asarray(image))
+    # To a square; proportions do not matter, as copies keep them. A large picture is first reduced by a whole number.
+    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return _Look(content or pixels, pixels, facts, np.asarray(small))
+
+
+def _finish(looks: Mapping[str, _Look], extractor: FeatureExtractor | None) -> dict[str, Fingerprint]:
+    """Fingerprints, with the features of those that are large enough for a search."""
+    large = [key for key, look in looks.items() if _side(look.facts) >= MIN_SIDE_FOR_NEAR_DUPLICATES]
+    features = {}
     if extractor is not None and large:
-        vectors = extractor(np.stack([images[i][1] for i in large]))
-        for i, vector in zip(large, vectors, strict=True):
-            features[i] = vector.astype(np.float16)
-    return features
+        vectors = extractor(np.stack([looks[key].thumbnail for key in large])).astype(np.float16)
+        features = dict(zip(large, vectors, strict=True))
+    nothing = np.zeros(0, np.float16)
+    return {
+        key: Fingerprint(
+            look.content,
+            look.pixels,
+            ((look.thumbnail @ GREY + 500) // 1000).astype(np.uint8),
+            _side(look.facts),
+            look.facts,
+            features.get(key, nothing),
+        )
+        for key, look in looks.items()
+    }
 
 
-def _side(facts: dict[str, str | float]) -> int:
+def _side(facts: Mapping[str, str | float]) -> int:
     return int(min(float(facts["width"]), float(facts["height"])))
 
 
-def _look(sample: Sample) -> tuple[str, npt.NDArray[np.uint8], dict[str, str | float], npt.NDArray[np.uint8]]:
-    """Pixel digest, thumbnail, facts, and the small RGB image for the feature extractor."""
-    facts: dict[str, str | float] = {}
-    if sample.pixels is not None:
-        image = Image.fromarray(sample.pixels)
-    else:
-        content = Path(sample.path).read_bytes()
-        with Image.open(io.BytesIO(content)) as header:
-            exif = header.getexif()
-            facts = {"bytes": len(content), "format": str(header.format), "mode": header.mode}
-            facts |= {name: str(exif[tag]) for tag, name in EXIF_FIELDS.items() if tag in exif}
-        image = decode(io.BytesIO(content))
-    facts |= {"width": image.width, "height": image.height}
-    thumbnail = _shrink(image.convert("L"), THUMBNAIL_SIZE)
-    small = _shrink(image, FEATURE_IMAGE_SIZE)
-    return pixel_digest(np.asarray(image)), thumbnail, facts, small
-
-
-def _shrink(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
-    """To a square; proportions do not matter, as copies keep them."""
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-
-
-def _pack(
-    pixels: str, thumbnail: npt.NDArray[np.uint8], facts: dict[str, str | float], features: npt.NDArray[np.float16]
-) -> bytes:
-    header = json.dumps({"pixels": pixels, "facts": facts}).encode()
-    return b"".join([len(header).to_bytes(4, "little"), header, thumbnail.tobytes(), features.tobytes()])
+def _pack(fingerprint: Fingerprint) -> bytes:
+    header = json.dumps({"pixels": fingerprint.pixels, "facts": fingerprint.facts}).encode()
+    arrays = (fingerprint.thumbnail.tobytes(), fingerprint.features.tobytes())
+    return b"".join([len(header).to_bytes(4, "little"), header, *arrays])
 
 
 def _unpack(content: str, packed: bytes) -> Fingerprint:

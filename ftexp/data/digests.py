@@ -15,7 +15,12 @@ def content_digest(sample: Sample) -> str:
     """Of the file's bytes, or of the pixels where there is no file: 32 hexadecimal digits."""
     if sample.pixels is not None:
         return pixel_digest(sample.pixels)
-    return hashlib.blake2b(Path(sample.path).read_bytes(), digest_size=16).hexdigest()
+    return bytes_digest(Path(sample.path).read_bytes())
+
+
+def bytes_digest(content: bytes) -> str:
+    """Of a file's bytes."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def pixel_digest(pixels: npt.NDArray[np.uint8]) -> str:

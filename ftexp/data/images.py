@@ -39,7 +39,7 @@ def open_image(sample: Sample) -> Image.Image:
     try:
         return decode(sample.path)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise DataError(f"{sample.path}: {_reason(error, sample.path)}") from error
+        raise DataError(f"{sample.path}: {why_unreadable(error, sample.path)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,18 @@ class ImageLimits:
     def of(cls, config: DataConfig) -> ImageLimits:
         """The limits of ``data.max_file_mib`` and ``data.max_megapixels``."""
         return cls(int(config.max_file_mib * 2**20), int(config.max_megapixels * 1e6))
+
+    def exceeded_by_file(self, num_bytes: int) -> str | None:
+        """What is wrong with a file of so many bytes; None: nothing."""
+        if num_bytes <= self.max_file_bytes:
+            return None
+        return f"{num_bytes / 2**20:.1f} MiB, above data.max_file_mib={self.max_file_bytes / 2**20:g}"
+
+    def exceeded_by_pixels(self, width: int, height: int) -> str | None:
+        """What is wrong with an image of that size; None: nothing."""
+        if width * height <= self.max_pixels:
+            return None
+        return f"{width * height / 1e6:.1f} megapixels, above data.max_megapixels={self.max_pixels / 1e6:g}"
 
 
 def screen_images(
@@ -68,7 +80,17 @@ def screen_images(
     Raises:
         DataError: with ``on_bad_image=error``, naming the bad files.
     """
-    bad = find_bad_images(samples, workers, ImageLimits.of(config))
+    return leave_out(samples, find_bad_images(samples, workers, ImageLimits.of(config)), config, folder)
+
+
+def leave_out(
+    samples: Sequence[Sample], bad: list[tuple[Sample, str]], config: DataConfig, folder: Path
+) -> list[Sample]:
+    """The samples without the bad ones, which are listed; or a stop, as ``data.on_bad_image`` says.
+
+    Raises:
+        DataError: with ``on_bad_image=error``, naming the bad files.
+    """
     if not bad:
         return list(samples)
     table = folder / "bad_images.csv"
@@ -114,16 +136,14 @@ def find_bad_images(
 
 def _why_bad(sample: Sample, limits: ImageLimits) -> str | None:
     try:
-        size = Path(sample.path).stat().st_size
-        if size > limits.max_file_bytes:
-            return f"{size / 2**20:.1f} MiB, above data.max_file_mib={limits.max_file_bytes / 2**20:g}"
+        if (too_large := limits.exceeded_by_file(Path(sample.path).stat().st_size)) is not None:
+            return too_large
         with Image.open(sample.path) as image:
-            num_pixels = image.width * image.height
-        if num_pixels > limits.max_pixels:
-            return f"{num_pixels / 1e6:.1f} megapixels, above data.max_megapixels={limits.max_pixels / 1e6:g}"
-        decode(sample.path)
+            if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
+                return too_large
+            to_rgb(image)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        return _reason(error, sample.path)
+        return why_unreadable(error, sample.path)
     return None
 
 
@@ -139,8 +159,13 @@ def _describe(bad: list[tuple[Sample, str]], num_samples: int) -> str:
 def decode(file: str | BinaryIO) -> Image.Image:
     """The image as ``open_image`` gives it; raises whatever Pillow raises."""
     with Image.open(file) as image:
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An opened file as ``open_image`` gives it; raises whatever Pillow raises."""
+    image.load()
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -164,7 +189,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values * (255 / full_scale)).astype(np.uint8))
 
 
-def _reason(error: Exception, path: str) -> str:
+def why_unreadable(error: Exception, path: str) -> str:
+    """What Pillow's or the system's error means, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, UnidentifiedImageError):

@@ -21,7 +21,7 @@ class CountingExtractor:
         self.seen = 0
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        assert images.shape[1:] == (96, 96, 3)
+        assert images.shape[1:] == (64, 64, 3)
         self.seen += len(images)
         return images.mean(axis=(1, 2)).astype(np.float32)
 
@@ -63,7 +63,7 @@ def test_the_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     extractor, cache = CountingExtractor(), tmp_path / "deep" / "cache.sqlite"
     first = take_fingerprints(samples, extractor, FingerprintCache(cache), 1)
     with monkeypatch.context() as patch:
-        patch.setattr(fingerprints, "decode", None)  # calling it would fail
+        patch.setattr(fingerprints, "to_rgb", None)  # calling it would fail
         second = take_fingerprints(samples, extractor, FingerprintCache(cache), 1)
     assert all(same(one, two) for one, two in zip(first, second, strict=True))
     assert extractor.seen == 3
