@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ftexp.audit.audit import audit_splits, find_ties
+from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
 from ftexp.config.uri import sqlite_file
@@ -162,9 +162,13 @@ def plan(config: Config) -> tuple[Phase, ...]:
 def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
     """List the samples, look at every image once, cut train, val and test, and audit the cut."""
     workers = config.runtime.workers
-    samples = screen_images(read_samples(config.data), config.data, folder, workers)
+    samples, look = read_samples(config.data), None
     extractor = PretrainedFeatures(device) if config.audit.features else None
-    ties = find_ties(samples, config.audit, extractor, workers) if config.data.tie_duplicates else None
+    if config.audit.on_leak == "off" and not config.data.tie_duplicates:
+        samples = screen_images(samples, config.data, folder, workers)
+    else:
+        samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers)
+    ties = find_ties(samples, config.audit, extractor, workers, look) if config.data.tie_duplicates else None
     assigned = assign_splits(samples, config.data, ties)
     splits = seal(assigned)
     write_splits(folder / "splits.csv", splits)
@@ -179,7 +183,7 @@ def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
     )
     warn_if_too_small(len(splits.val))
     if config.audit.on_leak != "off":
-        audit_splits(assigned, config.audit, folder, extractor, workers)
+        audit_splits(assigned, config.audit, folder, extractor, workers, look)
     return splits
 
 

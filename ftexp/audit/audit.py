@@ -6,7 +6,8 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from ftexp.audit.boundaries import find_future_in_training, find_shared_groups, 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
 from ftexp.audit.findings import KINDS, Finding, write_leaks
-from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, take_fingerprints
+from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_images, take_fingerprints
 from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
-from ftexp.config import AuditConfig
+from ftexp.config import AuditConfig, DataConfig
+from ftexp.data.images import ImageLimits, leave_out
 from ftexp.data.samples import Sample
 from ftexp.errors import LeakError
 
@@ -43,18 +45,20 @@ def audit_splits(
     folder: Path,
     extractor: FeatureExtractor | None,
     workers: int | str = "auto",
+    look: Look | None = None,
 ) -> Audit:
     """Look for leaks across the splits; write ``leaks.csv``, and ``leaks.png`` when images are involved.
 
     Args:
         samples: all of them, each with its split.
         extractor: of features for near duplicates; None: by perceptual hashes alone.
+        look: what ``look_at_images`` gave for them; None: they are looked at now.
 
     Raises:
         LeakError: when something of severity ``fail`` was found and ``audit.on_leak=fail``.
     """
     started = time.perf_counter()
-    prints = _fingerprints(samples, config, extractor, workers)
+    prints = look.of(samples) if look else _fingerprints(samples, config, extractor, workers)
     findings = [
         *find_same_images(samples, prints),
         *find_near_duplicates(samples, prints),
@@ -67,7 +71,7 @@ def audit_splits(
         findings = [replace(finding, severity="warn") for finding in findings]
     write_leaks(folder / "leaks.csv", findings)
     draw_worst_pairs(folder / "leaks.png", findings, samples)
-    audit = Audit(findings, time.perf_counter() - started)
+    audit = Audit(findings, time.perf_counter() - started + (look.seconds if look else 0))
     log.info("audit   %d images in %.1f s: %s", len(samples), audit.seconds, _summary(findings))
     for line in _report(findings):
         log.warning(line)
@@ -77,23 +81,68 @@ def audit_splits(
 
 
 def find_ties(
-    samples: Sequence[Sample], config: AuditConfig, extractor: FeatureExtractor | None, workers: int | str = "auto"
+    samples: Sequence[Sample],
+    config: AuditConfig,
+    extractor: FeatureExtractor | None,
+    workers: int | str = "auto",
+    look: Look | None = None,
 ) -> dict[str, str]:
     """For ``data.tie_duplicates``: path -> name of the set of copies it belongs to."""
-    ties = tie_duplicates(samples, _fingerprints(samples, config, extractor, workers))
+    prints = look.of(samples) if look else _fingerprints(samples, config, extractor, workers)
+    ties = tie_duplicates(samples, prints)
     log.info("audit   %d images have a copy; %d sets of copies stay together.", len(ties), len(set(ties.values())))
     return ties
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at every image gave, for the audit and for tying duplicates, and what it cost."""
+
+    prints: Mapping[str, Fingerprint]
+    seconds: float
+
+    def of(self, samples: Sequence[Sample]) -> list[Fingerprint]:
+        """The fingerprints of samples that were looked at."""
+        return [self.prints[sample.path] for sample in samples]
+
+
+def screen_and_look(
+    samples: Sequence[Sample],
+    data: DataConfig,
+    config: AuditConfig,
+    folder: Path,
+    extractor: FeatureExtractor | None,
+    workers: int | str = "auto",
+) -> tuple[list[Sample], Look]:
+    """Find the bad images, as ``screen_images`` does, and take the fingerprints of the others, in one decoding.
+
+    Images that an earlier run has seen, by their content, are not decoded at all.
+
+    Raises:
+        DataError: with ``data.on_bad_image=error``, naming the bad files.
+    """
+    started = time.perf_counter()
+    with _cache(config) as cache:
+        seen = look_at_images(samples, extractor, cache, _threads(workers), ImageLimits.of(data))
+    bad = [(sample, one) for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
+    good = leave_out(samples, bad, data, folder)
+    prints = {s.path: one for s, one in zip(samples, seen, strict=True) if isinstance(one, Fingerprint)}
+    return good, Look(prints, time.perf_counter() - started)
 
 
 def _fingerprints(
     samples: Sequence[Sample], config: AuditConfig, extractor: FeatureExtractor | None, workers: int | str
 ) -> list[Fingerprint]:
-    threads = (os.cpu_count() or 1) if isinstance(workers, str) else max(1, workers)
-    cache = FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())
-    try:
-        return take_fingerprints(samples, extractor, cache, threads)
-    finally:
-        cache.close()
+    with _cache(config) as cache:
+        return take_fingerprints(samples, extractor, cache, _threads(workers))
+
+
+def _cache(config: AuditConfig) -> closing[FingerprintCache]:
+    return closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser()))
+
+
+def _threads(workers: int | str) -> int:
+    return (os.cpu_count() or 1) if isinstance(workers, str) else max(1, workers)
 
 
 def _summary(findings: Sequence[Finding]) -> str:
