@@ -47,6 +47,8 @@ def test_every_option_composes(configure: Compose, option: str) -> None:
 
 @pytest.mark.parametrize("experiment", sorted(file.stem for file in conf_dir().glob("experiment/*.yaml")))
 def test_every_experiment_composes(configure: Compose, experiment: str) -> None:
+    if experiment == "ray":
+        pytest.importorskip("ray", reason="Ray is an extra")
     assert configure(f"experiment={experiment}").stage.phases
 
 
