@@ -5,6 +5,7 @@ Exit code 0 when no leak across the splits was found, 1 otherwise; ``splits.csv`
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -12,6 +13,24 @@ from omegaconf import DictConfig
 from ftexp.__main__ import guarded, main
 from ftexp.config import Config
 from ftexp.errors import ConfigError
+
+HELP = """ftexp.audit cuts the splits and looks for leaks between them, without training.
+
+  python -m ftexp.audit data=imagefolder data.root=pictures
+  python -m ftexp.audit data=manifest data.file=photos.csv data.split=group data.group_column=person
+
+It takes the settings of python -m ftexp; these matter here (group.key=value):
+  data=digits|imagefolder|manifest|torchvision|huggingface   and the keys of each: see README.md
+  data.split=auto|stratified|group|time|given   data.tie_duplicates=true: copies stay in one split
+  data.on_bad_image=error|skip                  files that cannot be decoded
+  audit.on_leak=fail|warn                       warn: list the leaks, but end with exit code 0
+  audit.features=true|false                     false: near duplicates by perceptual hashes alone; faster
+  audit.cache=FILE|null                         what was seen of each image, by content, for the next time
+  hydra.run.dir=FOLDER                          where the files go; otherwise outputs/DATE/TIME
+
+Files: splits.csv (path,label,split,group,time; can be fed back as a manifest), leaks.csv
+(kind,severity,split_a,path_a,split_b,path_b,score), leaks.png (the worst pairs), bad_images.csv.
+Exit code: 0 when nothing of severity fail was found, 1 when something was, or when a setting or the data is wrong."""
 
 
 def job(composed: DictConfig) -> None:
@@ -29,5 +48,13 @@ def audit_once(config: Config, folder: Path) -> None:
     read_data(config, folder, prepare_runtime(config.runtime).device)
 
 
+def command() -> None:
+    """The command line; its help is its own, and comes before anything is composed."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(HELP)
+    else:
+        main(job)
+
+
 if __name__ == "__main__":
-    main(job)
+    command()

@@ -53,6 +53,33 @@ def test_a_leak_ends_with_exit_code_1_and_one_message(data: Path) -> None:
     assert audit(data, *SOURCE, "data.split=stratified", "data.tie_duplicates=true").returncode == 0
 
 
+def test_help_is_short_and_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys, runpy; sys.argv[1:] = ['--help']; runpy.run_module('ftexp.audit', run_name='__main__');"
+    code += "assert not {'torch', 'mlflow', 'timm'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) < 24
+    for part in ("audit.on_leak=fail|warn", "leaks.csv", "Exit code: 0", "data.tie_duplicates=true"):
+        assert part in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_run_decodes_nothing_and_finds_the_same(data: Path) -> None:
+    (data / "data" / "test" / "cats" / "copy.png").write_bytes((data / "data/train/cats/000000.png").read_bytes())
+    first, second = (audit(data, *SOURCE, f"hydra.run.dir={name}") for name in ("one", "two"))
+    assert first.returncode == second.returncode == 1
+    assert (data / "one" / "leaks.csv").read_text() == (data / "two" / "leaks.csv").read_text()
+
+
+def test_bad_images_are_found_in_the_same_look(data: Path) -> None:
+    (data / "data" / "train" / "cats" / "torn.png").write_bytes(b"\x89PNG torn")
+    done = audit(data, *SOURCE)
+    assert done.returncode == 1
+    assert "1 of 31 files cannot be read" in done.stderr
+    assert audit(data, *SOURCE, "data.on_bad_image=skip").returncode == 0
+    assert "torn.png" in (data / "out" / "bad_images.csv").read_text()
+
+
 def test_off_is_refused(configure: Compose, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="choose fail or warn"):
         audit_once(configure("audit.on_leak=off"), tmp_path)
