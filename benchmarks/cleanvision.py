@@ -1,10 +1,11 @@
 """Near duplicates planted in photographs: what the audit finds, and what CleanVision finds.
 
-    python benchmarks/cleanvision.py --images ../shared/data/hymenoptera ../shared/data/sign_digits --python PYTHON
+    python -m benchmarks.cleanvision --images ../shared/data/hymenoptera ../shared/data/sign_digits --python PYTHON
 
 PYTHON is the interpreter of an environment of its own, in which ``pip install cleanvision==0.3.7`` was done: its
 requirements do not have to agree with those of ftexp. Without it the audit is measured alone. Features are computed
-afresh, as in a first run.
+afresh, as in a first run. The two take turns; rows go to benchmarks/results.md. CleanVision's time includes starting
+its process, about a second; the audit's includes loading its network, but not the import of torch.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import resource
+import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
+from benchmarks.results import append_rows, machine, versions
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images
 from ftexp.audit.features import PretrainedFeatures
@@ -80,7 +86,9 @@ def plant(folders: list[Path], work: Path, per_kind: int) -> tuple[list[Sample],
 
 def by_audit(samples: list[Sample]) -> set[frozenset[str]]:
     """Pairs of paths."""
-    prints = take_fingerprints(samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), 1)
+    prints = take_fingerprints(
+        samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), os.cpu_count() or 1
+    )
     findings = find_same_images(samples, prints) + find_near_duplicates(samples, prints)
     return {frozenset((finding.path_a, finding.path_b)) for finding in findings}
 
@@ -97,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of JPEG photographs")
     parser.add_argument("--per-kind", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", help="interpreter that has cleanvision")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -105,15 +114,45 @@ def main() -> None:
         finders: dict[str, Callable[[], set[frozenset[str]]]] = {"ftexp": lambda: by_audit(samples)}
         if given.python:
             finders["CleanVision"] = lambda: by_cleanvision(given.python, work)
-        for name, find in finders.items():
-            started = time.perf_counter()
-            found = find()
-            seconds = time.perf_counter() - started
-            rows = [
-                f"{kind} {sum(frozenset(p) in found for p in planted)}/{len(planted)}"
+        wall: dict[str, list[float]] = {name: [] for name in finders}
+        processor: dict[str, list[float]] = {name: [] for name in finders}
+        found: dict[str, set[frozenset[str]]] = {}
+        for _ in range(given.rounds):
+            for name, find in finders.items():
+                started, used = time.perf_counter(), cpu_seconds()
+                found[name] = find()
+                wall[name].append(time.perf_counter() - started)
+                processor[name].append(cpu_seconds() - used)
+        rows = [
+            {
+                "date": date.today().isoformat(),
+                "side": name,
+                "images": len(samples),
+                "seconds (min to max)": spread(wall[name]),
+                "CPU seconds (min to max)": spread(processor[name]),
+                "n": given.rounds,
+            }
+            | {
+                kind: f"{sum(frozenset(p) in found[name] for p in planted)}/{len(planted)}"
                 for kind, planted in pairs.items()
-            ]
-            print(f"{name:12} {len(samples)} images in {seconds:.0f} s: {', '.join(rows)}")
+            }
+            | {"machine": machine(), "versions": versions()}
+            for name in finders
+        ]
+    append_rows("Planted near duplicates, beside CleanVision 0.3.7", rows)
+    for row in rows:
+        print(row)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def spread(values: list[float]) -> str:
+    """Median, smallest and largest."""
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 if __name__ == "__main__":
