@@ -96,6 +96,23 @@ def test_there_is_no_password_to_begin_with() -> None:
         interpolated((DOCKER / "compose.yaml").read_text(encoding="utf-8"), {})
 
 
+def test_a_password_is_in_no_url_and_no_command(services: dict[str, dict[str, Any]]) -> None:
+    holding = {
+        (name, variable)
+        for name, service in services.items()
+        for variable, value in service.pop("environment", {}).items()
+        if "secret" in value
+    }
+    clients = {("mlflow", "PGPASSWORD"), ("worker", "PGPASSWORD"), ("studies", "PGPASSWORD")}
+    others = {("dashboard", "PGPASSWORD"), ("backup", "PGPASSWORD"), ("postgres", "POSTGRES_PASSWORD")}
+    assert holding == clients | others
+    assert "secret" not in str(services)
+
+
+def test_the_database_is_ready_only_when_others_can_reach_it(services: dict[str, dict[str, Any]]) -> None:
+    assert "--host=127.0.0.1" in services["postgres"]["healthcheck"]["test"]
+
+
 def test_the_specification_refuses_what_it_does_not_know() -> None:
     with pytest.raises(Exception, match="helthcheck"):
         parsed_by_the_specification("services: {a: {image: b, helthcheck: {test: [NONE]}}}")

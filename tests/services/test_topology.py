@@ -19,6 +19,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 from postgres import free_port, postgres_server
+from sqlalchemy import make_url
 
 pytestmark = pytest.mark.slow
 
@@ -85,13 +86,16 @@ def the_study(url: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=url)
 
 
-def test_the_services_work_together(tmp_path: Path) -> None:
+def test_the_services_work_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, port, dashboard_port = str(Path(sys.executable).with_name("mlflow")), free_port(), free_port()
     compose = yaml.safe_load((PROJECT / "docker" / "compose.yaml").read_text(encoding="utf-8"))["services"]
     flags = [part for part in compose["mlflow"]["entrypoint"][2:] if not part.startswith(("--host", "--port"))]
     flags = [flag.replace("/artifacts", str(tmp_path / "artifacts")) for flag in flags]
     server = f"http://127.0.0.1:{port}"
-    with postgres_server("mlflow", "optuna") as postgres:
+    with postgres_server("mlflow", "optuna") as url:
+        password = str(make_url(url).password)
+        monkeypatch.setenv("PGPASSWORD", password)  # as in compose.yaml, in no URL
+        postgres = url.replace(f":{password}@", "@")
         hosts = compose["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"]
         variables = {"MLFLOW_BACKEND_STORE_URI": f"{postgres}/mlflow", "MLFLOW_SERVER_ALLOWED_HOSTS": hosts}
         command = [program, "server", "--host=127.0.0.1", f"--port={port}", *flags]
