@@ -7,7 +7,8 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from ftexp.data.loading import EpochOrder, Loader, make_loader
+from ftexp.data.loading import Loader, make_loader
+from ftexp.data.order import EpochOrder
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
 from ftexp.errors import DeviceError, RankError
