@@ -67,8 +67,10 @@ def _fine_tune(config: Config, folder: Path) -> object:
     if _in_sweep() and "pruner" in sweeper:
         from ftexp.sweeps.trial import TrialAddress, run_trial
 
-        number = int(HydraConfig.get().sweep.subdir)
-        address = TrialAddress(sweeper.storage, sweeper.study_name, number, sweeper.pruner)
+        place = str(HydraConfig.get().sweep.subdir)  # of a trial its number
+        address = None
+        if place.isdecimal():
+            address = TrialAddress(sweeper.storage, sweeper.study_name, int(place), sweeper.pruner)
         return run_trial(config, folder, address)
     from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 

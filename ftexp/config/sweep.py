@@ -31,8 +31,19 @@ class SweepConfig:
     idle: dict[str, list[str]] = field(default_factory=dict)
     # Of the best epoch on validation; several: the search keeps every trial that no other beats in all of them.
     objectives: list[str] = field(default_factory=lambda: ["val_${train.metric}"])
+    # The best so many trials are run again with fresh seeds, on validation, and the best mean wins; 0: none.
+    confirm: int = 0
+    # Fresh seeds for each of them.
+    confirm_seeds: int = 3
 
     def __post_init__(self) -> None:
+        check(self.confirm >= 0, "sweep.confirm", self.confirm, "a number of trials, 0 for none")
+        check(self.confirm_seeds >= 2, "sweep.confirm_seeds", self.confirm_seeds, "at least 2, or there is no spread")
+        if self.confirm and len(self.objectives) > 1:
+            raise ConfigError(
+                f"sweep.confirm={self.confirm} looks for one winner, and sweep.objectives={self.objectives} has several"
+                " best trials; leave sweep.confirm at 0 or choose one objective."
+            )
         check(len(self.objectives) >= 1, "sweep.objectives", self.objectives, "a list of at least one")
         for name in self.objectives:
             if name.startswith("test"):

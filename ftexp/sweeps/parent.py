@@ -42,5 +42,5 @@ def record_summary(tracker: Tracker, folder: Path, best: dict[str, float]) -> No
     """
     tracker.log_metrics({f"best_{name}": value for name, value in best.items()}, step=0)
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".csv", ".png"):
+        if path.suffix in (".json", ".csv", ".png", ".html"):
             tracker.log_artifact(path)

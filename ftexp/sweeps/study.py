@@ -105,6 +105,10 @@ class SharedStudy:
             if trial.state != TrialState.WAITING and not trial.user_attrs.get(LOST)
         ]
 
+    def running(self) -> bool:
+        """Whether a trial is still going on, here or in another process."""
+        return any(trial.state == TrialState.RUNNING for trial in self.claimed())
+
     def ask(self) -> Trial:
         """A new trial, marked as this process's. The study has to be locked."""
         trial = self.study.ask()

@@ -17,9 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ftexp.config.uri import hide_credentials
 from ftexp.report.tables import write_rows
+from ftexp.sweeps.confirm import SEED, Confirmed
+from ftexp.sweeps.page import write_page
 from ftexp.sweeps.plots import write_plots
 from ftexp.sweeps.space import Space
 from ftexp.sweeps.study import ERROR
+
+# The seeds that the command for the best trial runs it with.
+SEEDS = range(1, 6)
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +43,8 @@ class Summary:
         self._objectives = list(objectives)
         self._total = total
         self._seconds: list[float] = []
+        # The best trials with fresh seeds, the winner first; none where that was not asked for.
+        self.confirmed: list[Confirmed] = []
         # Trials of this process.
         self.num_ended = 0
 
@@ -74,6 +81,13 @@ class Summary:
         """
         content = self._write(claimed)
         write_plots(self._study, self._folder, self._objectives)
+        write_page(self._folder, content, [self._row(trial) for trial in claimed])
+        for one in self.confirmed:
+            mean, spread = (f"{value:.4f}" if value is not None else "-" for value in (one.mean, one.spread))
+            log.info(
+                "confirm trial %d  %.4f in the search, %s ± %s with %d of %d fresh seeds",
+                *(one.trial, one.searched, mean, spread, len(one.values), len(one.seeds)),
+            )
         best = content["best"]
         if not best:
             log.info("No trial was completed.  %s", self._folder)
@@ -92,6 +106,8 @@ class Summary:
         best = self._study.best_trials if completed else []
         if len(self._objectives) == 1:
             best = best[:1]
+        if self.confirmed and self.confirmed[0].complete:
+            best = [trial for trial in completed if trial.number == self.confirmed[0].trial]
         content = {
             "study": self._study.study_name,
             "objectives": self._objectives,
@@ -107,6 +123,7 @@ class Summary:
                 }
                 for trial in best
             ],
+            "confirm": [one.as_row() for one in self.confirmed],
             "written": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         unfinished = self._folder / f".sweep.{os.getpid()}.tmp"
@@ -127,10 +144,13 @@ class Summary:
         }
 
     def _command(self, params: Mapping[str, Any]) -> str:
-        """One run with a trial's settings; it scores the test split."""
+        """A trial's settings with several seeds on validation, then one run that scores the test split."""
         fixed = [text for text in self._space.fixed if not text.startswith("sweep")]
         overrides = [*fixed, *(f"{key}={value}" for key, value in params.items())]
-        return " ".join(["python -m ftexp", *(shlex.quote(hide_credentials(text)) for text in overrides)])
+        texts = [shlex.quote(hide_credentials(text)) for text in overrides]
+        seedless = [text for text in texts if not text.startswith(f"{SEED}=")]
+        seeds = f"{SEED}={','.join(map(str, SEEDS))}"
+        return " ".join(["python -m ftexp -m", *seedless, seeds, "&&", "python -m ftexp", *texts])
 
     def _outcome(self, trial: FrozenTrial) -> str:
         if trial.state == TrialState.FAIL:

@@ -19,6 +19,7 @@ from ftexp.config.sweep import DIRECTIONS
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import UserError
 from ftexp.models.blocks import HEAD
+from ftexp.sweeps.confirm import check_confirmable, confirm
 from ftexp.sweeps.parent import parent_run, record_summary
 from ftexp.sweeps.pruning import build_pruner
 from ftexp.sweeps.samplers import build_sampler
@@ -56,6 +57,7 @@ def sweep(
         options=composed.hydra.runtime.choices,
         learning_blocks=_learning_blocks(config) if EACH_BLOCK in config.sweep.space else [],
     )
+    check_confirmable(config.sweep, space)
     sampler = cast(dict[str, Any], OmegaConf.to_container(settings["sampler"]))
     is_grid = space.listed or sampler["_target_"].endswith(".GridSampler")
     planned = space.combinations() if is_grid else [_configured(space, composed)]
@@ -88,6 +90,10 @@ def sweep(
         with parent_run(shared, config.tracking) as tracker:
             try:
                 search.run()
+                if config.sweep.confirm and not shared.running():  # else whoever ends last does it
+                    summary.confirmed = confirm(
+                        shared.study, folder, space, config.sweep, config.runtime.seed + 1, launcher, settings["n_jobs"]
+                    )
             finally:
                 record_summary(tracker, folder, summary.end(shared.claimed()))
     finally:
@@ -195,7 +201,9 @@ def _run_part(composed: DictConfig) -> tuple[Config, dict[str, Any]]:
         task.pop("hydra")
     plain = OmegaConf.to_container(task, resolve=True)
     assert isinstance(plain, dict)
-    del plain["tracking"]  # where runs are recorded makes no other search
+    del plain["tracking"]  # where runs are recorded makes no other search, nor does what follows it
+    for key in ("confirm", "confirm_seeds"):
+        del plain["sweep"][key]
     return parse(task), cast(dict[str, Any], plain)
 
 

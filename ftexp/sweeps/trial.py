@@ -32,15 +32,18 @@ class TrialAddress:
     pruner: str
 
 
-def run_trial(config: Config, folder: Path, address: TrialAddress) -> list[float] | str:
+def run_trial(config: Config, folder: Path, address: TrialAddress | None) -> list[float] | str:
     """Fine-tune as the trial says, without the test split.
+
+    Args:
+        address: None for a run that confirms a trial with another seed: it is no trial itself, and never pruned.
 
     Returns:
         The value of every objective; PRUNED for a trial that was pruned, whose checkpoints are deleted.
     """
     objectives = config.sweep.objectives
     try:
-        run(config, folder, score_test=False, observers=_observers(address, objectives))
+        run(config, folder, score_test=False, observers=_observers(address, objectives) if address else [])
     except PrunedError:
         shutil.rmtree(folder / "checkpoints")
         return PRUNED

@@ -102,7 +102,9 @@ def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Pa
     assert len({row["optimizer.head_lr"] for row in rows}) == 3
 
     folder = study_folder(workplace)
-    assert {"history.png", "parallel.png", "slice.png", "0", "1", "2"} <= {path.name for path in folder.iterdir()}
+    assert {"history.png", "parallel.png", "slice.png", "rates.png", "sweep.html", "0", "1", "2"} <= {
+        path.name for path in folder.iterdir()
+    }
     assert (folder / "best" / "checkpoints" / "best.pt").samefile(
         folder / str(best["trial"]) / "checkpoints" / "best.pt"
     )
@@ -123,17 +125,51 @@ def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Pa
     assert len(children) == len(runs) - 1 == 3
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["best_val_accuracy"] == best["values"]["val_accuracy"]
-    assert {"sweep.json", "trials.csv", "history.png"} <= {
+    assert {"sweep.json", "trials.csv", "history.png", "sweep.html"} <= {
         file.path for file in client.list_artifacts(parent.info.run_id)
     }
 
-    command = shlex.split(best["command"])
-    assert command[:3] == ["python", "-m", "ftexp"]
-    rerun = subprocess.run(
-        [sys.executable, *command[1:]], cwd=workplace, capture_output=True, text=True, timeout=300, check=False
-    )
+
+@pytest.mark.slow
+def test_the_best_are_confirmed_with_fresh_seeds_and_the_printed_command_runs(workplace: Path, sweep: Ftexp) -> None:
+    arguments = ("hydra.sweeper.n_trials=3", "hydra.sweeper.pruner=none")
+    assert sweep(*arguments).returncode == 0
+    confirming = (*arguments, "sweep.confirm=2", "sweep.confirm_seeds=2")  # the same study goes on
+    ended = sweep(*confirming)
+    assert ended.returncode == 0, ended.stderr
+    summary, folder = read_summary(workplace), study_folder(workplace)
+    assert summary["trials"] == {"COMPLETE": 3}
+    assert len(load_trials(workplace)) == 3  # those runs are no trials
+    confirmed = summary["confirm"]
+    assert [one["seeds"] for one in confirmed] == [[1, 2], [1, 2]]
+    for one in confirmed:
+        files = [folder / "confirm" / f"{one['trial']}-{seed}" / "result.json" for seed in (1, 2)]
+        results = [json.loads(file.read_text()) for file in files]
+        assert [result["best"]["val_accuracy"] for result in results] == one["values"]
+        assert [result["test"] for result in results] == [None, None]
+        assert one["mean"] == pytest.approx(sum(one["values"]) / 2)
+    (best,) = summary["best"]
+    assert best["trial"] == confirmed[0]["trial"]
+    assert confirmed[0]["mean"] == max(one["mean"] for one in confirmed)
+    assert os.readlink(folder / "best") == str(best["trial"])
+    assert "with other seeds" in (folder / "sweep.html").read_text()
+
+    # Killed in mid-run: what has not ended is run again, what has is not.
+    kept, killed = (folder / "confirm" / f"{best['trial']}-{seed}" / "result.json" for seed in (1, 2))
+    before = kept.stat().st_mtime_ns
+    killed.unlink()
+    assert sweep(*confirming).returncode == 0
+    assert kept.stat().st_mtime_ns == before
+    assert killed.exists()
+
+    command = best["command"].replace("python ", f"{shlex.quote(sys.executable)} ")
+    rerun = subprocess.run(command, shell=True, cwd=workplace, capture_output=True, text=True, timeout=300, check=False)
     assert rerun.returncode == 0, rerun.stderr
-    assert "test accuracy" in rerun.stdout
+    (grid,) = (path for path in (workplace / "multirun").iterdir() if path != folder)
+    assert json.loads((grid / "sweep.json").read_text())["trials"] == {"COMPLETE": 5}
+    results = [json.loads(file.read_text()) for file in workplace.glob("**/result.json")]
+    assert len(results) == 3 + 4 + 5 + 1  # trials, confirming runs, seeds, and the one run that may see the test split
+    assert len([result for result in results if result["test"] is not None]) == 1
 
 
 @pytest.mark.slow

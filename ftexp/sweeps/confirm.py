@@ -1,0 +1,152 @@
+"""Is the winner real? The best trials once more, with other seeds, still on validation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from ftexp.config.sweep import SweepConfig
+from ftexp.config.uri import hide_credentials
+from ftexp.errors import ConfigError
+from ftexp.sweeps.space import Space
+
+log = logging.getLogger(__name__)
+
+SEED = "runtime.seed"
+FOLDER = "confirm"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A trial's settings over several seeds, none of them the search's own.
+
+    Attributes:
+        searched: its value in the search, which it was chosen by: too good on average.
+        seeds: that were asked for.
+        values: of the runs that ended well, one a seed.
+    """
+
+    trial: int
+    searched: float
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed has its value."""
+        return len(self.values) == len(self.seeds)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the values; None: there are none."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over the seeds; None below two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def as_row(self) -> dict[str, object]:
+        """For a table, or a file."""
+        return {
+            "trial": self.trial,
+            "searched": self.searched,
+            "mean": self.mean,
+            "spread": self.spread,
+            "seeds": list(self.seeds),
+            "values": list(self.values),
+        }
+
+
+def check_confirmable(config: SweepConfig, space: Space) -> None:
+    """Refuse to confirm over seeds what was searched over them.
+
+    Raises:
+        ConfigError: when the search itself goes over seeds.
+    """
+    if config.confirm and SEED in space.ranges:
+        raise ConfigError(
+            f"sweep.confirm={config.confirm} runs the best trials with other seeds, and {SEED} is a range of this "
+            "search. Take one of the two away."
+        )
+
+
+def confirm(
+    study: optuna.Study,
+    folder: Path,
+    space: Space,
+    config: SweepConfig,
+    first_seed: int,
+    launcher: Callable[[], Any],
+    num_jobs: int,
+) -> list[Confirmed]:
+    """Run the best trials of a study that has all of its trials with fresh seeds.
+
+    Each run is a job in ``confirm/TRIAL-SEED`` of the sweep's folder, and no trial of the study; those that have a
+    result are not repeated. Other processes wait for the first.
+
+    Returns:
+        The best mean first; those without all of their values last.
+    """
+    seeds = tuple(range(first_seed, first_seed + config.confirm_seeds))
+    (objective,) = config.objectives
+    larger_is_better = study.direction == StudyDirection.MAXIMIZE
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    chosen = sorted(completed, key=lambda trial: trial.value or 0.0, reverse=larger_is_better)[: config.confirm]
+    with FileLock(folder / ".sessions" / "confirm.lock"):
+        jobs = [(trial, seed) for trial in chosen for seed in seeds]
+        missing = [(trial, seed) for trial, seed in jobs if _value(folder, trial, seed, objective) is None]
+        if missing:
+            log.info("confirm the best %d trials, each with %d fresh seeds", len(chosen), len(seeds))
+            _launch(missing, space, launcher, num_jobs, len(study.get_trials(deepcopy=False)))
+    confirmed = []
+    for trial in chosen:
+        assert trial.value is not None
+        values = (_value(folder, trial, seed, objective) for seed in seeds)
+        found = tuple(value for value in values if value is not None)
+        confirmed.append(Confirmed(trial.number, trial.value, seeds, found))
+    sign = -1 if larger_is_better else 1
+    return sorted(confirmed, key=lambda one: (not one.complete, sign * (one.mean or 0.0)))
+
+
+def _launch(
+    jobs: Sequence[tuple[FrozenTrial, int]], space: Space, launcher: Callable[[], Any], num_jobs: int, first: int
+) -> None:
+    started = launcher()
+    for start in range(0, len(jobs), num_jobs):
+        batch = jobs[start : start + num_jobs]
+        overrides = [_overrides(space, trial, seed) for trial, seed in batch]
+        returns = started.launch(overrides, initial_job_idx=first + start)
+        for (trial, seed), job_return in zip(batch, returns, strict=True):
+            try:
+                _ = job_return.return_value
+            except Exception as error:
+                reason = hide_credentials(f"{type(error).__name__}: {error}")
+                log.warning("confirm trial %d with seed %d failed: %s", trial.number, seed, reason)
+
+
+def _overrides(space: Space, trial: FrozenTrial, seed: int) -> list[str]:
+    fixed = [text for text in space.fixed if not text.startswith(f"{SEED}=")]
+    params = [f"{key}={value}" for key, value in trial.params.items()]
+    return [*fixed, *params, f"{SEED}={seed}", f"hydra.sweep.subdir={FOLDER}/{trial.number}-{seed}"]
+
+
+def _value(folder: Path, trial: FrozenTrial, seed: int, objective: str) -> float | None:
+    """Of a run that confirms; None when it has not been run, or has no result."""
+    file = folder / FOLDER / f"{trial.number}-{seed}" / "result.json"
+    if not file.exists():
+        return None
+    result = json.loads(file.read_text(encoding="utf-8"))
+    if result["status"] != "finished":
+        return None
+    return float(result["best"][objective] if objective.startswith("val_") else result[objective])

@@ -1,0 +1,89 @@
+"""The sweep on one page: an HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+# In the order in which they are shown: file name, what it shows.
+PICTURES = {
+    "history.png": "Value by trial",
+    "rates.png": "Value by learning rates",
+    "importance.png": "How much each setting matters",
+    "parallel.png": "Settings and value of every trial",
+    "slice.png": "Value by each setting alone",
+    "pareto.png": "What no other trial beats in every objective",
+}
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
+th, td { padding: .25em .8em .25em 0; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
+code { display: block; padding: .6em; background: #f4f4f4; overflow-x: auto; white-space: pre }
+img { max-width: 100% }
+"""
+
+
+def write_page(folder: Path, content: Mapping[str, Any], trials: Sequence[Mapping[str, object]]) -> None:
+    """Write ``sweep.html``. Every text in it is escaped: settings and errors may hold anything.
+
+    Args:
+        content: of ``sweep.json``.
+        trials: rows of ``trials.csv``.
+    """
+    states = ", ".join(f"{count} {state.lower()}" for state, count in content["trials"].items())
+    parts = [
+        f"<h1>{escape(str(content['study']))}</h1>",
+        f"<p>{escape(states)} of {content['n_trials']} trials, {content['seconds']:.0f} s in all. "
+        "All values are of the validation split.</p>",
+        *(_best(entry) for entry in content["best"]),
+        _confirmed(content["confirm"]),
+        *(_picture(folder / name, title) for name, title in PICTURES.items() if (folder / name).exists()),
+        "<h2>Trials</h2>",
+        _table(trials),
+    ]
+    title = escape(str(content["study"]))
+    page = (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n'
+        + "\n".join(part for part in parts if part)
+        + "\n</html>\n"
+    )
+    (folder / "sweep.html").write_text(page, encoding="utf-8")
+
+
+def _best(entry: Mapping[str, Any]) -> str:
+    values = ", ".join(f"{name} {value:.4f}" for name, value in entry["values"].items())
+    return (
+        f"<h2>Best: trial {entry['trial']}, {escape(values)}</h2>"
+        + _table([entry["parameters"]])
+        + "<p>Once more with several seeds, then once with the score of the test split:</p>"
+        + f"<code>{escape(entry['command'])}</code>"
+    )
+
+
+def _confirmed(entries: Sequence[Mapping[str, Any]]) -> str:
+    return f"<h2>The best ones with other seeds</h2>{_table(entries)}" if entries else ""
+
+
+def _picture(path: Path, title: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{data}">'
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    if not rows or not rows[0]:
+        return ""
+    head = _row("th", rows[0])
+    return f"<table>{head}{''.join(_row('td', row.values()) for row in rows)}</table>"
+
+
+def _row(cell: str, values: Iterable[object]) -> str:
+    return "<tr>" + "".join(f"<{cell}>{escape(_text(value))}</{cell}>" for value in values) + "</tr>"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
