@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ftexp.audit.parallel import map_batches
 from ftexp.models.weights import load_in_order, read_state_dict, weights_from_package
 
 ARCHITECTURE = "tf_efficientnet_lite0"
@@ -37,7 +38,9 @@ class PretrainedFeatures:
         """Args: N x side x side x 3. Returns: N x 320."""
         if self._network is None:  # not before the first image that the cache does not know
             self._network = _load().to(self._device)
-        features = [self._features(batch) for batch in torch.split(torch.from_numpy(images), BATCH)]
+        batches = torch.split(torch.from_numpy(images), BATCH)
+        on_cpu = self._device.type == "cpu"
+        features = map_batches(self._features, batches) if on_cpu else [self._features(batch) for batch in batches]
         return torch.cat(features).cpu().numpy()
 
     @torch.inference_mode()

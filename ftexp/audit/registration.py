@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftexp.audit.parallel import map_batches
+
 COARSE_SIDE = 24
 # Pairs that do not look alike at 24 px after the best of the starts are not looked at any further.
 MIN_COARSE_LIKENESS = 0.75
@@ -43,7 +45,6 @@ BROAD_WEIGHT = 4
 BATCH = 128
 
 
-@torch.inference_mode()
 def likeness(first_PSS: Tensor, second_PSS: Tensor) -> Tensor:
     """How alike the detail of two images is once one is laid over the other, 1 for copies, near 0 for strangers.
 
@@ -55,11 +56,12 @@ def likeness(first_PSS: Tensor, second_PSS: Tensor) -> Tensor:
     """
     if len(first_PSS) == 0:
         return torch.zeros(0)
-    batches = zip(torch.split(first_PSS, BATCH), torch.split(second_PSS, BATCH), strict=True)
-    return torch.cat([_likeness_of_batch(first.float() / 255, second.float() / 255) for first, second in batches])
+    return torch.cat(map_batches(_likeness_of_batch, torch.split(first_PSS, BATCH), torch.split(second_PSS, BATCH)))
 
 
+@torch.inference_mode()
 def _likeness_of_batch(first_PSS: Tensor, second_PSS: Tensor) -> Tensor:
+    first_PSS, second_PSS = first_PSS.float() / 255, second_PSS.float() / 255
     coarse_P, swap_P, flip_P, start_P3 = _best_start(_resize(first_PSS), _resize(second_PSS))
     scores_P = torch.zeros(len(first_PSS))
     promising = coarse_P >= MIN_COARSE_LIKENESS
