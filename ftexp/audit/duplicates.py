@@ -27,6 +27,8 @@ MAX_ROUNDS = 10
 Pair = tuple[int, int, float]
 # (row numbers, column numbers) -> bool, rows x columns: which may be a pair.
 Wanted = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+# Pairs whose pixels are in memory together.
+PAIRS_AT_ONCE = 4096
 
 
 def find_same_images(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
@@ -78,7 +80,10 @@ def near_duplicate_pairs(prints: Sequence[Fingerprint], wanted: Wanted) -> list[
 
     pairs = candidate_pairs(thumbnails, features, allowed)
     images = torch.from_numpy(thumbnails)
-    scores = likeness(images[pairs[:, 0]], images[pairs[:, 1]]).numpy()
+    chunks = (pairs[start : start + PAIRS_AT_ONCE] for start in range(0, len(pairs), PAIRS_AT_ONCE))
+    scores = np.concatenate(
+        [np.zeros(0, np.float32), *(likeness(images[chunk[:, 0]], images[chunk[:, 1]]).numpy() for chunk in chunks)]
+    )
     order = np.argsort(-scores, kind="stable")
     return [
         (int(large[pairs[n, 0]]), int(large[pairs[n, 1]]), float(scores[n])) for n in order if scores[n] >= MIN_LIKENESS
