@@ -71,7 +71,8 @@ def _fine_tune(config: Config, folder: Path) -> object:
         address = None
         if place.isdecimal():
             address = TrialAddress(sweeper.storage, sweeper.study_name, int(place), sweeper.pruner)
-        return run_trial(config, folder, address)
+        one_by_one = HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
+        return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs)
     from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 
     return run(config, folder, score_test=not _in_sweep())

@@ -35,10 +35,13 @@ class SweepConfig:
     confirm: int = 0
     # Fresh seeds for each of them.
     confirm_seeds: int = 3
+    # Trials that share a GPU, where the launcher starts several at once.
+    trials_per_gpu: int = 1
 
     def __post_init__(self) -> None:
         check(self.confirm >= 0, "sweep.confirm", self.confirm, "a number of trials, 0 for none")
         check(self.confirm_seeds >= 2, "sweep.confirm_seeds", self.confirm_seeds, "at least 2, or there is no spread")
+        check(self.trials_per_gpu >= 1, "sweep.trials_per_gpu", self.trials_per_gpu, "at least 1")
         if self.confirm and len(self.objectives) > 1:
             raise ConfigError(
                 f"sweep.confirm={self.confirm} looks for one winner, and sweep.objectives={self.objectives} has several"

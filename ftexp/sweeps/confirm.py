@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,12 +103,16 @@ def confirm(
     (objective,) = config.objectives
     larger_is_better = study.direction == StudyDirection.MAXIMIZE
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    chosen = sorted(completed, key=lambda trial: trial.value or 0.0, reverse=larger_is_better)[: config.confirm]
+    ordered = sorted(completed, key=lambda trial: trial.value or 0.0, reverse=larger_is_better)
+    distinct = {json.dumps(trial.params, sort_keys=True): trial for trial in reversed(ordered)}  # of equals, the best
+    chosen = sorted(distinct.values(), key=ordered.index)[: config.confirm]
     with FileLock(folder / ".sessions" / "confirm.lock"):
         jobs = [(trial, seed) for trial in chosen for seed in seeds]
         missing = [(trial, seed) for trial, seed in jobs if _value(folder, trial, seed, objective) is None]
         if missing:
             log.info("confirm the best %d trials, each with %d fresh seeds", len(chosen), len(seeds))
+            for trial, seed in missing:  # what a killed run left there is not gone on with
+                shutil.rmtree(_folder(folder, trial, seed), ignore_errors=True)
             _launch(missing, space, launcher, num_jobs, len(study.get_trials(deepcopy=False)))
     confirmed = []
     for trial in chosen:
@@ -141,9 +146,13 @@ def _overrides(space: Space, trial: FrozenTrial, seed: int) -> list[str]:
     return [*fixed, *params, f"{SEED}={seed}", f"hydra.sweep.subdir={FOLDER}/{trial.number}-{seed}"]
 
 
+def _folder(folder: Path, trial: FrozenTrial, seed: int) -> Path:
+    return folder / FOLDER / f"{trial.number}-{seed}"
+
+
 def _value(folder: Path, trial: FrozenTrial, seed: int, objective: str) -> float | None:
     """Of a run that confirms; None when it has not been run, or has no result."""
-    file = folder / FOLDER / f"{trial.number}-{seed}" / "result.json"
+    file = _folder(folder, trial, seed) / "result.json"
     if not file.exists():
         return None
     result = json.loads(file.read_text(encoding="utf-8"))

@@ -29,7 +29,8 @@ def parent_run(shared: SharedStudy, config: TrackingConfig) -> Iterator[Tracker]
         tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     else:
-        tracker.close("FINISHED")
+        # The process that ends last says so: others may still be at work on the study.
+        tracker.close("RUNNING" if shared.running() else "FINISHED")
     finally:
         os.environ.pop(PARENT_RUN, None)
 

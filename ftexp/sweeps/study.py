@@ -52,7 +52,7 @@ def open_storage(url: str) -> BaseStorage:
         shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0])
         raise ConfigError(
             f"hydra.sweeper.storage={shown} cannot be opened: {reason} Allowed are null, journal:///FILE,"
-            " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql://USER@HOST/DATABASE."
+            " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql+psycopg://USER@HOST/DATABASE."
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -14,6 +14,7 @@ from ftexp.config import Config
 from ftexp.config.sweep import DIRECTIONS
 from ftexp.errors import PrunedError
 from ftexp.run import run
+from ftexp.sweeps.places import placed
 from ftexp.sweeps.pruning import PruningObserver, build_pruner
 from ftexp.sweeps.study import open_storage, running_trial
 from ftexp.training.history import EpochRecord
@@ -32,21 +33,26 @@ class TrialAddress:
     pruner: str
 
 
-def run_trial(config: Config, folder: Path, address: TrialAddress | None) -> list[float] | str:
-    """Fine-tune as the trial says, without the test split.
+def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jobs: int) -> list[float] | str:
+    """Fine-tune as the trial says, without the test split, where there is place for it.
 
     Args:
+        num_jobs: trials that run at once, each in a process of its own.
         address: None for a run that confirms a trial with another seed: it is no trial itself, and never pruned.
 
     Returns:
         The value of every objective; PRUNED for a trial that was pruned, whose checkpoints are deleted.
     """
     objectives = config.sweep.objectives
-    try:
-        run(config, folder, score_test=False, observers=_observers(address, objectives) if address else [])
-    except PrunedError:
-        shutil.rmtree(folder / "checkpoints")
-        return PRUNED
+    observers = _observers(address, objectives) if address else []
+    locks = (folder.parent if address else folder.parents[1]) / ".sessions"
+    per_gpu = config.sweep.trials_per_gpu
+    with placed(config.runtime, locks, trials_per_gpu=per_gpu, num_jobs=num_jobs) as runtime:
+        try:
+            run(replace(config, runtime=runtime), folder, score_test=False, observers=observers)
+        except PrunedError:
+            shutil.rmtree(folder / "checkpoints")
+            return PRUNED
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return [float(result["best"][name] if name.startswith("val_") else result[name]) for name in objectives]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ftexp.data.samples import Sample
     from ftexp.models.blocks import Network
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
+Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 
 # The environment variable that names the run which new runs belong to: a sweep's, for its trials.
 PARENT_RUN = "FTEXP_PARENT_RUN"

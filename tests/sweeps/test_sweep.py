@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import re
 import shlex
 import signal
@@ -389,3 +390,44 @@ def test_processes_that_start_at_once_share_the_trials(workplace: Path, storage:
     trials = load_trials(workplace, f"sqlite:///{workplace / 'study.db'}" if storage else None)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
     assert len({tuple(trial.params.values()) for trial in trials}) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_ten_times_at_random_moments_nothing_is_lost_or_double(workplace: Path, sweep: Ftexp) -> None:
+    arguments = ["hydra.sweeper.n_trials=6", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.pruner=none"]
+    moments = random.Random(0)
+    for _ in range(10):
+        process = start(workplace, *arguments)
+        try:
+            process.wait(timeout=moments.uniform(2, 9))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+    ended = sweep(*arguments)
+    assert ended.returncode == 0, ended.stderr
+    trials = load_trials(workplace)
+    counted = [trial for trial in trials if not trial.user_attrs.get(LOST)]
+    assert len(counted) == 6
+    assert all(trial.state.is_finished() for trial in trials), "none is left running or waiting"
+    points = [tuple(trial.params.values()) for trial in counted]
+    assert len(set(points)) == len(points)
+    for trial in trials:
+        if trial.user_attrs.get(LOST):
+            (retry,) = [other for other in trials if other.user_attrs.get(RETRY_OF) == trial.number]
+            assert retry.params == trial.params
+    assert {int(row["trial"]) for row in read_trials(workplace)} == {trial.number for trial in counted}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+def test_launchers_run_several_trials_at_once(workplace: Path, sweep: Ftexp, launcher: str) -> None:
+    package = launcher.partition("_")[0]
+    pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher", reason="an extra")
+    arguments = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", f"hydra/launcher={launcher}"]
+    arguments += ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray" else []
+    ended = sweep(*arguments, "hydra.sweeper.pruner=none", PYTHONPATH=str(Path(__file__).resolve().parents[2]))
+    assert ended.returncode == 0, ended.stderr
+    assert Counter(row["state"] for row in read_trials(workplace)) == {"COMPLETE": 4}
+    results = [json.loads(path.read_text()) for path in study_folder(workplace).glob("[0-9]/result.json")]
+    assert [result["test"] for result in results] == [None] * 4

@@ -1,0 +1,110 @@
+"""The loop of a search: ask for trials, launch them, tell how they ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from optuna.trial import Trial, TrialState
+
+from ftexp.config.uri import hide_credentials
+from ftexp.errors import UserError
+from ftexp.sweeps.space import Space
+from ftexp.sweeps.study import ERROR, SharedStudy
+from ftexp.sweeps.summary import Summary
+from ftexp.sweeps.trial import PRUNED
+
+
+class Search:
+    """The loop: ask for trials, launch them, tell how they ended."""
+
+    def __init__(
+        self,
+        shared: SharedStudy,
+        space: Space,
+        launcher: Callable[[], Any],
+        summary: Summary,
+        total: int,
+        num_jobs: int,
+        max_failure_rate: float,
+    ) -> None:
+        self._shared = shared
+        self._space = space
+        self._launcher = launcher
+        self._summary = summary
+        self._total = total
+        self._num_jobs = num_jobs
+        self._allowed_failures = max_failure_rate * total
+        self._failures: list[str] = []
+
+    def run(self) -> None:
+        """Go on until the study has its trials, those of other processes included.
+
+        Raises:
+            UserError: if more trials have failed than are allowed.
+        """
+        launcher = None
+        while trials := self._ask():
+            launcher = launcher or self._launcher()
+            started = time.perf_counter()
+            try:
+                overrides = [self._overrides(trial) for trial in trials]
+                returns = launcher.launch(overrides, initial_job_idx=trials[0].number)
+                for trial, job_return in zip(trials, returns, strict=True):
+                    self._tell(trial, job_return)
+            except BaseException:
+                self._give_up_unfinished(trials)
+                raise
+            seconds = (time.perf_counter() - started) / len(trials)
+            for trial in trials:
+                self._summary.trial_ended(trial.number, self._shared.claimed(), seconds)
+            if len(self._failures) > self._allowed_failures:
+                raise UserError(self._explain_failures())
+
+    def _ask(self) -> list[Trial]:
+        with self._shared.locked():
+            left = self._total - len(self._shared.claimed())
+            trials = [self._shared.ask() for _ in range(min(self._num_jobs, left))]
+            for trial in trials:
+                self._space.draw(trial)
+        return trials
+
+    def _overrides(self, trial: Trial) -> list[str]:
+        return [
+            *self._space.fixed,
+            *(f"{key}={value}" for key, value in trial.params.items()),
+            f"hydra.sweep.subdir={trial.number}",
+        ]
+
+    def _tell(self, trial: Trial, job_return: Any) -> None:
+        study = self._shared.study
+        try:
+            outcome = job_return.return_value
+            if outcome != PRUNED and not isinstance(outcome, list):
+                raise TypeError(f"a trial returned {outcome!r} and not the values of its objectives")
+        except Exception as error:
+            reason = hide_credentials(f"{type(error).__name__}: {error}")
+            self._failures.append(reason)
+            trial.set_user_attr(ERROR, reason)
+            study.tell(trial, state=TrialState.FAIL)
+            return
+        if outcome == PRUNED:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, outcome)
+
+    def _give_up_unfinished(self, trials: Sequence[Trial]) -> None:
+        with self._shared.locked():
+            states = {trial.number: trial.state for trial in self._shared.study.get_trials(deepcopy=False)}
+            for trial in trials:
+                if not states[trial.number].is_finished():
+                    self._shared.give_up(trial.number)
+
+    def _explain_failures(self) -> str:
+        ended = self._summary.num_ended
+        all_of_them = f"all {ended} trials" if len(self._failures) == ended else f"{len(self._failures)} trials"
+        return (
+            f"The sweep stops: {all_of_them} have failed since its start, and hydra.sweeper.max_failure_rate allows "
+            f"{self._allowed_failures:g} of {self._total}. The last one: {self._failures[-1]}"
+        )
