@@ -41,6 +41,7 @@ def write_plots(study: optuna.Study, folder: Path, objectives: Sequence[str]) ->
 def _draw_rates(study: optuna.Study, completed: Sequence[FrozenTrial], objective: str) -> None:
     """The objective against each learning rate on a logarithmic axis; pruned trials hollow, at their last value."""
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter
 
     rates = sorted({key for trial in completed for key in trial.params if "_lr" in key})
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
@@ -49,9 +50,12 @@ def _draw_rates(study: optuna.Study, completed: Sequence[FrozenTrial], objective
         for trials, filled in ((completed, True), (pruned, False)):
             points = [(trial.params[key], trial.value) for trial in trials if key in trial.params]
             points = [(x, y) for x, y in points if y is not None]
-            x, y = zip(*points, strict=True) if points else ((), ())
+            if not points:
+                continue
+            x, y = zip(*points, strict=True)
             axis.scatter(x, y, c="C0" if filled else "none", edgecolors="C0", label="ended" if filled else "pruned")
         axis.set(xscale="log", xlabel=key)
+        axis.xaxis.set_minor_formatter(NullFormatter())  # labels between the decades overlap
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(objective)
     axes[0][0].legend()
