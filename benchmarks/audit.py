@@ -54,7 +54,7 @@ def make_pictures(folder: Path, number: int, photographs: list[Path]) -> None:
 
 def audit(folder: Path, features: bool) -> dict[str, float]:
     """Audit a folder in this process."""
-    from ftexp.audit.audit import audit_splits
+    from ftexp.audit.audit import audit_splits, screen_and_look
     from ftexp.audit.features import PretrainedFeatures
     from ftexp.config import AuditConfig, ImageFolderConfig
     from ftexp.data.sources import read_samples
@@ -62,12 +62,13 @@ def audit(folder: Path, features: bool) -> dict[str, float]:
     from ftexp.training.runtime import torch
 
     config = ImageFolderConfig(source="imagefolder", root=str(folder))
-    samples = assign_splits(read_samples(config), config)
+    samples = read_samples(config)
     extractor = PretrainedFeatures(torch.device("cpu")) if features else None
     started, processor = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as out:
         settings = AuditConfig(on_leak="warn", features=features, cache=None)
-        findings = audit_splits(samples, settings, Path(out), extractor).findings
+        samples, look = screen_and_look(samples, config, settings, Path(out), extractor)
+        findings = audit_splits(assign_splits(samples, config), settings, Path(out), look).findings
     return {
         "seconds": time.perf_counter() - started,
         "processor": time.process_time() - processor,

@@ -31,7 +31,7 @@ from benchmarks.results import append_rows, machine, versions
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.audit.fingerprints import take_fingerprints
+from ftexp.audit.fingerprints import Fingerprint, look_at_images
 from ftexp.data.samples import Sample
 
 # Run in CleanVision's environment: folder -> sets of paths on the last line of its output.
@@ -86,9 +86,10 @@ def plant(folders: list[Path], work: Path, per_kind: int) -> tuple[list[Sample],
 
 def by_audit(samples: list[Sample]) -> set[frozenset[str]]:
     """Pairs of paths."""
-    prints = take_fingerprints(
-        samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), os.cpu_count() or 1
-    )
+    extractor, threads = PretrainedFeatures(torch.device("cpu")), os.cpu_count() or 1
+    seen = look_at_images(samples, extractor, FingerprintCache(None), threads)
+    prints = [one for one in seen if isinstance(one, Fingerprint)]
+    assert len(prints) == len(samples)
     findings = find_same_images(samples, prints) + find_near_duplicates(samples, prints)
     return {frozenset((finding.path_a, finding.path_b)) for finding in findings}
 

@@ -12,6 +12,9 @@ from yaml import YAMLError
 from ftexp.config import SCHEMA
 from ftexp.errors import DivergedError, UserError, nearest
 
+# hydra/launcher=NAME -> the extra of ours that brings it.
+LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
+
 
 def explain(error: BaseException) -> str | None:
     """The message for a user's mistake; None for anything else, which deserves its traceback."""
@@ -30,13 +33,20 @@ def explain(error: BaseException) -> str | None:
         return f"{cause.full_key}: {_first_line(cause)}."
     if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):
         return str(error)
+    if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):  # submitit's, when it has no scheduler
+        return (
+            "hydra/launcher=submitit_slurm needs SLURM, and this machine has no srun. Start it on a login node, or "
+            "take hydra/launcher=submitit_local or joblib."
+        )
     return None
 
 
 def _unknown_option(missing: str, options: Iterable[str]) -> str:
     group, _, option = missing.rpartition("/")
     allowed = [name for name in options if not name.startswith("_")]
-    return f"There is no {group}={option}.{nearest(option, allowed)} Options: {', '.join(allowed)}."
+    extra = LAUNCHERS.get(option) if group == "hydra/launcher" else None
+    hint = f" pip install 'ftexp[{extra}]' brings it." if extra else nearest(option, allowed)
+    return f"There is no {group}={option}.{hint} Options: {', '.join(allowed)}."
 
 
 def _unknown_key(full_key: str, owner: type | None) -> str:

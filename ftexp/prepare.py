@@ -162,13 +162,13 @@ def plan(config: Config) -> tuple[Phase, ...]:
 def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
     """List the samples, look at every image once, cut train, val and test, and audit the cut."""
     workers = config.runtime.workers
-    samples, look = read_samples(config.data), None
-    extractor = PretrainedFeatures(device) if config.audit.features else None
+    samples, look, ties = read_samples(config.data), None, None
     if config.audit.on_leak == "off" and not config.data.tie_duplicates:
         samples = screen_images(samples, config.data, folder, workers)
     else:
+        extractor = PretrainedFeatures(device) if config.audit.features else None
         samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers)
-    ties = find_ties(samples, config.audit, extractor, workers, look) if config.data.tie_duplicates else None
+        ties = find_ties(samples, look) if config.data.tie_duplicates else None
     assigned = assign_splits(samples, config.data, ties)
     splits = seal(assigned)
     write_splits(folder / "splits.csv", splits)
@@ -182,8 +182,8 @@ def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
         splits.test.num_samples,
     )
     warn_if_too_small(len(splits.val))
-    if config.audit.on_leak != "off":
-        audit_splits(assigned, config.audit, folder, extractor, workers, look)
+    if look is not None and config.audit.on_leak != "off":
+        audit_splits(assigned, config.audit, folder, look)
     return splits
 
 

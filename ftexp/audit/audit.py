@@ -15,7 +15,7 @@ from ftexp.audit.boundaries import find_future_in_training, find_shared_groups, 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
 from ftexp.audit.findings import KINDS, Finding, write_leaks
-from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_images, take_fingerprints
+from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_images
 from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.config import AuditConfig, DataConfig
@@ -39,26 +39,18 @@ class Audit:
         return [finding for finding in self.findings if finding.severity == "fail"]
 
 
-def audit_splits(
-    samples: Sequence[Sample],
-    config: AuditConfig,
-    folder: Path,
-    extractor: FeatureExtractor | None,
-    workers: int | str = "auto",
-    look: Look | None = None,
-) -> Audit:
+def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, look: Look) -> Audit:
     """Look for leaks across the splits; write ``leaks.csv``, and ``leaks.png`` when images are involved.
 
     Args:
         samples: all of them, each with its split.
-        extractor: of features for near duplicates; None: by perceptual hashes alone.
-        look: what ``look_at_images`` gave for them; None: they are looked at now.
+        look: what ``screen_and_look`` gave for them.
 
     Raises:
         LeakError: when something of severity ``fail`` was found and ``audit.on_leak=fail``.
     """
     started = time.perf_counter()
-    prints = look.of(samples) if look else _fingerprints(samples, config, extractor, workers)
+    prints = look.of(samples)
     findings = [
         *find_same_images(samples, prints),
         *find_near_duplicates(samples, prints),
@@ -71,7 +63,7 @@ def audit_splits(
         findings = [replace(finding, severity="warn") for finding in findings]
     write_leaks(folder / "leaks.csv", findings)
     draw_worst_pairs(folder / "leaks.png", findings, samples)
-    audit = Audit(findings, time.perf_counter() - started + (look.seconds if look else 0))
+    audit = Audit(findings, time.perf_counter() - started + look.seconds)
     log.info("audit   %d images in %.1f s: %s", len(samples), audit.seconds, _summary(findings))
     for line in _report(findings):
         log.warning(line)
@@ -80,16 +72,9 @@ def audit_splits(
     return audit
 
 
-def find_ties(
-    samples: Sequence[Sample],
-    config: AuditConfig,
-    extractor: FeatureExtractor | None,
-    workers: int | str = "auto",
-    look: Look | None = None,
-) -> dict[str, str]:
+def find_ties(samples: Sequence[Sample], look: Look) -> dict[str, str]:
     """For ``data.tie_duplicates``: path -> name of the set of copies it belongs to."""
-    prints = look.of(samples) if look else _fingerprints(samples, config, extractor, workers)
-    ties = tie_duplicates(samples, prints)
+    ties = tie_duplicates(samples, look.of(samples))
     log.info("audit   %d images have a copy; %d sets of copies stay together.", len(ties), len(set(ties.values())))
     return ties
 
@@ -118,31 +103,20 @@ def screen_and_look(
 
     Images that an earlier run has seen, by their content, are not decoded at all.
 
+    Args:
+        extractor: of features for near duplicates; None: they are found by perceptual hashes alone.
+
     Raises:
         DataError: with ``data.on_bad_image=error``, naming the bad files.
     """
     started = time.perf_counter()
-    with _cache(config) as cache:
-        seen = look_at_images(samples, extractor, cache, _threads(workers), ImageLimits.of(data))
+    threads = (os.cpu_count() or 1) if isinstance(workers, str) else max(1, workers)
+    with closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())) as cache:
+        seen = look_at_images(samples, extractor, cache, threads, ImageLimits.of(data))
     bad = [(sample, one) for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
     good = leave_out(samples, bad, data, folder)
     prints = {s.path: one for s, one in zip(samples, seen, strict=True) if isinstance(one, Fingerprint)}
     return good, Look(prints, time.perf_counter() - started)
-
-
-def _fingerprints(
-    samples: Sequence[Sample], config: AuditConfig, extractor: FeatureExtractor | None, workers: int | str
-) -> list[Fingerprint]:
-    with _cache(config) as cache:
-        return take_fingerprints(samples, extractor, cache, _threads(workers))
-
-
-def _cache(config: AuditConfig) -> closing[FingerprintCache]:
-    return closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser()))
-
-
-def _threads(workers: int | str) -> int:
-    return (os.cpu_count() or 1) if isinstance(workers, str) else max(1, workers)
 
 
 def _summary(findings: Sequence[Finding]) -> str:

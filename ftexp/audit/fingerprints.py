@@ -21,7 +21,6 @@ from ftexp.audit.cache import FingerprintCache
 from ftexp.data.digests import bytes_digest, pixel_digest
 from ftexp.data.images import ImageLimits, to_rgb, why_unreadable
 from ftexp.data.samples import Sample
-from ftexp.errors import DataError
 
 # Side of the RGB image that the feature extractor gets, and of the grey one on which pairs are confirmed, in pixels.
 THUMBNAIL_SIZE = 64
@@ -67,22 +66,6 @@ class Fingerprint:
 
 # Why an image cannot be looked at.
 Reason = str
-
-
-def take_fingerprints(
-    samples: Sequence[Sample], extractor: FeatureExtractor | None, cache: FingerprintCache, workers: int
-) -> list[Fingerprint]:
-    """Fingerprints of all samples, in order; images seen before, by content, are not decoded again.
-
-    Raises:
-        DataError: for the first image that cannot be decoded.
-    """
-    prints = []
-    for sample, seen in zip(samples, look_at_images(samples, extractor, cache, workers), strict=True):
-        if isinstance(seen, Reason):
-            raise DataError(f"{sample.path}: {seen}")
-        prints.append(seen)
-    return prints
 
 
 def look_at_images(

@@ -96,7 +96,8 @@ def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
     try:
         with torch.device("meta"):
             return _network(config, module(), num_classes)
-    except (NotImplementedError, RuntimeError):  # a few, RegNet among them, compute with tensors while they are built
+    except (NotImplementedError, RuntimeError):
+        # A few, RegNet among them, compute with tensors while they are built; what is really wrong is raised again.
         return _network(config, module(), num_classes)
 
 

@@ -20,6 +20,7 @@ from ftexp.config.sweep import SweepConfig
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError
 from ftexp.sweeps.space import Space
+from ftexp.sweeps.trial import objective_value
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +157,4 @@ def _value(folder: Path, trial: FrozenTrial, seed: int, objective: str) -> float
     if not file.exists():
         return None
     result = json.loads(file.read_text(encoding="utf-8"))
-    if result["status"] != "finished":
-        return None
-    return float(result["best"][objective] if objective.startswith("val_") else result[objective])
+    return objective_value(result, objective) if result["status"] == "finished" else None

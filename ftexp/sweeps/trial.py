@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -54,7 +56,12 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
             shutil.rmtree(folder / "checkpoints")
             return PRUNED
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return [float(result["best"][name] if name.startswith("val_") else result[name]) for name in objectives]
+    return [objective_value(result, name) for name in objectives]
+
+
+def objective_value(result: Mapping[str, Any], objective: str) -> float:
+    """What a run that has finished reached, from its ``result.json``."""
+    return float(result["best"][objective] if objective.startswith("val_") else result[objective])
 
 
 def _observers(address: TrialAddress, objectives: list[str]) -> list[PruningObserver]:

@@ -173,10 +173,11 @@ def cache_prefix(
         log.info("cache   %d views of every training image (augment.views=%s)", views, augment.views)
     else:
         num_bytes += train.of_view(0).num_bytes
+        anything_new = runtime.ranks.largest(train.num_found + val.num_found < 2)  # on whichever rank
         log.info(
             "cache   the frozen blocks before %s %s, %.1f s; their activations take %.1f MiB",
             first_learning_block,
-            "had run before on these images" if train.num_found + val.num_found == 2 else "ran once",
+            "ran once" if anything_new else "had run before on these images",
             time.perf_counter() - started,
             num_bytes / 2**20,
         )

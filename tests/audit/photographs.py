@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_images
 from ftexp.data.samples import Sample
 
 SIDE = 120
@@ -34,6 +36,18 @@ def crop_10_percent(image: Image.Image) -> Image.Image:
     width, height = image.size
     left, top = width // 20, height // 15
     return image.crop((left, top, left + round(0.9 * width), top + round(0.9 * height)))
+
+
+def fingerprints_of(
+    samples: Sequence[Sample],
+    extractor: FeatureExtractor | None = None,
+    cache: FingerprintCache | None = None,
+    workers: int = 1,
+) -> list[Fingerprint]:
+    """Of images all of which are good."""
+    prints = look_at_images(samples, extractor, cache or FingerprintCache(None), workers)
+    assert [one for one in prints if not isinstance(one, Fingerprint)] == []
+    return [one for one in prints if isinstance(one, Fingerprint)]
 
 
 def save(

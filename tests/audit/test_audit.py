@@ -7,14 +7,24 @@ from pathlib import Path
 import pytest
 from photographs import photograph, save
 
-from ftexp.audit.audit import audit_splits, find_ties
-from ftexp.config import AuditConfig
+from ftexp.audit.audit import Audit, Look, audit_splits, find_ties, screen_and_look
+from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError, LeakError
 
 
 def config(on_leak: str = "fail", cache: Path | None = None) -> AuditConfig:
     return AuditConfig(on_leak=on_leak, features=False, cache=None if cache is None else str(cache))
+
+
+def look(samples: list[Sample], settings: AuditConfig, folder: Path) -> Look:
+    good, seen = screen_and_look(samples, DataConfig(source="imagefolder"), settings, folder, None)
+    assert good == samples
+    return seen
+
+
+def audit(samples: list[Sample], settings: AuditConfig, folder: Path) -> Audit:
+    return audit_splits(samples, settings, folder, look(samples, settings, folder))
 
 
 @pytest.fixture
@@ -29,7 +39,7 @@ def test_a_leak_stops_the_run_and_is_written_down(leaky: list[Sample], tmp_path:
     with pytest.raises(
         LeakError, match=r"(?s)1 x the same image.*1 x nearly the same.*leaks\.csv.*data\.tie_duplicates=true"
     ) as raised:
-        audit_splits(leaky, config(), tmp_path, None)
+        audit(leaky, config(), tmp_path)
     assert isinstance(raised.value, DataError)
     with (tmp_path / "leaks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -43,15 +53,15 @@ def test_a_leak_stops_the_run_and_is_written_down(leaky: list[Sample], tmp_path:
 
 def test_warn_says_it_and_goes_on(leaky: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        audit = audit_splits(leaky, config("warn"), tmp_path, None)
-    assert {finding.severity for finding in audit.findings} == {"warn"}
+        result = audit(leaky, config("warn"), tmp_path)
+    assert {finding.severity for finding in result.findings} == {"warn"}
     assert "nearly the same image in two splits: 1, for one" in caplog.text
 
 
 def test_clean_data_leave_an_empty_table_and_no_picture(leaky: list[Sample], tmp_path: Path) -> None:
-    audit = audit_splits(leaky[:10], config(), tmp_path, None)
-    assert audit.findings == []
-    assert audit.seconds > 0
+    result = audit(leaky[:10], config(), tmp_path)
+    assert result.findings == []
+    assert result.seconds > 0
     assert (tmp_path / "leaks.csv").read_text().splitlines() == ["kind,severity,split_a,path_a,split_b,path_b,score"]
     assert not (tmp_path / "leaks.png").exists()
 
@@ -61,18 +71,18 @@ def test_shortcuts_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         save(tmp_path, f"{'ab'[seed % 2]}_{seed:03d}.png", photograph(seed), "train", "ab"[seed % 2])
         for seed in range(60)
     ]
-    audit = audit_splits(samples, config(), tmp_path, None)
-    assert {(f.kind, f.severity, f.path_a) for f in audit.findings} >= {("shortcut", "warn", "file name")}
+    result = audit(samples, config(), tmp_path)
+    assert {(f.kind, f.severity, f.path_a) for f in result.findings} >= {("shortcut", "warn", "file name")}
     assert "can be told from the file name alone" in caplog.text
 
 
-def test_ties_by_path(leaky: list[Sample]) -> None:
-    ties = find_ties(leaky, config(), None)
+def test_ties_by_path(leaky: list[Sample], tmp_path: Path) -> None:
+    ties = find_ties(leaky, look(leaky, config(), tmp_path))
     assert {Path(path).name for path in ties} == {"1.png", "copy.jpg", "3.png", "same.bmp"}
 
 
 def test_the_cache_changes_nothing(leaky: list[Sample], tmp_path: Path) -> None:
     cached = config("warn", tmp_path / "folder" / "cache.sqlite")
-    first, second = (audit_splits(leaky, cached, tmp_path, None).findings for _ in range(2))
-    assert first == second == audit_splits(leaky, config("warn"), tmp_path, None).findings
+    first, second = (audit(leaky, cached, tmp_path).findings for _ in range(2))
+    assert first == second == audit(leaky, config("warn"), tmp_path).findings
     assert (tmp_path / "folder" / "cache.sqlite").exists()

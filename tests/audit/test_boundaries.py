@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+from photographs import fingerprints_of
 
 from ftexp.audit.boundaries import find_future_in_training, find_shared_groups, find_two_labels
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.fingerprints import take_fingerprints
 from ftexp.data.samples import Sample
 
 
@@ -52,5 +52,5 @@ def test_two_labels_in_train_and_val_but_the_test_labels_stay_unseen() -> None:
         grey("4", 20, "cat", "train"),
         grey("5", 20, "dog", "test"),
     ]
-    found = find_two_labels(samples, take_fingerprints(samples, None, FingerprintCache(None), 1))
+    found = find_two_labels(samples, fingerprints_of(samples, None, FingerprintCache(None), 1))
     assert [(f.kind, f.severity, f.path_a, f.path_b) for f in found] == [("two_labels", "warn", "1", "2")]

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from photographs import PLANTED, photograph
+from photographs import PLANTED, fingerprints_of, photograph
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
-from ftexp.audit.fingerprints import Fingerprint, take_fingerprints
+from ftexp.audit.fingerprints import Fingerprint
 from ftexp.data.digits import read_digits
 from ftexp.data.samples import Sample
 
@@ -16,7 +16,7 @@ def sample(path: str, image: object, split: str = "train") -> Sample:
 
 
 def prints_of(samples: list[Sample]) -> list[Fingerprint]:
-    return take_fingerprints(samples, None, FingerprintCache(None), 1)
+    return fingerprints_of(samples, None, FingerprintCache(None), 1)
 
 
 STRANGERS = [sample(f"stranger{seed}", photograph(seed), "train" if seed % 2 else "val") for seed in range(100, 130)]

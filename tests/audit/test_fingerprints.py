@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from photographs import photograph, save
+from photographs import fingerprints_of, photograph, save
 from PIL import Image
 
 from ftexp.audit import fingerprints
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.fingerprints import Fingerprint, take_fingerprints
+from ftexp.audit.fingerprints import Fingerprint
 from ftexp.data.samples import Sample
 
 
@@ -37,7 +37,7 @@ def test_what_is_kept_of_an_image(tmp_path: Path) -> None:
     image = photograph(0).resize((120, 80))
     exif = Image.Exif()
     exif[0x010F] = "Canon"
-    (taken,) = take_fingerprints(
+    (taken,) = fingerprints_of(
         [save(tmp_path, "a.png", image, exif=exif)], CountingExtractor(), FingerprintCache(None), 1
     )
     assert taken.side == 80
@@ -53,7 +53,7 @@ def test_same_picture_in_two_formats(tmp_path: Path) -> None:
         save(tmp_path, "a.bmp", photograph(0)),
         save(tmp_path, "b.png", photograph(1)),
     ]
-    png, bmp, other = take_fingerprints(samples, None, FingerprintCache(None), 2)
+    png, bmp, other = fingerprints_of(samples, None, FingerprintCache(None), 2)
     assert png.content != bmp.content
     assert png.pixels == bmp.pixels != other.pixels
 
@@ -61,22 +61,22 @@ def test_same_picture_in_two_formats(tmp_path: Path) -> None:
 def test_the_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [save(tmp_path, f"{seed}.png", photograph(seed)) for seed in range(3)]
     extractor, cache = CountingExtractor(), tmp_path / "deep" / "cache.sqlite"
-    first = take_fingerprints(samples, extractor, FingerprintCache(cache), 1)
+    first = fingerprints_of(samples, extractor, FingerprintCache(cache), 1)
     with monkeypatch.context() as patch:
         patch.setattr(fingerprints, "to_rgb", None)  # calling it would fail
-        second = take_fingerprints(samples, extractor, FingerprintCache(cache), 1)
+        second = fingerprints_of(samples, extractor, FingerprintCache(cache), 1)
     assert all(same(one, two) for one, two in zip(first, second, strict=True))
     assert extractor.seen == 3
     # Content counts, not the name: a changed file is looked at again, a moved one is not.
     photograph(9).save(samples[0].path)
     moved = save(tmp_path, "moved.png", photograph(1))
-    take_fingerprints([samples[0], moved], extractor, FingerprintCache(cache), 1)
+    fingerprints_of([samples[0], moved], extractor, FingerprintCache(cache), 1)
     assert extractor.seen == 4
 
 
 def test_small_images_get_no_features() -> None:
     small = Sample("s", "a", pixels=np.zeros((8, 8, 3), np.uint8))
     extractor = CountingExtractor()
-    (taken,) = take_fingerprints([small], extractor, FingerprintCache(None), 1)
+    (taken,) = fingerprints_of([small], extractor, FingerprintCache(None), 1)
     assert len(taken.features) == 0
     assert extractor.seen == 0

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photographs import PLANTED
+from photographs import PLANTED, fingerprints_of
 from PIL import Image
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.audit.fingerprints import MIN_SIDE_FOR_NEAR_DUPLICATES, take_fingerprints
+from ftexp.audit.fingerprints import MIN_SIDE_FOR_NEAR_DUPLICATES
 from ftexp.data.samples import Sample
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -57,7 +57,7 @@ def test_planted_leaks(folder: str, tmp_path: Path) -> None:
     originals = files(folder, 1500)
     copies = list(planted(originals, tmp_path))
     samples = [Sample(str(path), "a", "train") for path in originals] + [sample for *_, sample in copies]
-    prints = take_fingerprints(samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), 2)
+    prints = fingerprints_of(samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), 2)
     findings = find_same_images(samples, prints) + find_near_duplicates(samples, prints)
     found = {(finding.path_a, finding.path_b) for finding in findings}
     hits: dict[str, list[bool]] = {kind: [] for kind in ("exact", *PLANTED)}
@@ -76,7 +76,7 @@ def test_planted_leaks(folder: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_false_alarms(folder: str) -> None:
     samples = [Sample(str(path), "a", ("train", "val")[i % 2]) for i, path in enumerate(files(folder, 2100))]
-    prints = take_fingerprints(samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), 2)
+    prints = fingerprints_of(samples, PretrainedFeatures(torch.device("cpu")), FingerprintCache(None), 2)
     found = [sorted([Path(f.path_a).name, Path(f.path_b).name]) for f in find_near_duplicates(samples, prints)]
     false = [pair for pair in found if tuple(pair) not in TWICE_IN_BCCD_CELLS]
     print(folder, len(samples), "images,", len(found), "pairs, of them false:", false)

@@ -15,6 +15,7 @@ from ftexp.errors import DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
 from ftexp.ranks import ALONE, Ranks, joined
 from ftexp.training.loop import EpochSums
+from ftexp.training.runtime import seed_apart
 
 CPU = torch.device("cpu")
 
@@ -124,6 +125,18 @@ def test_statistics_over_all_ranks_keep_the_names_and_need_cuda() -> None:
         synchronise_statistics(network(), CPU)
     without = nn.Sequential(nn.Linear(2, 2))
     assert synchronise_statistics(without, CPU) is without
+
+
+def test_every_rank_draws_its_own_dropout_and_one_process_as_before() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        seed_apart(5, ALONE)
+        assert torch.initial_seed() == 3
+        drawn = []
+        for rank in range(3):
+            seed_apart(5, Ranks(rank, 3))
+            drawn.append(float(torch.rand(())))
+        assert len(set(drawn)) == 3
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +14,12 @@ import pytest
 import submitit
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
 from ftexp.__main__ import conf_dir
 from ftexp.config import register_schema
+from ftexp.messages import explain
 from ftexp.sweeps.plugin import register_sweeper
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -48,6 +52,30 @@ def test_slurm_gives_every_trial_a_gpu() -> None:
     assert config.hydra.launcher.gpus_per_node == 1
     assert config.hydra.sweeper.n_jobs == config.hydra.launcher.array_parallelism == 8
     assert config.runtime.device == "cuda"
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="there is a SLURM here")
+def test_slurm_that_is_not_there_is_one_message(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ftexp", "-m", "experiment=slurm", "stage=head"]
+    ended = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("ftexp: hydra/launcher=submitit_slurm needs SLURM, and this machine has no srun.")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_launcher_that_is_not_installed_names_the_extra() -> None:
+    missing = MissingConfigException("", missing_cfg_file="hydra/launcher/ray", options=["basic", "joblib"])
+    assert explain(missing) == (
+        "There is no hydra/launcher=ray. pip install 'ftexp[ray]' brings it. Options: basic, joblib."
+    )
 
 
 @pytest.mark.usefixtures("composing")
