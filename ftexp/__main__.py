@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -26,6 +27,8 @@ from ftexp.torchrun import is_main, may_speak, same_arguments, several_processes
 
 T = TypeVar("T")
 
+log = logging.getLogger("ftexp")
+
 # All that a configuration can have Hydra call, beside its own plugins and Python's log handlers.
 CALLABLE = ["ftexp.redaction.RedactingFormatter"]
 
@@ -48,8 +51,15 @@ def job(composed: DictConfig) -> object:
 def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     """Do a task with the checked configuration and the job's folder; a user's mistake ends as one message."""
     redact_saved(HydraConfig.get())
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return task(parse(composed), Path(HydraConfig.get().runtime.output_dir))
+        return task(parse(composed), folder)
+    except InterruptedRunError:
+        if _in_sweep():
+            log.warning("Everything is saved. The same command goes on with the sweep.")
+        elif (folder / "checkpoints" / "last.pt").exists():
+            log.warning("Everything is saved. Go on with: python -m ftexp resume=%s", folder)
+        raise
     except (UserError, DivergedError) as error:
         if _in_sweep() or _wants_traceback():
             raise

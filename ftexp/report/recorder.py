@@ -214,8 +214,6 @@ class Recorder:
         status: tuple[str, Status] = ("failed", "FAILED")
         if isinstance(error, KeyboardInterrupt | RankError):
             status = ("interrupted", "KILLED")
-            if (self.folder / "checkpoints" / "last.pt").exists():
-                log.warning("Everything is saved. Go on with: python -m ftexp resume=%s", self.folder)
         elif isinstance(error, PrunedError):
             status = ("pruned", "FINISHED")
             self._tracker.set_tags({"pruned": "true"})

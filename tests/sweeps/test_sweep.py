@@ -368,10 +368,12 @@ def test_ctrl_c_frees_the_trial_for_the_next_call(workplace: Path, sweep: Ftexp)
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
+    assert "The same command goes on with the sweep." in output
+    assert "resume=" not in output + errors
     assert "Traceback" not in errors
     assert [trial.state.name for trial in load_trials(workplace)] == ["WAITING", "FAIL"][::-1]
     assert sweep(*arguments).returncode == 0
