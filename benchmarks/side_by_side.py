@@ -10,7 +10,8 @@ each round has a seed of its own. The others run in an environment of their own,
 
 FOLDER has ``train/CLASS`` and ``val/CLASS``. ftexp begins every round with nothing kept from the one before.
 ``head``, ``partial`` and ``sweep`` compare training, so ftexp's audit of the data and its tracking are off: the others
-have none. Appends a table to benchmarks/results.md.
+have none. The test split that ftexp insists on is one image of each class of ``val``, so that all train on the same
+images. Appends a table to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -72,11 +73,25 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
+def with_test_split(root: Path, folder: Path) -> Path:
+    """A folder with links to the images of another, and one of each class's validation images as its test split."""
+    data = folder / "data"
+    for split in ("train", "val"):
+        for images in sorted((root / split).iterdir()):
+            (data / split).mkdir(parents=True, exist_ok=True)
+            (data / split / images.name).symlink_to(images, target_is_directory=True)
+            if split == "val":
+                (data / "test" / images.name).mkdir(parents=True)
+                image = min(images.iterdir())
+                (data / "test" / images.name / image.name).symlink_to(image)
+    return data
+
+
 def ftexp_command(arguments: argparse.Namespace, seed: int, folder: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "ftexp"),
         "data=imagefolder",
-        f"data.root={arguments.root}",
+        f"data.root={with_test_split(arguments.root, folder)}",
         f"data.image_size={arguments.image_size}",
         f"stage={arguments.stage}",
         f"stage.epochs={arguments.epochs}",

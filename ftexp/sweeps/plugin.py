@@ -20,6 +20,7 @@ class SearchSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's own interface."""
         self.config = config
+        self._loader = hydra_context.config_loader
         self._launcher = partial(
             Plugins.instance().instantiate_launcher,
             hydra_context=hydra_context,
@@ -29,9 +30,11 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search until the study has its trials."""
+        from ftexp.sweeps.frozen_config import freeze_config
         from ftexp.sweeps.sweep import sweep  # Optuna, and what else a search needs
 
         assert self.config is not None
+        freeze_config(self._loader)
         sweep(self.config, self._settings, arguments, self._launcher)
 
 

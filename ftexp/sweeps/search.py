@@ -64,6 +64,7 @@ class Search:
 
     def _ask(self) -> list[Trial]:
         with self._shared.locked():
+            self._shared.take_back_lost()
             left = self._total - len(self._shared.claimed())
             trials = [self._shared.ask() for _ in range(min(self._num_jobs, left))]
             for trial in trials:

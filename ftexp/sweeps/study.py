@@ -7,24 +7,28 @@ import json
 import logging
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError
+from ftexp.sweeps.heartbeat import GRACE_SECONDS, INTERVAL_SECONDS, Heartbeat
+from ftexp.sweeps.locks import StudyLock
 
 Direction = Literal["minimize", "maximize"]
 
 JOURNAL = "journal:///"
-LOCK_TIMEOUT_SECONDS = 120
 
 # What we note with a trial. LOST: its process died. RETRY_OF: the lost trial whose values it tries again.
 SESSION, HOST, LOST, RETRY_OF, ERROR = "session", "host", "lost", "retry_of", "error"
@@ -47,13 +51,19 @@ def open_storage(url: str) -> BaseStorage:
     try:
         if url.startswith(JOURNAL):
             return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
-        return RDBStorage(url)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of the signs of life
+            return RDBStorage(url, heartbeat_interval=INTERVAL_SECONDS, grace_period=GRACE_SECONDS)
     except Exception as error:  # a missing driver, a wrong URL, a server that is away: all the user's to put right
-        shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0])
-        raise ConfigError(
-            f"hydra.sweeper.storage={shown} cannot be opened: {reason} Allowed are null, journal:///FILE,"
-            " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql+psycopg://USER@HOST/DATABASE."
-        ) from error
+        raise _cannot_open(url, error) from error
+
+
+def _cannot_open(url: str, error: Exception) -> ConfigError:
+    shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0])
+    return ConfigError(
+        f"hydra.sweeper.storage={shown} cannot be opened: {reason} Allowed are null, journal:///FILE,"
+        " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql+psycopg://USER@HOST/DATABASE."
+    )
 
 
 class SharedStudy:
@@ -65,11 +75,13 @@ class SharedStudy:
 
     def __init__(self, folder: Path, url: str, name: str, directions: Sequence[Direction]) -> None:
         self._folder = folder
+        self._url = url
         (folder / ".sessions").mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / ".sessions" / "study.lock", timeout=LOCK_TIMEOUT_SECONDS)
-        with self._lock:  # processes that create a database's tables at once trip over each other
+        self._lock = StudyLock(folder / ".sessions" / "study.lock", url, name)
+        with self.locked():  # processes that create a database's tables at once trip over each other
+            storage = open_storage(url)
             self.study = optuna.create_study(
-                storage=open_storage(url), study_name=name, directions=directions, load_if_exists=True
+                storage=storage, study_name=name, directions=directions, load_if_exists=True
             )
             if [d.name.lower() for d in self.study.directions] != list(directions):
                 raise ConfigError(
@@ -82,18 +94,26 @@ class SharedStudy:
             # Held until this process ends, however it ends: that is how others know that its trials live.
             self._alive = FileLock(self._session_file(self._name))
             self._alive.acquire()
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if self._is_lost(trial):
-                    self.give_up(trial.number)
+            self._heartbeat = Heartbeat(storage, self._own_running)
+            self.take_back_lost()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep all other processes of the sweep from asking for trials."""
-        with self._lock:
+        """Keep all other processes of the sweep from asking for trials.
+
+        Raises:
+            ConfigError: if the database cannot be reached.
+        """
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._lock.held())
+            except (SQLAlchemyError, ImportError) as error:
+                raise _cannot_open(self._url, error) from error
             yield
 
     def close(self) -> None:
         """Mark the process as gone."""
+        self._heartbeat.stop()
         self._alive.release()
         Path(self._session_file(self._name)).unlink(missing_ok=True)
 
@@ -111,10 +131,26 @@ class SharedStudy:
 
     def ask(self) -> Trial:
         """A new trial, marked as this process's. The study has to be locked."""
-        trial = self.study.ask()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Heartbeat of storage")  # which only Optuna's own loop would show
+            trial = self.study.ask()
         trial.set_user_attr(SESSION, self._name)
         trial.set_user_attr(HOST, socket.gethostname())
+        self._heartbeat.note(trial._trial_id)
         return trial
+
+    def take_back_lost(self) -> None:
+        """Write off the running trials whose processes are gone. The study has to be locked."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        silent = self._heartbeat.silent(self.study._study_id) if running else set()
+        for trial in running:
+            if self._is_lost(trial, silent):
+                self.give_up(trial.number)
+
+    def hosts_at_work(self) -> list[str]:
+        """The machines of the trials that are still going on in other processes."""
+        running = [trial for trial in self.claimed() if trial.state == TrialState.RUNNING]
+        return sorted({str(trial.user_attrs.get(HOST)) for trial in running})
 
     def give_up(self, number: int) -> None:
         """Write a trial off whose process is gone, and have its values tried once more."""
@@ -131,13 +167,17 @@ class SharedStudy:
         self.study.tell(number, state=TrialState.FAIL)
         log.info("trial %d was left unfinished by a process that is gone; its values are tried again", number)
 
-    def _is_lost(self, trial: FrozenTrial) -> bool:
+    def _own_running(self) -> list[int]:
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial._trial_id for trial in running if trial.user_attrs.get(SESSION) == self._name]
+
+    def _is_lost(self, trial: FrozenTrial, silent: Collection[int]) -> bool:
         name = trial.user_attrs.get(SESSION)
         if name is None:
             return True  # its process died between asking and signing; both happen under the lock that we hold
         file = self._session_file(str(name))
-        if not file.exists():
-            return bool(trial.user_attrs.get(HOST) == socket.gethostname())  # else on a machine with its own folder
+        if not file.exists():  # a process of another folder, here or on another machine
+            return trial._trial_id in silent
         try:
             FileLock(file, timeout=0).acquire().lock.release()
         except Timeout:

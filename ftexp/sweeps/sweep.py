@@ -86,6 +86,12 @@ def sweep(
         with parent_run(shared, config.tracking) as tracker:
             try:
                 search.run()
+                if hosts := shared.hosts_at_work():
+                    log.info(
+                        "Other processes are still at work on trials of this study (%s); the last one to end has the "
+                        "whole summary. Should one be gone, the same command tries its trial again.",
+                        ", ".join(hosts),
+                    )
                 if config.sweep.confirm and not shared.running():  # else whoever ends last does it
                     summary.confirmed = confirm(
                         shared.study, folder, space, config.sweep, config.runtime.seed + 1, launcher, settings["n_jobs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import resource
 import sys
@@ -16,6 +17,9 @@ from ftexp.config import RuntimeConfig
 from ftexp.errors import DeviceError
 from ftexp.ranks import ALONE, Ranks
 
+# Of mallopt(3): from which size on memory is mapped, and how much of what is free at the top is given back.
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
+_LARGEST_INT = 2**31 - 1
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -72,6 +76,8 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ALONE) -> Runtime:
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = on_cuda and not config.deterministic
+    if device.type == "cpu":
+        keep_freed_memory()
     if on_cuda:
         if device.index is not None:
             torch.cuda.set_device(device)
@@ -87,6 +93,22 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ALONE) -> Runtime:
         workers=config.workers,
         ranks=ranks,
     )
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what tensors give back for the next ones; by its defaults, large ones return to the system.
+
+    A batch of activations then is cleared page by page before it is written, again and again. Measured on two cores,
+    EfficientNet-Lite0, 32 images at 224 px: 20 ms an image for a forward pass without, 8 ms with it.
+
+    Returns:
+        Whether there is a glibc to tell.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    settings = (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)
+    return all(mallopt(ctypes.c_int(setting), ctypes.c_int(_LARGEST_INT)) == 1 for setting in settings)
 
 
 def seed_apart(seed: int, ranks: Ranks) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from optuna.samplers import GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import CmaEsSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
 from ftexp.__main__ import conf_dir
 from ftexp.config import register_schema
@@ -26,7 +26,14 @@ def settings(option: str, **changes: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("option", "kind"),
-    [("tpe", TPESampler), ("gp", GPSampler), ("random", RandomSampler), ("qmc", QMCSampler), ("nsgaii", NSGAIISampler)],
+    [
+        ("tpe", TPESampler),
+        ("gp", GPSampler),
+        ("random", RandomSampler),
+        ("cmaes", CmaEsSampler),
+        ("qmc", QMCSampler),
+        ("nsgaii", NSGAIISampler),
+    ],
 )
 def test_every_option_is_a_sampler_of_optunas(option: str, kind: type) -> None:
     assert type(build_sampler(settings(option), session=1)) is kind

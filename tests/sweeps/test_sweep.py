@@ -254,7 +254,7 @@ def test_hydras_own_grid_is_still_there(workplace: Path, sweep: Ftexp) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["random", "gp", "qmc", "nsgaii"])
+@pytest.mark.parametrize("sampler", ["random", "gp", "cmaes", "qmc", "nsgaii"])
 def test_each_sampler_searches(workplace: Path, sweep: Ftexp, sampler: str) -> None:
     ended = sweep(f"hydra/sweeper/sampler={sampler}", "stage.epochs=1", "hydra.sweeper.n_trials=3")
     assert ended.returncode == 0, ended.stderr
@@ -271,9 +271,14 @@ def test_the_grid_sampler_covers_the_grid_and_ends(workplace: Path, sweep: Ftexp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["blocks", "recipe"])
+@pytest.mark.parametrize("preset", ["blocks", "recipe", "models"])
 def test_each_preset_searches(workplace: Path, sweep: Ftexp, preset: str) -> None:
-    stage = ["stage=partial"] if preset == "blocks" else []
+    stage = {
+        "blocks": ["stage=partial"],
+        "recipe": [],
+        # Those of the preset itself have to be downloaded.
+        "models": ["stage=head", "model=choice(efficientnet_lite0,resnet50)", "model.weights=null"],
+    }[preset]
     small = [argument for argument in SMALL if argument != "stage=head"]
     ended = subprocess.run(
         [sys.executable, "-m", "ftexp", "-m", *small, *stage, f"sweep={preset}", "hydra.sweeper.n_trials=4"],
@@ -288,6 +293,7 @@ def test_each_preset_searches(workplace: Path, sweep: Ftexp, preset: str) -> Non
     rows = read_trials(workplace)
     assert [row["error"] for row in rows] == [""] * 4
     assert ("optimizer.block_lrs.stage7" in rows[0]) == (preset == "blocks")
+    assert ("model" in rows[0]) == (preset == "models")
 
 
 @pytest.mark.slow
@@ -355,6 +361,31 @@ def test_killed_in_mid_trial_the_same_command_goes_on(workplace: Path, sweep: Ft
         assert retry.params == trial.params
     points = [tuple(trial.params.values()) for trial in counted]
     assert len(set(points)) == len(points)  # the fixed seed has not drawn a point again
+
+
+@pytest.mark.slow
+def test_an_edit_of_a_file_meanwhile_changes_no_trial(workplace: Path) -> None:
+    option = workplace / "own" / "stage" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("defaults: [head, _self_]\nepochs: 2\n")
+    small = [argument for argument in SMALL if not argument.startswith("stage")]
+    arguments = ["--config-dir=own", "stage=mine", "hydra.sweeper.n_trials=3", "hydra.sweeper.pruner=none"]
+    command = [sys.executable, "-m", "ftexp", "-m", *small, *arguments]
+    with (workplace / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=workplace, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not list(workplace.glob("multirun/*/0/splits.csv")):
+                assert process.poll() is None, (workplace / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            option.write_text("defaults: [head, _self_]\nepochs: 5\n")
+            assert process.wait(timeout=120) == 0, (workplace / "log").read_text()
+        finally:
+            process.kill()
+    assert [row["epochs"] for row in read_trials(workplace)] == ["2"] * 3
 
 
 @pytest.mark.slow

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from importlib import import_module
 from pathlib import Path
 
 import optuna
+import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra_plugins.hydra_optuna_sweeper import config as upstream
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_optuna_distribution_from_override
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from ftexp.config.sweep import SearchSweeperConfig
@@ -49,6 +52,17 @@ def test_an_enqueued_trial_keeps_its_values_where_a_lost_one_is_looked_up() -> N
     study.enqueue_trial({"x": 0.25})
     trial = study.ask()
     assert study.get_trials()[trial.number].system_attrs["fixed_params"] == {"x": 0.25}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # experimental, and meant for Optuna's own loop
+def test_a_trial_without_a_sign_of_life_is_found_by_the_database(tmp_path: Path) -> None:
+    storage = RDBStorage(f"sqlite:///{tmp_path / 'study.db'}", heartbeat_interval=60, grace_period=1)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    storage.record_heartbeat(trial._trial_id)
+    assert storage._get_stale_trial_ids(study._study_id) == []
+    time.sleep(2.5)
+    assert storage._get_stale_trial_ids(study._study_id) == [trial._trial_id]
 
 
 def test_our_keys_are_those_of_the_upstream_sweeper_and_the_pruner() -> None:
