@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.processes import read_run, run_process
 from benchmarks.results import append_rows, machine, versions
-from benchmarks.side_by_side import best_accuracy, ftexp_command, run_process
+from benchmarks.side_by_side import ftexp_command
 from ftexp.report.tables import format_table
 
 
@@ -74,7 +75,7 @@ def peak(arguments: argparse.Namespace, seed: int) -> float:
     """Largest resident memory of one run, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*ftexp_command(arguments, seed, Path(folder)), "audit.features=false"]
-        return run_process(command, Path(folder), lambda _: best_accuracy(Path(folder) / "run")).peak_mib
+        return run_process(command, Path(folder), lambda _: read_run(Path(folder) / "run")).peak_mib
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """ftexp beside the chapter's loop, fastai, Lightning with finetuning-scheduler and transformers' Trainer.
 
     python -m benchmarks.side_by_side TABLE --root FOLDER [--python PYTHON] [--epochs 20] [--rounds 5] [--sides ...]
+                                      [--allocator kept] [--log FILE]
 
 TABLE is ``head``, ``partial``, ``sweep`` (20 trials against as many runs of the chapter's loop) or
 ``start``. Every side is a whole process on the same images, weights, epochs and batches; they take turns, A B A B, and
@@ -11,66 +12,31 @@ each round has a seed of its own. The others run in an environment of their own,
 FOLDER has ``train/CLASS`` and ``val/CLASS``. ftexp begins every round with nothing kept from the one before.
 ``head``, ``partial`` and ``sweep`` compare training, so ftexp's audit of the data and its tracking are off: the others
 have none. The test split that ftexp insists on is one image of each class of ``val``, so that all train on the same
-images. Appends a table to benchmarks/results.md.
+images. With ``--allocator kept`` all sides get the setting of glibc that ftexp makes by itself, which about halves the
+time of the others; without, they run as installed. With ``--log`` a comparison that was stopped goes on, and what
+another table has measured is taken from there. Appends a table to benchmarks/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from benchmarks.processes import KEEP_FREED_MEMORY, Log, Outcome, Reached, environment, last_line, read_run, run_process
 from benchmarks.results import append_rows, machine, versions
 from ftexp.report.tables import format_table
 
 FRAMEWORKS = Path(__file__).with_name("frameworks")
 OTHERS = ("chapter", "fastai", "lightning", "transformers")
 SIDES = ("ftexp", *OTHERS)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one process took and reached.
-
-    Attributes:
-        accuracy: the best on validation; None where nothing was trained.
-        peak_mib: largest resident memory of the process and of each of its children.
-    """
-
-    seconds: float
-    accuracy: float | None
-    peak_mib: float
-
-
-def run_process(command: Sequence[str], folder: Path, read: Callable[[str], float | None]) -> Outcome:
-    """Run a program to its end in a folder; ``read`` finds the accuracy in what it printed."""
-    started = time.perf_counter()
-    with (folder / "stdout").open("w+") as stdout, (folder / "stderr").open("w+") as stderr:
-        process = subprocess.Popen(command, cwd=folder, stdout=stdout, stderr=stderr, env=environment())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - started
-        stdout.seek(0)
-        stderr.seek(0)
-        if process.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{stderr.read()[-2000:]}")
-        return Outcome(seconds, read(stdout.read()), usage.ru_maxrss / 2**10)
-
-
-def environment() -> dict[str, str]:
-    """The same for all; byte code may be written, so that no side compiles its sources each time."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def with_test_split(root: Path, folder: Path) -> Path:
@@ -113,39 +79,52 @@ def other_command(side: str, arguments: argparse.Namespace, seed: int) -> list[s
     ]
 
 
-def train(side: str, arguments: argparse.Namespace, seed: int, folder: Path) -> Outcome:
+def train(side: str, arguments: argparse.Namespace, seed: int) -> Outcome:
     """One training."""
-    if side != "ftexp":
-        return run_process(other_command(side, arguments, seed), folder, last_accuracy)
-    return run_process(ftexp_command(arguments, seed, folder), folder, lambda _: best_accuracy(folder / "run"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, variables = Path(temporary), allocator(arguments)
+        if side != "ftexp":
+            return run_process(other_command(side, arguments, seed), folder, last_line, variables)
+        command = ftexp_command(arguments, seed, folder)
+        return run_process(command, folder, lambda _: read_run(folder / "run"), variables)
 
 
-def sweep(side: str, arguments: argparse.Namespace, seed: int, folder: Path) -> Outcome:
-    """As many trials; the others have no sweep, so one of their runs is taken times the number of trials."""
-    if side != "ftexp":
-        one = train(side, arguments, seed, folder)
-        return Outcome(one.seconds * arguments.trials, one.accuracy, one.peak_mib)
-    command = ftexp_command(arguments, seed, folder)
-    sweeper = ["-m", f"hydra.sweeper.n_trials={arguments.trials}", f"hydra.sweep.dir={folder}/sweep"]
-    return run_process([*command, *sweeper], folder, lambda _: None)
+def sweep(arguments: argparse.Namespace, seed: int) -> Outcome:
+    """A search of so many trials."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        sweeper = ["-m", f"hydra.sweeper.n_trials={arguments.trials}", f"hydra.sweep.dir={folder}/sweep"]
+        command = [*ftexp_command(arguments, seed, folder), *sweeper]
+        return run_process(command, folder, lambda _: best_of_trials(folder / "sweep"), allocator(arguments))
 
 
-def last_accuracy(printed: str) -> float:
-    return float(json.loads(printed.strip().splitlines()[-1])["accuracy"])
+def allocator(arguments: argparse.Namespace) -> dict[str, str]:
+    return {"GLIBC_TUNABLES": KEEP_FREED_MEMORY} if arguments.allocator == "kept" else {}
 
 
-def best_accuracy(run: Path) -> float:
-    with (run / "metrics.csv").open() as file:
-        return max(float(row["val_accuracy"]) for row in csv.DictReader(file))
+def best_of_trials(sweep: Path) -> Reached:
+    trials = [read_run(metrics.parent) for metrics in sweep.glob("[0-9]*/metrics.csv")]
+    return Reached(max(trial.accuracy for trial in trials if trial.accuracy is not None))
 
 
-def compare(measure: Callable[..., Outcome], arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """All sides in turn, round after round; a row each, and ratios to ftexp round by round."""
+def measure(side: str, arguments: argparse.Namespace, seed: int, log: Log) -> Outcome:
+    """One process, or for the others' side of a sweep, one run of theirs times the number of trials: they have none."""
+    is_sweep = arguments.table == "sweep"
+    what = f"{side} {arguments.stage}" + (f" {arguments.trials} trials" if is_sweep and side == "ftexp" else "")
+    where = f"{arguments.root.name} {arguments.image_size} px, {arguments.epochs} epochs, {arguments.allocator}"
+    if is_sweep and side == "ftexp":
+        return log.once(f"{what}, {where}, seed {seed}", lambda: sweep(arguments, seed))
+    outcome = log.once(f"{what}, {where}, seed {seed}", lambda: train(side, arguments, seed))
+    return replace(outcome, seconds=outcome.seconds * arguments.trials) if is_sweep else outcome
+
+
+def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """All sides in turn, round after round; a row each, and ratios to the first one round by round."""
+    log = Log(arguments.log)
     outcomes: dict[str, list[Outcome]] = {side: [] for side in arguments.sides}
     for seed in range(arguments.rounds):
         for side in arguments.sides:
-            with tempfile.TemporaryDirectory() as folder:
-                outcome = measure(side, arguments, seed, Path(folder))
+            outcome = measure(side, arguments, seed, log)
             outcomes[side].append(outcome)
             print(f"round {seed + 1}  {side:12} {outcome.seconds:7.1f} s  {outcome.accuracy}", flush=True)
     return [row(side, outcomes, arguments) for side in arguments.sides]
@@ -154,17 +133,18 @@ def compare(measure: Callable[..., Outcome], arguments: argparse.Namespace) -> l
 def row(side: str, outcomes: dict[str, list[Outcome]], arguments: argparse.Namespace) -> dict[str, object]:
     seconds = [outcome.seconds for outcome in outcomes[side]]
     accuracies = [outcome.accuracy for outcome in outcomes[side] if outcome.accuracy is not None]
-    pairs = zip(seconds, outcomes[arguments.sides[0]], strict=True)
+    ratios = [mine / first.seconds for mine, first in zip(seconds, outcomes[arguments.sides[0]], strict=True)]
     return {
         "date": date.today().isoformat(),
         "data": f"{arguments.root.name} at {arguments.image_size} px",
         "stage": arguments.stage,
         "epochs": arguments.epochs,
+        "allocator": arguments.allocator,
         "side": side,
         "seconds": f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})",
-        f"times {arguments.sides[0]}": f"{statistics.median(mine / first.seconds for mine, first in pairs):.2f}",
+        f"times {arguments.sides[0]}": f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         "n": len(seconds),
-        "val accuracy": f"{statistics.mean(accuracies):.4f}" if accuracies else "-",
+        "val accuracy": f"{statistics.mean(accuracies):.4f} ({min(accuracies):.4f} to {max(accuracies):.4f})",
         "peak MiB": f"{statistics.median(outcome.peak_mib for outcome in outcomes[side]):.0f}",
         "machine": machine(),
         "versions": versions(),
@@ -197,9 +177,9 @@ def start_up(arguments: argparse.Namespace) -> list[dict[str, object]]:
 
 
 TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[dict[str, object]]]]] = {
-    "head": ("Head beside other frameworks", lambda arguments: compare(train, arguments)),
-    "partial": ("Partial beside other frameworks", lambda arguments: compare(train, arguments)),
-    "sweep": ("A sweep beside as many runs of the chapter's loop", lambda arguments: compare(sweep, arguments)),
+    "head": ("Head beside other frameworks", compare),
+    "partial": ("Partial beside other frameworks", compare),
+    "sweep": ("A sweep beside as many runs of the chapter's loop", compare),
     "start": ("Start-up", start_up),
 }
 
@@ -215,14 +195,16 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--sides", nargs="+", choices=SIDES)
+    parser.add_argument("--allocator", choices=["default", "kept"], default="default")
+    parser.add_argument("--log", type=Path)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
     arguments.root = arguments.root.resolve()
     arguments.python = arguments.python.absolute()
     arguments.stage = "partial" if arguments.table == "partial" else "head"
     arguments.sides = arguments.sides or (("ftexp", "chapter") if arguments.table == "sweep" else SIDES)
-    section, measure = TABLES[arguments.table]
-    rows = measure(arguments)
+    section, make_rows = TABLES[arguments.table]
+    rows = make_rows(arguments)
     print(format_table(rows))
     append_rows(section, rows, *([arguments.results] if arguments.results else []))
 

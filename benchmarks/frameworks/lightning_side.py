@@ -17,19 +17,27 @@ from torch.utils.data import DataLoader
 
 
 class Classifier(lightning.LightningModule):
-    def __init__(self, num_classes: int, stage: str) -> None:
+    def __init__(self, name: str, num_classes: int, stage: str) -> None:
         super().__init__()
-        self.network = task.pretrained(num_classes)
+        self.network = task.build_network(name, num_classes)
         self.stage = stage
+        self.stopwatch = task.Stopwatch()
+        self.num_images = 0
         self.loss_fn = nn.CrossEntropyLoss(label_smoothing=0.1)
         self.best = 0.0
 
     def on_train_epoch_start(self) -> None:
         task.keep_batchnorm_still(self.network)
+        self.stopwatch.start()
+        self.num_images = 0
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
         images, labels = batch
+        self.num_images += len(labels)
         return self.loss_fn(self.network(images), labels)
+
+    def on_validation_epoch_start(self) -> None:
+        self.stopwatch.stop(self.num_images)
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
         images, labels = batch
@@ -53,7 +61,7 @@ def main() -> None:
     train_set, val_set = task.folders(arguments.root, arguments.image_size)
     options = {"batch_size": arguments.batch_size, "num_workers": arguments.workers}
     options["persistent_workers"] = arguments.workers > 0
-    model = Classifier(len(train_set.classes), arguments.stage)
+    model = Classifier(arguments.model, len(train_set.classes), arguments.stage)
     task.param_groups(model.network, arguments.stage)
     learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +69,9 @@ def main() -> None:
         schedule.write_text(yaml.safe_dump({0: {"params": learning, "max_transition_epoch": arguments.epochs}}))
         trainer = lightning.Trainer(
             max_epochs=arguments.epochs,
-            accelerator="cpu",
+            accelerator=arguments.device,
+            devices=1,
+            precision="bf16-mixed" if arguments.device == "cuda" else "32-true",
             gradient_clip_val=1.0,
             logger=False,
             enable_checkpointing=False,
@@ -72,7 +82,7 @@ def main() -> None:
             callbacks=[FinetuningScheduler(ft_schedule=str(schedule), epoch_transitions_only=True)],
         )
         trainer.fit(model, DataLoader(train_set, shuffle=True, **options), DataLoader(val_set, **options))
-    task.report(model.best)
+    task.report(model.best, model.stopwatch)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from transformers.utils import logging
 
 
 class Classifier(nn.Module):
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, name: str, num_classes: int) -> None:
         super().__init__()
-        self.network = task.pretrained(num_classes)
+        self.network = task.build_network(name, num_classes)
         self.loss_fn = nn.CrossEntropyLoss(label_smoothing=0.1)
 
     def train(self, mode: bool = True) -> Classifier:
@@ -29,7 +29,16 @@ class Classifier(nn.Module):
 
 
 class Best(TrainerCallback):
-    accuracy = 0.0
+    def __init__(self, num_images: int) -> None:
+        self.accuracy = 0.0
+        self.stopwatch = task.Stopwatch()
+        self.num_images = num_images
+
+    def on_epoch_begin(self, *_: object, **__: object) -> None:
+        self.stopwatch.start()
+
+    def on_epoch_end(self, *_: object, **__: object) -> None:
+        self.stopwatch.stop(self.num_images)
 
     def on_evaluate(self, *_: object, metrics: dict[str, float], **__: object) -> None:
         self.accuracy = max(self.accuracy, metrics["eval_accuracy"])
@@ -49,9 +58,9 @@ def main() -> None:
     arguments = task.read_arguments()
     set_seed(arguments.seed)
     train_set, val_set = task.folders(arguments.root, arguments.image_size)
-    model = Classifier(len(train_set.classes))
+    model = Classifier(arguments.model, len(train_set.classes))
     groups = task.param_groups(model.network, arguments.stage)
-    best = Best()
+    best = Best(len(train_set))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model,
@@ -68,7 +77,8 @@ def main() -> None:
                 report_to="none",
                 disable_tqdm=True,
                 remove_unused_columns=False,
-                use_cpu=True,
+                use_cpu=arguments.device == "cpu",
+                bf16=arguments.device == "cuda",
                 seed=arguments.seed,
             ),
             data_collator=collate,
@@ -81,7 +91,7 @@ def main() -> None:
             callbacks=[best],
         )
         trainer.train()
-    task.report(best.accuracy)
+    task.report(best.accuracy, best.stopwatch)
 
 
 if __name__ == "__main__":

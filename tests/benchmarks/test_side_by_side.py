@@ -11,8 +11,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import memory, side_by_side, step
-from benchmarks.side_by_side import main, run_process
+from benchmarks import memory, side_by_side, step, throughput
+from benchmarks.processes import Log, Outcome, Reached, run_process
+from benchmarks.side_by_side import main
 
 
 @pytest.fixture
@@ -27,28 +28,51 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
+def outcome(seconds: float, accuracy: float) -> Outcome:
+    return Outcome(seconds, accuracy, (50.0, 60.0), 100.0)
+
+
 def test_sides_take_turns_and_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seconds = {("ftexp", 0): 1.0, ("chapter", 0): 3.0, ("ftexp", 1): 2.0, ("chapter", 1): 10.0}
     turns: list[tuple[str, int]] = []
 
-    def measure(side: str, _: object, seed: int, folder: Path) -> side_by_side.Outcome:
+    def train(side: str, _: object, seed: int) -> Outcome:
         turns.append((side, seed))
-        return side_by_side.Outcome(seconds[side, seed], 0.5 + seed / 2, 100.0)
+        return outcome(seconds[side, seed], 0.5 + seed / 2)
 
-    monkeypatch.setattr(side_by_side, "train", measure)
+    monkeypatch.setattr(side_by_side, "train", train)
     results = tmp_path / "results.md"
     options = ["--rounds", "2", "--sides", "ftexp", "chapter", "--results", str(results)]
     main(["head", *options])
     assert turns == [("ftexp", 0), ("chapter", 0), ("ftexp", 1), ("chapter", 1)]
     lines = results.read_text().splitlines()
     assert "## Head beside other frameworks" in lines
-    assert "| chapter | 6.5 (3.0 to 10.0) | 4.00 | 2 | 0.7500 | 100 |" in lines[-1]
+    assert "| chapter | 6.5 (3.0 to 10.0) | 4.00 (3.00 to 5.00) | 2 | 0.7500 (0.5000 to 1.0000) | 100 |" in lines[-1]
+
+
+def test_what_the_log_has_is_not_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured: list[str] = []
+
+    def train(side: str, *_: object) -> Outcome:
+        measured.append(side)
+        return outcome(4.0, 0.5)
+
+    monkeypatch.setattr(side_by_side, "train", train)
+    monkeypatch.setattr(side_by_side, "sweep", lambda *_: outcome(8.0, 0.75))
+    options = ["--rounds", "1", "--log", str(tmp_path / "log.jsonl"), "--results", str(tmp_path / "results.md")]
+    main(["head", "--sides", "chapter", *options])
+    main(["sweep", "--trials", "10", *options])
+    assert measured == ["chapter"], "the sweep takes the chapter's run from the table of head"
+    assert "| chapter | 40.0 (40.0 to 40.0) | 5.00 (5.00 to 5.00) |" in (tmp_path / "results.md").read_text()
+    assert Log(tmp_path / "log.jsonl").once(
+        f"chapter head, {Path().resolve().name} 224 px, 20 epochs, default, seed 0", lambda: outcome(0, 0)
+    ) == outcome(4.0, 0.5)
 
 
 def test_a_process_that_fails_ends_the_comparison_with_its_message(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; sys.stderr.write('no memory left'); sys.exit(3)"]
     with pytest.raises(RuntimeError, match=r"ended with 3:\nno memory left"):
-        run_process(command, tmp_path, lambda _: None)
+        run_process(command, tmp_path, lambda _: Reached())
 
 
 @pytest.mark.slow
@@ -80,3 +104,25 @@ def test_peak_memory_of_few_and_more_images(tmp_path: Path) -> None:
     tiny = ["--counts", "40", "80", "--stages", "head", "--epochs", "1", "--rounds", "1"]
     memory.main([*tiny, "--results", str(tmp_path / "results.md")])
     assert "| head | 80 | 32 | 1 |" in (tmp_path / "results.md").read_text()
+
+
+TINY_GPU_TABLE = ["--models", "resnet18", "--images", "80", "--image-size", "32", "--batch-size", "8", "--workers", "0"]
+
+
+def test_without_a_gpu_the_table_says_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    throughput.main(["--models", "resnet50", "--sides", "step", "ftexp", "--results", str(tmp_path / "results.md")])
+    rows = [line for line in (tmp_path / "results.md").read_text().splitlines() if "| resnet50 |" in line]
+    assert len(rows) == 2
+    assert all("| not measured | not measured | not measured | 0 | no GPU was at hand |" in row for row in rows)
+
+
+@pytest.mark.slow
+def test_throughput_beside_the_step_and_the_chapters_loop(tmp_path: Path) -> None:
+    tiny = [*TINY_GPU_TABLE, "--steps", "2", "--epochs", "2", "--rounds", "1", "--device", "cpu"]
+    throughput.main([*tiny, "--sides", "step", "ftexp", "chapter", "--results", str(tmp_path / "results.md")])
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if "| resnet18 |" in line]
+    assert [row[4] for row in rows] == ["step", "ftexp", "chapter"]
+    assert float(rows[0][6].split()[0]) == 1.0
+    assert all(float(row[5].split()[0]) > 0 for row in rows)

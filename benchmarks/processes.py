@@ -1,0 +1,108 @@
+"""Whole processes, measured one after the other, and a log with which a comparison of hours can go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+# What ftexp tells glibc by itself: to keep the memory that tensors give back.
+KEEP_FREED_MEMORY = "glibc.malloc.mmap_threshold=2147483647:glibc.malloc.trim_threshold=2147483647"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one process took and reached.
+
+    Attributes:
+        accuracy: the best on validation; None where nothing was trained.
+        images_per_second: of training alone, by epoch.
+        peak_mib: largest resident memory of the process and of each of its children.
+    """
+
+    seconds: float
+    accuracy: float | None
+    images_per_second: tuple[float, ...]
+    peak_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What a program says of itself: see ``Outcome``."""
+
+    accuracy: float | None = None
+    images_per_second: tuple[float, ...] = ()
+
+
+def run_process(
+    command: Sequence[str], folder: Path, read: Callable[[str], Reached], variables: dict[str, str] | None = None
+) -> Outcome:
+    """Run a program to its end in a folder; ``read`` finds what it reached in what it printed.
+
+    Raises:
+        RuntimeError: when it fails, with the end of its error output.
+    """
+    started = time.perf_counter()
+    with (folder / "stdout").open("w+") as stdout, (folder / "stderr").open("w+") as stderr:
+        process = subprocess.Popen(command, cwd=folder, stdout=stdout, stderr=stderr, env=environment(variables))
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - started
+        stdout.seek(0)
+        stderr.seek(0)
+        if process.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{stderr.read()[-2000:]}")
+        reached = read(stdout.read())
+    return Outcome(seconds, reached.accuracy, reached.images_per_second, usage.ru_maxrss / 2**10)
+
+
+def environment(variables: dict[str, str] | None = None) -> dict[str, str]:
+    """The same for all; byte code may be written, so that no side compiles its sources each time."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(PROJECT), **(variables or {})}
+
+
+def last_line(printed: str) -> Reached:
+    """What one of the programs in ``benchmarks/frameworks`` has printed last."""
+    reached = json.loads(printed.strip().splitlines()[-1])
+    return Reached(float(reached["accuracy"]), tuple(reached["images_per_second"]))
+
+
+def read_run(run: Path) -> Reached:
+    """What stands in the folder of a run of ftexp."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rates = tuple(float(row["images_per_second"]) for row in rows)
+    return Reached(max(float(row["val_accuracy"]) for row in rows), rates)
+
+
+class Log:
+    """Outcomes as lines of a file, so that what was measured is not measured again.
+
+    Args:
+        file: None: nothing is kept.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._known: dict[str, Outcome] = {}
+        if file is not None and file.exists():
+            for line in file.read_text().splitlines():
+                entry = json.loads(line)
+                rates = tuple(entry["outcome"].pop("images_per_second"))
+                self._known[entry["key"]] = Outcome(**entry["outcome"], images_per_second=rates)
+
+    def once(self, key: str, measure: Callable[[], Outcome]) -> Outcome:
+        """The outcome under a key, measured where it is not known yet."""
+        if key not in self._known:
+            self._known[key] = outcome = measure()
+            if self._file is not None:
+                with self._file.open("a") as file:
+                    file.write(json.dumps({"key": key, "outcome": asdict(outcome)}) + "\n")
+        return self._known[key]

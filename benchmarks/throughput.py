@@ -1,0 +1,173 @@
+"""Full fine-tuning from a folder of JPEG files: images per second beside the bare compiled step and other frameworks.
+
+    python -m benchmarks.throughput [--models resnet50 efficientnet_b0 vit_b_16] [--images 20000] [--batch-size 256]
+                                    [--epochs 4] [--rounds 3] [--python PYTHON] [--sides step ftexp chapter ...]
+                                    [--device cuda] [--log FILE]
+
+The sides take turns, a process each: ``step`` is ftexp's training step, compiled, on one synthetic batch that is on the
+device already; the others train for so many epochs on the same files. Compared are images per second of training from
+the second epoch on, as a share of the step's, and the time of the first epoch, in which ftexp decodes the files for all
+epochs to come, and compiles. fastai, Lightning and the Trainer run in bf16, the chapter's loop as it is printed, all with
+as many workers as there are cores; networks are torchvision's, without pretrained weights. The files hold smooth noise of
+500 x 375 pixels, made anew.
+
+Without a CUDA device it says so in the table; ``--device cpu`` tries the harness. Appends to benchmarks/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.processes import Log, Outcome, Reached, last_line, read_run, run_process
+from benchmarks.results import append_rows, machine, versions
+from benchmarks.side_by_side import OTHERS, other_command, with_test_split
+from ftexp.report.tables import format_table
+
+SECTION = "Full fine-tuning from JPEG files, on a GPU"
+SIDES = ("step", "ftexp", *OTHERS)
+WIDTH, HEIGHT = 500, 375
+
+
+def write_photographs(folder: Path, count: int) -> None:
+    """JPEG files of some 40 KB in two classes, a twentieth of them for validation."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        split, label = "val" if number % 20 == 0 else "train", number // 20 % 2
+        path = folder / split / f"class{label}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(0, 256, (HEIGHT // 5, WIDTH // 5, 3), np.uint8)
+        Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def ftexp_command(arguments: argparse.Namespace, model: str, seed: int, folder: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "ftexp"),
+        *("data=imagefolder", f"data.root={with_test_split(arguments.root, folder)}"),
+        *(f"model={model}", "model.weights=null", f"model.image_size={arguments.image_size}"),
+        *("stage=full", f"stage.epochs={arguments.epochs}", f"train.batch_size={arguments.batch_size}"),
+        *(f"runtime.seed={seed}", f"runtime.device={arguments.device}", f"runtime.cache_folder={folder}/cache"),
+        f"runtime.cache_gib={arguments.cache_gib}",
+        *(f"hydra.run.dir={folder}/run", "tracking=none", "audit.on_leak=off"),
+    ]
+
+
+def step_command(arguments: argparse.Namespace, model: str) -> list[str]:
+    sizes = ["--image-size", str(arguments.image_size), "--batch-size", str(arguments.batch_size)]
+    times = ["--steps", str(arguments.steps), "--rounds", "1", "--device", arguments.device]
+    return [sys.executable, "-m", "benchmarks.step", "--models", model, *sizes, *times, "--results", os.devnull]
+
+
+def measure(arguments: argparse.Namespace, model: str, side: str, seed: int) -> Outcome:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if side == "step":
+            return run_process(step_command(arguments, model), folder, partial(read_step, arguments))
+        if side == "ftexp":
+            command = ftexp_command(arguments, model, seed, folder)
+            return run_process(command, folder, lambda _: read_run(folder / "run"))
+        more = ["--model", model, "--batch-size", str(arguments.batch_size), "--device", arguments.device]
+        return run_process([*other_command(side, arguments, seed), *more], folder, last_line)
+
+
+def read_step(arguments: argparse.Namespace, printed: str) -> Reached:
+    milliseconds = json.loads(printed.strip().splitlines()[-1])["ftexp ms"]
+    return Reached(images_per_second=(1e3 * arguments.batch_size / float(milliseconds),))
+
+
+def compare(arguments: argparse.Namespace, model: str) -> list[dict[str, object]]:
+    """All sides in turn, round after round; a row each, and shares of the step's rate round by round."""
+    log = Log(arguments.log)
+    outcomes: dict[str, list[Outcome]] = {side: [] for side in arguments.sides}
+    for seed in range(arguments.rounds):
+        for side in arguments.sides:
+            key = f"{side} {model}, {arguments.images} images of {arguments.image_size} px, seed {seed}"
+            outcome = log.once(key, partial(measure, arguments, model, side, seed))
+            outcomes[side].append(outcome)
+            print(f"round {seed + 1}  {model:16} {side:12} {steady(outcome):8.1f} images/s", flush=True)
+    return [row(model, side, outcomes, arguments) for side in arguments.sides]
+
+
+def steady(outcome: Outcome) -> float:
+    """Images per second, without the first epoch where there are several."""
+    rates = outcome.images_per_second
+    return statistics.median(rates[1:] or rates)
+
+
+def row(model: str, side: str, outcomes: dict[str, list[Outcome]], arguments: argparse.Namespace) -> dict[str, object]:
+    rates = [steady(outcome) for outcome in outcomes[side]]
+    shares = [rate / steady(first) for rate, first in zip(rates, outcomes[arguments.sides[0]], strict=True)]
+    first = [arguments.images * 0.95 / outcome.images_per_second[0] for outcome in outcomes[side]]
+    return {
+        **columns(model, side, arguments),
+        "images/s": f"{statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})",
+        f"of the {arguments.sides[0]}'s": f"{statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})",
+        "first epoch, s": "-" if side == "step" else f"{statistics.median(first):.1f}",
+        "n": len(rates),
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def not_measured(model: str, side: str, arguments: argparse.Namespace) -> dict[str, object]:
+    words = dict.fromkeys(("images/s", f"of the {arguments.sides[0]}'s", "first epoch, s"), "not measured")
+    return {
+        **columns(model, side, arguments),
+        **words,
+        "n": 0,
+        "device": "no GPU was at hand",
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def columns(model: str, side: str, arguments: argparse.Namespace) -> dict[str, object]:
+    files = f"{arguments.images} at {arguments.image_size} px"
+    return {"date": date.today().isoformat(), "model": model, "images": files, "side": side}
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--models", nargs="+", default=["resnet50", "efficientnet_b0", "vit_b_16"])
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=50, help="of the synthetic side")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cache-gib", type=float, default=16.0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="of the other frameworks")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--results", type=Path)
+    arguments = parser.parse_args(given)
+    arguments.python, arguments.stage = arguments.python.absolute(), "full"
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as images:
+        arguments.root = Path(images)
+        if arguments.device == "cuda" and not torch.cuda.is_available():
+            rows = [not_measured(model, side, arguments) for model in arguments.models for side in arguments.sides]
+        else:
+            write_photographs(arguments.root, arguments.images)
+            rows = [row for model in arguments.models for row in compare(arguments, model)]
+    print(format_table(rows))
+    append_rows(SECTION, rows, *([arguments.results] if arguments.results else []))
+
+
+if __name__ == "__main__":
+    main()
