@@ -7,9 +7,9 @@
 The sides take turns, a process each: ``step`` is ftexp's training step, compiled, on one synthetic batch that is on the
 device already; the others train for so many epochs on the same files. Compared are images per second of training from
 the second epoch on, as a share of the step's, and the time of the first epoch, in which ftexp decodes the files for all
-epochs to come, and compiles. fastai, Lightning and the Trainer run in bf16, the chapter's loop as it is printed, all with
-as many workers as there are cores; networks are torchvision's, without pretrained weights. The files hold smooth noise of
-500 x 375 pixels, made anew.
+epochs to come, and compiles. fastai, Lightning and the Trainer run in bf16, the chapter's loop as it is printed, all
+with as many workers as there are cores; networks are torchvision's, without pretrained weights. The files hold smooth
+noise of 500 x 375 pixels, made anew.
 
 Without a CUDA device it says so in the table; ``--device cpu`` tries the harness. Appends to benchmarks/results.md.
 """
