@@ -21,7 +21,8 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
 th, td { padding: .25em .8em .25em 0; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
-code { display: block; padding: .6em; background: #f4f4f4; overflow-x: auto; white-space: pre }
+th { vertical-align: bottom }
+code { display: block; padding: .6em; background: #f4f4f4; white-space: pre-wrap; overflow-wrap: anywhere }
 img { max-width: 100% }
 """
 
@@ -80,7 +81,10 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _row(cell: str, values: Iterable[object]) -> str:
-    return "<tr>" + "".join(f"<{cell}>{escape(_text(value))}</{cell}>" for value in values) + "</tr>"
+    texts = [escape(_text(value)) for value in values]
+    if cell == "th":
+        texts = [text.replace(".", ".<br>") for text in texts]  # long names make no wide column of short numbers
+    return "<tr>" + "".join(f"<{cell}>{text}</{cell}>" for text in texts) + "</tr>"
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""A study in pictures, by Optuna's own plots."""
+"""A study in pictures, most of them Optuna's own plots."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 import matplotlib
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as drawn
 
 MIN_TRIALS = 2
+COLUMNS = 3
 
 
 def write_plots(study: optuna.Study, folder: Path, objectives: Sequence[str]) -> None:
@@ -29,37 +31,75 @@ def write_plots(study: optuna.Study, folder: Path, objectives: Sequence[str]) ->
             _save(lambda: drawn.plot_pareto_front(study, target_names=list(objectives)), folder / "pareto.png")
         return
     (name,) = objectives
+    settings = sorted({key for trial in completed for key in trial.params})
+    rates = [key for key in settings if "_lr" in key]
     _save(lambda: drawn.plot_optimization_history(study, target_name=name), folder / "history.png")
-    _save(lambda: drawn.plot_parallel_coordinate(study, target_name=name), folder / "parallel.png")
-    _save(lambda: drawn.plot_slice(study, target_name=name), folder / "slice.png")
-    if any("_lr" in key for trial in completed for key in trial.params):
-        _save(lambda: _draw_rates(study, completed, name), folder / "rates.png")
+    _save(lambda: _draw_parallel(study, settings, name), folder / "parallel.png")
+    _save(lambda: _draw_settings(study, settings, name), folder / "slice.png")
+    if rates:
+        _save(lambda: _draw_settings(study, rates, name), folder / "rates.png")
     if len({trial.value for trial in completed}) > 1:  # equal values have no cause
         _save(lambda: drawn.plot_param_importances(study, target_name=name), folder / "importance.png")
 
 
-def _draw_rates(study: optuna.Study, completed: Sequence[FrozenTrial], objective: str) -> None:
-    """The objective against each learning rate on a logarithmic axis; pruned trials hollow, at their last value."""
+def _draw_parallel(study: optuna.Study, settings: Sequence[str], objective: str) -> None:
+    """Optuna's plot, wide enough for its axes, and with the names that it would cut."""
     from matplotlib import pyplot
+
+    axis = drawn.plot_parallel_coordinate(study, params=list(settings), target_name=objective)
+    pyplot.gcf().set_size_inches(2 + 2 * len(settings), 5)
+    names = [name.replace(".", ".\n") for name in (objective, *settings)]
+    axis.set_xticks(range(len(names)), names, rotation=0, ha="center")
+
+
+def _draw_settings(study: optuna.Study, settings: Sequence[str], objective: str) -> None:
+    """The objective against each setting alone; pruned trials hollow, at their last value."""
+    from matplotlib import pyplot
+
+    columns = min(COLUMNS, len(settings))
+    rows = -(-len(settings) // columns)
+    figure, grid = pyplot.subplots(
+        rows, columns, squeeze=False, sharey=True, figsize=(3.2 * columns + 1, 3 * rows), layout="constrained"
+    )
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
+    for axis, key in zip(grid.flat, settings, strict=False):
+        for state, filled in ((TrialState.COMPLETE, True), (TrialState.PRUNED, False)):
+            points = [
+                (_place(trial, key), trial.value) for trial in trials if trial.state == state and key in trial.params
+            ]
+            if points:
+                x, y = zip(*points, strict=True)
+                label = "ended" if filled else "pruned"
+                axis.scatter(x, y, c="C0" if filled else "none", edgecolors="C0", label=label)
+        _scale(axis, next(trial.distributions[key] for trial in trials if key in trial.params))
+        axis.set_xlabel(key)
+        axis.grid(alpha=0.3)
+    for axis in grid.flat[len(settings) :]:
+        axis.set_visible(False)
+    for row in grid:
+        row[0].set_ylabel(objective)
+    labels = {
+        label: handle for axis in grid.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if len(labels) > 1:
+        figure.legend(list(labels.values()), list(labels), loc="outside upper right", ncols=2)
+
+
+def _place(trial: FrozenTrial, key: str) -> float:
+    """Where a value lies on its axis; a choice at its number."""
+    distribution = trial.distributions[key]
+    return distribution.to_internal_repr(trial.params[key])
+
+
+def _scale(axis: Any, distribution: BaseDistribution) -> None:
     from matplotlib.ticker import NullFormatter
 
-    rates = sorted({key for trial in completed for key in trial.params if "_lr" in key})
-    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-    figure, axes = pyplot.subplots(1, len(rates), squeeze=False, sharey=True, figsize=(4 * len(rates) + 1, 4))
-    for axis, key in zip(axes[0], rates, strict=False):
-        for trials, filled in ((completed, True), (pruned, False)):
-            points = [(trial.params[key], trial.value) for trial in trials if key in trial.params]
-            points = [(x, y) for x, y in points if y is not None]
-            if not points:
-                continue
-            x, y = zip(*points, strict=True)
-            axis.scatter(x, y, c="C0" if filled else "none", edgecolors="C0", label="ended" if filled else "pruned")
-        axis.set(xscale="log", xlabel=key)
+    if isinstance(distribution, CategoricalDistribution):
+        axis.set_xticks(range(len(distribution.choices)), map(str, distribution.choices), rotation=30, ha="right")
+        axis.set_xlim(-0.5, len(distribution.choices) - 0.5)
+    elif getattr(distribution, "log", False):
+        axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(NullFormatter())  # labels between the decades overlap
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(objective)
-    axes[0][0].legend()
-    figure.suptitle("Learning rates")
 
 
 def _save(plot: Callable[[], Any], path: Path) -> None:
@@ -70,5 +110,10 @@ def _save(plot: Callable[[], Any], path: Path) -> None:
         warnings.simplefilter("ignore", UserWarning)  # of the layout
         pyplot.switch_backend("agg")
         plot()
-        pyplot.gcf().savefig(path, dpi=120, bbox_inches="tight")
+        figure = pyplot.gcf()
+        figure.suptitle("")  # the page and the file's name say what it is
+        for axis in figure.axes:
+            axis.set_title("")
+            axis.set_title("", loc="left")
+        figure.savefig(path, dpi=120, bbox_inches="tight")
         pyplot.close("all")
