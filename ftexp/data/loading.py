@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ftexp.data.batch_views import BatchViews
 from ftexp.data.images import open_image
 from ftexp.data.order import EpochOrder
-from ftexp.data.pixel_store import Pixels
+from ftexp.data.pixel_store import PixelSource, UInt8Image
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
 from ftexp.errors import UserError
@@ -22,8 +23,6 @@ from ftexp.ranks import ALONE, Ranks
 # Below this many files, starting processes takes longer than decoding.
 MIN_FILES_FOR_WORKERS = 256
 MAX_AUTO_WORKERS = 16
-
-OpenPixels = Callable[[], Pixels | None]
 
 
 class Loader:
@@ -38,7 +37,8 @@ class Loader:
         self._order = order
         self._settings = settings
         self._batches: DataLoader[tuple[Tensor, Tensor]] | None = None
-        self._is_open, self._is_closed = False, False
+        self._first_pass: Generator[tuple[Tensor, Tensor], None, None] | None = None
+        self._is_closed = False
         self.samples = images.samples
         self.labels = images.labels
 
@@ -69,9 +69,13 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         assert not self._is_closed, "the loader has been closed"
-        if not self._is_open:
-            self._images.open_pixels()
-            self._is_open = True
+        if self._first_pass is not None:
+            self._first_pass.close()  # in case the pass was left before its end
+            self._first_pass = None
+        if self._can_train_while_decoding:
+            self._first_pass = self._batches_as_decoded()
+            return self._first_pass
+        self._images.open_pixels()
         if self._images.makes_batches:
             return self._whole_batches()
         if self._batches is None:
@@ -98,11 +102,30 @@ class Loader:
 
     def close(self) -> None:
         """End the worker processes; they end with the last reference to the data loader."""
+        if self._first_pass is not None:
+            self._first_pass.close()
         self._batches, self._is_closed = None, True
 
+    @property
+    def _can_train_while_decoding(self) -> bool:
+        """Whether images can be shown in the order in which they are decoded, all of them and each once."""
+        alone = self._settings.ranks.size == 1
+        return alone and self._order.first == 0 and self._order.shows_each_once and self._images.can_show_while_decoding
+
+    def _batches_as_decoded(self) -> Generator[tuple[Tensor, Tensor], None, None]:
+        epoch = self._order.epoch
+        for images, labels in self._images.first_pass(epoch, self.own_indices(epoch)):
+            yield self._pinned(images), labels
+
     def _whole_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        first = self._order.first // self._own_size
-        return (self._images.batch(indices) for indices in self.own_indices(self._order.epoch)[first:])
+        first, epoch = self._order.first // self._own_size, self._order.epoch
+        for indices in self.own_indices(epoch)[first:]:
+            images, labels = self._images.batch(indices, epoch)
+            yield self._pinned(images), labels
+
+    def _pinned(self, images: Tensor) -> Tensor:
+        """In memory that the device can copy from by itself, where they are not on it."""
+        return images.pin_memory() if self._settings.pin_memory and images.device.type == "cpu" else images
 
     def _start(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(
@@ -151,7 +174,8 @@ def make_loader(
     drop_last: bool = False,
     balanced: bool = False,
     views: int | None = None,
-    open_pixels: OpenPixels | None = None,
+    source: PixelSource | None = None,
+    batch_views: BatchViews | None = None,
     ranks: Ranks = ALONE,
 ) -> Loader:
     """Put samples, their view and an order together.
@@ -163,13 +187,14 @@ def make_loader(
         workers: processes that decode; 0: this one; ``auto``: by the source, its size and the cores.
         views: how many there are of an image, of which epoch e shows number e modulo ``views``; None: every epoch its
             own.
-        open_pixels: gives the prepared images of the samples, if they are kept; called at the first iteration.
+        source: of the prepared images of the samples, if they are to be kept; asked at the first iteration.
+        batch_views: makes the random views of whole batches of kept images, in the place of ``view.change``.
         ranks: which part of every batch is wanted.
     """
     classes = np.array([class_to_idx[sample.label] for sample in samples]) if balanced else None
     used = len(samples) - len(samples) % batch_size if drop_last else len(samples)
     order = EpochOrder(len(samples), used, shuffle, seed, classes, ranks)
-    images = _Images(samples, class_to_idx, view, seed, views, open_pixels)
+    images = _Images(samples, class_to_idx, view, seed, views, source, batch_views)
     return Loader(images, order, _Settings(batch_size, workers, pin_memory, ranks))
 
 
@@ -181,41 +206,74 @@ class _Images(Dataset[tuple[Tensor, Tensor]]):
         view: View,
         seed: int,
         views: int | None,
-        open_pixels: OpenPixels | None,
+        source: PixelSource | None,
+        batch_views: BatchViews | None,
     ) -> None:
         self.samples = samples
         self.labels = torch.tensor([class_to_idx[sample.label] for sample in samples], dtype=torch.int64)
         self._view = view
         self._seed = seed
         self._views = views
-        self._open_pixels = open_pixels
-        self._pixels: Pixels | None = None
+        self._source = source
+        self._batch_views = batch_views
 
     def open_pixels(self) -> None:
-        """Find out whether the prepared images are kept."""
-        if self._open_pixels is not None:
-            self._pixels, self._open_pixels = self._open_pixels(), None
+        """Have the images decoded, if they are to be kept and are not there yet."""
+        if self._source is not None and self._source.pixels is None:
+            self._source.open()
+            self._forget_source_without_pixels()
 
     @property
     def is_decoded(self) -> bool:
         """Whether no image has to be decoded any more."""
-        return self._pixels is not None
+        return self._source is not None and self._source.pixels is not None
 
     @property
     def makes_batches(self) -> bool:
         """Whether whole batches are there to be taken."""
-        return self.is_decoded and not self._view.is_random
+        return self.is_decoded and self._needs_no_single_image
 
-    def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+    @property
+    def can_show_while_decoding(self) -> bool:
+        """Whether whole batches can be made as the images come."""
+        return self._needs_no_single_image and self._source is not None and not self._source.is_kept
+
+    @property
+    def _needs_no_single_image(self) -> bool:
+        return not self._view.is_random or self._batch_views is not None
+
+    def first_pass(self, epoch: int, batches: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels of an epoch as they are decoded, for later ones to come from what is kept."""
+        assert self._source is not None
+        for images, indices in zip(self._source.first_pass(batches), batches, strict=True):
+            yield self._put_together(images, epoch, indices), self.labels[indices]
+        self._forget_source_without_pixels()
+
+    def batch(self, indices: list[int], epoch: int) -> tuple[Tensor, Tensor]:
         """Images and labels, where ``makes_batches``."""
-        assert self._pixels is not None
-        return self._pixels.batch(indices), self.labels[indices]
+        assert self._source is not None
+        pixels = self._source.pixels
+        assert pixels is not None
+        if self._batch_views is None:
+            return pixels.batch(indices), self.labels[indices]
+        views = self._batch_views([pixels.tensor(index) for index in indices], epoch, indices)
+        pixels.release()
+        return views, self.labels[indices]
+
+    def _forget_source_without_pixels(self) -> None:
+        if self._source is not None and self._source.pixels is None:  # they did not fit
+            self._source = None
+
+    def _put_together(self, images: list[UInt8Image], epoch: int, indices: list[int]) -> Tensor:
+        if self._batch_views is None:
+            return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return self._batch_views([torch.from_numpy(image) for image in images], epoch, indices)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
         number = epoch if self._views is None else epoch % self._views
-        if self._pixels is not None:
-            image = self._pixels.image(index)
+        if self._source is not None and self._source.pixels is not None:
+            image = self._source.pixels.image(index)
         else:
             image = self._view.prepare(open_image(self.samples[index]))
         # Augmentations draw from torch's global generator: lend it a state of this view's own.

@@ -45,6 +45,11 @@ class EpochOrder(Sampler[tuple[int, int]]):
         own = self.indices(self.epoch)[self._ranks.rank :: self._ranks.size]
         return ((self.epoch, index) for index in own[self.first :])
 
+    @property
+    def shows_each_once(self) -> bool:
+        """Whether no sample comes twice in an epoch."""
+        return self._classes is None
+
     def indices(self, epoch: int) -> list[int]:
         """The order of an epoch, over all ranks."""
         if not self._shuffle:

@@ -10,9 +10,11 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +27,17 @@ from torch import Tensor
 from ftexp.data.digests import content_digest
 from ftexp.data.images import open_image
 from ftexp.data.samples import Sample
-from ftexp.data.tensor_store import Append, Kept, StoreFullError, TensorStore
+from ftexp.data.tensor_store import Kept, StoreFullError, TensorStore, Unfinished
 from ftexp.data.transforms import View
 
 log = logging.getLogger(__name__)
 
 # Part of every key: a change of what is kept makes older files unknown.
-VERSION = 1
-# Images decoded before the first are written: enough to keep the threads busy, few enough to keep memory flat.
+VERSION = 2
+# Images decoded before they are asked for, or written: enough to keep the threads busy, few enough for the memory.
 CHUNK = 256
+
+UInt8Image = npt.NDArray[np.uint8]
 
 
 class Pixels:
@@ -41,72 +45,160 @@ class Pixels:
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        self._sizes = kept.notes["sizes"]
-        self._ends = self._sizes.prod(dim=1).mul(3).cumsum(0)
-        height, width = self._sizes[0].tolist()
-        self._grid: Tensor | None = None
-        if bool((self._sizes == self._sizes[0]).all()):
-            self._grid = kept.rows.view(-1, height, width, 3)
+        self._bytes = kept.rows
+        sizes, order = kept.notes["sizes"], kept.notes["order"]
+        ends = sizes.prod(dim=1).mul(3).cumsum(0)
+        self._place = order.argsort()  # of each sample in the order in which they were decoded
+        self._sizes, self._ends = sizes[self._place], ends[self._place]
+        self._same_size = bool((sizes == sizes[0]).all())
 
     def image(self, index: int) -> Image.Image:
         """One prepared image."""
+        return Image.fromarray(self.tensor(index).numpy())
+
+    def tensor(self, index: int) -> Tensor:
+        """One prepared image: uint8 [H, W, 3], on the device they are kept on."""
         height, width = self._sizes[index].tolist()
         end = int(self._ends[index])
-        flat = self._kept.rows[end - height * width * 3 : end]
-        return Image.fromarray(flat.view(height, width, 3).numpy())
+        return self._bytes[end - height * width * 3 : end].view(height, width, 3)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """Images of one size: uint8 [B, 3, H, W], channels last in memory, on the device they are kept on."""
-        assert self._grid is not None, "images of several sizes make no batch"
-        images = self._grid.index_select(0, torch.tensor(indices, device=self._grid.device)).permute(0, 3, 1, 2)
+        assert self._same_size, "images of several sizes make no batch"
+        height, width = self._sizes[0].tolist()
+        places = self._place[list(indices)].to(self._bytes.device)
+        images = self._bytes.view(-1, height, width, 3).index_select(0, places)
+        self.release()
+        return images.permute(0, 3, 1, 2)
+
+    def release(self) -> None:
+        """Give the memory of what was read so far back."""
         self._kept.release()
-        return images
 
     def move(self, device: torch.device, room_bytes: int) -> bool:
-        """Keep the images on a device from now on, if they are of one size and no more than ``room_bytes``."""
-        if self._grid is None or self._grid.nbytes > room_bytes:
+        """Keep the images on a device from now on, if they take no more than ``room_bytes``."""
+        if self._bytes.nbytes > room_bytes:
             return False
-        self._grid = self._grid.to(device, copy=True)
-        self._kept.release()
+        self._bytes = self._bytes.to(device, copy=True)
+        self.release()
         return True
 
 
-def prepared_pixels(samples: Sequence[Sample], view: View, store: TensorStore) -> Pixels | None:
-    """The prepared images of samples, decoded now if they are not kept yet; None, with a line, where they do not fit.
+class PixelSource:
+    """The prepared images of samples, decoded once, where they fit into the store.
 
-    Raises:
-        DataError: when a file cannot be decoded.
+    Args:
+        view: whose ``prepare`` makes them.
+        opened: told of them once they are there.
     """
-    started = time.perf_counter()
-    try:
-        kept = store.get(_key(samples, view), lambda append: _decode(samples, view, append, store.limit_bytes))
-    except StoreFullError as reason:
-        log.info("pixels  off: the decoded images would take %s", reason)
-        return None
-    if not kept.found:
-        seconds, mib = time.perf_counter() - started, kept.rows.nbytes / 2**20
-        log.info("pixels  %d images decoded once, %.1f s; they take %.1f MiB", len(samples), seconds, mib)
-    return Pixels(kept)
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        view: View,
+        store: TensorStore,
+        opened: Callable[[Pixels], object] = lambda _: None,
+    ) -> None:
+        self._samples = samples
+        self._view = view
+        self._store = store
+        self._opened = opened
+        self._key = _key(samples, view)
+        self.pixels: Pixels | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether nothing has to be decoded any more."""
+        return self.pixels is not None or self._store.holds(self._key)
+
+    def open(self) -> Pixels | None:
+        """All of them, decoded now if they are not kept yet; None, with a line, where they do not fit.
+
+        Raises:
+            DataError: when a file cannot be decoded.
+        """
+        for _ in self.first_pass([]):
+            pass
+        return self.pixels
+
+    def first_pass(self, batches: Sequence[Sequence[int]]) -> Iterator[list[UInt8Image]]:
+        """One epoch of prepared images [H, W, 3], as they are decoded; ``pixels`` has all of them at its end.
+
+        Args:
+            batches: indices of samples, each at most once; the others are decoded after the last batch.
+
+        Raises:
+            DataError: when a file cannot be decoded.
+        """
+        started = time.perf_counter()
+        with self._store.place(self._key) as place:
+            if isinstance(place, Kept):
+                self._open(place)
+                yield from ([self._array(index) for index in indices] for indices in batches)
+                return
+            kept = yield from self._decode(batches, place)
+            if kept is not None:
+                seconds, mib = time.perf_counter() - started, kept.rows.nbytes / 2**20
+                how = f"in the first epoch, {seconds:.1f} s;" if batches else f"once, {seconds:.1f} s;"
+                log.info("pixels  %d images decoded %s they take %.1f MiB", len(self._samples), how, mib)
+                self._open(kept)
+
+    def _decode(
+        self, batches: Sequence[Sequence[int]], place: Unfinished
+    ) -> Generator[list[UInt8Image], None, Kept | None]:
+        """Give out the batches, and write them and the other images; returns None where they do not fit."""
+        shown = list(chain.from_iterable(batches))
+        rest = sorted(set(range(len(self._samples))) - set(shown))
+        order, sizes, fits = [*shown, *rest], [], True
+        with closing(_ahead(self._prepare, order)) as images:
+            for number, indices in enumerate((*batches, *(rest[i : i + CHUNK] for i in range(0, len(rest), CHUNK)))):
+                part = list(islice(images, len(indices)))
+                sizes += [image.shape[:2] for image in part]
+                try:
+                    if fits:
+                        self._write(part, place)
+                except StoreFullError as reason:
+                    log.info("pixels  off: the decoded images would take %s", reason)
+                    fits = False
+                if number < len(batches):
+                    yield part
+                if not fits and number + 1 >= len(batches):
+                    return None
+        return place.finish({"sizes": torch.tensor(sizes), "order": torch.tensor(order)})
+
+    def _prepare(self, index: int) -> UInt8Image:
+        return np.array(self._view.prepare(open_image(self._samples[index])))
+
+    def _write(self, part: list[UInt8Image], place: Unfinished) -> None:
+        flat = np.concatenate([image.reshape(-1) for image in part])
+        expected = flat.nbytes / len(part) * len(self._samples)
+        if expected > self._store.limit_bytes:
+            raise StoreFullError(f"{expected / 2**30:.1f} GiB, more than runtime.cache_gib")
+        place.append(torch.from_numpy(flat))
+
+    def _open(self, kept: Kept) -> None:
+        self.pixels = Pixels(kept)
+        self._opened(self.pixels)
+
+    def _array(self, index: int) -> UInt8Image:
+        assert self.pixels is not None
+        return self.pixels.tensor(index).cpu().numpy()
 
 
-def _decode(samples: Sequence[Sample], view: View, append: Append, limit_bytes: int) -> Mapping[str, Tensor]:
-    sizes: list[tuple[int, int]] = []
-
-    def prepare(sample: Sample) -> npt.NDArray[np.uint8]:
-        return np.asarray(view.prepare(open_image(sample)))
-
+def _ahead(prepare: Callable[[int], UInt8Image], order: Iterable[int]) -> Generator[UInt8Image, None, None]:
+    """Images in an order, decoded by threads up to ``CHUNK`` images before they are asked for."""
     # Threads: Pillow lets go of the interpreter lock while it decodes and resizes.
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        left = iter(samples)
-        while chunk := list(islice(left, CHUNK)):
-            images = list(pool.map(prepare, chunk))
-            sizes += [image.shape[:2] for image in images]
-            flat = np.concatenate([image.reshape(-1) for image in images])
-            expected = flat.nbytes / len(chunk) * len(samples)
-            if expected > limit_bytes:
-                raise StoreFullError(f"{expected / 2**30:.1f} GiB, more than runtime.cache_gib")
-            append(torch.from_numpy(flat))
-    return {"sizes": torch.tensor(sizes, dtype=torch.int64)}
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    waiting: deque[Future[UInt8Image]] = deque()
+    try:
+        for index in order:
+            waiting.append(pool.submit(prepare, index))
+            if len(waiting) > CHUNK:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _key(samples: Sequence[Sample], view: View) -> str:

@@ -11,10 +11,11 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import torch
 from filelock import FileLock
@@ -67,6 +68,20 @@ class Kept:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
+class Unfinished(Protocol):
+    """What is being computed for a key; nothing of it is kept without ``finish``."""
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows [n, ...], all of one shape and dtype.
+
+        Raises:
+            StoreFullError: when they take more than the limit.
+        """
+
+    def finish(self, notes: Mapping[str, Tensor]) -> Kept:
+        """Keep the rows, and small tensors beside them."""
+
+
 class TensorStore:
     """A folder of tensors by key, the least recently used of which make room for new ones.
 
@@ -85,28 +100,36 @@ class TensorStore:
         Raises:
             StoreFullError: when it alone takes more than the limit.
         """
+        with self.place(key) as place:
+            return place if isinstance(place, Kept) else place.finish(fill(place.append))
+
+    @contextmanager
+    def place(self, key: str) -> Iterator[Kept | Unfinished]:
+        """What is kept under a key, or the place for it; all others who ask for it wait until the ``with`` ends."""
         if self.folder is None:
-            parts: list[Tensor] = []
-            notes = fill(lambda rows: parts.append(rows.cpu()))
-            return Kept(torch.cat(parts), notes)
+            yield _InMemory()
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / f"{key}.safetensors"
+        file = self._file(key)
         with FileLock(self.folder / f"{key}.lock"):
             if (kept := _read(file)) is not None:
                 os.utime(file)  # used just now
-                return kept
+                yield kept
+                return
             unfinished = file.with_suffix(".tmp")
             try:
-                self._write(unfinished, fill)
-                os.replace(unfinished, file)
+                with unfinished.open("wb") as stream:
+                    yield _Writer(stream, file, lambda num_bytes: self._make_room(num_bytes, unfinished))
             finally:
                 unfinished.unlink(missing_ok=True)
-            return _map(file, found=False)
 
-    def _write(self, file: Path, fill: Fill) -> None:
-        with file.open("wb") as stream:
-            writer = _Writer(stream, lambda num_bytes: self._make_room(num_bytes, file))
-            writer.finish(fill(writer.append))
+    def holds(self, key: str) -> bool:
+        """Whether something is kept under a key."""
+        return self.folder is not None and self._file(key).exists()
+
+    def _file(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{key}.safetensors"
 
     def _make_room(self, num_bytes: int, unfinished: Path) -> None:
         """Let the oldest files go until ``num_bytes`` of the unfinished one fit beside the others."""
@@ -130,11 +153,27 @@ class TensorStore:
             file.unlink(missing_ok=True)  # who has it mapped keeps it
 
 
+class _InMemory:
+    """Parts that stay where they are, for as long as they are used."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows."""
+        self._parts.append(rows.cpu())
+
+    def finish(self, notes: Mapping[str, Tensor]) -> Kept:
+        """Put them together."""
+        return Kept(torch.cat(self._parts), notes)
+
+
 class _Writer:
     """Writes the parts of a file in turn; the header, which needs the number of rows, comes last."""
 
-    def __init__(self, stream: BinaryIO, make_room: Callable[[int], None]) -> None:
+    def __init__(self, stream: BinaryIO, file: Path, make_room: Callable[[int], None]) -> None:
         self._stream = stream
+        self._file = file
         self._make_room = make_room
         self._num_rows = 0
         self._first: Tensor | None = None
@@ -142,14 +181,14 @@ class _Writer:
         stream.seek(_HEADER_BYTES)
 
     def append(self, rows: Tensor) -> None:
-        """Add rows [n, ...], all of one shape and dtype."""
+        """Add rows."""
         if self._first is None:
             self._first = rows[:1]
         self._num_rows += len(rows)
         self._put(rows)
 
-    def finish(self, notes: Mapping[str, Tensor]) -> None:
-        """Add the notes and the header."""
+    def finish(self, notes: Mapping[str, Tensor]) -> Kept:
+        """Add the notes and the header, and give the file its name."""
         assert self._first is not None, "no rows"
         shape = [self._num_rows, *self._first.shape[1:]]
         header = {ROWS: _entry(self._first.dtype, shape, 0, self._num_bytes)}
@@ -162,6 +201,9 @@ class _Writer:
         assert len(text) == length
         self._stream.seek(0)
         self._stream.write(length.to_bytes(8, "little") + text)
+        self._stream.flush()
+        os.replace(self._stream.name, self._file)
+        return _map(self._file, found=False)
 
     def _put(self, tensor: Tensor) -> None:
         self._num_bytes += tensor.nbytes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from ftexp.config import AugmentConfig, Config
+from ftexp.data.batch_views import BatchViews
 from ftexp.data.loading import Loader, make_loader
-from ftexp.data.pixel_store import Pixels, prepared_pixels
+from ftexp.data.pixel_store import Pixels, PixelSource
 from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
@@ -63,7 +63,9 @@ class InputSource:
         """
         network, augment, seed = self._network, phase.augment, self._config.runtime.seed
         view = train_view(network.preprocessing, augment)
-        images = self._open(self._splits.train, view, training=True, views=augment.num_views)
+        images = self._open(
+            self._splits.train, view, training=True, views=augment.num_views, batch_views=self._batch_views(augment)
+        )
         as_it_is = eval_view(network.preprocessing)
         val = self._open(self._splits.val, as_it_is, keep=True)
         weights = class_weights(self._splits.train, self._splits.classes, self._config.train.class_weights)
@@ -92,6 +94,7 @@ class InputSource:
         *,
         training: bool = False,
         views: int | None = None,
+        batch_views: BatchViews | None = None,
         keep: bool = False,
         whole: bool = False,
     ) -> ImageBatches:
@@ -123,20 +126,36 @@ class InputSource:
             balanced=training and self._config.data.sampler == "balanced",
             drop_last=training and harmful and len(samples) > batch_size,
             views=views,
-            open_pixels=partial(self._prepared, samples, view) if training or keep else None,
+            source=self._pixel_source(samples, view, batch_views) if training or keep else None,
+            batch_views=batch_views,
             ranks=ranks,
         )
         self._loaders.append(loader)
         return ImageBatches(loader, self._normalizer, self._runtime)
 
-    def _prepared(self, samples: Sequence[Sample], view: View) -> Pixels | None:
-        """The decoded images of files, on the device where there is room; images in memory are decoded already."""
+    def _batch_views(self, augment: AugmentConfig) -> BatchViews | None:
+        """The augmentation on the device, where there is room for images, and every epoch shows views of its own.
+
+        Views that come again are torchvision's on every device: what frozen blocks make of them is kept.
+        """
+        preprocessing, runtime = self._network.preprocessing, self._runtime
+        fresh = augment.changes_images and augment.num_views is None
+        if not fresh or runtime.room_bytes() == 0 or not BatchViews.can_do(preprocessing, augment):
+            return None
+        return BatchViews(preprocessing, augment, self._config.runtime.seed, runtime.device)
+
+    def _pixel_source(
+        self, samples: Sequence[Sample], view: View, batch_views: BatchViews | None
+    ) -> PixelSource | None:
+        """Decoded images of files, moved to the device where there is room; images in memory are decoded already."""
         if self._config.runtime.pixels == "off" or any(sample.pixels is not None for sample in samples):
             return None
-        pixels = prepared_pixels(samples, view, self._pixels)
-        if pixels is not None and not view.is_random:
-            pixels.move(self._runtime.device, self._runtime.room_bytes())
-        return pixels
+
+        def move(pixels: Pixels) -> None:
+            if batch_views is not None or not view.is_random:
+                pixels.move(self._runtime.device, self._runtime.room_bytes())
+
+        return PixelSource(samples, view, self._pixels, move)
 
 
 def _why_not(augment: AugmentConfig) -> str | None:

@@ -13,14 +13,16 @@ from test_fit import curve, fit, subfolder
 
 from ftexp.config import AugmentConfig
 from ftexp.data import loading, pixel_store
+from ftexp.data.batch_views import BatchViews
 from ftexp.data.loading import Loader, make_loader
-from ftexp.data.pixel_store import prepared_pixels
+from ftexp.data.pixel_store import PixelSource
 from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
 from ftexp.data.transforms import View, eval_view, train_view
 from ftexp.preprocessing import Preprocessing
+from ftexp.training.runtime import Runtime
 
 HALF = (0.5, 0.5, 0.5)
 PREPROCESSING = Preprocessing(8, 10, "bicubic", HALF, HALF)
@@ -39,8 +41,8 @@ def photographs(folder: Path, count: int, seed: int = 0) -> list[Sample]:
 
 
 def loader(samples: list[Sample], view: View, store: TensorStore | None, workers: int | str = 0) -> Loader:
-    open_pixels = (lambda: prepared_pixels(samples, view, store)) if store else None
-    options = {"shuffle": True, "seed": 0, "workers": workers, "pin_memory": False, "open_pixels": open_pixels}
+    source = PixelSource(samples, view, store) if store else None
+    options = {"shuffle": True, "seed": 0, "workers": workers, "pin_memory": False, "source": source}
     return make_loader(samples, {"a": 0, "b": 1}, view, 4, **options)
 
 
@@ -92,12 +94,12 @@ def test_crops_are_taken_from_the_whole_image_with_as_many_pixels_as_the_smalles
 def test_another_image_or_size_is_kept_under_another_name(tmp_path: Path) -> None:
     samples, store = photographs(tmp_path, 3), TensorStore(tmp_path / "store", 1)
     view = eval_view(PREPROCESSING)
-    prepared_pixels(samples, view, store)
-    prepared_pixels(samples, train_view(PREPROCESSING, AugmentConfig(horizontal_flip=0.5)), store)
+    PixelSource(samples, view, store).open()
+    PixelSource(samples, train_view(PREPROCESSING, AugmentConfig(horizontal_flip=0.5)), store).open()
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 1, "what comes before the mirror is the same"
-    prepared_pixels(samples, eval_view(PREPROCESSING.at(12)), store)
+    PixelSource(samples, eval_view(PREPROCESSING.at(12)), store).open()
     Image.new("RGB", (20, 20)).save(samples[1].path)
-    prepared_pixels(samples, view, store)
+    PixelSource(samples, view, store).open()
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 3
 
 
@@ -110,18 +112,20 @@ def test_what_does_not_fit_is_decoded_each_time_and_said(tmp_path: Path, caplog:
     assert not list((tmp_path / "store").glob("*.safetensors"))
 
 
-def test_images_of_one_size_move_to_the_device_where_they_fit(tmp_path: Path) -> None:
+def test_images_move_to_the_device_where_they_fit(tmp_path: Path) -> None:
     samples, store = photographs(tmp_path, 5), TensorStore(tmp_path / "store", 1)
-    pixels = prepared_pixels(samples, eval_view(PREPROCESSING), store)
+    pixels = PixelSource(samples, eval_view(PREPROCESSING), store).open()
     assert pixels is not None
     before, num_bytes = pixels.batch([3, 1]), 5 * 8 * 8 * 3
     assert not pixels.move(torch.device("cpu"), num_bytes - 1)
     assert pixels.move(torch.device("cpu"), num_bytes)
     assert torch.equal(pixels.batch([3, 1]), before)
     assert before.is_contiguous(memory_format=torch.channels_last)
-    ragged = prepared_pixels(samples, train_view(PREPROCESSING, CROPS), store)
+    ragged = PixelSource(samples, train_view(PREPROCESSING, CROPS), store).open()
     assert ragged is not None
-    assert not ragged.move(torch.device("cpu"), 2**30)
+    image = ragged.tensor(4).clone()
+    assert ragged.move(torch.device("cpu"), 2**30)
+    assert torch.equal(ragged.tensor(4), image)
 
 
 @pytest.mark.parametrize("augment", ["none", "light"])
@@ -142,3 +146,77 @@ def test_runs_with_and_without_kept_images_are_the_same(configure: Compose, tmp_
     )
     assert curve(kept) == curve(plain)
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
+
+
+def test_the_first_epoch_trains_while_it_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, view = photographs(tmp_path, 11), eval_view(PREPROCESSING)
+    decoded: list[str] = []
+    original = pixel_store.open_image
+
+    def open_image(sample: Sample) -> Image.Image:
+        decoded.append(sample.path)
+        return original(sample)
+
+    monkeypatch.setattr(pixel_store, "open_image", open_image)
+    monkeypatch.setattr(pixel_store, "CHUNK", 1)
+    batches = loader(samples, view, TensorStore(tmp_path / "store", 1))
+    plain = loader(samples, view, None)
+    passing = iter(batches)
+    first, _ = next(passing)
+    assert len(decoded) <= 6, "four of the batch, one ahead, one under way"
+    rest = [images for images, _ in passing]
+    assert all(torch.equal(a, b) for a, (b, _) in zip([first, *rest], plain, strict=True))
+    assert sorted(decoded) == sorted(sample.path for sample in samples)
+    again = [images for images, _ in batches]
+    assert len(decoded) == 11, "the second epoch comes from what is kept"
+    assert all(torch.equal(a, b) for a, b in zip(again, [first, *rest], strict=True))
+
+
+def test_a_first_epoch_that_is_left_keeps_nothing_and_can_be_begun_again(tmp_path: Path) -> None:
+    samples, view = photographs(tmp_path, 11), eval_view(PREPROCESSING)
+    batches = loader(samples, view, TensorStore(tmp_path / "store", 1))
+    next(iter(batches))
+    whole = [images for images, _ in batches]
+    assert [len(images) for images in whole] == [4, 4, 3]
+    (kept,) = (tmp_path / "store").glob("*.safetensors")
+    others = loader(photographs(tmp_path, 9, seed=1), view, TensorStore(tmp_path / "store", 1))
+    next(iter(others))
+    others.close()
+    assert [file for file in (tmp_path / "store").iterdir() if file.suffix != ".lock"] == [kept]
+
+
+def test_what_an_epoch_leaves_out_is_kept_too(tmp_path: Path) -> None:
+    samples, view, store = photographs(tmp_path, 11), eval_view(PREPROCESSING), TensorStore(tmp_path / "store", 1)
+    source = PixelSource(samples, view, store)
+    shown = list(source.first_pass([[7, 2], [9, 0]]))
+    assert [len(images) for images in shown] == [2, 2]
+    assert source.pixels is not None
+    for index, sample in enumerate(samples):
+        expected = np.asarray(view.prepare(pixel_store.open_image(sample)))
+        assert np.array_equal(source.pixels.tensor(index).numpy(), expected)
+    again = PixelSource(samples, view, store)
+    assert again.is_kept
+    (found,) = again.first_pass([[9]])
+    assert np.array_equal(found[0], shown[1][0]), "as when another process was faster"
+
+
+def test_where_there_is_room_on_a_device_crops_are_made_there(
+    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU as a device with room, for which it does not count by itself."""
+    made: list[int] = []
+    original = BatchViews.__call__
+
+    def make(self: BatchViews, images: list[torch.Tensor], epoch: int, indices: list[int]) -> torch.Tensor:
+        made.append(len(images))
+        return original(self, images, epoch, indices)
+
+    monkeypatch.setattr(BatchViews, "__call__", make)
+    monkeypatch.setattr(Runtime, "room_bytes", lambda _: 2**20)
+    train, val = photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1)
+    splits = Splits(train, val, SealedTest(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))
+    settings = ["runtime.device=cpu", f"runtime.cache_folder={tmp_path}/kept", "tracking=none", "train.batch_size=8"]
+    config = configure(*settings, "augment=light", "stage=full", "stage.epochs=2")
+    first, again = (fit(config, splits, subfolder(tmp_path, name)) for name in ("first", "again"))
+    assert made == [8, 8, 4] * 4
+    assert curve(first) == curve(again), "whether the images are decoded meanwhile or were kept before"
