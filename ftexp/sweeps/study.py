@@ -33,6 +33,9 @@ JOURNAL = "journal:///"
 # What we note with a trial. LOST: its process died. RETRY_OF: the lost trial whose values it tries again.
 SESSION, HOST, LOST, RETRY_OF, ERROR = "session", "host", "lost", "retry_of", "error"
 
+# What we note with the study: the epochs of a trial as configured, by which all of its trials are pruned.
+EPOCHS = "epochs"
+
 log = logging.getLogger(__name__)
 
 

@@ -21,7 +21,7 @@ from ftexp.sweeps.pruning import build_pruner
 from ftexp.sweeps.samplers import build_sampler
 from ftexp.sweeps.search import Search
 from ftexp.sweeps.space import EACH_BLOCK, Space, build_space
-from ftexp.sweeps.study import JOURNAL, Direction, SharedStudy, name_study
+from ftexp.sweeps.study import EPOCHS, JOURNAL, Direction, SharedStudy, name_study
 from ftexp.sweeps.summary import Summary
 
 DEFAULT_TRIALS = 20
@@ -66,7 +66,8 @@ def sweep(
     rate = settings["max_failure_rate"]
     check(0 <= rate <= 1, "hydra.sweeper.max_failure_rate", rate, "between 0 and 1")
     pruner = "none" if space.listed else settings["pruner"]
-    build_pruner(pruner)  # refuse a wrong name before anything is written
+    epochs = sum(phase.epochs for phase in config.stage.phases)
+    built = build_pruner(pruner, epochs, len(directions))  # refuses a wrong name before anything is written
 
     prefix = "grid" if space.listed else str(composed.hydra.runtime.choices["sweep"])
     name = settings["study_name"] or name_study(prefix, plain, space.texts)
@@ -77,8 +78,10 @@ def sweep(
     try:
         # A grid's points are all planned; there is nothing to draw.
         shared.study.sampler = RandomSampler() if is_grid else build_sampler(sampler, shared.session)
-        shared.study.pruner = build_pruner(pruner, len(directions))
+        shared.study.pruner = built
         with shared.locked():
+            if EPOCHS not in shared.study.user_attrs:  # a study of the user's own naming may go on with other settings
+                shared.study.set_user_attr(EPOCHS, epochs)
             _enqueue(shared.study, planned, is_grid)
         summary = Summary(shared.study, folder, space, config.sweep.objectives, total)
         summary.begin()
