@@ -16,7 +16,7 @@ from ftexp.training.history import EpochRecord
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     # Successive halving in brackets, from one epoch on, a third going on each time (Li et al., 2018). The brackets end
     # at half of the epochs, not at all of them: the paper's last bracket prunes nothing, which a hundred trials can
-    # afford and twenty cannot. Replayed on recorded sweeps of 20 trials: benchmarks/sweep_quality.py.
+    # afford and twenty cannot. benchmarks/sweep_quality.py measures what it costs.
     "hyperband": lambda epochs: HyperbandPruner(min_resource=1, max_resource=max(1, epochs // 2), reduction_factor=3),
     # Below the median of the trials before it at the same epoch; not before there are some to compare with.
     "median": lambda _: MedianPruner(n_startup_trials=5, n_warmup_steps=1),
