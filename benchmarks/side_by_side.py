@@ -5,9 +5,8 @@
 
 TABLE is ``head``, ``partial``, ``sweep`` (20 trials against as many runs of the chapter's loop) or
 ``start``. Every side is a whole process on the same images, weights, epochs and batches; they take turns, A B A B, and
-each round has a seed of its own. The others run in an environment of their own, which ``--python`` names:
-
-    uv venv others && uv pip install --python others/bin/python -r benchmarks/frameworks/requirements.txt
+each round has a seed of its own. The others come with ``pip install 'ftexp[benchmarks]'``; where that is done in an
+environment of their own, ``--python`` names its interpreter.
 
 FOLDER has ``train/CLASS`` and ``val/CLASS``. ftexp begins every round with nothing kept from the one before.
 ``head``, ``partial`` and ``sweep`` compare training, so ftexp's audit of the data and its tracking are off: the others

@@ -1,6 +1,6 @@
 """What all sides have in common: the command line, the network with its weights, the folder, the last line printed.
 
-Imports nothing of ftexp: the programs beside it run in an environment of their own.
+Imports nothing of ftexp: the programs beside it may run in an environment of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The harness of the comparisons on tiny runs; the other frameworks have an environment of their own."""
+"""The harness of the comparisons on tiny runs."""
 
 from __future__ import annotations
 
