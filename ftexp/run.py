@@ -77,7 +77,7 @@ def _train_and_score(
     prepared: Prepared, recorder: Recorder, stop: StopSignals, started: float, *, score_test: bool
 ) -> float:
     config, splits, runtime, network = prepared.config, prepared.splits, prepared.runtime, prepared.network
-    fit = fine_tune(config, network, splits, prepared.phases, runtime, recorder, stop)
+    fit = fine_tune(config, network, splits, prepared.phases, runtime, recorder, stop, resumable=score_test)
     assert fit.best is not None
     test = score_test_split(fit, splits, prepared.ledger, recorder) if score_test else None
     if runtime.ranks.is_main:
@@ -126,10 +126,15 @@ def fine_tune(
     runtime: Runtime,
     recorder: Recorder,
     stop: StopSignals | None = None,
+    *,
+    resumable: bool = True,
 ) -> Fit:
     """Run the phases one after the other, each from the best weights so far, as long as the gate keeps them.
 
     With ``config.resume.run`` it goes on where ``last.pt`` in the recorder's folder says.
+
+    Args:
+        resumable: whether there shall be such a file.
 
     Returns:
         What happened; the best weights are in the network.
@@ -139,7 +144,7 @@ def fine_tune(
         network=network,
         config=config,
         runtime=runtime,
-        checkpoints=RunCheckpoints(folder, network, config, splits.class_to_idx, runtime.ranks),
+        checkpoints=RunCheckpoints(folder, network, config, splits.class_to_idx, runtime.ranks, resumable),
         on_epoch=recorder.epoch,
         report=recorder.state,
         stop=stop or StopSignals(),

@@ -23,7 +23,10 @@ class FrozenBuffers:
     def __init__(self, network: Network, phase: Phase) -> None:
         self._network = network
         self._phase = phase
-        self._before = {name: buffer.detach().clone() for name, buffer in _promised(network, phase).items()}
+        promised = _promised(network, phase)
+        self._before = {
+            name: buffer.detach().clone() for name, buffer in network.module.named_buffers() if name in promised
+        }
 
     def check(self) -> None:
         """Compare with now.
@@ -31,7 +34,7 @@ class FrozenBuffers:
         Raises:
             BufferDriftError: naming the layer whose buffer has moved.
         """
-        now = _promised(self._network, self._phase)
+        now = dict(self._network.module.named_buffers())
         moved = [name for name, before in self._before.items() if not _same(before, now[name])]
         if moved:
             layer, _, buffer = moved[0].rpartition(".")
@@ -43,14 +46,14 @@ class FrozenBuffers:
             )
 
 
-def _promised(network: Network, phase: Phase) -> dict[str, torch.Tensor]:
+def _promised(network: Network, phase: Phase) -> set[str]:
     names = {name for block in network.names if block not in phase.learning for name in network.buffers(block)}
     if not phase.bn_policy.update_running_statistics:
         normalising = set(batch_norms(network.module))
         for path, layer in network.module.named_modules():
             if layer in normalising:
                 names |= {f"{path}.{name}" for name, _ in layer.named_buffers(recurse=False)}
-    return {name: buffer for name, buffer in network.module.named_buffers() if name in names}
+    return names
 
 
 def _same(before: torch.Tensor, now: torch.Tensor) -> bool:

@@ -58,6 +58,8 @@ class Network:
         self.name = name
         self.num_classes = num_classes
         self._head_paths = self.heads
+        # Known once: whoever sets the modes of all blocks before every epoch shall not search the network for them.
+        self._module_paths = {name for name, _ in module.named_modules(remove_duplicate=False)} - {""}
         self._check_paths()
         self._head_paths = (*self.heads, *self._head_helpers())
         self._check_partition()
@@ -88,8 +90,7 @@ class Network:
 
     def modules(self, block: str) -> list[nn.Module]:
         """The block's modules, outermost only: ``train()`` and ``eval()`` on each reach all of them."""
-        found = dict(self.module.named_modules(remove_duplicate=False))
-        return [found[path] for path in self.paths(block) if path in found]
+        return [self.module.get_submodule(path) for path in self.paths(block) if path in self._module_paths]
 
     def block_of(self, tensor_name: str) -> str:
         """Name of the block that a parameter or buffer (full name) belongs to."""
@@ -103,8 +104,7 @@ class Network:
         names = [block.name for block in self.blocks]
         if len(set(names)) < len(names) or HEAD in names:
             raise ConfigError(f"Block names must differ, and '{HEAD}' is reserved: got {', '.join(names)}.")
-        known = {name for name, _ in self.module.named_modules(remove_duplicate=False)} - {""}
-        known |= {name for name, _ in _tensors(self.module)}
+        known = self._module_paths | {name for name, _ in _tensors(self.module)}
         claimed = [(HEAD, path) for path in self.heads]
         claimed += [(block.name, path) for block in self.blocks for path in block.paths]
         for index, (block, path) in enumerate(claimed):

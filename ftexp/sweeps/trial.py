@@ -55,7 +55,8 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
         try:
             run(replace(config, runtime=runtime), folder, score_test=False, observers=observers)
         except PrunedError:
-            shutil.rmtree(folder / "checkpoints")
+            if (folder / "checkpoints").exists():  # not where every epoch's score was NaN
+                shutil.rmtree(folder / "checkpoints")
             return PRUNED
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return [objective_value(result, name) for name in objectives]

@@ -31,13 +31,18 @@ UNBLENDED = "unblended.pt"
 
 @dataclass(slots=True)
 class RunCheckpoints:
-    """What the main process writes and reads for all ranks; each method but ``path`` is for all of them to call."""
+    """What the main process writes and reads for all ranks; each method but ``path`` is for all of them to call.
+
+    Attributes:
+        resumable: False in a sweep, which begins a trial that was stopped anew: nothing is kept to go on from.
+    """
 
     folder: Path
     network: Network
     config: Config
     class_to_idx: dict[str, int]
     ranks: Ranks
+    resumable: bool = True
     _saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -64,6 +69,8 @@ class RunCheckpoints:
             run: where it stands as a whole.
             state: where its phase stands.
         """
+        if not self.resumable:
+            return
         phase = state.state_dict()
         run = {**run, "history": json.dumps([asdict(record) for record in history])}
         if self.ranks.is_main:

@@ -113,6 +113,8 @@ def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Pa
     assert {"history.png", "parallel.png", "slice.png", "rates.png", "sweep.html", "0", "1", "2"} <= {
         path.name for path in folder.iterdir()
     }
+    kept = {file.name for file in folder.glob("[0-9]*/checkpoints/*")}
+    assert kept <= {"best.pt"}, "a trial that was stopped is begun anew: nothing to go on from"
     assert (folder / "best" / "checkpoints" / "best.pt").samefile(
         folder / str(best["trial"]) / "checkpoints" / "best.pt"
     )
