@@ -1,0 +1,61 @@
+"""What a GPU alone can show: compiled runs in bf16, images and augmentation on the device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ftexp.config import AugmentConfig
+from ftexp.data.batch_views import BatchViews
+from ftexp.preprocessing import Preprocessing
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def ftexp(folder: Path, *arguments: str) -> tuple[dict[str, object], str]:
+    """The result of a run and what it said."""
+    command = [sys.executable, "-m", "ftexp", "runtime=cuda", "tracking=none", f"hydra.run.dir={folder}/run"]
+    ended = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads((folder / "run" / "result.json").read_text()), ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("stage", ["head", "partial", "full"])
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_a_compiled_run_learns(tmp_path: Path, stage: str, mode: str) -> None:
+    result, said = ftexp(tmp_path, f"stage={stage}", "stage.epochs=3", f"runtime.compile_mode={mode}")
+    assert "going on without" not in said, "no fall back to eager"
+    assert result["best"]["val_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("augment", ["none", "light"])
+def test_pictures_from_files(tmp_path: Path, augment: str) -> None:
+    rng = np.random.default_rng(0)
+    for label, brightness in (("dark", 0), ("light", 120)):
+        for number in range(40):
+            path = tmp_path / "pictures" / label / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(brightness, brightness + 120, (50, 60, 3), np.uint8)).save(path)
+    data = ["data=imagefolder", f"data.root={tmp_path / 'pictures'}", "data.image_size=64", "audit.on_leak=off"]
+    result, said = ftexp(tmp_path, *data, "stage=full", "stage.epochs=4", "train.batch_size=8", f"augment={augment}")
+    assert "decoded in the first epoch" in said
+    assert result["best"]["val_accuracy"] > 0.8
+
+
+def test_views_made_on_the_device_are_those_of_the_cpu() -> None:
+    rng = np.random.default_rng(0)
+    images = [torch.from_numpy(rng.integers(0, 256, (height, 90, 3), np.uint8)) for height in (70, 90, 120)]
+    preprocessing = Preprocessing(64, 72, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    augment = AugmentConfig(crop_scale=0.3, horizontal_flip=0.5, color_jitter=0.3, erasing=0.5)
+    here, there = (BatchViews(preprocessing, augment, 0, torch.device(name)) for name in ("cpu", "cuda"))
+    expected = here(images, 1, [0, 1, 2])
+    for given in (images, [image.cuda() for image in images]):
+        difference = (there(given, 1, [0, 1, 2]).cpu().int() - expected.int()).abs()
+        assert difference.max() <= 2, "the device multiplies in TF32"
