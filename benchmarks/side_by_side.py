@@ -110,7 +110,8 @@ def measure(side: str, arguments: argparse.Namespace, seed: int, log: Log) -> Ou
     """One process, or for the others' side of a sweep, one run of theirs times the number of trials: they have none."""
     is_sweep = arguments.table == "sweep"
     what = f"{side} {arguments.stage}" + (f" {arguments.trials} trials" if is_sweep and side == "ftexp" else "")
-    where = f"{arguments.root.name} {arguments.image_size} px, {arguments.epochs} epochs, {arguments.allocator}"
+    data = f"{arguments.root.name} {arguments.image_size} px, {arguments.workers} workers"
+    where = f"{data}, {arguments.epochs} epochs, {arguments.allocator}"
     if is_sweep and side == "ftexp":
         return log.once(f"{what}, {where}, seed {seed}", lambda: sweep(arguments, seed))
     outcome = log.once(f"{what}, {where}, seed {seed}", lambda: train(side, arguments, seed))

@@ -39,13 +39,14 @@ from ftexp.report.tables import format_table
 SECTION = "Full fine-tuning from JPEG files, on a GPU"
 SIDES = ("step", "ftexp", *OTHERS)
 WIDTH, HEIGHT = 500, 375
+ONE_FOR_VAL = 20  # of so many images
 
 
 def write_photographs(folder: Path, count: int) -> None:
-    """JPEG files of some 40 KB in two classes, a twentieth of them for validation."""
+    """JPEG files of some 40 KB in two classes."""
     rng = np.random.default_rng(0)
     for number in range(count):
-        split, label = "val" if number % 20 == 0 else "train", number // 20 % 2
+        split, label = "train" if number % ONE_FOR_VAL else "val", number // ONE_FOR_VAL % 2
         path = folder / split / f"class{label}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         coarse = rng.integers(0, 256, (HEIGHT // 5, WIDTH // 5, 3), np.uint8)
@@ -93,7 +94,9 @@ def compare(arguments: argparse.Namespace, model: str) -> list[dict[str, object]
     outcomes: dict[str, list[Outcome]] = {side: [] for side in arguments.sides}
     for seed in range(arguments.rounds):
         for side in arguments.sides:
-            key = f"{side} {model}, {arguments.images} images of {arguments.image_size} px, seed {seed}"
+            names = ("device", "images", "image_size", "batch_size", "steps", "epochs", "workers", "cache_gib")
+            settings = {name: getattr(arguments, name) for name in names}
+            key = f"{side} {model}, {settings}, seed {seed}"
             outcome = log.once(key, partial(measure, arguments, model, side, seed))
             outcomes[side].append(outcome)
             print(f"round {seed + 1}  {model:16} {side:12} {steady(outcome):8.1f} images/s", flush=True)
@@ -109,7 +112,8 @@ def steady(outcome: Outcome) -> float:
 def row(model: str, side: str, outcomes: dict[str, list[Outcome]], arguments: argparse.Namespace) -> dict[str, object]:
     rates = [steady(outcome) for outcome in outcomes[side]]
     shares = [rate / steady(first) for rate, first in zip(rates, outcomes[arguments.sides[0]], strict=True)]
-    first = [arguments.images * 0.95 / outcome.images_per_second[0] for outcome in outcomes[side]]
+    num_train = arguments.images - -(-arguments.images // ONE_FOR_VAL)
+    first = [num_train / outcome.images_per_second[0] for outcome in outcomes[side]]
     return {
         **columns(model, side, arguments),
         "images/s": f"{statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -27,6 +30,22 @@ from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 
 Compose = Callable[..., Config]
+
+
+def watch_memory(process: subprocess.Popen[str], steps_done: Callable[[], int]) -> dict[int, float]:
+    """Follow a process to its end; its resident memory in MiB when each number of steps was first seen to be done."""
+    resident: dict[int, float] = {}
+    try:
+        while process.poll() is None:
+            done = steps_done()
+            if done not in resident:
+                resident[done] = psutil.Process(process.pid).memory_info().rss / 2**20
+            time.sleep(0.01)
+        _, errors = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    return resident
 
 
 @pytest.fixture

@@ -138,9 +138,10 @@ class PixelSource:
                 return
             kept = yield from self._decode(batches, place)
             if kept is not None:
-                seconds, mib = time.perf_counter() - started, kept.rows.nbytes / 2**20
-                how = f"in the first epoch, {seconds:.1f} s;" if batches else f"once, {seconds:.1f} s;"
-                log.info("pixels  %d images decoded %s they take %.1f MiB", len(self._samples), how, mib)
+                # Beside training there is no time of its own to tell.
+                how = "as they were first used" if batches else f"once, {time.perf_counter() - started:.1f} s"
+                mib = kept.rows.nbytes / 2**20
+                log.info("pixels  %d images decoded %s; they take %.1f MiB", len(self._samples), how, mib)
                 self._open(kept)
 
     def _decode(

@@ -47,7 +47,10 @@ def _draw_parallel(study: optuna.Study, settings: Sequence[str], objective: str)
     from matplotlib import pyplot
 
     axis = drawn.plot_parallel_coordinate(study, params=list(settings), target_name=objective)
-    pyplot.gcf().set_size_inches(2 + 2 * len(settings), 5)
+    figure = pyplot.gcf()
+    figure.set_size_inches(2 + 2 * len(settings), 5)
+    for bar in [other for other in figure.axes if other.get_label() == "<colorbar>"]:
+        bar.remove()  # it says what the first axis says, and lies on the labels of the last one
     names = [name.replace(".", ".\n") for name in (objective, *settings)]
     axis.set_xticks(range(len(names)), names, rotation=0, ha="center")
 

@@ -62,10 +62,10 @@ def open_storage(url: str) -> BaseStorage:
 
 
 def _cannot_open(url: str, error: Exception) -> ConfigError:
-    shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0])
+    shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0]).rstrip(".")
     return ConfigError(
-        f"hydra.sweeper.storage={shown} cannot be opened: {reason} Allowed are null, journal:///FILE,"
-        " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql+psycopg://USER@HOST/DATABASE."
+        f"hydra.sweeper.storage={shown} cannot be opened: {reason}. Allowed are null, journal:///FILE,"
+        " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql+psycopg://HOST/DATABASE."
     )
 
 
@@ -128,9 +128,9 @@ class SharedStudy:
             if trial.state != TrialState.WAITING and not trial.user_attrs.get(LOST)
         ]
 
-    def running(self) -> bool:
-        """Whether a trial is still going on, here or in another process."""
-        return any(trial.state == TrialState.RUNNING for trial in self.claimed())
+    def running(self) -> list[FrozenTrial]:
+        """The trials that are still going on, here or in other processes."""
+        return [trial for trial in self.claimed() if trial.state == TrialState.RUNNING]
 
     def ask(self) -> Trial:
         """A new trial, marked as this process's. The study has to be locked."""
@@ -151,9 +151,8 @@ class SharedStudy:
                 self.give_up(trial.number)
 
     def hosts_at_work(self) -> list[str]:
-        """The machines of the trials that are still going on in other processes."""
-        running = [trial for trial in self.claimed() if trial.state == TrialState.RUNNING]
-        return sorted({str(trial.user_attrs.get(HOST)) for trial in running})
+        """The machines of the trials that are still going on."""
+        return sorted({str(trial.user_attrs.get(HOST)) for trial in self.running()})
 
     def give_up(self, number: int) -> None:
         """Write a trial off whose process is gone, and have its values tried once more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +46,9 @@ def smallest_difference(num_samples: int) -> float:
     return min(1.0, MIN_DISAGREEMENTS / num_samples)
 
 
+@cache
 def warn_if_too_small(num_val: int) -> None:
-    """Say so when the validation split cannot tell apart runs that differ by two points."""
+    """Say so when the validation split cannot tell apart runs that differ by two points; once for all trials."""
     difference = smallest_difference(num_val)
     if difference > WANTED_DIFFERENCE:
         log.warning(

@@ -65,7 +65,7 @@ def test_what_the_log_has_is_not_measured_again(monkeypatch: pytest.MonkeyPatch,
     assert measured == ["chapter"], "the sweep takes the chapter's run from the table of head"
     assert "| chapter | 40.0 (40.0 to 40.0) | 5.00 (5.00 to 5.00) |" in (tmp_path / "results.md").read_text()
     assert Log(tmp_path / "log.jsonl").once(
-        f"chapter head, {Path().resolve().name} 224 px, 20 epochs, default, seed 0", lambda: outcome(0, 0)
+        f"chapter head, {Path().resolve().name} 224 px, 1 workers, 20 epochs, default, seed 0", lambda: outcome(0, 0)
     ) == outcome(4.0, 0.5)
 
 

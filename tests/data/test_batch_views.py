@@ -44,11 +44,7 @@ def test_a_resize_is_a_matrix(interpolation: str, length: int) -> None:
     expected = functional.resize_image(line, [1, SIZE], mode, antialias=True)[0, 0, 0]
     (matrix,) = resize_matrices(torch.tensor([length]), 45, SIZE, KERNELS[interpolation])
     assert torch.all(matrix[:, length:] == 0)
-    if interpolation == "bicubic" and length < SIZE:
-        # Where it enlarges, torchvision has another kernel (a = -0.75) than Pillow, which we follow.
-        assert torch.allclose(matrix[:, :length] @ line[0, 0, 0], expected, atol=0.15)
-    else:
-        assert torch.allclose(matrix[:, :length] @ line[0, 0, 0], expected, atol=1e-5)
+    assert torch.allclose(matrix[:, :length] @ line[0, 0, 0], expected, atol=1e-5)
 
 
 def test_crops_are_those_of_pillow_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ import optuna
 import psutil
 import pytest
 import yaml
+from conftest import watch_memory
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
@@ -502,17 +503,7 @@ def test_memory_does_not_grow_from_trial_to_trial(workplace: Path) -> None:
         "stage.epochs=1",
         "tracking=mlflow",
     )
-    resident: dict[int, float] = {}  # trials ended -> MiB
-    try:
-        while process.poll() is None:
-            ended = len(list(workplace.glob("multirun/*/[0-9]*/result.json")))
-            if ended not in resident:
-                resident[ended] = psutil.Process(process.pid).memory_info().rss / 2**20
-            time.sleep(0.02)
-        _, errors = process.communicate()
-    finally:
-        process.kill()
-    assert process.returncode == 0, errors
+    resident = watch_memory(process, lambda: len(list(workplace.glob("multirun/*/[0-9]*/result.json"))))
     growth = (resident[trials] - resident[settled]) / (trials - settled)
     assert growth < MIB_PER_TRIAL, resident
 

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
+from conftest import watch_memory
 from PIL import Image
 
 # Measured: 0.01 to 0.09; a tensor of one batch that stays behind in each epoch would be 0.4.
@@ -33,19 +32,10 @@ def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path: Path, settings: list
     data = ["data=imagefolder", f"data.root={tmp_path / 'pictures'}", "data.image_size=32", "train.batch_size=32"]
     machine = ["runtime.device=cpu", "tracking=none", "audit.on_leak=off", f"hydra.run.dir={tmp_path / 'run'}"]
     command = [sys.executable, "-m", "ftexp", *data, *machine, *settings, f"stage.epochs={epochs}"]
-    resident: dict[int, float] = {}  # epochs ended -> MiB
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.csv"
-    try:
-        while process.poll() is None:
-            ended = metrics.read_text().count("\n") - 1 if metrics.exists() else 0
-            if settled <= ended < epochs:  # at the end it draws
-                resident[ended] = psutil.Process(process.pid).memory_info().rss / 2**20
-            time.sleep(0.005)
-        _, errors = process.communicate()
-    finally:
-        process.kill()
-    assert process.returncode == 0, errors
-    first, last = min(resident), max(resident)
+    resident = watch_memory(process, lambda: metrics.read_text().count("\n") - 1 if metrics.exists() else 0)
+    seen = [done for done in resident if settled <= done < epochs]  # at the end it draws
+    first, last = min(seen), max(seen)
     assert last - first > 10, resident
     assert (resident[last] - resident[first]) / (last - first) < MIB_PER_EPOCH, resident

@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def pages_of_the_last(how: str) -> int:
     command = [sys.executable, "-c", COUNT_PAGES, how]
-    # Without transparent huge pages for torch's memory, whatever the machine's setting, a page is 4 KiB or more.
+    # Where pages are huge, both numbers are smaller; the ratio is not.
     return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
 
