@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
-from ftexp.__main__ import conf_dir
+from ftexp.__main__ import conf_dir, main
 from ftexp.config import (
     AdamWConfig,
     AugmentConfig,
@@ -30,6 +31,7 @@ from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 
 Compose = Callable[..., Config]
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def watch_memory(process: subprocess.Popen[str], steps_done: Callable[[], int]) -> dict[int, float]:
@@ -55,6 +57,32 @@ def configure() -> Iterator[Compose]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir())):
         yield lambda *overrides: parse(compose("config", overrides=list(overrides)))
+
+
+@pytest.fixture
+def command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[CommandLine]:
+    """``python -m ftexp`` in ``tmp_path``, here: a process of its own would spend its time on importing torch.
+
+    ``command_line("stage=head")``, or with another entry than ftexp's: ``command_line("stage=head", entry=command)``.
+    """
+
+    def call(*arguments: str, entry: Callable[[], None] = main) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["ftexp", *arguments])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            entry()
+        except SystemExit as stopped:
+            code = stopped.code
+        return subprocess.CompletedProcess(arguments, int(str(code)), *capsys.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    GlobalHydra.instance().clear()
+    yield call
+    GlobalHydra.instance().clear()
 
 
 @pytest.fixture(autouse=True)

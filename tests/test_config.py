@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Compose
+from conftest import CommandLine, Compose
 
-from ftexp.__main__ import conf_dir, main
+from ftexp.__main__ import conf_dir
 from ftexp.config import SCHEMA
 from ftexp.errors import ConfigError
 
@@ -115,26 +115,16 @@ MISTAKES = {
 }
 
 
-def run_main(command: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> int:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["ftexp", *command.split()])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code
-
-
 @pytest.mark.parametrize(("command", "message"), MISTAKES.items(), ids=list(MISTAKES))
 def test_mistakes_end_as_one_message(
-    command: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, message: str, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     monkeypatch.setitem(sys.modules, "ftexp.run", None)  # importing it would raise: nothing may get that far
-    assert run_main(command, monkeypatch, tmp_path) == 1
-    printed = capsys.readouterr()
-    assert printed.err.startswith("ftexp: ")
-    assert message in printed.err
-    assert "Traceback" not in printed.err
+    ended = command_line(*command.split())
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("ftexp: ")
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 PLANS = {
@@ -149,25 +139,24 @@ PLANS = {
 
 @pytest.mark.parametrize(("command", "message"), PLANS.items(), ids=list(PLANS))
 def test_impossible_plans_are_refused_before_data_is_read(
-    command: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, message: str, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("ftexp.prepare.read_data", None)  # calling it would be a TypeError
-    assert run_main(command, monkeypatch, tmp_path) == 1
-    assert message in capsys.readouterr().err
+    ended = command_line(*command.split())
+    assert ended.returncode == 1
+    assert message in ended.stderr
 
 
-def test_a_misspelt_key_in_a_file_of_the_users_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_misspelt_key_in_a_file_of_the_users_is_named(tmp_path: Path, command_line: CommandLine) -> None:
     file = tmp_path / "mine" / "optimizer" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("defaults: [adamw, _self_]\nweight_decy: 0.1\n")
-    assert run_main(f"--config-dir {tmp_path / 'mine'} optimizer=mine", monkeypatch, tmp_path) == 1
-    error = capsys.readouterr().err
-    assert "optimizer/mine" in error
-    assert "Did you mean: 'weight_decay'" in error
+    ended = command_line("--config-dir", str(tmp_path / "mine"), "optimizer=mine")
+    assert ended.returncode == 1
+    assert "optimizer/mine" in ended.stderr
+    assert "Did you mean: 'weight_decay'" in ended.stderr
 
 
 def in_a_process(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import CommandLine
+
+from ftexp.__main__ import main
+from ftexp.lr_find import job
 
 
 @pytest.mark.slow
@@ -23,8 +27,7 @@ def test_it_ends_with_the_rates_to_paste(tmp_path: Path) -> None:
     assert {"lr_find.csv", "lr_find.png", "splits.csv"} <= {file.name for file in (tmp_path / "out").iterdir()}
 
 
-def test_a_mistake_ends_as_one_message(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ftexp.lr_find", "stage.epochs=0"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+def test_a_mistake_ends_as_one_message(command_line: CommandLine) -> None:
+    ended = command_line("stage.epochs=0", entry=lambda: main(job))
     assert ended.returncode == 1
     assert ended.stderr.startswith("ftexp: stage.epochs=0 is not allowed")

@@ -17,6 +17,7 @@ import mlflow
 import pytest
 import torch
 import yaml
+from conftest import CommandLine
 from PIL import Image
 
 # Any attempt to reach a network goes to a closed port of this machine.
@@ -140,15 +141,6 @@ def test_mlflow_has_the_same(workplace: Path, run_folder: Path) -> None:
     assert [file.path for file in client.list_artifacts(run.info.run_id, "checkpoints")] == ["checkpoints/best.pt"]
 
 
-def test_a_sweep_never_opens_the_test_split(tmp_path: Path) -> None:
-    quick = ["stage.epochs=1", "tracking=none", "data.image_size=32"]
-    ended = ftexp("--multirun", "stage=head", "optimizer.head_lr=1e-3,1e-2", *quick, folder=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    results = [json.loads(path.read_text()) for path in tmp_path.glob("multirun/*/[0-9]*/result.json")]
-    assert [result["test"] for result in results] == [None, None]
-    assert "test accuracy" not in ended.stdout
-
-
 def test_ctrl_c_ends_at_once_and_leaves_a_marked_run(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ftexp", "stage=full", "stage.epochs=50"],
@@ -214,11 +206,11 @@ def test_ones_own_folder_of_pictures(tmp_path: Path, pictures: Path) -> None:
     ids=["no image", "cut short", "missing", "one class"],
 )
 def test_data_that_cannot_be_trained_on_is_one_message(
-    tmp_path: Path, pictures: Path, break_it: object, message: str
+    tmp_path: Path, pictures: Path, command_line: CommandLine, break_it: object, message: str
 ) -> None:
     assert callable(break_it)
     break_it(pictures)
-    ended = ftexp(*OWN, folder=tmp_path)
+    ended = command_line(*OWN)
     assert ended.returncode == 1
     assert re.search(message, ended.stderr)
     assert "Traceback" not in ended.stderr

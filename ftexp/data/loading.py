@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ftexp.data.batch_views import BatchViews
-from ftexp.data.images import open_image
+from ftexp.data.image_set import ImageSet
 from ftexp.data.order import EpochOrder
-from ftexp.data.pixel_store import PixelSource, UInt8Image
+from ftexp.data.pixel_store import PixelSource
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
 from ftexp.errors import UserError
@@ -32,7 +32,7 @@ class Loader:
     part of its rank. Nothing is read and no process is started before the first iteration.
     """
 
-    def __init__(self, images: _Images, order: EpochOrder, settings: _Settings) -> None:
+    def __init__(self, images: ImageSet, order: EpochOrder, settings: _Settings) -> None:
         self._images = images
         self._order = order
         self._settings = settings
@@ -194,99 +194,8 @@ def make_loader(
     classes = np.array([class_to_idx[sample.label] for sample in samples]) if balanced else None
     used = len(samples) - len(samples) % batch_size if drop_last else len(samples)
     order = EpochOrder(len(samples), used, shuffle, seed, classes, ranks)
-    images = _Images(samples, class_to_idx, view, seed, views, source, batch_views)
+    images = ImageSet(samples, class_to_idx, view, seed, views, source, batch_views)
     return Loader(images, order, _Settings(batch_size, workers, pin_memory, ranks))
-
-
-class _Images(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        class_to_idx: Mapping[str, int],
-        view: View,
-        seed: int,
-        views: int | None,
-        source: PixelSource | None,
-        batch_views: BatchViews | None,
-    ) -> None:
-        self.samples = samples
-        self.labels = torch.tensor([class_to_idx[sample.label] for sample in samples], dtype=torch.int64)
-        self._view = view
-        self._seed = seed
-        self._views = views
-        self._source = source
-        self._batch_views = batch_views
-
-    def open_pixels(self) -> None:
-        """Have the images decoded, if they are to be kept and are not there yet."""
-        if self._source is not None and self._source.pixels is None:
-            self._source.open()
-            self._forget_source_without_pixels()
-
-    @property
-    def is_decoded(self) -> bool:
-        """Whether no image has to be decoded any more."""
-        return self._source is not None and self._source.pixels is not None
-
-    @property
-    def makes_batches(self) -> bool:
-        """Whether whole batches are there to be taken."""
-        return self.is_decoded and self._needs_no_single_image
-
-    @property
-    def can_show_while_decoding(self) -> bool:
-        """Whether whole batches can be made as the images come."""
-        return self._needs_no_single_image and self._source is not None and not self._source.is_kept
-
-    @property
-    def _needs_no_single_image(self) -> bool:
-        return not self._view.is_random or self._batch_views is not None
-
-    def first_pass(self, epoch: int, batches: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels of an epoch as they are decoded, for later ones to come from what is kept."""
-        assert self._source is not None
-        for images, indices in zip(self._source.first_pass(batches), batches, strict=True):
-            yield self._put_together(images, epoch, indices), self.labels[indices]
-        self._forget_source_without_pixels()
-
-    def batch(self, indices: list[int], epoch: int) -> tuple[Tensor, Tensor]:
-        """Images and labels, where ``makes_batches``."""
-        assert self._source is not None
-        pixels = self._source.pixels
-        assert pixels is not None
-        if self._batch_views is None:
-            return pixels.batch(indices), self.labels[indices]
-        views = self._batch_views([pixels.tensor(index) for index in indices], epoch, indices)
-        pixels.release()
-        return views, self.labels[indices]
-
-    def _forget_source_without_pixels(self) -> None:
-        if self._source is not None and self._source.pixels is None:  # they did not fit
-            self._source = None
-
-    def _put_together(self, images: list[UInt8Image], epoch: int, indices: list[int]) -> Tensor:
-        if self._batch_views is None:
-            return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        return self._batch_views([torch.from_numpy(image) for image in images], epoch, indices)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        epoch, index = key
-        number = epoch if self._views is None else epoch % self._views
-        if self._source is not None and self._source.pixels is not None:
-            image = self._source.pixels.image(index)
-        else:
-            image = self._view.prepare(open_image(self.samples[index]))
-        # Augmentations draw from torch's global generator: lend it a state of this view's own.
-        state = torch.get_rng_state()
-        torch.default_generator.manual_seed(_mix(self._seed, number, index))
-        try:
-            return self._view.change(image), self.labels[index]
-        finally:
-            torch.set_rng_state(state)
-
-
-def _mix(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

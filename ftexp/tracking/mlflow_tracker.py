@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
-import os
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from ftexp.config.uri import hide_credentials, sqlite_file
+from ftexp.config.uri import hide_credentials
 from ftexp.data.samples import Sample
 from ftexp.models.blocks import Network
-from ftexp.tracking.tracker import PARENT_RUN, Status, brief
+from ftexp.tracking.mlflow_store import RUN_LIMITS, START_LIMITS, open_run, quiet
+from ftexp.tracking.tracker import Status, brief
 
 # MLflow's own limits, per batch and per value.
 MAX_PER_BATCH = 100
@@ -30,17 +25,6 @@ MAX_KEY_LENGTH = 250
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
 CUT_MARK = " [cut]"
-
-# How long another process may take to create the tables of a fresh database.
-LOCK_TIMEOUT_SECONDS = 120
-
-# MLflow's defaults (120 s, 7 retries with growing pauses) would hold a run up for minutes. A user's own
-# setting of these variables wins.
-START_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-RUN_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-# No report home from a fine-tuning run, and no advice to coding agents on the terminal. These two stay set:
-# MLflow looks at them again with every call.
-PRIVACY = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true"}
 
 log = logging.getLogger(__name__)
 
@@ -70,32 +54,8 @@ class MlflowTracker:
 
     @classmethod
     def start(cls, uri: str, experiment: str, run_name: str, resumed: str | None = None) -> MlflowTracker:
-        """Open the store, make the experiment where it is missing, and begin a run or go on with one.
-
-        Raises:
-            Exception: whatever MLflow, the database driver or the file lock raises.
-        """
-        for name, value in PRIVACY.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient  # sets the levels of its loggers, so it has to come before _quiet
-
-        with _quiet(START_LIMITS), ExitStack() as stack:
-            database = sqlite_file(uri)
-            artifacts = None
-            if database is not None:
-                database.parent.mkdir(parents=True, exist_ok=True)
-                uri = f"sqlite:///{database}"
-                # Absolute and beside the database: the UI finds the files from whatever folder it is started in.
-                folder = re.sub(r"[^\w.-]", "_", experiment).lstrip(".") or "_"
-                artifacts = (database.parent / "mlruns" / folder).as_uri()
-                # Processes that start at once on a fresh file would trip over each other's CREATE TABLE.
-                stack.enter_context(FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT_SECONDS))
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            experiment_id = _find_or_create_experiment(client, experiment, artifacts)
-            if resumed is not None and _reopened(client, resumed):
-                return cls(client, resumed, uri)
-            run = client.create_run(experiment_id, run_name=run_name, tags=_origin())
-        return cls(client, run.info.run_id, uri)
+        """Begin a run in a store, or go on with one; see ``mlflow_store.open_run``."""
+        return cls(*open_run(uri, experiment, run_name, resumed))
 
     @property
     def run_id(self) -> str:
@@ -159,7 +119,7 @@ class MlflowTracker:
     def known(self) -> Known:
         """What the store has of the run; for sending the rest."""
         self.flush()
-        with _quiet(RUN_LIMITS):
+        with quiet(RUN_LIMITS):
             data = self._client.get_run(self._run_id).data
             histories = [self._client.get_metric_history(self._run_id, key) for key in data.metrics]
             folders = ["", *(f.path for f in self._client.list_artifacts(self._run_id) if f.is_dir)]
@@ -190,14 +150,14 @@ class MlflowTracker:
     def close(self, status: Status) -> None:
         """Send what waits and end the run. Tried even after a failure, so that no dead run is listed as running."""
         if self._monitor is not None:
-            with _quiet(RUN_LIMITS):
+            with quiet(RUN_LIMITS):
                 self._monitor.finish()
         self._send("status", partial(self._client.set_terminated, self._run_id, status))
         self._sender.shutdown()
         if self._failure is None:
             return
         try:
-            with _quiet(START_LIMITS):
+            with quiet(START_LIMITS):
                 self._client.set_tag(self._run_id, "ftexp.incomplete", _cut(self._failure, MAX_TAG_LENGTH))
                 self._client.set_terminated(self._run_id, status)
         except Exception as error:
@@ -210,7 +170,7 @@ class MlflowTracker:
         if self._failure is not None:
             return
         try:
-            with _quiet(RUN_LIMITS):
+            with quiet(RUN_LIMITS):
                 call()
         except Exception as error:  # tracking never ends a run, whatever is wrong with the store
             self._failure = f"{what} not recorded: {brief(error)}"
@@ -219,60 +179,6 @@ class MlflowTracker:
                 "python -m ftexp.sync FOLDER.",
                 self._failure,
             )
-
-
-def _find_or_create_experiment(client: Any, name: str, artifacts: str | None) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # somebody else made it just now
-            if found is None:
-                raise
-    return str(found.experiment_id)
-
-
-def _reopened(client: Any, run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.update_run(run_id, status="RUNNING")
-    except MlflowException:  # of another store, or deleted
-        return False
-    return True
-
-
-def _origin() -> dict[str, str]:
-    """What MLflow's own fluent interface records, for the columns of its run table."""
-    tags = {"mlflow.source.name": "ftexp", "mlflow.source.type": "LOCAL"}
-    if PARENT_RUN in os.environ:
-        tags["mlflow.parentRunId"] = os.environ[PARENT_RUN]
-    with suppress(KeyError, OSError):  # a container's user id without a name
-        tags["mlflow.user"] = getpass.getuser()
-    return tags
-
-
-@contextmanager
-def _quiet(limits: Mapping[str, str]) -> Iterator[None]:
-    """Bound MLflow's waiting and keep its libraries' chatter off the terminal, for the duration of one call."""
-    added = {name: value for name, value in limits.items() if name not in os.environ}
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "sqlalchemy", "urllib3")]
-    levels = [logger.level for logger in loggers]
-    os.environ.update(added)
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        for name in added:
-            os.environ.pop(name, None)
 
 
 def _key(name: str) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch.nn.utils import get_total_norm
 
 from ftexp.config import Config
 from ftexp.errors import DivergedError, InterruptedRunError
@@ -92,7 +91,7 @@ class Fit:
         state = self._begin_phase(phase, groups, inputs, forward)
         if saved is not None:
             state.load_state_dict(dict(saved), self.checkpoints.folder)
-            self._find_best_weights(state)
+            self.checkpoints.find_best_weights(state, len(self.history))
         with self.stop.deferred():
             while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
                 started = time.perf_counter() - state.sums.seconds
@@ -220,7 +219,7 @@ class Fit:
             val_accuracy=scores.accuracy,
             val_macro_f1=scores.macro_f1,
             grad_norm=stats.grad_norm,
-            head_change=_change(state.head, head_parameters(self.network)),
+            head_change=state.head_change,
             lr_head=rates[HEAD],
             lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
             images_per_second=stats.images_per_second,
@@ -241,14 +240,9 @@ class Fit:
             state.best = Best(record, scores, self.checkpoints.path(proven=self.best is None))
         self._save_last(state)  # before the best weights: it holds the same, so that they can be had again from it
         if record.best:
-            self._save_best_of(state)
+            self.checkpoints.save_best_of(state)
         self.on_epoch(record)
         _honour(self.runtime.ranks.largest(self.stop.requested))
-
-    def _save_best_of(self, state: PhaseState) -> None:
-        assert state.best is not None
-        with state.ema.applied():
-            self.checkpoints.save_best(state.best)
 
     def _save_last(self, state: PhaseState) -> None:
         run = {
@@ -258,25 +252,8 @@ class Fit:
         }
         self.checkpoints.save_last(self.history, run, state)
 
-    def _find_best_weights(self, state: PhaseState) -> None:
-        """See to it that the weights of the phase's best epoch are in their file, whenever the run was killed."""
-        if state.best is None:
-            return
-        epoch = state.best.record.epoch
-        if epoch == len(self.history) and not state.in_mid_epoch:
-            self._save_best_of(state)  # killed before they were written, maybe: they are those in last.pt
-        elif not self.checkpoints.has_weights_of(state.best):
-            log.warning("resume  the weights of the best epoch, %d, are gone; the best from here on is taken.", epoch)
-            state.best = None
-
 
 def _honour(stop: int) -> None:
     """End here if there is a signal to honour, the same on all ranks."""
     if stop:
         raise InterruptedRunError(stop)
-
-
-def _change(before: Sequence[torch.Tensor], now: Sequence[torch.Tensor]) -> float:
-    """The distance between two versions of some tensors, as a share of the earlier one's norm."""
-    moved = get_total_norm([a - b for a, b in zip(now, before, strict=True)])
-    return (moved / get_total_norm(before)).item()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ftexp.finetune.schedules import Schedule
@@ -47,6 +48,12 @@ class PhaseState:
     def in_mid_epoch(self) -> bool:
         """Whether an epoch has been begun and not ended."""
         return bool(self.sums.losses)
+
+    @property
+    def head_change(self) -> float:
+        """How far the head has moved in this phase, as a share of its norm at the beginning."""
+        moved = get_total_norm([a - b for a, b in zip(head_parameters(self.network), self.head, strict=True)])
+        return (moved / get_total_norm(self.head)).item()
 
     def begin_epoch(self) -> None:
         """Remember what the epoch starts from; the rest of an interrupted one started from what is remembered."""

@@ -62,6 +62,12 @@ class RunCheckpoints:
             content = checkpoint_content(self.network, self.config, self.class_to_idx, **facts)
             write_checkpoint(best.checkpoint, content)
 
+    def save_best_of(self, state: PhaseState) -> None:
+        """Write the weights that a phase has now, averaged where it averages them, as those of its best epoch."""
+        assert state.best is not None
+        with state.ema.applied():
+            self.save_best(state.best)
+
     def save_last(self, history: Sequence[EpochRecord], run: Mapping[str, object], state: PhaseState) -> None:
         """Write all that training goes on from.
 
@@ -106,8 +112,22 @@ class RunCheckpoints:
             os.replace(best.checkpoint, self.folder / UNBLENDED)
         self.save_best(best)
 
-    def has_weights_of(self, best: Best) -> bool:
-        """Whether the weights of a phase's best epoch can be had, wherever the run was killed."""
+    def find_best_weights(self, state: PhaseState, epochs: int) -> None:
+        """See to it that the weights of the phase's best epoch are in their file, wherever the run was killed.
+
+        Args:
+            epochs: that the whole run has ended.
+        """
+        if state.best is None:
+            return
+        epoch = state.best.record.epoch
+        if epoch == epochs and not state.in_mid_epoch:
+            self.save_best_of(state)  # killed before they were written, maybe: they are those in last.pt
+        elif not self._has_weights_of(state.best):
+            log.warning("resume  the weights of the best epoch, %d, are gone; the best from here on is taken.", epoch)
+            state.best = None
+
+    def _has_weights_of(self, best: Best) -> bool:
         return self.ranks.share(lambda: any(self._is_of(path, best) for path in (best.checkpoint, self.folder / BEST)))
 
     @staticmethod

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import Compose
+from conftest import CommandLine, Compose
 from photographs import jpeg, photograph
 
-from ftexp.audit.__main__ import audit_once
+from ftexp.audit.__main__ import audit_once, command
 from ftexp.errors import ConfigError
 
+Audit = Callable[..., subprocess.CompletedProcess[str]]
 
-def audit(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ftexp.audit", "hydra.run.dir=out", *overrides]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+@pytest.fixture
+def audit(command_line: CommandLine) -> Audit:
+    """``python -m ftexp.audit`` with more settings."""
+    return lambda *overrides: command_line("hydra.run.dir=out", *overrides, entry=command)
 
 
 @pytest.fixture
@@ -35,22 +39,23 @@ SOURCE = ("data=imagefolder", "data.root=data", "audit.features=false")
 
 
 def test_clean(data: Path) -> None:
-    done = audit(data, *SOURCE)
+    call = [sys.executable, "-m", "ftexp.audit", "hydra.run.dir=out", *SOURCE]
+    done = subprocess.run(call, cwd=data, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "audit   30 images" in done.stdout
     assert len((data / "out" / "leaks.csv").read_text().splitlines()) == 1
     assert len((data / "out" / "splits.csv").read_text().splitlines()) == 31
 
 
-def test_a_leak_ends_with_exit_code_1_and_one_message(data: Path) -> None:
+def test_a_leak_ends_with_exit_code_1_and_one_message(data: Path, audit: Audit) -> None:
     jpeg(photograph(0), 50).save(data / "data" / "test" / "cats" / "copy.jpg")
-    done = audit(data, *SOURCE)
+    done = audit(*SOURCE)
     assert done.returncode == 1
     assert "ftexp: The splits leak" in done.stderr
     assert "Traceback" not in done.stderr
     assert "near_duplicate,fail,train" in (data / "out" / "leaks.csv").read_text()
     # The one setting that the message names makes an honest split of it.
-    assert audit(data, *SOURCE, "data.split=stratified", "data.tie_duplicates=true").returncode == 0
+    assert audit(*SOURCE, "data.split=stratified", "data.tie_duplicates=true").returncode == 0
 
 
 def test_help_is_short_and_loads_nothing_heavy(tmp_path: Path) -> None:
@@ -64,19 +69,19 @@ def test_help_is_short_and_loads_nothing_heavy(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_run_decodes_nothing_and_finds_the_same(data: Path) -> None:
+def test_a_second_run_decodes_nothing_and_finds_the_same(data: Path, audit: Audit) -> None:
     (data / "data" / "test" / "cats" / "copy.png").write_bytes((data / "data/train/cats/000000.png").read_bytes())
-    first, second = (audit(data, *SOURCE, f"hydra.run.dir={name}") for name in ("one", "two"))
+    first, second = (audit(*SOURCE, f"hydra.run.dir={name}") for name in ("one", "two"))
     assert first.returncode == second.returncode == 1
     assert (data / "one" / "leaks.csv").read_text() == (data / "two" / "leaks.csv").read_text()
 
 
-def test_bad_images_are_found_in_the_same_look(data: Path) -> None:
+def test_bad_images_are_found_in_the_same_look(data: Path, audit: Audit) -> None:
     (data / "data" / "train" / "cats" / "torn.png").write_bytes(b"\x89PNG torn")
-    done = audit(data, *SOURCE)
+    done = audit(*SOURCE)
     assert done.returncode == 1
     assert "1 of 31 files cannot be read" in done.stderr
-    assert audit(data, *SOURCE, "data.on_bad_image=skip").returncode == 0
+    assert audit(*SOURCE, "data.on_bad_image=skip").returncode == 0
     assert "torn.png" in (data / "out" / "bad_images.csv").read_text()
 
 
@@ -85,10 +90,9 @@ def test_off_is_refused(configure: Compose, tmp_path: Path) -> None:
         audit_once(configure("audit.on_leak=off"), tmp_path)
 
 
-def test_a_refused_run_is_in_the_tracking_store_with_the_reason(data: Path) -> None:
+def test_a_refused_run_is_in_the_tracking_store_with_the_reason(data: Path, command_line: CommandLine) -> None:
     (data / "data" / "test" / "cats" / "copy.png").write_bytes((data / "data/train/cats/000000.png").read_bytes())
-    command = [sys.executable, "-m", "ftexp", "hydra.run.dir=out", *SOURCE]
-    done = subprocess.run(command, cwd=data, capture_output=True, text=True, timeout=120)
+    done = command_line("hydra.run.dir=out", *SOURCE)
     assert done.returncode == 1
     assert "The splits leak" in done.stderr
     assert not (data / "out" / "checkpoints").exists()

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-QUICK = ("stage=head", "stage.epochs=1", "data.image_size=32", "audit.on_leak=off", "test.max_uses=1")
+from conftest import CommandLine
+
+QUICK = ("stage=head", "stage.epochs=1", "data.image_size=32", "audit.on_leak=off", "test.max_uses=1", "tracking=none")
 
 
-def ftexp(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ftexp", f"hydra.run.dir={name}", *QUICK]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-
-
-def test_the_second_run_is_refused_before_training(tmp_path: Path) -> None:
-    first = ftexp(tmp_path, "first")
+def test_the_second_run_is_refused_before_training(tmp_path: Path, command_line: CommandLine) -> None:
+    first = command_line("hydra.run.dir=first", *QUICK)
     assert first.returncode == 0, first.stderr
-    second = ftexp(tmp_path, "second")
+    second = command_line("hydra.run.dir=second", *QUICK)
     assert second.returncode == 1
     assert "This test set has been used 1 times, and test.max_uses=1:" in second.stderr
     assert str(tmp_path / "first") in second.stderr

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import CommandLine
 
 from ftexp.redaction import redact
 
@@ -56,8 +57,8 @@ def test_a_run_keeps_it_to_itself(tmp_path: Path) -> None:
         f"tracking.uri=ftp://me:{SECRET}@host",
     ],
 )
-def test_a_mistake_does_not_show_it(tmp_path: Path, wrong: str) -> None:
-    ended = ftexp(tmp_path, STORE, wrong)
+def test_a_mistake_does_not_show_it(tmp_path: Path, command_line: CommandLine, wrong: str) -> None:
+    ended = command_line(STORE, wrong)
     assert ended.returncode == 1
     assert places(tmp_path, ended) == []
 

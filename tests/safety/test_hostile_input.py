@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Compose
+from conftest import CommandLine, Compose
 from PIL import Image
 
 from ftexp.config import Config
@@ -117,9 +115,8 @@ def test_folders_with_control_characters_are_refused(configure: Compose, tmp_pat
 @pytest.mark.parametrize(
     "override", ["+model._target_=os.getcwd", "+optimizer._target_=subprocess.call", "+_target_=x"]
 )
-def test_a_target_is_an_unknown_key_and_nothing_is_called(tmp_path: Path, override: str) -> None:
-    command = [sys.executable, "-m", "ftexp", override]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+def test_a_target_is_an_unknown_key_and_nothing_is_called(command_line: CommandLine, override: str) -> None:
+    ended = command_line(override)
     assert ended.returncode == 1
     assert "There is no setting" in ended.stderr
     assert "_target_" in ended.stderr
@@ -138,11 +135,12 @@ def test_a_configuration_read_back_is_data_and_never_resolved(
 
 
 @pytest.mark.parametrize("hook", ["hydra.job_logging.handlers.console", "hydra.hydra_logging.handlers.console"])
-def test_a_log_handler_of_a_strangers_config_is_not_called(tmp_path: Path, hook: str) -> None:
+def test_a_log_handler_of_a_strangers_config_is_not_called(
+    tmp_path: Path, command_line: CommandLine, hook: str
+) -> None:
     """Python's logging configuration calls whatever it names; Hydra lets it call only what we list."""
     call = [f"+{hook}.()=os.mkdir", f"+{hook}.path={tmp_path / 'executed'}"]
-    command = [sys.executable, "-m", "ftexp", *call, "stage.epochs=0"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    ended = command_line(*call, "stage.epochs=0")
     assert ended.returncode == 1
     assert not (tmp_path / "executed").exists()
     assert "os.mkdir" in ended.stderr

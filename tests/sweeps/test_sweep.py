@@ -127,6 +127,7 @@ def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Pa
 
     results = [json.loads(path.read_text()) for path in folder.glob("[0-9]/result.json")]
     assert [result["test"] for result in results] == [None] * 3
+    assert "test accuracy" not in ended.stdout
     assert "Launching" not in ended.stdout
     client = mlflow.MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])

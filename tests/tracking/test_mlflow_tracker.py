@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from ftexp.config import TrackingConfig
-from ftexp.tracking import mlflow_tracker
+from ftexp.tracking.mlflow_store import RUN_LIMITS, quiet
 from ftexp.tracking.mlflow_tracker import MlflowTracker
 from ftexp.tracking.tracker import open_tracker
 
@@ -120,7 +120,7 @@ def test_limits_hold_during_a_call_only_and_the_users_own_win(monkeypatch):
     monkeypatch.delenv(retries, raising=False)
     noisy = logging.getLogger("urllib3")
     monkeypatch.setattr(noisy, "level", logging.INFO)
-    with suppress(RuntimeError), mlflow_tracker._quiet(mlflow_tracker.RUN_LIMITS):
+    with suppress(RuntimeError), quiet(RUN_LIMITS):
         assert (os.environ[timeout], os.environ[retries]) == ("77", "1")
         assert noisy.level == logging.CRITICAL
         raise RuntimeError

@@ -12,7 +12,7 @@ from PIL import Image
 from test_fit import curve, fit, subfolder
 
 from ftexp.config import AugmentConfig
-from ftexp.data import loading, pixel_store
+from ftexp.data import image_set, loading, pixel_store
 from ftexp.data.batch_views import BatchViews
 from ftexp.data.loading import Loader, make_loader
 from ftexp.data.pixel_store import PixelSource
@@ -74,7 +74,7 @@ def test_files_are_decoded_once_and_need_no_workers(tmp_path: Path, monkeypatch:
         decoded.append(sample.path)
         return original(sample)
 
-    for module in (pixel_store, loading):
+    for module in (pixel_store, image_set):
         monkeypatch.setattr(module, "open_image", open_image)
     for _ in range(2):
         batches = loader(samples, view, TensorStore(tmp_path / "store", 1), "auto")
