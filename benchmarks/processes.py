@@ -82,6 +82,18 @@ def read_run(run: Path) -> Reached:
     return Reached(max(float(row["val_accuracy"]) for row in rows), rates)
 
 
+def take_turns(
+    sides: Sequence[str], rounds: int, measure: Callable[[str, int], Outcome], show: Callable[[Outcome], str]
+) -> dict[str, list[Outcome]]:
+    """Measure all sides in turn, A B A B: of each, an outcome a round. The number of the round is its seed."""
+    outcomes: dict[str, list[Outcome]] = {side: [] for side in sides}
+    for seed in range(rounds):
+        for side in sides:
+            outcomes[side].append(measure(side, seed))
+            print(f"round {seed + 1}  {side:12} {show(outcomes[side][-1])}", flush=True)
+    return outcomes
+
+
 class Log:
     """Outcomes as lines of a file, so that what was measured is not measured again.
 

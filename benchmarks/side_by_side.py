@@ -1,16 +1,17 @@
 """ftexp beside the chapter's loop, fastai, Lightning with finetuning-scheduler and transformers' Trainer.
 
-    python -m benchmarks.side_by_side TABLE --root FOLDER [--python PYTHON] [--epochs 20] [--rounds 5] [--sides ...]
-                                      [--allocator kept] [--log FILE]
+    python -m benchmarks.side_by_side TABLE [--root FOLDER] [--image-size 224] [--epochs 20] [--rounds 5] [--sides ...]
+                                      [--python PYTHON] [--allocator kept] [--log FILE]
 
 TABLE is ``head``, ``partial``, ``sweep`` (20 trials against as many runs of the chapter's loop) or
 ``start``. Every side is a whole process on the same images, weights, epochs and batches; they take turns, A B A B, and
 each round has a seed of its own. The others come with ``pip install 'ftexp[benchmarks]'``; where that is done in an
 environment of their own, ``--python`` names its interpreter.
 
-FOLDER has ``train/CLASS`` and ``val/CLASS``. ftexp begins every round with nothing kept from the one before.
-``head``, ``partial`` and ``sweep`` compare training, so ftexp's audit of the data and its tracking are off: the others
-have none. The test split that ftexp insists on is one image of each class of ``val``, so that all train on the same
+FOLDER has ``train/CLASS`` and ``val/CLASS``; without one, scikit-learn's handwritten digits are written as files. ftexp
+begins every round with nothing kept from the one before. ``head``, ``partial`` and ``sweep`` compare training, so
+ftexp's audit of the data and its tracking are off: the others have none. The test split that ftexp insists on is one
+image of each class of ``val``, so that all train on the same
 images. With ``--allocator kept`` all sides get the setting of glibc that ftexp makes by itself, which about halves the
 time of the others; without, they run as installed. With ``--log`` a comparison that was stopped goes on, and what
 another table has measured is taken from there. Appends a table to benchmarks/results.md.
@@ -29,27 +30,24 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from benchmarks.processes import KEEP_FREED_MEMORY, Log, Outcome, Reached, environment, last_line, read_run, run_process
+from benchmarks.image_folders import with_test_split, write_digits
+from benchmarks.processes import (
+    KEEP_FREED_MEMORY,
+    Log,
+    Outcome,
+    Reached,
+    environment,
+    last_line,
+    read_run,
+    run_process,
+    take_turns,
+)
 from benchmarks.results import append_rows, machine, versions
 from ftexp.report.tables import format_table
 
 FRAMEWORKS = Path(__file__).with_name("frameworks")
 OTHERS = ("chapter", "fastai", "lightning", "transformers")
 SIDES = ("ftexp", *OTHERS)
-
-
-def with_test_split(root: Path, folder: Path) -> Path:
-    """A folder with links to the images of another, and one of each class's validation images as its test split."""
-    data = folder / "data"
-    for split in ("train", "val"):
-        for images in sorted((root / split).iterdir()):
-            (data / split).mkdir(parents=True, exist_ok=True)
-            (data / split / images.name).symlink_to(images, target_is_directory=True)
-            if split == "val":
-                (data / "test" / images.name).mkdir(parents=True)
-                image = min(images.iterdir())
-                (data / "test" / images.name / image.name).symlink_to(image)
-    return data
 
 
 def ftexp_command(arguments: argparse.Namespace, seed: int, folder: Path) -> list[str]:
@@ -121,12 +119,12 @@ def measure(side: str, arguments: argparse.Namespace, seed: int, log: Log) -> Ou
 def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
     """All sides in turn, round after round; a row each, and ratios to the first one round by round."""
     log = Log(arguments.log)
-    outcomes: dict[str, list[Outcome]] = {side: [] for side in arguments.sides}
-    for seed in range(arguments.rounds):
-        for side in arguments.sides:
-            outcome = measure(side, arguments, seed, log)
-            outcomes[side].append(outcome)
-            print(f"round {seed + 1}  {side:12} {outcome.seconds:7.1f} s  {outcome.accuracy}", flush=True)
+    outcomes = take_turns(
+        arguments.sides,
+        arguments.rounds,
+        lambda side, seed: measure(side, arguments, seed, log),
+        lambda outcome: f"{outcome.seconds:7.1f} s  {outcome.accuracy}",
+    )
     return [row(side, outcomes, arguments) for side in arguments.sides]
 
 
@@ -187,7 +185,7 @@ TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[dict[str, objec
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--root", type=Path, default=Path("."))
+    parser.add_argument("--root", type=Path)
     parser.add_argument("--python", type=Path, default=Path(sys.executable))
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--trials", type=int, default=20)
@@ -199,12 +197,15 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
-    arguments.root = arguments.root.resolve()
     arguments.python = arguments.python.absolute()
     arguments.stage = "partial" if arguments.table == "partial" else "head"
     arguments.sides = arguments.sides or (("ftexp", "chapter") if arguments.table == "sweep" else SIDES)
     section, make_rows = TABLES[arguments.table]
-    rows = make_rows(arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        if arguments.root is None:
+            write_digits(digits := Path(temporary) / "digits")
+        arguments.root = (arguments.root or digits).resolve()
+        rows = make_rows(arguments)
     print(format_table(rows))
     append_rows(section, rows, *([arguments.results] if arguments.results else []))
 

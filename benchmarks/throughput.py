@@ -27,30 +27,16 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
-from benchmarks.processes import Log, Outcome, Reached, last_line, read_run, run_process
+from benchmarks.image_folders import ONE_FOR_VAL, with_test_split, write_photographs
+from benchmarks.processes import Log, Outcome, Reached, last_line, read_run, run_process, take_turns
 from benchmarks.results import append_rows, machine, versions
-from benchmarks.side_by_side import OTHERS, other_command, with_test_split
+from benchmarks.side_by_side import OTHERS, other_command
 from ftexp.report.tables import format_table
 
 SECTION = "Full fine-tuning from JPEG files, on a GPU"
 SIDES = ("step", "ftexp", *OTHERS)
-WIDTH, HEIGHT = 500, 375
-ONE_FOR_VAL = 20  # of so many images
-
-
-def write_photographs(folder: Path, count: int) -> None:
-    """JPEG files of some 40 KB in two classes."""
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        split, label = "train" if number % ONE_FOR_VAL else "val", number // ONE_FOR_VAL % 2
-        path = folder / split / f"class{label}" / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = rng.integers(0, 256, (HEIGHT // 5, WIDTH // 5, 3), np.uint8)
-        Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
 def ftexp_command(arguments: argparse.Namespace, model: str, seed: int, folder: Path) -> list[str]:
@@ -90,16 +76,17 @@ def read_step(arguments: argparse.Namespace, printed: str) -> Reached:
 
 def compare(arguments: argparse.Namespace, model: str) -> list[dict[str, object]]:
     """All sides in turn, round after round; a row each, and shares of the step's rate round by round."""
+    names = ("device", "images", "image_size", "batch_size", "steps", "epochs", "workers", "cache_gib")
+    settings = {name: getattr(arguments, name) for name in names}
     log = Log(arguments.log)
-    outcomes: dict[str, list[Outcome]] = {side: [] for side in arguments.sides}
-    for seed in range(arguments.rounds):
-        for side in arguments.sides:
-            names = ("device", "images", "image_size", "batch_size", "steps", "epochs", "workers", "cache_gib")
-            settings = {name: getattr(arguments, name) for name in names}
-            key = f"{side} {model}, {settings}, seed {seed}"
-            outcome = log.once(key, partial(measure, arguments, model, side, seed))
-            outcomes[side].append(outcome)
-            print(f"round {seed + 1}  {model:16} {side:12} {steady(outcome):8.1f} images/s", flush=True)
+
+    def measured(side: str, seed: int) -> Outcome:
+        key = f"{side} {model}, {settings}, seed {seed}"
+        return log.once(key, partial(measure, arguments, model, side, seed))
+
+    outcomes = take_turns(
+        arguments.sides, arguments.rounds, measured, lambda o: f"{steady(o):8.1f} images/s of {model}"
+    )
     return [row(model, side, outcomes, arguments) for side in arguments.sides]
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import optuna
+from matplotlib.colors import ListedColormap
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
@@ -16,6 +18,8 @@ from optuna.visualization import matplotlib as drawn
 
 MIN_TRIALS = 2
 COLUMNS = 3
+# Mean of red, green and blue; a line that is lighter is lost on white.
+LIGHTEST = 0.8
 
 
 def write_plots(study: optuna.Study, folder: Path, objectives: Sequence[str]) -> None:
@@ -51,6 +55,9 @@ def _draw_parallel(study: optuna.Study, settings: Sequence[str], objective: str)
     figure.set_size_inches(2 + 2 * len(settings), 5)
     for bar in [other for other in figure.axes if other.get_label() == "<colorbar>"]:
         bar.remove()  # it says what the first axis says, and lies on the labels of the last one
+    for lines in axis.collections:
+        shades = lines.get_cmap()(np.linspace(0, 1, 256))
+        lines.set_cmap(ListedColormap(shades[shades[:, :3].mean(axis=1) < LIGHTEST]))
     names = [name.replace(".", ".\n") for name in (objective, *settings)]
     axis.set_xticks(range(len(names)), names, rotation=0, ha="center")
 

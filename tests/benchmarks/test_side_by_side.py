@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_sides_take_turns_and_ratios_are_taken_round_by_round(monkeypatch: pytes
     monkeypatch.setattr(side_by_side, "train", train)
     results = tmp_path / "results.md"
     options = ["--rounds", "2", "--sides", "ftexp", "chapter", "--results", str(results)]
-    main(["head", *options])
+    main(["head", "--root", str(tmp_path), *options])
     assert turns == [("ftexp", 0), ("chapter", 0), ("ftexp", 1), ("chapter", 1)]
     lines = results.read_text().splitlines()
     assert "## Head beside other frameworks" in lines
@@ -59,13 +60,14 @@ def test_what_the_log_has_is_not_measured_again(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(side_by_side, "train", train)
     monkeypatch.setattr(side_by_side, "sweep", lambda *_: outcome(8.0, 0.75))
-    options = ["--rounds", "1", "--log", str(tmp_path / "log.jsonl"), "--results", str(tmp_path / "results.md")]
+    where = ["--root", str(tmp_path), "--log", str(tmp_path / "log.jsonl"), "--results", str(tmp_path / "results.md")]
+    options = [*where, "--rounds", "1"]
     main(["head", "--sides", "chapter", *options])
     main(["sweep", "--trials", "10", *options])
     assert measured == ["chapter"], "the sweep takes the chapter's run from the table of head"
     assert "| chapter | 40.0 (40.0 to 40.0) | 5.00 (5.00 to 5.00) |" in (tmp_path / "results.md").read_text()
     assert Log(tmp_path / "log.jsonl").once(
-        f"chapter head, {Path().resolve().name} 224 px, 1 workers, 20 epochs, default, seed 0", lambda: outcome(0, 0)
+        f"chapter head, {tmp_path.name} 224 px, 1 workers, 20 epochs, default, seed 0", lambda: outcome(0, 0)
     ) == outcome(4.0, 0.5)
 
 
@@ -73,6 +75,21 @@ def test_a_process_that_fails_ends_the_comparison_with_its_message(tmp_path: Pat
     command = [sys.executable, "-c", "import sys; sys.stderr.write('no memory left'); sys.exit(3)"]
     with pytest.raises(RuntimeError, match=r"ended with 3:\nno memory left"):
         run_process(command, tmp_path, lambda _: Reached())
+
+
+def test_digits_are_there_as_files_where_no_folder_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def train(_: str, arguments: argparse.Namespace, __: int) -> Outcome:
+        for split in ("train", "val"):
+            files = sorted((arguments.root / split).glob("*/*.png"))
+            seen.append((split, Image.open(files[0]).size, len(files), len({file.parent for file in files})))
+        return outcome(1.0, 1.0)
+
+    monkeypatch.setattr(side_by_side, "train", train)
+    main(["head", "--rounds", "1", "--sides", "ftexp", "--results", str(tmp_path / "results.md")])
+    assert seen == [("train", (10, 10), 1347, 10), ("val", (10, 10), 450, 10)]
+    assert "| digits at 224 px |" in (tmp_path / "results.md").read_text()
 
 
 @pytest.mark.slow

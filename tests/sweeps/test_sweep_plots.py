@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import optuna
+from matplotlib import pyplot
 from optuna.trial import TrialState
 from PIL import Image
 
-from ftexp.sweeps.plots import write_plots
+from ftexp.sweeps.plots import _draw_parallel, write_plots
 
 
 def make_study(num_choices: int) -> optuna.Study:
@@ -39,6 +41,17 @@ def test_the_pictures_grow_with_the_number_of_settings(tmp_path: Path) -> None:
     assert many["parallel"][0] > 2 * few["parallel"][0]
     assert many["slice"][1] > 2 * few["slice"][1]  # three in a row, and then the next row
     assert many["rates"] == few["rates"]
+
+
+def test_the_worst_trial_can_be_seen_on_white() -> None:
+    pyplot.switch_backend("agg")
+    _draw_parallel(make_study(1), ["choice.0", "optimizer.head_lr"], "val_accuracy")
+    (lines,) = pyplot.gcf().axes[0].collections
+    lines.update_scalarmappable()
+    shades = np.asarray(lines.get_edgecolor())[:, :3].mean(axis=1)
+    assert len(shades) == 4
+    assert shades.max() < 0.8
+    pyplot.close("all")
 
 
 def test_one_completed_trial_is_no_picture(tmp_path: Path) -> None:
