@@ -113,10 +113,10 @@ def row(model: str, side: str, outcomes: dict[str, list[Outcome]], arguments: ar
     }
 
 
-def not_measured(model: str, side: str, arguments: argparse.Namespace) -> dict[str, object]:
+def not_measured(model: str, arguments: argparse.Namespace) -> dict[str, object]:
     words = dict.fromkeys(("images/s", f"of the {arguments.sides[0]}'s", "first epoch, s"), "not measured")
     return {
-        **columns(model, side, arguments),
+        **columns(model, "all", arguments),
         **words,
         "n": 0,
         "device": "no GPU was at hand",
@@ -152,7 +152,7 @@ def main(given: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as images:
         arguments.root = Path(images)
         if arguments.device == "cuda" and not torch.cuda.is_available():
-            rows = [not_measured(model, side, arguments) for model in arguments.models for side in arguments.sides]
+            rows = [not_measured(model, arguments) for model in arguments.models]
         else:
             write_photographs(arguments.root, arguments.images)
             rows = [row for model in arguments.models for row in compare(arguments, model)]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 from torch import nn
 
 from ftexp.__main__ import conf_dir, main
@@ -138,6 +139,17 @@ def make_phase(*learning: str, policy: str = "train", **optimizer: object) -> Ph
         bn_policy=BatchNormPolicyConfig(update_running_statistics=statistics, train_affine_parameters=affine),
         augment=AugmentConfig(),
     )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of 12 plain pictures each."""
+    for name, colour in (("light", 220), ("dark", 30)):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (40, 30 + i), (colour, colour - i, colour)).save(folder / f"{i}.jpg")
+    return tmp_path / "pictures"
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_mlflow_has_the_same(workplace: Path, run_folder: Path) -> None:
 
 def test_ctrl_c_ends_at_once_and_leaves_a_marked_run(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ftexp", "stage=full", "stage.epochs=50"],
+        [sys.executable, "-m", "ftexp", "stage=full", "stage.epochs=50", "data.image_size=32"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -172,17 +172,6 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str], seconds
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"no {pattern} after {seconds} s"
         time.sleep(0.2)
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Two classes of 12 plain pictures each."""
-    for name, colour in (("light", 220), ("dark", 30)):
-        folder = tmp_path / "pictures" / name
-        folder.mkdir(parents=True)
-        for i in range(12):
-            Image.new("RGB", (40, 30 + i), (colour, colour - i, colour)).save(folder / f"{i}.jpg")
-    return tmp_path / "pictures"
 
 
 OWN = ("data=imagefolder", "data.root=pictures", "data.image_size=32", "tracking=none", "stage=head", "stage.epochs=1")

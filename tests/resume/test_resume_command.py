@@ -156,7 +156,7 @@ def wait_for(file: Path, seconds: float = 90) -> None:
 
 def test_sigterm_then_resume_is_one_run_with_every_epoch_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ftexp"]
-    settings = ["stage=head", "stage.epochs=40", "audit.on_leak=off", "hydra.run.dir=run"]
+    settings = ["stage=head", "stage.epochs=40", "data.image_size=32", "audit.on_leak=off", "hydra.run.dir=run"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen([*command, *settings], cwd=tmp_path, text=True, **pipes) as begun:  # type: ignore[call-overload]
         wait_for(tmp_path / "run" / "metrics.csv")

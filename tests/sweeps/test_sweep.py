@@ -26,7 +26,6 @@ import pytest
 import yaml
 from conftest import watch_memory
 from optuna.trial import FrozenTrial, TrialState
-from PIL import Image
 
 from ftexp.sweeps.study import LOST, RETRY_OF, open_storage
 
@@ -47,14 +46,9 @@ SMALL = (
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Path:
-    """A folder with two classes of 12 plain pictures each."""
-    for name, colour in (("light", 220), ("dark", 30)):
-        folder = tmp_path / "pictures" / name
-        folder.mkdir(parents=True)
-        for i in range(12):
-            Image.new("RGB", (40, 30 + i), (colour, colour - i, colour)).save(folder / f"{i}.jpg")
-    return tmp_path
+def workplace(pictures: Path) -> Path:
+    """The folder in which those pictures are."""
+    return pictures.parent
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 
 from ftexp.sync import main
 
-COMMAND = [sys.executable, "-m", "ftexp", "stage=head", "stage.epochs=3", "audit.on_leak=off", "hydra.run.dir=run"]
+SETTINGS = ["stage=head", "stage.epochs=3", "data.image_size=32", "audit.on_leak=off", "hydra.run.dir=run"]
+COMMAND = [sys.executable, "-m", "ftexp", *SETTINGS]
 
 
 @pytest.fixture(scope="module")
