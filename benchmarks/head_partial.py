@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.__main__ import conf_dir
+from ftexp.command_line import conf_dir
 from ftexp.config import Config, parse, register_schema
 from ftexp.data.images import open_image
 from ftexp.data.samples import Sample

@@ -25,7 +25,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.__main__ import conf_dir
+from ftexp.command_line import conf_dir
 from ftexp.config import parse, register_schema
 from ftexp.report.tables import format_table
 from ftexp.training.loop import Step

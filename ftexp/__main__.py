@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ftexp.config import Config, parse, register_schema
-from ftexp.config.uri import hide_credentials
-from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
-from ftexp.messages import explain
-from ftexp.redaction import redact_saved
-from ftexp.resume import expand
-from ftexp.sweeps.plugin import register_sweeper
-from ftexp.torchrun import is_main, may_speak, same_arguments, several_processes
-
-T = TypeVar("T")
-
-log = logging.getLogger("ftexp")
-
-# All that a configuration can have Hydra call, beside its own plugins and Python's log handlers.
-CALLABLE = ["ftexp.redaction.RedactingFormatter"]
-
-# Where the user's HYDRA_FULL_ERROR is kept while we set our own.
-TRACEBACK = "FTEXP_TRACEBACK"
-
-
-def conf_dir() -> Path:
-    """The config groups: beside the package in a checkout, inside it when installed from a wheel."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+from ftexp.command_line import guarded, in_sweep, run_command
+from ftexp.config import Config
 
 
 def job(composed: DictConfig) -> object:
@@ -48,33 +16,9 @@ def job(composed: DictConfig) -> object:
     return guarded(composed, _fine_tune)
 
 
-def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
-    """Do a task with the checked configuration and the job's folder; a user's mistake ends as one message."""
-    redact_saved(HydraConfig.get())
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        return task(parse(composed), folder)
-    except InterruptedRunError:
-        if _in_sweep():
-            log.warning("Everything is saved. The same command goes on with the sweep.")
-        elif (folder / "checkpoints" / "last.pt").exists():
-            log.warning("Everything is saved. Go on with: python -m ftexp resume=%s", folder)
-        raise
-    except (UserError, DivergedError) as error:
-        if _in_sweep() or _wants_traceback():
-            raise
-        _stop(str(error), code=1)  # by SystemExit, which Hydra passes on without a report of its own
-    except Exception:
-        if _in_sweep():
-            raise
-        if may_speak():
-            print(hide_credentials(traceback.format_exc()), file=sys.stderr)  # Hydra would print the overrides as well
-        sys.exit(1)
-
-
 def _fine_tune(config: Config, folder: Path) -> object:
     sweeper = HydraConfig.get().sweeper
-    if _in_sweep() and "pruner" in sweeper:
+    if in_sweep() and "pruner" in sweeper:
         from ftexp.sweeps.trial import TrialAddress, run_trial
 
         place = str(HydraConfig.get().sweep.subdir)  # of a trial its number
@@ -85,78 +29,12 @@ def _fine_tune(config: Config, folder: Path) -> object:
         return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs)
     from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 
-    return run(config, folder, score_test=not _in_sweep())
+    return run(config, folder, score_test=not in_sweep())
 
 
-def main(task: Callable[[DictConfig], object] = job) -> None:
-    """Compose the configuration and do the task with it; a user's mistake ends as one message and exit code 1."""
-    try:
-        sys.argv[1:] = _arguments(task)
-    except UserError as error:
-        _stop(str(error), code=1)
-    register_schema()
-    register_sweeper()
-    wants_traceback = _wants_traceback()
-    try:
-        with _errors_reach_us():
-            hydra.main(config_path=str(conf_dir()), config_name="config", execution_whitelist=CALLABLE)(task)()
-    except InterruptedRunError as stopped:
-        _stop("interrupted.", code=128 + stopped.signal)
-    except KeyboardInterrupt:
-        _stop("interrupted.", code=130)
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
-        message = None if wants_traceback else explain(error)
-        if message is None:
-            traceback.print_exc()
-            sys.exit(1)
-        _stop(message, code=1)
-
-
-def _arguments(task: Callable[[DictConfig], object]) -> list[str]:
-    """The command line that Hydra is to see, the same in all processes of a run."""
-    given = sys.argv[1:]
-    if not several_processes():
-        return expand(given)
-    if {"-m", "--multirun"} & set(given):
-        raise ConfigError(
-            "torchrun trains one run with several processes, --multirun is many runs. Start the sweep without it: "
-            "hydra/launcher=joblib gives every GPU its own trials, and the same command with the same "
-            "hydra.sweeper.storage on several machines shares one study."
-        )
-    if task is not job:
-        raise ConfigError("torchrun is for python -m ftexp; this command is a single process: leave torchrun out.")
-    return same_arguments(expand(given) if is_main() else [])
-
-
-def _in_sweep() -> bool:
-    in_sweep: bool = HydraConfig.get().mode == RunMode.MULTIRUN
-    return in_sweep
-
-
-def _wants_traceback() -> bool:
-    return os.environ.get(TRACEBACK, os.environ.get("HYDRA_FULL_ERROR")) == "1"
-
-
-@contextmanager
-def _errors_reach_us() -> Iterator[None]:
-    """Keep Hydra from reporting errors itself for a while; what the user asked of it stays known to workers, too."""
-    before = dict(os.environ)
-    os.environ.update({TRACEBACK: str(int(_wants_traceback())), "HYDRA_FULL_ERROR": "1"})
-    try:
-        yield
-    finally:
-        for name in (TRACEBACK, "HYDRA_FULL_ERROR"):
-            os.environ.pop(name, None)
-            if name in before:
-                os.environ[name] = before[name]
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    if may_speak():
-        print(f"ftexp: {hide_credentials(message)}", file=sys.stderr)
-    sys.exit(code)
+def main() -> None:
+    """The command line."""
+    run_command(job, under_torchrun=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ftexp.__main__ import guarded, main
+from ftexp.command_line import guarded, run_command
 from ftexp.config import Config
 
 
@@ -39,4 +39,4 @@ def find_rates(config: Config, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(job)
+    run_command(job)

@@ -23,8 +23,9 @@ from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.ranks import Ranks
 from ftexp.run_identity import RunIdentity
+from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.params import flatten
-from ftexp.tracking.tracker import Tracker, open_tracker
+from ftexp.tracking.tracker import Tracker
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.intervals import warn_if_too_small
 from ftexp.training.runtime import Runtime, prepare_runtime, seed_apart

@@ -24,9 +24,10 @@ from ftexp.prepare import Prepared, log_data_tables, prepare
 from ftexp.ranks import joined
 from ftexp.report.recorder import Recorder
 from ftexp.run_identity import locked
+from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
-from ftexp.tracking.tracker import NoTracker, open_tracker
+from ftexp.tracking.tracker import NoTracker
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.gate import judge

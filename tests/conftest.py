@@ -17,7 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from torch import nn
 
-from ftexp.__main__ import conf_dir, main
+from ftexp.__main__ import main
+from ftexp.command_line import conf_dir
 from ftexp.config import (
     AdamWConfig,
     AugmentConfig,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import CommandLine, Compose
 
-from ftexp.__main__ import conf_dir
+from ftexp.command_line import conf_dir
 from ftexp.config import SCHEMA
 from ftexp.errors import ConfigError
 

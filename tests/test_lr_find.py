@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import CommandLine
 
-from ftexp.__main__ import main
+from ftexp.command_line import run_command
 from ftexp.lr_find import job
 
 
@@ -28,6 +28,6 @@ def test_it_ends_with_the_rates_to_paste(tmp_path: Path) -> None:
 
 
 def test_a_mistake_ends_as_one_message(command_line: CommandLine) -> None:
-    ended = command_line("stage.epochs=0", entry=lambda: main(job))
+    ended = command_line("stage.epochs=0", entry=lambda: run_command(job))
     assert ended.returncode == 1
     assert ended.stderr.startswith("ftexp: stage.epochs=0 is not allowed")

@@ -153,6 +153,6 @@ def test_the_wheel_works_from_any_folder_with_its_configuration(tmp_path):
     code, shown, errors = run(sys.executable, "-m", "ftexp", "--cfg", "job", cwd=elsewhere, PYTHONPATH=str(installed))
     assert (code, errors) == (0, "")
     assert "name: tf_efficientnet_lite0" in shown
-    where = "import ftexp.__main__ as main; print(main.conf_dir())"
+    where = "from ftexp.command_line import conf_dir; print(conf_dir())"
     _, shown, _ = run(sys.executable, "-c", where, cwd=elsewhere, PYTHONPATH=str(installed))
     assert shown.strip() == str(installed / "ftexp" / "conf")

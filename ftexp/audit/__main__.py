@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ftexp.__main__ import guarded, main
+from ftexp.command_line import guarded, reader_may_leave, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
 
@@ -51,9 +51,10 @@ def audit_once(config: Config, folder: Path) -> None:
 def command() -> None:
     """The command line; its help is its own, and comes before anything is composed."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(HELP)
+        with reader_may_leave():
+            print(HELP, flush=True)
     else:
-        main(job)
+        run_command(job)
 
 
 if __name__ == "__main__":

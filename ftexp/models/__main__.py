@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ftexp.__main__ import conf_dir
+from ftexp.command_line import conf_dir
 from ftexp.config import ModelConfig, parse, register_schema
 from ftexp.errors import ConfigError
 from ftexp.messages import explain

@@ -17,6 +17,7 @@ from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import best_entry, score_entry, write_result
 from ftexp.report.tables import format_table, write_rows
+from ftexp.tracking.sync import send_missing_if_possible
 from ftexp.tracking.tracker import Status, Tracker
 from ftexp.training.best import Best
 from ftexp.training.diagnosis import Diagnosis, Setting, diagnose
@@ -142,7 +143,7 @@ class Recorder:
 
     def send_missing(self) -> None:
         """Give the tracking store the epochs that were saved and not sent before the run was stopped."""
-        self._tracker.send_missing(self.folder)
+        send_missing_if_possible(self._tracker, self.folder)
 
     def _write_history(self) -> None:
         if self._history:

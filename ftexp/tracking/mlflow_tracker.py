@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ftexp.config.uri import hide_credentials
 from ftexp.data.samples import Sample
 from ftexp.models.blocks import Network
 from ftexp.tracking.mlflow_store import RUN_LIMITS, START_LIMITS, open_run, quiet
-from ftexp.tracking.tracker import Status, brief
+from ftexp.tracking.tracker import Known, Status, brief
 
 # MLflow's own limits, per batch and per value.
 MAX_PER_BATCH = 100
@@ -27,15 +26,6 @@ MAX_TAG_LENGTH = 8000
 CUT_MARK = " [cut]"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a store has of a run: metrics by key and step, params by key, artifacts by path."""
-
-    metrics: set[tuple[str, int]]
-    params: set[str]
-    files: set[str]
 
 
 class MlflowTracker:
@@ -129,15 +119,6 @@ class MlflowTracker:
             params=set(data.params),
             files=set(files),
         )
-
-    def send_missing(self, folder: Path) -> None:
-        """Send what stands in the folder of an interrupted run and has not arrived."""
-        from ftexp.tracking.sync import send_missing  # which needs this class
-
-        try:
-            send_missing(self, folder)
-        except Exception as error:
-            log.warning("What was not sent before cannot be sent now: %s. Try python -m ftexp.sync.", brief(error))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags; a value beyond MLflow's limit is cut and marked."""

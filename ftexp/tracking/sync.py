@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftexp.tracking.mlflow_tracker import MlflowTracker
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
-from ftexp.tracking.tracker import Status
+from ftexp.tracking.tracker import Status, Tracker, brief
 
 # Columns of metrics.csv that are no metrics.
 WORDS = ("phase", "epoch", "best")
 # Where result.json names how a run ended, and MLflow's word for it.
 STATUS: dict[str, Status] = {"finished": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,18 @@ class Sent:
     files: int
 
 
-def send_missing(tracker: MlflowTracker, folder: Path) -> Sent:
+def send_missing(tracker: Tracker, folder: Path) -> Sent:
     """Compare the folder of a run with what the store has, and send the difference.
 
     To be called when nothing else writes to the run.
+
+    Raises:
+        Exception: whatever the store does when it is asked.
     """
-    known, identity = tracker.known(), json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    known = tracker.known()
+    if known is None:
+        return Sent(0, 0, 0)
+    identity = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     params = {key: value for key, value in flatten_data(identity["config"]).items() if key not in known.params}
     if params:
         tracker.log_params(params)
@@ -48,6 +57,14 @@ def send_missing(tracker: MlflowTracker, folder: Path) -> Sent:
     for path in files:
         tracker.log_artifact(path, "checkpoints" if path.parent != folder else "")
     return Sent(num_metrics, len(params), len(files))
+
+
+def send_missing_if_possible(tracker: Tracker, folder: Path) -> None:
+    """The same for a run that goes on, which no store may stop: one that does not answer is a warning."""
+    try:
+        send_missing(tracker, folder)
+    except Exception as error:
+        log.warning("What was not sent before cannot be sent now: %s. Try python -m ftexp.sync.", brief(error))
 
 
 def status_of(folder: Path) -> Status:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ftexp.config import TrackingConfig
 from ftexp.config.uri import hide_credentials
 
 if TYPE_CHECKING:
@@ -19,11 +18,18 @@ Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 # The environment variable that names the run which new runs belong to: a sweep's, for its trials.
 PARENT_RUN = "FTEXP_PARENT_RUN"
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a store has of a run: metrics by key and step, params by key, artifacts by path."""
+
+    metrics: set[tuple[str, int]]
+    params: set[str]
+    files: set[str]
 
 
 class Tracker(Protocol):
-    """Records one run. No method raises: what cannot be recorded is still in the run's own folder."""
+    """Records one run. No method but ``known`` raises: what cannot be recorded is still in the run's own folder."""
 
     @property
     def run_id(self) -> str | None:
@@ -44,8 +50,8 @@ class Tracker(Protocol):
     def log_model(self, network: Network, checkpoint: Path, example: Sample, register_as: str | None) -> None:
         """Add the best network as a model that can be loaded and served; with a name, to the registry as well."""
 
-    def send_missing(self, folder: Path) -> None:
-        """Send what stands in the folder of an interrupted run and has not arrived."""
+    def known(self) -> Known | None:
+        """What the store has of the run; None when nothing is recorded. Raises whatever the store does."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record facts about the run that are no settings."""
@@ -74,45 +80,14 @@ class NoTracker:
     def log_model(self, network: Network, checkpoint: Path, example: Sample, register_as: str | None) -> None:
         """Do nothing."""
 
-    def send_missing(self, folder: Path) -> None:
-        """Do nothing."""
+    def known(self) -> None:
+        """Nothing."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Do nothing."""
 
     def close(self, status: Status) -> None:
         """Do nothing."""
-
-
-def open_tracker(config: TrackingConfig, run_name: str, resumed: str | None = None) -> Tracker:
-    """Begin to record a run.
-
-    A store that cannot be reached is a warning, not an error: training does not depend on it, and
-    everything is in the run's folder. The attempt is over within seconds.
-
-    Args:
-        config: the store and the experiment in it.
-        run_name: how the run is called in lists.
-        resumed: the id of a run to go on with, where the store has it.
-    """
-    if config.backend == "none":
-        return NoTracker()
-    assert config.uri, "TrackingConfig checks this"
-    from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
-
-    try:
-        tracker = MlflowTracker.start(config.uri, config.experiment, run_name, resumed)
-        if config.system_metrics:
-            tracker.watch_machine(resumed is not None)
-        return tracker
-    except Exception as error:  # any failure of a store, its driver or its server ends here
-        log.warning(
-            "Not tracked: cannot open tracking.uri=%s (%s). The run goes on and keeps everything in its folder; "
-            "send it later with python -m ftexp.sync FOLDER.",
-            hide_credentials(config.uri),
-            brief(error),
-        )
-        return NoTracker()
 
 
 def brief(error: BaseException) -> str:

@@ -21,7 +21,6 @@ from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Schedule, Span
 from ftexp.models.blocks import HEAD, Network
-from ftexp.report.progress import Progress
 from ftexp.training.batches import Batches, Forward, Inputs
 from ftexp.training.best import Best
 from ftexp.training.compilation import CompiledForward
@@ -32,6 +31,7 @@ from ftexp.training.loop import EpochStats, EpochSums, Step, evaluate, train_epo
 from ftexp.training.losses import build_loss
 from ftexp.training.metrics import Scores, is_better
 from ftexp.training.phase_state import PhaseState, head_parameters
+from ftexp.training.progress import Progress
 from ftexp.training.recovery import Recovery
 from ftexp.training.run_checkpoints import RunCheckpoints
 from ftexp.training.runtime import Runtime

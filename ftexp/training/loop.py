@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from ftexp.errors import DivergedError
 from ftexp.ranks import Ranks
-from ftexp.report.progress import Bar
 from ftexp.training.batches import Batches, Forward
 from ftexp.training.metrics import ScoreKeeper, Scores
+from ftexp.training.progress import Bar
 from ftexp.training.runtime import Runtime
 
 # How many samples of a batch a message names.

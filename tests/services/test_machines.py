@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
-from ftexp.__main__ import conf_dir
+from ftexp.command_line import conf_dir
 from ftexp.config import register_schema
 from ftexp.messages import explain
 from ftexp.sweeps.plugin import register_sweeper

@@ -7,7 +7,8 @@ import pytest
 
 from ftexp.config import TrackingConfig
 from ftexp.errors import ConfigError
-from ftexp.tracking.tracker import NoTracker, brief, open_tracker
+from ftexp.tracking.opening import open_tracker
+from ftexp.tracking.tracker import NoTracker, brief
 
 
 def test_backend_none_records_nothing_and_needs_no_mlflow(monkeypatch):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ftexp.config import RuntimeConfig
-from ftexp.report.progress import Progress
 from ftexp.training.loop import Step, train_epoch
+from ftexp.training.progress import Progress
 from ftexp.training.runtime import Runtime, prepare_runtime
 
 SETTINGS = {

@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from ftexp.report import progress as module
-from ftexp.report.progress import Progress
+from ftexp.training import progress as module
+from ftexp.training.progress import Progress
 
 
 class CountedLoss:

@@ -1,0 +1,42 @@
+"""Beginning to record a run, where its configuration says."""
+
+from __future__ import annotations
+
+import logging
+
+from ftexp.config import TrackingConfig
+from ftexp.config.uri import hide_credentials
+from ftexp.tracking.tracker import NoTracker, Tracker, brief
+
+log = logging.getLogger(__name__)
+
+
+def open_tracker(config: TrackingConfig, run_name: str, resumed: str | None = None) -> Tracker:
+    """Begin to record a run.
+
+    A store that cannot be reached is a warning, not an error: training does not depend on it, and
+    everything is in the run's folder. The attempt is over within seconds.
+
+    Args:
+        config: the store and the experiment in it.
+        run_name: how the run is called in lists.
+        resumed: the id of a run to go on with, where the store has it.
+    """
+    if config.backend == "none":
+        return NoTracker()
+    assert config.uri, "TrackingConfig checks this"
+    from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
+
+    try:
+        tracker = MlflowTracker.start(config.uri, config.experiment, run_name, resumed)
+        if config.system_metrics:
+            tracker.watch_machine(resumed is not None)
+        return tracker
+    except Exception as error:  # any failure of a store, its driver or its server ends here
+        log.warning(
+            "Not tracked: cannot open tracking.uri=%s (%s). The run goes on and keeps everything in its folder; "
+            "send it later with python -m ftexp.sync FOLDER.",
+            hide_credentials(config.uri),
+            brief(error),
+        )
+        return NoTracker()
