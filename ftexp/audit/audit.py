@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_imag
 from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.config import AuditConfig, DataConfig
+from ftexp.cores import available_cores
 from ftexp.data.images import ImageLimits, leave_out
 from ftexp.data.samples import Sample
 from ftexp.errors import LeakError
@@ -110,7 +110,7 @@ def screen_and_look(
         DataError: with ``data.on_bad_image=error``, naming the bad files.
     """
     started = time.perf_counter()
-    threads = (os.cpu_count() or 1) if isinstance(workers, str) else max(1, workers)
+    threads = available_cores() if isinstance(workers, str) else max(1, workers)
     with closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())) as cache:
         seen = look_at_images(samples, extractor, cache, threads, ImageLimits.of(data))
     bad = [(sample, one) for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]

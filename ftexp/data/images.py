@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ftexp.config import DataConfig
+from ftexp.cores import available_cores
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
@@ -124,7 +124,7 @@ def find_bad_images(
 ) -> list[tuple[Sample, str]]:
     """The samples that cannot be decoded or exceed a limit, each with the reason, in the order given."""
     files = [sample for sample in samples if sample.pixels is None]
-    threads = (os.cpu_count() or 1) if isinstance(workers, str) else max(1, workers)
+    threads = available_cores() if isinstance(workers, str) else max(1, workers)
     why_bad = partial(_why_bad, limits=limits or ImageLimits())
     # Threads: Pillow's decoders let go of the interpreter lock.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ftexp.cores import available_cores
 from ftexp.data.batch_views import BatchViews
 from ftexp.data.image_set import ImageSet
 from ftexp.data.order import EpochOrder
@@ -208,5 +208,4 @@ def _auto_workers(samples: Sequence[Sample], processes: int) -> int:
     num_files = sum(sample.pixels is None for sample in samples)
     if num_files < MIN_FILES_FOR_WORKERS:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // processes - 1, 1), MAX_AUTO_WORKERS)
+    return min(max(available_cores() // processes - 1, 1), MAX_AUTO_WORKERS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
+from ftexp.cores import available_cores
 from ftexp.data.digests import content_digest
 from ftexp.data.images import open_image
 from ftexp.data.samples import Sample
@@ -189,7 +189,7 @@ class PixelSource:
 def _ahead(prepare: Callable[[int], UInt8Image], order: Iterable[int]) -> Generator[UInt8Image, None, None]:
     """Images in an order, decoded by threads up to ``CHUNK`` images before they are asked for."""
     # Threads: Pillow lets go of the interpreter lock while it decodes and resizes.
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(available_cores())
     waiting: deque[Future[UInt8Image]] = deque()
     try:
         for index in order:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ftexp.config import RuntimeConfig
+from ftexp.cores import available_cores
 
 SECONDS_BETWEEN_TRIES = 0.5
 
@@ -47,8 +47,7 @@ def placed(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jobs
 
 def threads_per_trial(num_jobs: int) -> int:
     """A share of the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // num_jobs)
+    return max(1, available_cores() // num_jobs)
 
 
 def take_free(folder: Path, num_places: int, held: ExitStack) -> int | None:
