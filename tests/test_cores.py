@@ -11,6 +11,8 @@ import pytest
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinities")
 def test_a_process_held_to_one_core_counts_one() -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from ftexp.cores import available_cores; "
-    ended = subprocess.run([sys.executable, "-c", code + "print(available_cores())"], capture_output=True, text=True)
-    assert ended.stdout == "1\n", ended.stderr
+    held = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    count = "from ftexp.cores import available_cores; print(available_cores())"
+    command = [sys.executable, "-c", f"{held}; {count}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout == "1\n"
