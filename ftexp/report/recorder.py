@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ftexp.data.samples import Sample
@@ -178,7 +179,7 @@ class Recorder:
             "baseline": {"split": split, **baseline},
             "phases": self._phases + self._skipped(),
             "diagnosis": self._diagnosis_of(best.record.phase),
-            "images_per_second": _mean([record.images_per_second for record in self._history]),
+            "images_per_second": fmean(record.images_per_second for record in self._history),
             "peak_memory_mib": peak_memory_mib,
             "seconds": seconds,
             "mlflow_run_id": self._tracker.run_id,
@@ -245,7 +246,3 @@ def _explain(name: str, verdict: Verdict, metric: str, num_samples: int) -> str:
         f"{name} {outcome}: validation {metric} {verdict.before:.4f} -> {verdict.after:.4f} "
         f"(of {num_samples} images it gained {verdict.gained} and lost {verdict.lost}{p_value})"
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
