@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,17 @@ from ftexp.data.digits import read_digits
 WIDTH, HEIGHT = 500, 375
 ONE_FOR_VAL = 20  # of so many photographs
 DIGITS_FOR_VAL = 0.25
+
+
+@contextmanager
+def folder_or_digits(folder: Path | None) -> Iterator[Path]:
+    """The folder that was given, or for as long as the ``with`` lasts, one of handwritten digits."""
+    if folder is not None:
+        yield folder.resolve()
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        write_digits(Path(temporary) / "digits")
+        yield Path(temporary) / "digits"
 
 
 def write_digits(folder: Path) -> None:

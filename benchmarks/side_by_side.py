@@ -11,10 +11,10 @@ environment of their own, ``--python`` names its interpreter.
 FOLDER has ``train/CLASS`` and ``val/CLASS``; without one, scikit-learn's handwritten digits are written as files. ftexp
 begins every round with nothing kept from the one before. ``head``, ``partial`` and ``sweep`` compare training, so
 ftexp's audit of the data and its tracking are off: the others have none. The test split that ftexp insists on is one
-image of each class of ``val``, so that all train on the same
-images. With ``--allocator kept`` all sides get the setting of glibc that ftexp makes by itself, which about halves the
-time of the others; without, they run as installed. With ``--log`` a comparison that was stopped goes on, and what
-another table has measured is taken from there. Appends a table to benchmarks/results.md.
+image of each class of ``val``, so that all train on the same images. With ``--allocator kept`` all sides get the
+setting of glibc that ftexp makes by itself, which about halves the time of the others; without, they run as installed.
+With ``--log`` a comparison that was stopped goes on, and what another table has measured is taken from there. Appends a
+table to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from benchmarks.image_folders import with_test_split, write_digits
+from benchmarks.image_folders import folder_or_digits, with_test_split
 from benchmarks.processes import (
     KEEP_FREED_MEMORY,
     Log,
@@ -119,12 +119,13 @@ def measure(side: str, arguments: argparse.Namespace, seed: int, log: Log) -> Ou
 def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
     """All sides in turn, round after round; a row each, and ratios to the first one round by round."""
     log = Log(arguments.log)
-    outcomes = take_turns(
-        arguments.sides,
-        arguments.rounds,
-        lambda side, seed: measure(side, arguments, seed, log),
-        lambda outcome: f"{outcome.seconds:7.1f} s  {outcome.accuracy}",
-    )
+    with folder_or_digits(arguments.root) as arguments.root:
+        outcomes = take_turns(
+            arguments.sides,
+            arguments.rounds,
+            lambda side, seed: measure(side, arguments, seed, log),
+            lambda outcome: f"{outcome.seconds:7.1f} s  {outcome.accuracy}",
+        )
     return [row(side, outcomes, arguments) for side in arguments.sides]
 
 
@@ -201,11 +202,7 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments.stage = "partial" if arguments.table == "partial" else "head"
     arguments.sides = arguments.sides or (("ftexp", "chapter") if arguments.table == "sweep" else SIDES)
     section, make_rows = TABLES[arguments.table]
-    with tempfile.TemporaryDirectory() as temporary:
-        if arguments.root is None:
-            write_digits(digits := Path(temporary) / "digits")
-        arguments.root = (arguments.root or digits).resolve()
-        rows = make_rows(arguments)
+    rows = make_rows(arguments)
     print(format_table(rows))
     append_rows(section, rows, *([arguments.results] if arguments.results else []))
 

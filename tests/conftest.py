@@ -78,7 +78,8 @@ def command_line(
             entry()
         except SystemExit as stopped:
             code = stopped.code
-        return subprocess.CompletedProcess(arguments, int(str(code)), *capsys.readouterr())
+        assert isinstance(code, int), code
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")

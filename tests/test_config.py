@@ -175,6 +175,17 @@ def test_help_and_mistakes_come_without_importing_torch(tmp_path: Path, argument
     assert not imported & {"torch", "timm", "mlflow", "sklearn", "optuna"}
 
 
+@pytest.mark.parametrize("module", ["ftexp", "ftexp.audit"])
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path, module: str) -> None:
+    command, pipes = [sys.executable, "-u", "-m", module, "--help"], subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipes, stderr=pipes, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # before anything was written
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 0
+
+
 def test_the_traceback_comes_back_on_demand(tmp_path: Path) -> None:
     ended = in_a_process("stage.epochs=0", folder=tmp_path, HYDRA_FULL_ERROR="1")
     assert ended.returncode == 1

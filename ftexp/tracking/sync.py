@@ -13,13 +13,12 @@ from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import Status, Tracker, brief
 
+log = logging.getLogger(__name__)
+
 # Columns of metrics.csv that are no metrics.
 WORDS = ("phase", "epoch", "best")
 # Where result.json names how a run ended, and MLflow's word for it.
 STATUS: dict[str, Status] = {"finished": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

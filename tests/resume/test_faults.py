@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -66,14 +66,9 @@ def status(folder: Path) -> str:
     return str(json.loads((folder / "run" / "result.json").read_text())["status"])
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers in Linux's /proc")
 def test_a_killed_worker_is_named_and_the_run_goes_on(tmp_path: Path, pictures: Path) -> None:
     with started(tmp_path, *SETTINGS, *READING, "hydra.run.dir=run") as run:
-        os.kill(children(run.pid)[-1], signal.SIGKILL)
+        psutil.Process(run.pid).children()[-1].kill()
         _, errors = run.communicate(timeout=60)
     assert run.returncode == 1
     assert errors.startswith("ftexp: A process that decodes images has died"), errors

@@ -8,6 +8,7 @@ import pytest
 from ftexp.config import TrackingConfig
 from ftexp.errors import ConfigError
 from ftexp.tracking.opening import open_tracker
+from ftexp.tracking.sync import Sent, send_missing, send_missing_if_possible
 from ftexp.tracking.tracker import NoTracker, brief
 
 
@@ -21,6 +22,23 @@ def test_backend_none_records_nothing_and_needs_no_mlflow(monkeypatch):
     tracker.log_artifact(Path("missing"))
     tracker.set_tags({"a": "b"})
     tracker.close("FINISHED")
+    assert send_missing(tracker, Path("missing")) == Sent(0, 0, 0)
+
+
+class DeadStore(NoTracker):
+    def known(self):
+        raise ConnectionError("http://me:hunter2@host is gone")
+
+
+def test_a_store_that_does_not_answer_does_not_stop_a_run_that_goes_on(tmp_path, caplog):
+    with pytest.raises(ConnectionError):
+        send_missing(DeadStore(), tmp_path)
+    send_missing_if_possible(DeadStore(), tmp_path)
+    (record,) = caplog.records
+    assert record.message == (
+        "What was not sent before cannot be sent now: ConnectionError: http://***@host is gone. "
+        "Try python -m ftexp.sync."
+    )
 
 
 def test_a_uri_that_cannot_work_is_refused_with_the_configuration():
