@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from ftexp.command_line import guarded, in_sweep, run_command
 from ftexp.config import Config
+from ftexp.interpreter import end_process, garbage_left_alone
 
 
 def job(composed: DictConfig) -> object:
@@ -19,7 +20,8 @@ def job(composed: DictConfig) -> object:
 def _fine_tune(config: Config, folder: Path) -> object:
     sweeper = HydraConfig.get().sweeper
     if in_sweep() and "pruner" in sweeper:
-        from ftexp.sweeps.trial import TrialAddress, run_trial
+        with garbage_left_alone():
+            from ftexp.sweeps.trial import TrialAddress, run_trial
 
         place = str(HydraConfig.get().sweep.subdir)  # of a trial its number
         address = None
@@ -27,7 +29,8 @@ def _fine_tune(config: Config, folder: Path) -> object:
             address = TrialAddress(sweeper.storage, sweeper.study_name, int(place), sweeper.pruner)
         one_by_one = HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
         return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs)
-    from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
+    with garbage_left_alone():
+        from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 
     return run(config, folder, score_test=not in_sweep())
 
@@ -37,5 +40,11 @@ def main() -> None:
     run_command(job, under_torchrun=True)
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """The command line of a process that is there for nothing else."""
     main()
+    end_process()
+
+
+if __name__ == "__main__":
+    program()

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from ftexp.command_line import guarded, run_command
 from ftexp.config import Config
+from ftexp.interpreter import end_process, garbage_left_alone
 
 
 def job(composed: DictConfig) -> None:
@@ -20,12 +21,13 @@ def job(composed: DictConfig) -> None:
 
 def find_rates(config: Config, folder: Path) -> None:
     """Read the data, build the network, test, and leave table and plot in ``folder``."""
-    from ftexp.models.catalogue import build_network, locate_weights
-    from ftexp.prepare import plan, read_data
-    from ftexp.report.range_plot import report_ranges
-    from ftexp.training.batch_size import settle_batch_size
-    from ftexp.training.range_test import find_ranges
-    from ftexp.training.runtime import prepare_runtime
+    with garbage_left_alone():
+        from ftexp.models.catalogue import build_network, locate_weights
+        from ftexp.prepare import plan, read_data
+        from ftexp.report.range_plot import report_ranges
+        from ftexp.training.batch_size import settle_batch_size
+        from ftexp.training.range_test import find_ranges
+        from ftexp.training.runtime import prepare_runtime
 
     runtime = prepare_runtime(config.runtime)
     phases = plan(config)
@@ -40,3 +42,4 @@ def find_rates(config: Config, folder: Path) -> None:
 
 if __name__ == "__main__":
     run_command(job)
+    end_process()

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from ftexp.command_line import guarded, reader_may_leave, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
+from ftexp.interpreter import end_process, garbage_left_alone
 
 HELP = """ftexp.audit cuts the splits and looks for leaks between them, without training.
 
@@ -42,8 +43,9 @@ def audit_once(config: Config, folder: Path) -> None:
     """Read, cut and audit the configured data, and leave the tables in ``folder``."""
     if config.audit.on_leak == "off":
         raise ConfigError("audit.on_leak=off leaves nothing to do here: choose fail or warn.")
-    from ftexp.prepare import read_data
-    from ftexp.training.runtime import prepare_runtime
+    with garbage_left_alone():
+        from ftexp.prepare import read_data
+        from ftexp.training.runtime import prepare_runtime
 
     read_data(config, folder, prepare_runtime(config.runtime).device)
 
@@ -59,3 +61,4 @@ def command() -> None:
 
 if __name__ == "__main__":
     command()
+    end_process()

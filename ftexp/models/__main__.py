@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from ftexp.command_line import conf_dir
 from ftexp.config import ModelConfig, parse, register_schema
 from ftexp.errors import ConfigError
+from ftexp.interpreter import end_process, garbage_left_alone
 from ftexp.messages import explain
 
 if TYPE_CHECKING:  # torch takes seconds: it is imported once the configuration is known to be good
@@ -44,8 +45,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def show_catalogue() -> None:
     """One line per option of ``model``."""
-    from ftexp.models.describe import catalogue_row
-    from ftexp.report.tables import format_table
+    with garbage_left_alone():
+        from ftexp.models.describe import catalogue_row
+        from ftexp.report.tables import format_table
 
     rows = []
     for option in _options("model"):
@@ -62,9 +64,10 @@ def show_model(option: str, overrides: list[str]) -> None:
     """Blocks, head, transforms, and what each stage would train."""
     config = parse(compose("config", overrides=[f"model={option}", *overrides]))
 
-    from ftexp.models import describe
-    from ftexp.models.catalogue import build_skeleton, weights_state
-    from ftexp.report.tables import format_table
+    with garbage_left_alone():
+        from ftexp.models import describe
+        from ftexp.models.catalogue import build_skeleton, weights_state
+        from ftexp.report.tables import format_table
 
     network = build_skeleton(config.model, describe.NUM_CLASSES)
     if config.model.image_size is not None:
@@ -119,3 +122,4 @@ def _options(group: str) -> list[str]:
 
 if __name__ == "__main__":
     main()
+    end_process()

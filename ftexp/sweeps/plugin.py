@@ -10,6 +10,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from ftexp.interpreter import garbage_left_alone
+
 
 class SearchSweeper(Sweeper):
     """Keeps what Hydra hands over until the search begins."""
@@ -30,8 +32,9 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search until the study has its trials."""
-        from ftexp.sweeps.frozen_config import freeze_config
-        from ftexp.sweeps.sweep import sweep  # Optuna, and what else a search needs
+        with garbage_left_alone():
+            from ftexp.sweeps.frozen_config import freeze_config
+            from ftexp.sweeps.sweep import sweep  # Optuna, and what else a search needs
 
         assert self.config is not None
         freeze_config(self._loader)
