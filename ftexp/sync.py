@@ -63,7 +63,8 @@ def sync(folder: Path, uri: str | None) -> str:
         tracker.close(status_of(folder))
     if not any((sent.metrics, sent.params, sent.files)):
         return f"{folder}: nothing was missing in run {tracker.run_id}."
-    return f"{folder}: sent {sent.metrics} values, {sent.params} settings, {sent.files} files to run {tracker.run_id}."
+    counts = f"values {sent.metrics}, settings {sent.params}, files {sent.files}"
+    return f"{folder}: sent to run {tracker.run_id}: {counts}."
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
@@ -52,13 +58,36 @@ def watch_memory(process: subprocess.Popen[str], steps_done: Callable[[], int]) 
     return resident
 
 
+@cache
+def chosen(options: tuple[str, ...]) -> DictConfig:
+    """Composed from options of groups alone, which takes Hydra half a second."""
+    return compose("config", overrides=list(options))
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes; single keys are set on a copy of the composed groups by the call that Hydra makes."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    options = [o for o in parsed if "." not in o.key_or_group or o.type is not OverrideType.CHANGE]
+    config = copy.deepcopy(chosen(tuple(str(o.input_line) for o in options)))
+    for override in parsed:
+        if override not in options:
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    return config
+
+
 @pytest.fixture
 def configure() -> Iterator[Compose]:
     """Compose and check a configuration: ``configure("stage=head", "train.batch_size=4")``."""
     register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir())):
-        yield lambda *overrides: parse(compose("config", overrides=list(overrides)))
+        yield lambda *overrides: parse(composed(overrides))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run draws its plan, which is a third of a short run's time; those of tests/report look at the pictures."""
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -143,15 +172,19 @@ def make_phase(*learning: str, policy: str = "train", **optimizer: object) -> Ph
     )
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def draw_pictures(root: Path) -> Path:
     """Two classes of 12 plain pictures each."""
     for name, colour in (("light", 220), ("dark", 30)):
-        folder = tmp_path / "pictures" / name
-        folder.mkdir(parents=True)
+        (root / name).mkdir(parents=True)
         for i in range(12):
-            Image.new("RGB", (40, 30 + i), (colour, colour - i, colour)).save(folder / f"{i}.jpg")
-    return tmp_path / "pictures"
+            Image.new("RGB", (40, 30 + i), (colour, colour - i, colour)).save(root / name / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder for ``data=imagefolder data.root=pictures`` in ``tmp_path``."""
+    return draw_pictures(tmp_path / "pictures")
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_mlflow_has_the_same(workplace: Path, run_folder: Path) -> None:
 
 def test_ctrl_c_ends_at_once_and_leaves_a_marked_run(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ftexp", "stage=full", "stage.epochs=50", "data.image_size=32"],
+        [sys.executable, "-m", "ftexp", "stage=full", "stage.epochs=50", "data.image_size=32", "audit.on_leak=off"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -177,8 +177,9 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str], seconds
 OWN = ("data=imagefolder", "data.root=pictures", "data.image_size=32", "tracking=none", "stage=head", "stage.epochs=1")
 
 
-def test_ones_own_folder_of_pictures(tmp_path: Path, pictures: Path) -> None:
-    ended = ftexp(*OWN, folder=tmp_path)
+@pytest.mark.usefixtures("pictures")
+def test_ones_own_folder_of_pictures(tmp_path: Path, command_line: CommandLine) -> None:
+    ended = command_line(*OWN)
     assert ended.returncode == 0, ended.stderr
     (result,) = tmp_path.glob("outputs/*/*/result.json")
     assert json.loads(result.read_text())["test"]["num_samples"] > 0
@@ -210,18 +211,13 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def test_weights_that_cannot_be_reached_are_an_error_with_ways_out(tmp_path: Path) -> None:
+def test_weights_that_cannot_be_reached_are_an_error_with_ways_out(
+    tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**NO_NETWORK, "TORCH_HOME": str(tmp_path / "torch")}.items():
+        monkeypatch.setenv(name, value)
     started = time.monotonic()
-    environment = {**os.environ, **NO_NETWORK, "TORCH_HOME": str(tmp_path / "torch")}
-    ended = subprocess.run(
-        [sys.executable, "-m", "ftexp", "model=efficientnet_b0"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ended = command_line("model=efficientnet_b0")
     assert ended.returncode == 1
     assert time.monotonic() - started < 60
     for part in ("efficientnet_b0_rwightman-", str(tmp_path / "torch"), "model.weights=null", "efficientnet_lite0"):

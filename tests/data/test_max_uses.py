@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from conftest import CommandLine
 
 QUICK = ("stage=head", "stage.epochs=1", "data.image_size=32", "audit.on_leak=off", "test.max_uses=1", "tracking=none")
+PICTURES = ("data=imagefolder", "data.root=pictures")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_second_run_is_refused_before_training(tmp_path: Path, command_line: CommandLine) -> None:
-    first = command_line("hydra.run.dir=first", *QUICK)
+    first = command_line("hydra.run.dir=first", *PICTURES, *QUICK)
     assert first.returncode == 0, first.stderr
-    second = command_line("hydra.run.dir=second", *QUICK)
+    second = command_line("hydra.run.dir=second", *PICTURES, *QUICK)
     assert second.returncode == 1
     assert "This test set has been used 1 times, and test.max_uses=1:" in second.stderr
     assert str(tmp_path / "first") in second.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import Compose
 from timm.layers import BatchNormAct2d
 from torch import nn
 
@@ -11,8 +12,9 @@ from ftexp.data.loading import Loader, make_loader
 from ftexp.data.order import EpochOrder
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
-from ftexp.errors import DeviceError, RankError
+from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
+from ftexp.prepare import check_shares
 from ftexp.ranks import ALONE, Ranks, joined
 from ftexp.training.loop import EpochSums
 from ftexp.training.runtime import seed_apart
@@ -147,3 +149,11 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RuntimeError, match="Connection closed by peer"), joined("cpu"):
         raise RuntimeError("Connection closed by peer")  # not ours to explain: no torchrun
     assert issubclass(RankError, ValueError)
+
+
+@pytest.mark.parametrize(("size", "fitting"), [(33, "a multiple of 2: 32 or 34"), (1, "a multiple of 2: 2")])
+def test_a_batch_that_cannot_be_shared_is_refused(configure: Compose, size: int, fitting: str) -> None:
+    check_shares(configure("train.batch_size=32"), Ranks(0, 2))
+    check_shares(configure("train.batch_size=auto"), Ranks(0, 2))
+    with pytest.raises(ConfigError, match=rf"train\.batch_size={size} is that of all 2 processes .*Take {fitting}\."):
+        check_shares(configure(f"train.batch_size={size}"), Ranks(0, 2))

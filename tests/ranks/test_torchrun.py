@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import CommandLine
 
 from ftexp.training.checkpoint import load_checkpoint
 
@@ -22,10 +23,13 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 LIMIT_SECONDS = 240
 
 
+def settings(folder: Path, *overrides: str) -> list[str]:
+    small = ["runtime.device=cpu", "data.image_size=32", "optimizer=sgd", "audit.on_leak=off", *overrides]
+    return [*small, f"runtime.cache_folder={folder.parent / 'cache'}", f"hydra.run.dir={folder}"]
+
+
 def command(folder: Path, *overrides: str, torchrun: bool) -> list[str]:
-    settings = ["runtime.device=cpu", "data.image_size=32", "optimizer=sgd", "audit.on_leak=off", *overrides]
-    settings += [f"runtime.cache_folder={folder.parent / 'cache'}", f"hydra.run.dir={folder}"]
-    return [sys.executable, *(TORCHRUN if torchrun else []), "-m", "ftexp", *settings]
+    return [sys.executable, *(TORCHRUN if torchrun else []), "-m", "ftexp", *settings(folder, *overrides)]
 
 
 def environment() -> dict[str, str]:
@@ -61,12 +65,12 @@ def assert_same_curve(one: Path, two: Path) -> None:
         assert together[3:] == pytest.approx(alone[3:], abs=0.006), "two of 362 validation images"
 
 
-def test_head_has_the_curve_of_one_process_and_leaves_one_run(tmp_path: Path) -> None:
+def test_head_has_the_curve_of_one_process_and_leaves_one_run(tmp_path: Path, command_line: CommandLine) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     tracking = f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"
     together = train(two, "stage=head", "stage.epochs=2", tracking, torchrun=True)
     assert together.returncode == 0, together.stderr
-    alone = train(one, "stage=head", "stage.epochs=2", "tracking=none", torchrun=False)
+    alone = command_line(*settings(one, "stage=head", "stage.epochs=2", "tracking=none"))
     assert alone.returncode == 0, alone.stderr
     assert "the frozen blocks before head ran once" in together.stdout
     assert "the frozen blocks before head had run before" in alone.stdout, "one cache serves both"
@@ -80,6 +84,7 @@ def test_head_has_the_curve_of_one_process_and_leaves_one_run(tmp_path: Path) ->
         assert store.execute("SELECT value FROM tags WHERE key = 'processes'").fetchall() == [("2",)]
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
     refused = train(tmp_path / "run", "train.batch_size=33", "tracking=none", torchrun=True)
     assert refused.returncode == 1

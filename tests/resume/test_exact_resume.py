@@ -35,6 +35,8 @@ from ftexp.training.fit import Fit
 from ftexp.training.interruption import StopSignals
 from ftexp.training.runtime import prepare_runtime
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 NAMES = ("stem", "body", "head")
 TIMES = ("seconds", "images_per_second")
 SMALL = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none", "train.batch_size=8")

@@ -14,7 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
-from conftest import Compose
+from conftest import CommandLine, Compose
 from filelock import FileLock
 
 from ftexp.data.samples import Sample
@@ -154,9 +154,11 @@ def wait_for(file: Path, seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
-def test_sigterm_then_resume_is_one_run_with_every_epoch_once(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("pictures")
+def test_sigterm_then_resume_is_one_run_with_every_epoch_once(tmp_path: Path, command_line: CommandLine) -> None:
     command = [sys.executable, "-m", "ftexp"]
-    settings = ["stage=head", "stage.epochs=40", "data.image_size=32", "audit.on_leak=off", "hydra.run.dir=run"]
+    settings = ["data=imagefolder", "data.root=pictures", "data.image_size=32", "audit.on_leak=off"]
+    settings += ["stage=head", "stage.epochs=40", "hydra.run.dir=run"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen([*command, *settings], cwd=tmp_path, text=True, **pipes) as begun:  # type: ignore[call-overload]
         wait_for(tmp_path / "run" / "metrics.csv")
@@ -165,9 +167,7 @@ def test_sigterm_then_resume_is_one_run_with_every_epoch_once(tmp_path: Path) ->
     assert begun.returncode == 143, output
     assert "Go on with: python -m ftexp resume=" in output
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
-    ended = subprocess.run(
-        [*command, "resume=run"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
+    ended = command_line("resume=run")
     assert ended.returncode == 0, ended.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "finished"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import submitit
+from conftest import CommandLine
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
@@ -55,17 +55,8 @@ def test_slurm_gives_every_trial_a_gpu() -> None:
 
 
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="there is a SLURM here")
-def test_slurm_that_is_not_there_is_one_message(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ftexp", "-m", "experiment=slurm", "stage=head"]
-    ended = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def test_slurm_that_is_not_there_is_one_message(command_line: CommandLine) -> None:
+    ended = command_line("-m", "experiment=slurm", "stage=head")
     assert ended.returncode == 1
     assert ended.stderr.startswith("ftexp: hydra/launcher=submitit_slurm needs SLURM, and this machine has no srun.")
     assert "Traceback" not in ended.stderr

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from conftest import draw_pictures
 
 from ftexp.sync import main
 
-SETTINGS = ["stage=head", "stage.epochs=3", "data.image_size=32", "audit.on_leak=off", "hydra.run.dir=run"]
+DATA = ["data=imagefolder", "data.root=pictures", "data.image_size=32", "audit.on_leak=off"]
+SETTINGS = [*DATA, "stage=head", "stage.epochs=3", "hydra.run.dir=run"]
 COMMAND = [sys.executable, "-m", "ftexp", *SETTINGS]
 
 
@@ -21,6 +23,7 @@ COMMAND = [sys.executable, "-m", "ftexp", *SETTINGS]
 def untracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run whose store was a closed port."""
     folder = tmp_path_factory.mktemp("untracked")
+    draw_pictures(folder / "pictures")
     command = [*COMMAND, "tracking.uri=http://127.0.0.1:9"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -47,7 +50,7 @@ def stored(folder: Path) -> tuple[mlflow.MlflowClient, mlflow.entities.Run]:
 
 def test_a_run_that_was_never_tracked_arrives_whole_and_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", URI]) == 0
-    assert "files to run" in capsys.readouterr().out
+    assert "run: sent to run " in capsys.readouterr().out
     client, run = stored(folder)
     assert run.info.status == "FINISHED"
     assert run.data.params["optimizer.head_lr"] == "0.001"
@@ -73,7 +76,7 @@ def test_only_what_is_missing_is_sent(folder: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["run", URI]) == 0
     client, run = stored(folder)
-    assert ", 0 settings, 0 files to run" in capsys.readouterr().out
+    assert ", settings 0, files 0" in capsys.readouterr().out
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert [value.step for value in history] == [1, 2, 3]
 

@@ -16,6 +16,8 @@ from ftexp.data.splits import Splits
 from ftexp.training.diagnosis import Diagnosis, Setting, diagnose, read_against
 from ftexp.training.history import EpochRecord
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SETTING = Setting(metric="accuracy", num_val=400, chance_loss=math.log(4), chance_accuracy=0.25)
 
 

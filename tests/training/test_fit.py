@@ -29,6 +29,8 @@ from ftexp.training.inputs import InputSource
 from ftexp.training.loop import evaluate
 from ftexp.training.runtime import prepare_runtime
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 NAMES = ("stem", "body", "head")
 CPU = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none")
 SMALL = (*CPU, "train.batch_size=8", "stage.epochs=3")

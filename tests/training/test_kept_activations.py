@@ -16,6 +16,8 @@ from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import Append, TensorStore
 from ftexp.training.prefix_cache import CachedBatches
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def splits() -> Splits:

@@ -24,6 +24,8 @@ from ftexp.data.transforms import View, eval_view, train_view
 from ftexp.preprocessing import Preprocessing
 from ftexp.training.runtime import Runtime
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 HALF = (0.5, 0.5, 0.5)
 PREPROCESSING = Preprocessing(8, 10, "bicubic", HALF, HALF)
 CROPS = AugmentConfig(crop_scale=0.5, horizontal_flip=0.5, color_jitter=0.3)

@@ -16,6 +16,8 @@ from ftexp.data.splits import Splits
 from ftexp.errors import DivergedError
 from ftexp.training.batches import ImageBatches
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SETTINGS = (*CPU, "stage=full", "stage.epochs=3", "train.batch_size=8", "train.ema=0.9", "optimizer.head_lr=1e-2")
 
 
