@@ -5,7 +5,8 @@
 
 Both sides train the whole network, in turn, on one synthetic batch that is on the device already, with the same
 settings of the machine (channels last, precision, compilation). On CUDA this is the compiled step that the input path
-is measured against. Appends a table to benchmarks/results.md.
+is measured against. Where the machine's speed drifts, many short turns say more than few long ones: --steps 1
+--rounds 40. Appends a table to benchmarks/results.md.
 """
 
 from __future__ import annotations

@@ -22,9 +22,13 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70em; margi
 table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
 th, td { padding: .25em .8em .25em 0; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
 th { vertical-align: bottom }
+td { vertical-align: top }
+td.long { white-space: normal; min-width: 30em; overflow-wrap: anywhere }
 code { display: block; padding: .6em; background: #f4f4f4; white-space: pre-wrap; overflow-wrap: anywhere }
 img { max-width: 100% }
 """
+# An error's text; anything shorter stays in one line.
+LONG = 60
 
 
 def write_page(folder: Path, content: Mapping[str, Any], trials: Sequence[Mapping[str, object]]) -> None:
@@ -84,7 +88,8 @@ def _row(cell: str, values: Iterable[object]) -> str:
     texts = [escape(_text(value)) for value in values]
     if cell == "th":
         texts = [text.replace(".", ".<br>") for text in texts]  # long names make no wide column of short numbers
-    return "<tr>" + "".join(f"<{cell}>{text}</{cell}>" for text in texts) + "</tr>"
+    opened = [f'<{cell} class="long">' if len(text) > LONG else f"<{cell}>" for text in texts]
+    return "<tr>" + "".join(f"{tag}{text}</{cell}>" for tag, text in zip(opened, texts, strict=True)) + "</tr>"
 
 
 def _text(value: object) -> str:

@@ -28,3 +28,11 @@ def test_what_the_user_named_is_text_and_pictures_are_inside(tmp_path: Path) -> 
     assert 'src="data:image/png;base64,iVBOR' in page
     assert "0.1235" in page
     assert "&amp;&amp; b" in page
+
+
+def test_a_long_error_takes_several_lines_and_a_short_one_stays_in_one(tmp_path: Path) -> None:
+    content = {"study": "s", "n_trials": 2, "trials": {}, "seconds": 1.0, "best": [], "confirm": []}
+    write_page(tmp_path, content, [{"error": "no memory"}, {"error": "no memory " * 20}])
+    page = (tmp_path / "sweep.html").read_text()
+    assert "<td>no memory</td>" in page
+    assert page.count('<td class="long">no memory no memory') == 1
