@@ -67,11 +67,10 @@ def chosen(options: tuple[str, ...]) -> DictConfig:
 def composed(overrides: Sequence[str]) -> DictConfig:
     """What Hydra composes; single keys are set on a copy of the composed groups by the call that Hydra makes."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    options = [o for o in parsed if "." not in o.key_or_group or o.type is not OverrideType.CHANGE]
-    config = copy.deepcopy(chosen(tuple(str(o.input_line) for o in options)))
-    for override in parsed:
-        if override not in options:
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    keys = [o for o in parsed if "." in o.key_or_group and o.type is OverrideType.CHANGE]
+    config = copy.deepcopy(chosen(tuple(str(o.input_line) for o in parsed if o not in keys)))
+    for override in keys:
+        OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
     return config
 
 
@@ -187,10 +186,9 @@ def pictures(tmp_path: Path) -> Path:
     return draw_pictures(tmp_path / "pictures")
 
 
-@pytest.fixture
-def shared_data() -> Path:
-    """Real photographs beside the checkout; they are not part of the project."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+def real_images(name: str) -> Path:
+    """A folder of real photographs beside the checkout, which are not part of the project; skips where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / name
     if not folder.is_dir():
-        pytest.skip("the real images beside the checkout are not here")
+        pytest.skip(f"the real images of {name} are not beside the checkout")
     return folder

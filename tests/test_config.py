@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine, Compose
+from conftest import CommandLine, Compose, composed
+from hydra import compose
 
 from ftexp.command_line import conf_dir
 from ftexp.config import SCHEMA
@@ -43,6 +44,18 @@ def test_every_option_composes(configure: Compose, option: str) -> None:
         assert f"{missing}=given" not in overrides
         overrides.append(f"{missing}=given")
     assert configure(*overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["stage=staged", "stage.phases.1.epochs=3", "optimizer=sgd", "optimizer.momentum=0.5"],
+        ["optimizer.block_lrs={stage7:1e-3}", "train.wise_ft=[0.3,0.6]", "train.ema=0.9", "train.ema=null"],
+        ["data=manifest", "data.file=a b.csv", "+optimizer.block_lrs.stem=1e-5", "tracking=none"],
+    ],
+)
+def test_these_tests_compose_what_hydra_composes(configure: Compose, overrides: list[str]) -> None:
+    assert composed(overrides) == compose("config", overrides=overrides)
 
 
 @pytest.mark.parametrize("experiment", sorted(file.stem for file in conf_dir().glob("experiment/*.yaml")))

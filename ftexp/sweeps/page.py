@@ -23,7 +23,7 @@ table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: au
 th, td { padding: .25em .8em .25em 0; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
 th { vertical-align: bottom }
 td { vertical-align: top }
-td.long { white-space: normal; min-width: 30em; overflow-wrap: anywhere }
+td.long { white-space: normal; min-width: 24em; overflow-wrap: anywhere }
 code { display: block; padding: .6em; background: #f4f4f4; white-space: pre-wrap; overflow-wrap: anywhere }
 img { max-width: 100% }
 """
@@ -85,11 +85,13 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _row(cell: str, values: Iterable[object]) -> str:
-    texts = [escape(_text(value)) for value in values]
+    return "<tr>" + "".join(_cell(cell, _text(value)) for value in values) + "</tr>"
+
+
+def _cell(cell: str, text: str) -> str:
     if cell == "th":
-        texts = [text.replace(".", ".<br>") for text in texts]  # long names make no wide column of short numbers
-    opened = [f'<{cell} class="long">' if len(text) > LONG else f"<{cell}>" for text in texts]
-    return "<tr>" + "".join(f"{tag}{text}</{cell}>" for tag, text in zip(opened, texts, strict=True)) + "</tr>"
+        return f"<th>{escape(text).replace('.', '.<br>')}</th>"  # long names make no wide column of short numbers
+    return f"{'<td class=long>' if len(text) > LONG else '<td>'}{escape(text)}</td>"
 
 
 def _text(value: object) -> str:

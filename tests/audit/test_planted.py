@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import real_images
 from photographs import PLANTED, fingerprints_of
 from PIL import Image
 
@@ -17,7 +18,6 @@ from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.fingerprints import MIN_SIDE_FOR_NEAR_DUPLICATES
 from ftexp.data.samples import Sample
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FOLDERS = ["hymenoptera", "sign_digits", "bccd_cells"]
 PER_KIND = 60
 # No false alarms: one cell cut out twice, by two boxes or of two recordings of its field. Seen by eye: the same
@@ -29,9 +29,7 @@ TWICE_IN_BCCD_CELLS = {
 
 
 def files(folder: str, limit: int) -> list[Path]:
-    found = sorted((DATA / folder).rglob("*.jpg"))
-    if not found:
-        pytest.skip(f"{folder} is not beside the repository")
+    found = sorted(real_images(folder).rglob("*.jpg"))
     chosen = np.random.default_rng(0).permutation(len(found))[:limit]
     return [found[i] for i in sorted(chosen)]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from conftest import real_images
 
 from ftexp.config import ManifestConfig
 from ftexp.data.samples import Sample
@@ -13,13 +13,9 @@ from ftexp.data.sources import read_samples
 from ftexp.data.splits import assign_splits
 from ftexp.data.times import times_of
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
 
 def cut(folder: str, split: str, **columns: str) -> list[Sample]:
-    if not (DATA / folder).is_dir():
-        pytest.skip(f"{folder} is not beside the repository")
-    file = str(DATA / folder / "metadata.csv")
+    file = str(real_images(folder) / "metadata.csv")
     config = ManifestConfig(source="manifest", file=file, path_column="file", split=split, **columns)
     return assign_splits(read_samples(config), config)
 

@@ -35,4 +35,4 @@ def test_a_long_error_takes_several_lines_and_a_short_one_stays_in_one(tmp_path:
     write_page(tmp_path, content, [{"error": "no memory"}, {"error": "no memory " * 20}])
     page = (tmp_path / "sweep.html").read_text()
     assert "<td>no memory</td>" in page
-    assert page.count('<td class="long">no memory no memory') == 1
+    assert page.count("<td class=long>no memory no memory") == 1
