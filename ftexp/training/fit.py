@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,26 +15,21 @@ from ftexp.config import Config
 from ftexp.errors import DivergedError, InterruptedRunError
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.invariants import FrozenBuffers
-from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
-from ftexp.finetune.schedules import Schedule, Span
 from ftexp.models.blocks import HEAD, Network
-from ftexp.training.batches import Batches, Forward, Inputs
+from ftexp.training.batches import Batches, Inputs
 from ftexp.training.best import Best
 from ftexp.training.compilation import CompiledForward
-from ftexp.training.ema import build_ema
 from ftexp.training.history import EpochRecord
 from ftexp.training.interruption import StopSignals
-from ftexp.training.loop import EpochStats, EpochSums, Step, evaluate, train_epoch
-from ftexp.training.losses import build_loss
+from ftexp.training.loop import EpochStats, EpochSums, evaluate, train_epoch
 from ftexp.training.metrics import Scores, is_better
-from ftexp.training.phase_state import PhaseState, head_parameters
+from ftexp.training.phase_state import PhaseState, begin_phase
 from ftexp.training.progress import Progress
-from ftexp.training.recovery import Recovery
 from ftexp.training.run_checkpoints import RunCheckpoints
 from ftexp.training.runtime import Runtime
-from ftexp.training.start import StartPenalty, best_blend
+from ftexp.training.start import best_blend
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +82,7 @@ class Fit:
             batch_size = self.config.train.images_per_step // self.runtime.ranks.size
             forward = CompiledForward(forward, batch_size, self.config.runtime.compile_mode)
         untouched = FrozenBuffers(self.network, phase)
-        state = self._begin_phase(phase, groups, inputs, forward)
+        state = begin_phase(self.network, self.config.train, self.runtime, self.start, phase, groups, inputs, forward)
         if saved is not None:
             state.load_state_dict(dict(saved), self.checkpoints.folder)
             self.checkpoints.find_best_weights(state, len(self.history))
@@ -146,25 +140,6 @@ class Fit:
         log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, value, alpha, scored[0].metric(metric))
         self.best = replace(self.best, scores=scored[alphas.index(alpha)], alpha=alpha)
         self.checkpoints.replace_best(self.best)
-
-    def _begin_phase(self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs, forward: Forward) -> PhaseState:
-        settings = self.config.train
-        updates = math.ceil(inputs.train.num_batches / settings.accumulate)
-        optimizer = build_optimizer(phase.optimizer, groups, self.runtime.device)
-        schedule = Schedule(phase.scheduler, optimizer, Span(phase.epochs, updates, inputs.train.num_samples))
-        ema = build_ema(self.network, phase, settings.ema)
-        penalty = StartPenalty(self.network, self.start, settings.l2_sp)
-        step = Step(
-            self.runtime.ranks.replicate(forward, self.network.module),
-            optimizer,
-            build_loss(settings, inputs.class_weights).to(self.runtime.device),
-            self.runtime,
-            clip_norm=settings.clip_norm,
-            before_update=[penalty.add_gradients],
-            after_update=(schedule.after_step, ema.update),
-        )
-        recovery = Recovery(self.network, optimizer, schedule, ema, settings.nan_retries)
-        return PhaseState(self.network, optimizer, schedule, step, ema, recovery, head_parameters(self.network))
 
     def _train_epoch(self, phase: Phase, state: PhaseState, batches: Batches) -> EpochStats:
         def after_update(sums: EpochSums) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,20 @@ import torch
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from ftexp.finetune.schedules import Schedule
+from ftexp.config import TrainConfig
+from ftexp.finetune.optimizers import build_optimizer
+from ftexp.finetune.param_groups import ParamGroup
+from ftexp.finetune.phases import Phase
+from ftexp.finetune.schedules import Schedule, Span
 from ftexp.models.blocks import HEAD, Network
+from ftexp.training.batches import Forward, Inputs
 from ftexp.training.best import Best
-from ftexp.training.ema import Ema
+from ftexp.training.ema import Ema, build_ema
 from ftexp.training.loop import EpochSums, Step
+from ftexp.training.losses import build_loss
 from ftexp.training.recovery import Recovery
+from ftexp.training.runtime import Runtime
+from ftexp.training.start import StartPenalty
 
 
 @dataclass(slots=True)
@@ -103,6 +113,39 @@ class PhaseState:
     def _layout(self) -> list[list[Any]]:
         names = {parameter: name for name, parameter in self.network.module.named_parameters()}
         return [[group["block"], [names[p] for p in group["params"]]] for group in self.optimizer.param_groups]
+
+
+def begin_phase(
+    network: Network,
+    settings: TrainConfig,
+    runtime: Runtime,
+    start: Mapping[str, torch.Tensor],
+    phase: Phase,
+    groups: Sequence[ParamGroup],
+    inputs: Inputs,
+    forward: Forward,
+) -> PhaseState:
+    """All that trains in a phase, before its first step.
+
+    Args:
+        start: the backbone's tensors at the beginning of the run; needed for ``settings.l2_sp`` alone.
+        forward: images or activations of ``inputs`` to logits, as it is to be trained.
+    """
+    updates = math.ceil(inputs.train.num_batches / settings.accumulate)
+    optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
+    schedule = Schedule(phase.scheduler, optimizer, Span(phase.epochs, updates, inputs.train.num_samples))
+    ema = build_ema(network, phase, settings.ema)
+    step = Step(
+        runtime.ranks.replicate(forward, network.module),
+        optimizer,
+        build_loss(settings, inputs.class_weights).to(runtime.device),
+        runtime,
+        clip_norm=settings.clip_norm,
+        before_update=[StartPenalty(network, start, settings.l2_sp).add_gradients],
+        after_update=(schedule.after_step, ema.update),
+    )
+    recovery = Recovery(network, optimizer, schedule, ema, settings.nan_retries)
+    return PhaseState(network, optimizer, schedule, step, ema, recovery, head_parameters(network))
 
 
 def head_parameters(network: Network) -> list[torch.Tensor]:
