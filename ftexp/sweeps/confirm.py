@@ -17,8 +17,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ftexp.config.sweep import SweepConfig
-from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError
+from ftexp.sweeps.job import outcome
 from ftexp.sweeps.space import Space
 from ftexp.sweeps.trial import objective_value
 
@@ -134,10 +134,8 @@ def _launch(
         overrides = [_overrides(space, trial, seed) for trial, seed in batch]
         returns = started.launch(overrides, initial_job_idx=first + start)
         for (trial, seed), job_return in zip(batch, returns, strict=True):
-            try:
-                _ = job_return.return_value
-            except Exception as error:
-                reason = hide_credentials(f"{type(error).__name__}: {error}")
+            _, reason = outcome(job_return)
+            if reason:
                 log.warning("confirm trial %d with seed %d failed: %s", trial.number, seed, reason)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from optuna.trial import Trial, TrialState
 
-from ftexp.config.uri import hide_credentials
 from ftexp.errors import UserError
+from ftexp.sweeps.job import outcome
 from ftexp.sweeps.space import Space
 from ftexp.sweeps.study import ERROR, SharedStudy
 from ftexp.sweeps.summary import Summary
@@ -80,20 +80,17 @@ class Search:
 
     def _tell(self, trial: Trial, job_return: Any) -> None:
         study = self._shared.study
-        try:
-            outcome = job_return.return_value
-            if outcome != PRUNED and not isinstance(outcome, list):
-                raise TypeError(f"a trial returned {outcome!r} and not the values of its objectives")
-        except Exception as error:
-            reason = hide_credentials(f"{type(error).__name__}: {error}")
+        value, reason = outcome(job_return)
+        if reason is None and value != PRUNED and not isinstance(value, list):
+            reason = f"The trial returned {value!r} and not the values of its objectives."
+        if reason is not None:
             self._failures.append(reason)
             trial.set_user_attr(ERROR, reason)
             study.tell(trial, state=TrialState.FAIL)
-            return
-        if outcome == PRUNED:
+        elif value == PRUNED:
             study.tell(trial, state=TrialState.PRUNED)
         else:
-            study.tell(trial, outcome)
+            study.tell(trial, value)
 
     def _give_up_unfinished(self, trials: Sequence[Trial]) -> None:
         with self._shared.locked():

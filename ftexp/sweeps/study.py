@@ -19,6 +19,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ftexp.config.uri import hide_credentials
@@ -61,6 +62,20 @@ def open_storage(url: str) -> BaseStorage:
         raise _cannot_open(url, error) from error
 
 
+def _reach(url: str) -> None:
+    """Connect to a database once, so that one that is away leaves no folder of a sweep behind.
+
+    Raises:
+        ConfigError: if that cannot be done.
+    """
+    if url.startswith((JOURNAL, "sqlite:")):  # files, which may have to be made first
+        return
+    try:
+        create_engine(url, poolclass=NullPool).connect().close()
+    except (SQLAlchemyError, ImportError) as error:
+        raise _cannot_open(url, error) from error
+
+
 def _cannot_open(url: str, error: Exception) -> ConfigError:
     shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0]).rstrip(".")
     return ConfigError(
@@ -74,11 +89,15 @@ class SharedStudy:
 
     Args:
         folder: of the sweep, where the locks are; the same for all processes of the sweep on a machine.
+
+    Raises:
+        ConfigError: if the storage cannot be opened, or has a study of this name with other objectives.
     """
 
     def __init__(self, folder: Path, url: str, name: str, directions: Sequence[Direction]) -> None:
         self._folder = folder
         self._url = url
+        _reach(url)
         (folder / ".sessions").mkdir(parents=True, exist_ok=True)
         self._lock = StudyLock(folder / ".sessions" / "study.lock", url, name)
         with self.locked():  # processes that create a database's tables at once trip over each other

@@ -107,8 +107,9 @@ def test_no_other_process_asks_while_one_does(tmp_path: Path) -> None:
 def test_a_server_that_is_away_is_one_message(tmp_path: Path) -> None:
     url = "postgresql+psycopg://ftexp:secret@127.0.0.1:1/optuna"
     with pytest.raises(ConfigError, match=r"storage=postgresql\+psycopg://.*cannot be opened: .*refused") as caught:
-        SharedStudy(tmp_path, url, "search", ["maximize"])
+        SharedStudy(tmp_path / "sweep", url, "search", ["maximize"])
     assert "secret" not in str(caught.value)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_another_objective_needs_another_study(tmp_path: Path) -> None:
