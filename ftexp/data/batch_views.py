@@ -1,15 +1,15 @@
-"""Random views of a whole batch at once, on the device that keeps the images: crops, mirror images, jitter, erasing.
+"""Random views of a whole batch at once, on the device that keeps the images: crops, mirror images, colours, erasing.
 
 A resize along one axis is a matrix, so two matrix products crop and resize all images of a batch, each from its own
 rectangle. What is random follows from (seed, epoch, index of the sample), in the distributions of torchvision's
-RandomResizedCrop, RandomHorizontalFlip, ColorJitter (here always brightness, contrast, saturation, in that order) and
-RandomErasing. The operations of TrivialAugment and RandAugment stay with torchvision, one image at a time.
+RandomResizedCrop, RandomHorizontalFlip, ColorJitter (here always brightness, contrast, saturation, in that order),
+TrivialAugmentWide or RandAugment, and RandomErasing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 
 from ftexp.config import AugmentConfig
+from ftexp.data.batch_colors import adjust_brightness, adjust_contrast, adjust_saturation
+from ftexp.data.batch_policies import Operation, Policy
+from ftexp.data.batch_resampling import RESIZE_KERNELS, resize_matrices
+from ftexp.data.sending import send
 from ftexp.preprocessing import Preprocessing
 
 # Tries at a rectangle of the drawn area and shape that fits into the image, as in torchvision.
 TRIES = 10
 CROP_RATIO, ERASING_RATIO, ERASING_SCALE = (3 / 4, 4 / 3), (0.3, 3.3), (0.02, 0.33)
-# Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601).
-LUMA = (0.299, 0.587, 0.114)
+JITTER = (adjust_brightness, adjust_contrast, adjust_saturation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,14 @@ class Draw:
     Attributes:
         crop, erased: top, left, height, width; of the image, and of the view (None: nothing is erased).
         factors: of brightness, contrast and saturation; 1: unchanged.
+        operations: of the policy.
     """
 
     crop: tuple[int, int, int, int]
     mirrored: bool
     factors: tuple[float, float, float]
     erased: tuple[int, int, int, int] | None
+    operations: tuple[Operation, ...] = ()
 
 
 class BatchViews:
@@ -46,16 +51,19 @@ class BatchViews:
 
     def __init__(self, preprocessing: Preprocessing, augment: AugmentConfig, seed: int, device: torch.device) -> None:
         self._size = preprocessing.image_size
-        self._kernel = KERNELS[preprocessing.interpolation]
+        self._kernel = RESIZE_KERNELS[preprocessing.interpolation]
         self._blank = torch.tensor([round(255 * mean) for mean in preprocessing.mean], device=device).float()
+        self._policy: Policy | None = None
+        if augment.policy != "none":
+            self._policy = Policy(augment.policy, self._size, preprocessing.interpolation, self._blank)
         self._augment = augment
         self._seed = seed
         self._device = device
 
     @staticmethod
-    def can_do(preprocessing: Preprocessing, augment: AugmentConfig) -> bool:
-        """Whether all of the augmentation can be done so."""
-        return augment.policy == "none" and preprocessing.interpolation in KERNELS
+    def can_do(preprocessing: Preprocessing) -> bool:
+        """Whether images can be resized so."""
+        return preprocessing.interpolation in RESIZE_KERNELS
 
     def __call__(self, images: Sequence[Tensor], epoch: int, indices: Sequence[int]) -> Tensor:
         """The views of one epoch.
@@ -71,7 +79,11 @@ class BatchViews:
         draws = [self._draw(epoch, index, *shape) for index, shape in zip(indices, shapes, strict=True)]
         views = self._crop(images, draws)
         if self._augment.color_jitter > 0:
-            views = jitter(views, torch.tensor([draw.factors for draw in draws], device=self._device))
+            factors = send([draw.factors for draw in draws], self._device)
+            for change, factor in zip(JITTER, factors.unbind(1), strict=True):
+                views = change(views, factor)
+        if self._policy is not None:
+            views = self._policy.apply(views.round_(), [draw.operations for draw in draws])
         for view, draw in zip(views, draws, strict=True):
             if draw.erased is not None:
                 top, left, height, width = draw.erased
@@ -86,15 +98,16 @@ class BatchViews:
             crop = drawn or largest_centre(height, width, CROP_RATIO)
         mirrored = rng.random() < augment.horizontal_flip
         strength = augment.color_jitter
-        brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
+        brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3).tolist()
         erased = None
         if rng.random() < augment.erasing:
             erased = draw_rectangle(rng, size, size, ERASING_SCALE, ERASING_RATIO)
-        return Draw(crop, mirrored, (brightness, contrast, saturation), erased)
+        operations = self._policy.draw(rng) if self._policy is not None else ()
+        return Draw(crop, mirrored, (brightness, contrast, saturation), erased, operations)
 
     def _crop(self, images: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
         """float32 [B, 3, size, size] in 0 to 255: each crop resized and, where drawn, mirrored."""
-        heights, widths = (torch.tensor([draw.crop[axis] for draw in draws], device=self._device) for axis in (2, 3))
+        heights, widths = (send([draw.crop[axis] for draw in draws], self._device) for axis in (2, 3))
         shape = len(draws), max(draw.crop[2] for draw in draws), max(draw.crop[3] for draw in draws), 3
         pinned = images[0].device.type == "cpu" and self._device.type == "cuda"
         canvas = torch.empty(shape, dtype=torch.uint8, device=images[0].device, pin_memory=pinned)
@@ -104,7 +117,7 @@ class BatchViews:
         canvas = canvas.to(self._device, non_blocking=True)
         down = resize_matrices(heights, shape[1], self._size, self._kernel)
         across = resize_matrices(widths, shape[2], self._size, self._kernel)
-        mirrored = torch.tensor([draw.mirrored for draw in draws], device=self._device)
+        mirrored = send([draw.mirrored for draw in draws], self._device)
         across = torch.where(mirrored[:, None, None], across.flip(1), across)
         crops = canvas.permute(0, 3, 1, 2).float()
         return (down[:, None] @ (crops @ across[:, None].mT)).clamp_(0, 255)
@@ -133,55 +146,3 @@ def largest_centre(height: int, width: int, ratio: tuple[float, float]) -> tuple
     shape = min(max(width / height, ratio[0]), ratio[1])
     tall, wide = min(height, round(width / shape)), min(width, round(height * shape))
     return (height - tall) // 2, (width - wide) // 2, tall, wide
-
-
-def resize_matrices(lengths: Tensor, longest: int, size: int, kernel: Kernel) -> Tensor:
-    """Matrices that resize axes of several lengths to one size, smoothing where they shrink as Pillow does.
-
-    Args:
-        lengths: int [B].
-        longest: columns of each matrix; those from an axis' length on are 0.
-
-    Returns:
-        float32 [B, size, longest], whose rows sum to 1.
-    """
-    scale = (lengths / size).double()[:, None, None]
-    centres = (torch.arange(size, device=lengths.device) + 0.5)[None, :, None] * scale
-    columns = torch.arange(longest, device=lengths.device)[None, None, :]
-    weights = kernel((columns + 0.5 - centres) / scale.clamp(min=1)) * (columns < lengths[:, None, None])
-    return (weights / weights.sum(dim=2, keepdim=True)).float()
-
-
-def jitter(images: Tensor, factors: Tensor) -> Tensor:
-    """Change brightness, contrast and saturation.
-
-    Args:
-        images: float [B, 3, H, W] in 0 to 255.
-        factors: [B, 3], of each of the three; 1 changes nothing.
-    """
-    brightness, contrast, saturation = factors.float()[:, :, None, None, None].unbind(1)
-    images = (images * brightness).clamp_(0, 255)
-    mean = _luma(images).mean(dim=(2, 3), keepdim=True)
-    images = torch.lerp(mean.expand_as(images), images, contrast).clamp_(0, 255)
-    return torch.lerp(_luma(images).expand_as(images), images, saturation).clamp_(0, 255)
-
-
-def _luma(images: Tensor) -> Tensor:
-    return (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-
-
-Kernel = Callable[[Tensor], Tensor]
-
-
-def _bilinear(x: Tensor) -> Tensor:
-    return (1 - x.abs()).clamp(min=0)
-
-
-def _bicubic(x: Tensor) -> Tensor:
-    """Keys' kernel (1981) with a = -0.5, as in Pillow."""
-    x = x.abs()
-    near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
-
-
-KERNELS: dict[str, Kernel] = {"bilinear": _bilinear, "bicubic": _bicubic}

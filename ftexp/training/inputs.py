@@ -140,7 +140,7 @@ class InputSource:
         """
         preprocessing, runtime = self._network.preprocessing, self._runtime
         fresh = augment.changes_images and augment.num_views is None
-        if not fresh or runtime.room_bytes() == 0 or not BatchViews.can_do(preprocessing, augment):
+        if not fresh or runtime.room_bytes() == 0 or not BatchViews.can_do(preprocessing):
             return None
         return BatchViews(preprocessing, augment, self._config.runtime.seed, runtime.device)
 

@@ -59,3 +59,16 @@ def test_views_made_on_the_device_are_those_of_the_cpu() -> None:
     for given in (images, [image.cuda() for image in images]):
         difference = (there(given, 1, [0, 1, 2]).cpu().int() - expected.int()).abs()
         assert difference.max() <= 2, "the device multiplies in TF32"
+
+
+def test_views_are_made_without_waiting_for_the_device() -> None:
+    images = [torch.full((70, 90, 3), 100 + number, dtype=torch.uint8, device="cuda") for number in range(32)]
+    preprocessing = Preprocessing(64, 72, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    augment = AugmentConfig(crop_scale=0.3, horizontal_flip=0.5, color_jitter=0.3, policy="rand", erasing=0.5)
+    views = BatchViews(preprocessing, augment, 0, torch.device("cuda"))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        made = [views(images, epoch, range(32)) for epoch in range(5)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert {tuple(batch.shape) for batch in made} == {(32, 3, 64, 64)}

@@ -202,8 +202,9 @@ def test_what_an_epoch_leaves_out_is_kept_too(tmp_path: Path) -> None:
     assert np.array_equal(found[0], shown[1][0]), "as when another process was faster"
 
 
-def test_where_there_is_room_on_a_device_crops_are_made_there(
-    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("augment", ["light", "medium"])
+def test_where_there_is_room_on_a_device_views_are_made_there(
+    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augment: str
 ) -> None:
     """The CPU as a device with room, for which it does not count by itself."""
     made: list[int] = []
@@ -218,7 +219,7 @@ def test_where_there_is_room_on_a_device_crops_are_made_there(
     train, val = photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1)
     splits = Splits(train, val, SealedTest(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))
     settings = ["runtime.device=cpu", f"runtime.cache_folder={tmp_path}/kept", "tracking=none", "train.batch_size=8"]
-    config = configure(*settings, "augment=light", "stage=full", "stage.epochs=2")
+    config = configure(*settings, f"augment={augment}", "stage=full", "stage.epochs=2")
     first, again = (fit(config, splits, subfolder(tmp_path, name)) for name in ("first", "again"))
     assert made == [8, 8, 4] * 4
     assert curve(first) == curve(again), "whether the images are decoded meanwhile or were kept before"
