@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import CommandLine
+from torch.distributed import HashStore
 
 from ftexp.training.checkpoint import load_checkpoint
 
@@ -92,11 +93,22 @@ def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
     assert "Take a multiple of 2: 32 or 34." in refused.stderr
 
 
-def test_a_sweep_is_refused_with_the_way_to_do_it(tmp_path: Path) -> None:
-    refused = train(tmp_path / "run", "--multirun", torchrun=True)
+def test_a_sweep_is_refused_once_with_the_way_to_do_it(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes one after the other, here, with the store that torchrun's would share."""
+    shared = HashStore()
+    monkeypatch.setattr("ftexp.torchrun.store", lambda: shared)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RANK", "1")
+    refused = command_line("--multirun")
     assert refused.returncode == 1
     assert refused.stderr.count("ftexp: torchrun trains one run with several processes") == 1
     assert "hydra/launcher=joblib" in refused.stderr
+    monkeypatch.setenv("RANK", "0")
+    again = command_line("--multirun")
+    assert (again.returncode, again.stderr) == (1, "")
 
 
 @pytest.mark.slow
