@@ -138,7 +138,8 @@ class EpochSums:
         if ranks.size > 1:
             whole = ranks.sum(sizes)
             losses, sizes = ranks.sum(losses * sizes) / whole, whole
-        return EpochSums(list(losses), sizes.tolist(), [norm.cpu() for norm in self.norms], self.seconds)
+        norms = list(torch.stack(self.norms).cpu()) if self.norms else []
+        return EpochSums(list(losses), sizes.tolist(), norms, self.seconds)
 
     def stats(self) -> EpochStats:
         """The means over what was summed up on this rank."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 
 import torch
 
@@ -46,17 +47,19 @@ class CachedBatches:
         self.num_batches = images.num_batches
         self.paths = images.paths
         self.num_samples = images.num_samples
-        self._runtime = runtime
+        self.device = runtime.device
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The activations and labels of one epoch, in that epoch's order, from batch ``start`` on."""
         rows = self._activations.of_view(epoch % self._views)
-        for indices in self._own_indices(epoch)[start:]:
-            chosen = torch.tensor(indices)
-            yield (
-                rows.take(chosen).to(self._runtime.device, non_blocking=True),
-                self._labels.index_select(0, chosen.to(self._labels.device)),
-            )
+        batches = self._own_indices(epoch)[start:]
+        chosen = torch.tensor(list(chain.from_iterable(batches)), dtype=torch.int64)
+        sizes = [len(batch) for batch in batches]
+        # Sent once an epoch: sending a batch's own would wait for the step before.
+        places = (torch.split(chosen.to(device), sizes) for device in (rows.device, self.device))
+        for of_rows, of_labels in zip(*places, strict=True):
+            activations = rows.take(of_rows).to(self.device, non_blocking=True)
+            yield activations, self._labels.index_select(0, of_labels)
 
 
 class PrefixViews:
@@ -119,10 +122,11 @@ class _Rows:
         self._rows = rows.to(runtime.device) if rows.nbytes <= runtime.room_bytes() else rows
         self._release = release
         self.num_bytes = rows.nbytes
+        self.device = self._rows.device
 
     def take(self, indices: torch.Tensor) -> torch.Tensor:
-        """The rows of some samples, [B, ...]."""
-        rows = self._rows.index_select(0, indices.to(self._rows.device)).permute(self._back)
+        """The rows of some samples, [B, ...]; the indices have to be on the rows' device."""
+        rows = self._rows.index_select(0, indices).permute(self._back)
         self._release()
         return rows
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import Compose
 from PIL import Image
 
 from ftexp.config import AugmentConfig
 from ftexp.data.batch_views import BatchViews
 from ftexp.preprocessing import Preprocessing
+from ftexp.run import run
+from ftexp.training.batches import Batches
+from ftexp.training.loop import EpochStats, Step, train_epoch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -59,6 +65,32 @@ def test_views_made_on_the_device_are_those_of_the_cpu() -> None:
     for given in (images, [image.cuda() for image in images]):
         difference = (there(given, 1, [0, 1, 2]).cpu().int() - expected.int()).abs()
         assert difference.max() <= 2, "the device multiplies in TF32"
+
+
+@pytest.mark.parametrize("stage", ["head", "full"])
+def test_steps_do_not_wait_for_the_device(
+    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    waits: dict[int, int] = {}  # in the last epoch, by its number of batches
+
+    def counted(step: Step, batches: Batches, *args: Any, **kwargs: Any) -> EpochStats:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                return train_epoch(step, batches, *args, **kwargs)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+                waits[batches.num_batches] = sum("synchronizing" in str(warning.message) for warning in caught)
+
+    monkeypatch.setattr("ftexp.training.fit.train_epoch", counted)
+    for batch_size in (256, 64):
+        folder = tmp_path / str(batch_size)
+        folder.mkdir()
+        settings = [f"stage={stage}", "stage.epochs=2", f"train.batch_size={batch_size}", "runtime.device=cuda"]
+        run(configure(*settings, "runtime.compile=false", "tracking=none", f"runtime.cache_folder={tmp_path}"), folder)
+    few, many = sorted(waits)
+    assert waits[many] == waits[few] > 0, "the end of an epoch waits, its steps do not"
 
 
 def test_views_are_made_without_waiting_for_the_device() -> None:

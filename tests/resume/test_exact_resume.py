@@ -33,6 +33,7 @@ from ftexp.training.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.interruption import StopSignals
+from ftexp.training.loop import Step
 from ftexp.training.runtime import prepare_runtime
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -112,7 +113,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     countdown = [-1]
     monkeypatch.setattr(os, "replace", deadly(os.replace, countdown))
     monkeypatch.setattr(os, "fsync", deadly(os.fsync, countdown))
-    monkeypatch.setattr(fit_module.Step, "update", deadly(fit_module.Step.update, countdown))
+    monkeypatch.setattr(Step, "update", deadly(Step.update, countdown))
     monkeypatch.setattr(fit_module, "evaluate", deadly(fit_module.evaluate, countdown))
     yield countdown
     countdown[0] = -1
@@ -144,9 +145,9 @@ def test_ctrl_c_finishes_the_step_and_the_rest_follows_exactly(configure: Compos
     config = configure(*VARIANTS["staged"])
     expected = everything(run(config, tmp_path / "whole"), tmp_path / "whole")
     folder, steps = tmp_path / "stopped", []
-    original = fit_module.Step.update
+    original = Step.update
 
-    def update(self: fit_module.Step) -> torch.Tensor:
+    def update(self: Step) -> torch.Tensor:
         norm = original(self)
         steps.append(norm)
         if len(steps) in (2, 7):
@@ -154,7 +155,7 @@ def test_ctrl_c_finishes_the_step_and_the_rest_follows_exactly(configure: Compos
         return norm
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module.Step, "update", update)
+        patch.setattr(Step, "update", update)
         for number in (signal.SIGTERM, signal.SIGINT):
             with StopSignals() as stop, pytest.raises(InterruptedRunError, match=f"signal {number:d}"):
                 run(config, folder, stop)
