@@ -40,13 +40,13 @@ def test_a_trial_of_another_machine_is_lost_when_its_signs_of_life_end(tmp_path:
     with there.locked():
         trial = there.ask()
     value = trial.suggest_float("x", 0, 1)
-    time.sleep(4)
+    time.sleep(3)
     take_back(here)
     assert here.study.trials[0].state == TrialState.RUNNING, "its process has shown signs of life all the time"
     assert here.hosts_at_work() == [trial.user_attrs[HOST]]
 
     there.close()  # as a machine that is switched off: the trial is left as it is
-    time.sleep(4)
+    time.sleep(3)
     take_back(here)
     lost, retry = here.study.trials
     assert (lost.state, lost.user_attrs[LOST], retry.state) == (TrialState.FAIL, True, TrialState.WAITING)

@@ -146,6 +146,7 @@ assert get_telemetry_client() is None
 """
 
 
+@pytest.mark.slow
 def test_telemetry_is_off(tmp_path):
     """In a process of its own: importing mlflow before the tracker would have begun it."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

@@ -25,6 +25,7 @@ def pages_of_the_last(how: str) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
 def test_what_one_tensor_gives_back_the_next_one_takes() -> None:
     assert pages_of_the_last("keep") < pages_of_the_last("default") / 10
