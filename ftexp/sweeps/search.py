@@ -100,9 +100,8 @@ class Search:
                     self._shared.give_up(trial.number)
 
     def _explain_failures(self) -> str:
-        ended = self._summary.num_ended
-        all_of_them = f"all {ended} trials" if len(self._failures) == ended else f"{len(self._failures)} trials"
         return (
-            f"The sweep stops: {all_of_them} have failed since its start, and hydra.sweeper.max_failure_rate allows "
-            f"{self._allowed_failures:g} of {self._total}. The last one: {self._failures[-1]}"
+            f"The sweep stops: {len(self._failures)} of {self._summary.num_ended} trials failed since its start, and "
+            f"hydra.sweeper.max_failure_rate allows {self._allowed_failures:g} of {self._total}. "
+            f"The last one: {self._failures[-1]}"
         )
