@@ -62,6 +62,7 @@ class Policy:
         policy = v2.RandAugment() if name == "rand" else v2.TrivialAugmentWide()
         self._num_operations = getattr(policy, "num_ops", 1)
         self._level: int | None = getattr(policy, "magnitude", None)
+        # torchvision's own table, though private: so strengths are the same here and in worker processes.
         self._space = [
             (operation, strengths if strengths is None else strengths.tolist(), signed)
             for operation, (make, signed) in policy._AUGMENTATION_SPACE.items()
