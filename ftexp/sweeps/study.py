@@ -52,14 +52,11 @@ def open_storage(url: str) -> BaseStorage:
     Raises:
         ConfigError: if it cannot be opened.
     """
-    try:
+    with _explained(url, (Exception,)), warnings.catch_warnings():
         if url.startswith(JOURNAL):
             return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # of the signs of life
-            return RDBStorage(url, heartbeat_interval=INTERVAL_SECONDS, grace_period=GRACE_SECONDS)
-    except Exception as error:  # a missing driver, a wrong URL, a server that is away: all the user's to put right
-        raise _cannot_open(url, error) from error
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of the signs of life
+        return RDBStorage(url, heartbeat_interval=INTERVAL_SECONDS, grace_period=GRACE_SECONDS)
 
 
 def _reach(url: str) -> None:
@@ -70,18 +67,21 @@ def _reach(url: str) -> None:
     """
     if url.startswith((JOURNAL, "sqlite:")):  # files, which may have to be made first
         return
-    try:
+    with _explained(url):
         create_engine(url, poolclass=NullPool).connect().close()
-    except (SQLAlchemyError, ImportError) as error:
-        raise _cannot_open(url, error) from error
 
 
-def _cannot_open(url: str, error: Exception) -> ConfigError:
-    shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0]).rstrip(".")
-    return ConfigError(
-        f"hydra.sweeper.storage={shown} cannot be opened: {reason}. Allowed are null, journal:///FILE,"
-        " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql+psycopg://HOST/DATABASE."
-    )
+@contextmanager
+def _explained(url: str, errors: tuple[type[Exception], ...] = (SQLAlchemyError, ImportError)) -> Iterator[None]:
+    """A missing driver, a wrong URL, a server that is away: as a message, for all are the user's to put right."""
+    try:
+        yield
+    except errors as error:
+        shown, reason = hide_credentials(url), hide_credentials(str(error).splitlines()[0]).rstrip(".")
+        raise ConfigError(
+            f"hydra.sweeper.storage={shown} cannot be opened: {reason}. Allowed are null, journal:///FILE,"
+            " sqlite:///FILE, and URLs of SQLAlchemy such as postgresql+psycopg://HOST/DATABASE."
+        ) from error
 
 
 class SharedStudy:
@@ -127,10 +127,8 @@ class SharedStudy:
             ConfigError: if the database cannot be reached.
         """
         with ExitStack() as held:
-            try:
+            with _explained(self._url):
                 held.enter_context(self._lock.held())
-            except (SQLAlchemyError, ImportError) as error:
-                raise _cannot_open(self._url, error) from error
             yield
 
     def close(self) -> None:

@@ -82,7 +82,7 @@ class Fit:
             batch_size = self.config.train.images_per_step // self.runtime.ranks.size
             forward = CompiledForward(forward, batch_size, self.config.runtime.compile_mode)
         untouched = FrozenBuffers(self.network, phase)
-        state = begin_phase(self.network, self.config.train, self.runtime, self.start, phase, groups, inputs, forward)
+        state = begin_phase(phase, groups, inputs, forward, self.config.train, self.start)
         if saved is not None:
             state.load_state_dict(dict(saved), self.checkpoints.folder)
             self.checkpoints.find_best_weights(state, len(self.history))

@@ -26,7 +26,6 @@ from ftexp.training.ema import Ema, build_ema
 from ftexp.training.loop import EpochSums, Step
 from ftexp.training.losses import build_loss
 from ftexp.training.recovery import Recovery
-from ftexp.training.runtime import Runtime
 from ftexp.training.start import StartPenalty
 
 
@@ -116,21 +115,20 @@ class PhaseState:
 
 
 def begin_phase(
-    network: Network,
-    settings: TrainConfig,
-    runtime: Runtime,
-    start: Mapping[str, torch.Tensor],
     phase: Phase,
     groups: Sequence[ParamGroup],
     inputs: Inputs,
     forward: Forward,
+    settings: TrainConfig,
+    start: Mapping[str, torch.Tensor],
 ) -> PhaseState:
     """All that trains in a phase, before its first step.
 
     Args:
-        start: the backbone's tensors at the beginning of the run; needed for ``settings.l2_sp`` alone.
         forward: images or activations of ``inputs`` to logits, as it is to be trained.
+        start: the backbone's tensors at the beginning of the run; needed for ``settings.l2_sp`` alone.
     """
+    network, runtime = inputs.network, inputs.runtime
     updates = math.ceil(inputs.train.num_batches / settings.accumulate)
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
     schedule = Schedule(phase.scheduler, optimizer, Span(phase.epochs, updates, inputs.train.num_samples))
