@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -77,6 +77,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> 
     ledger = open_ledger(config.tracking)
     identity = ranks.share(lambda: _identify(config, splits, begun, ledger if score_test else None))
     network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
+    network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
         network.module = synchronise_statistics(network.module, runtime.device)
     runtime.place(network.module)

@@ -15,6 +15,8 @@ class Preprocessing:
         resize_size: length the short side is resized to before the centre crop, in pixels.
         interpolation: ``bilinear`` or ``bicubic``.
         mean, std: per RGB channel, for pixels scaled to 0..1.
+        white_level: the value that is white in files of more than 8 bits a channel, as the training images were read
+            (``data.white_level``); None: the full scale.
     """
 
     image_size: int
@@ -22,6 +24,7 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    white_level: float | None = None
 
     def at(self, image_size: int | None) -> Preprocessing:
         """The same preprocessing at another image size; the share cropped away stays the same."""

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ftexp.audit.blank import find_blank_images
 from ftexp.audit.boundaries import find_future_in_training, find_shared_groups, find_two_labels
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
@@ -19,7 +20,7 @@ from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.cores import available_cores
-from ftexp.data.images import ImageLimits, leave_out
+from ftexp.data.images import ImageLimits, leave_out, report_depth
 from ftexp.data.samples import Sample
 from ftexp.errors import LeakError
 
@@ -57,6 +58,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
         *find_shared_groups(samples),
         *find_future_in_training(samples),
         *find_two_labels(samples, prints),
+        *find_blank_images(samples, prints),
         *find_shortcuts(samples, prints),
     ]
     if config.on_leak == "warn":
@@ -114,8 +116,9 @@ def screen_and_look(
     with closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())) as cache:
         seen = look_at_images(samples, extractor, cache, threads, ImageLimits.of(data))
     bad = [(sample, one) for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
-    good = leave_out(samples, bad, data, folder)
     prints = {s.path: one for s, one in zip(samples, seen, strict=True) if isinstance(one, Fingerprint)}
+    report_depth([one.depth for one in prints.values()], data.white_level)
+    good = leave_out(samples, bad, data, folder)
     return good, Look(prints, time.perf_counter() - started)
 
 
@@ -137,9 +140,10 @@ def _report(findings: Sequence[Finding]) -> list[str]:
             ]
         elif found:
             first = found[0]
+            other = f" and {first.path_b} ({first.split_b})" if first.path_b else ""
             lines.append(
-                f"  {first.severity}  {meaning}: {len(found)}, for one {first.path_a} ({first.split_a}) and"
-                f" {first.path_b} ({first.split_b}). To fix: {remedy}"
+                f"  {first.severity}  {meaning}: {len(found)}, for one {first.path_a} ({first.split_a}){other}."
+                f" To fix: {remedy}"
             )
     return lines
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Part of every key: a change of what a fingerprint holds makes the old ones unknown.
-VERSION = 3
+VERSION = 4
 SECONDS_TO_WAIT_FOR_OTHERS = 60
 
 

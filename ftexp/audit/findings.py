@@ -19,6 +19,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "group": ("a group in two splits", "data.split=group"),
     "time": ("training on the future of a later split", "data.split=time"),
     "two_labels": ("the same image under two labels", "remove or relabel one of each pair"),
+    "one_colour": ("an image of one colour alone", "look at these files; remove those that show nothing"),
+    "black": ("an image that is nearly black", "look at these files; data.white_level may help those of 16 bits"),
+    "saturated": ("an image that is nearly all white", "look at these files; they may be overexposed"),
     "shortcut": (
         "the label can be told without looking at the image",
         "audit.on_leak=off once you know it is harmless",
@@ -28,9 +31,10 @@ KINDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One leak: a pair of samples, or for a shortcut the field that gives the label away.
+    """A pair of samples that leaks; one image that shows nothing; or the field that gives the label away.
 
     Attributes:
+        split_b, path_b: empty where one image is meant.
         score: 1 for exact findings; how alike the images are; a shortcut's balanced accuracy.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -18,8 +19,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ftexp.audit.cache import FingerprintCache
+from ftexp.data.decoding import decode_opened, open_lazily
+from ftexp.data.depth import Depth, Peak
 from ftexp.data.digests import bytes_digest, pixel_digest
-from ftexp.data.images import ImageLimits, to_rgb, why_unreadable
+from ftexp.data.images import ImageLimits, why_unreadable
 from ftexp.data.samples import Sample
 
 # Side of the RGB image that the feature extractor gets, and of the grey one on which pairs are confirmed, in pixels.
@@ -63,6 +66,12 @@ class Fingerprint:
     facts: dict[str, str | float]
     features: npt.NDArray[np.float16]
 
+    @property
+    def depth(self) -> Depth:
+        """What the file holds beyond an RGB image of 8 bits."""
+        peak = Peak(float(self.facts["peak"]), float(self.facts["full_scale"])) if "peak" in self.facts else None
+        return Depth(peak, int(self.facts.get("pages", 1)))
+
 
 # Why an image cannot be looked at.
 Reason = str
@@ -92,9 +101,11 @@ def _look_at_chunk(
     pool: ThreadPoolExecutor,
     limits: ImageLimits,
 ) -> list[Fingerprint | Reason]:
-    suffix = "" if extractor is None else f":{extractor.name}"
     digests = list(pool.map(partial(_content, limits=limits), samples))
-    keys = ["" if isinstance(digest, _Bad) else digest + suffix for digest in digests]
+    keys = [
+        "" if isinstance(digest, _Bad) else _cache_key(digest, sample.white_level, extractor)
+        for digest, sample in zip(digests, samples, strict=True)
+    ]
     known = cache.get([key for key in keys if key])
     new = {key: sample for key, sample in zip(keys, samples, strict=True) if key and key not in known}
     looks = dict(zip(new, pool.map(partial(_look, limits=limits), new.values()), strict=True))
@@ -116,6 +127,12 @@ def _look_at_chunk(
             facts = fresh[key].facts
             seen.append(limits.exceeded_by_pixels(int(facts["width"]), int(facts["height"])) or fresh[key])
     return seen
+
+
+def _cache_key(digest: str, white_level: float | None, extractor: FeatureExtractor | None) -> str:
+    """All that a fingerprint depends on; the content comes first, up to a colon."""
+    level = "" if white_level is None else f":white {white_level!r}"
+    return f"{digest}{level}" if extractor is None else f"{digest}{level}:{extractor.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +170,15 @@ def _look(sample: Sample, limits: ImageLimits) -> _Look | _Bad:
         else:
             encoded = Path(sample.path).read_bytes()
             content = bytes_digest(encoded)
-            with Image.open(io.BytesIO(encoded)) as file:
+            with open_lazily(io.BytesIO(encoded), sample.path) as file:
                 too_large = limits.exceeded_by_pixels(file.width, file.height)
                 if too_large:
                     return _Bad(too_large)
                 facts = {"bytes": len(encoded), "format": str(file.format), "mode": file.mode}
-                image = to_rgb(file)
+                decoded = decode_opened(file, sample.white_level)
+                image = decoded.image
                 # After the pixels: of a PNG the tags may come last, and asking earlier would decode it twice.
-                exif = file.getexif()
-                facts |= {name: str(exif[tag]) for tag, name in EXIF_FIELDS.items() if tag in exif}
+                facts |= _exif_facts(file) | _depth_facts(decoded.depth)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         return _Bad(why_unreadable(error, sample.path))
     facts |= {"width": image.width, "height": image.height}
@@ -170,6 +187,24 @@ def _look(sample: Sample, limits: ImageLimits) -> _Look | _Bad:
     size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
     return _Look(content or pixels, pixels, facts, np.asarray(small))
+
+
+def _exif_facts(file: Image.Image) -> dict[str, str | float]:
+    facts: dict[str, str | float] = {}
+    try:
+        exif = file.getexif()
+    except Exception:  # damaged tags beside a good picture
+        return facts
+    for tag, name in EXIF_FIELDS.items():
+        with contextlib.suppress(Exception):  # one damaged tag beside good ones
+            if tag in exif:
+                facts[name] = str(exif[tag])
+    return facts
+
+
+def _depth_facts(depth: Depth) -> dict[str, str | float]:
+    facts: dict[str, str | float] = {} if depth.num_pages == 1 else {"pages": depth.num_pages}
+    return facts if depth.peak is None else facts | {"peak": depth.peak.largest, "full_scale": depth.peak.full_scale}
 
 
 def _finish(looks: Mapping[str, _Look], extractor: FeatureExtractor | None) -> dict[str, Fingerprint]:

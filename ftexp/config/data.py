@@ -33,6 +33,9 @@ class DataConfig:
     on_bad_image: Literal["error", "skip"] = "error"
     max_file_mib: float = 64.0
     max_megapixels: float = 89.0
+    # The value that is white in files of more than 8 bits a channel, such as 4095 of a camera with 12 bits; null: 65535
+    # of integers, 1 of floats.
+    white_level: float | None = None
     # balanced: in an epoch every class is drawn equally often.
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     # Side of the input in pixels that suits these images; null: the weights' own. model.image_size wins.
@@ -58,6 +61,7 @@ class DataConfig:
             )
         check(self.max_file_mib > 0, "data.max_file_mib", self.max_file_mib, "above 0")
         check(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "above 0")
+        check(self.white_level is None or self.white_level > 0, "data.white_level", self.white_level, "null or above 0")
         check(self.image_size is None or self.image_size >= 8, "data.image_size", self.image_size, "null or >= 8")
 
 

@@ -12,10 +12,14 @@ from ftexp.data.samples import Sample
 
 
 def content_digest(sample: Sample) -> str:
-    """Of the file's bytes, or of the pixels where there is no file: 32 hexadecimal digits."""
+    """Of the file's bytes, or of the pixels where there is no file: 32 hexadecimal digits.
+
+    With a white level they are followed by it: the same bytes are then another image.
+    """
     if sample.pixels is not None:
         return pixel_digest(sample.pixels)
-    return bytes_digest(Path(sample.path).read_bytes())
+    digest = bytes_digest(Path(sample.path).read_bytes())
+    return digest if sample.white_level is None else f"{digest} white {sample.white_level!r}"
 
 
 def bytes_digest(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""From a sample to an RGB image, whatever the file holds; and the check that every file can be read."""
+"""From a sample to its image, and the check that every file can be read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ftexp.config import DataConfig
 from ftexp.cores import available_cores
+from ftexp.data.decoding import decode, decode_opened, open_lazily
+from ftexp.data.depth import Depth, warn_of_unused_range
+from ftexp.data.formats import describe_file
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
@@ -37,7 +38,7 @@ def open_image(sample: Sample) -> Image.Image:
     if sample.pixels is not None:
         return Image.fromarray(sample.pixels)
     try:
-        return decode(sample.path)
+        return decode(sample.path, sample.white_level)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise DataError(f"{sample.path}: {why_unreadable(error, sample.path)}") from error
 
@@ -80,7 +81,9 @@ def screen_images(
     Raises:
         DataError: with ``on_bad_image=error``, naming the bad files.
     """
-    return leave_out(samples, find_bad_images(samples, workers, ImageLimits.of(config)), config, folder)
+    seen = _decode_all(samples, workers, ImageLimits.of(config))
+    report_depth([depth for _, depth in seen if isinstance(depth, Depth)], config.white_level)
+    return leave_out(samples, [(sample, reason) for sample, reason in seen if isinstance(reason, str)], config, folder)
 
 
 def leave_out(
@@ -105,46 +108,49 @@ def leave_out(
     return [sample for sample in samples if id(sample) not in left_out]
 
 
-def check_images(samples: Sequence[Sample], workers: int | str = "auto") -> None:
-    """Decode every image once, so that training never meets a bad one.
-
-    Args:
-        workers: number of threads; ``auto``: one per core.
-
-    Raises:
-        DataError: naming the bad files (all are found in the one pass; the message lists the first 20).
-    """
-    bad = find_bad_images(samples, workers)
-    if bad:
-        raise DataError(_describe(bad, len(samples)))
-
-
 def find_bad_images(
     samples: Sequence[Sample], workers: int | str = "auto", limits: ImageLimits | None = None
 ) -> list[tuple[Sample, str]]:
     """The samples that cannot be decoded or exceed a limit, each with the reason, in the order given."""
+    return [(sample, seen) for sample, seen in _decode_all(samples, workers, limits) if isinstance(seen, str)]
+
+
+def report_depth(depths: Sequence[Depth], white_level: float | None) -> None:
+    """Say what the files of a data set hold that an RGB image of 8 bits does not show."""
+    warn_of_unused_range([depth.peak for depth in depths if depth.peak is not None], white_level)
+    stacks = [depth.num_pages for depth in depths if depth.num_pages > 1]
+    if stacks:
+        log.warning(
+            "data    %d TIFFs have several pages, up to %d; the first page of each is the image.",
+            len(stacks),
+            max(stacks),
+        )
+
+
+def _decode_all(
+    samples: Sequence[Sample], workers: int | str, limits: ImageLimits | None
+) -> list[tuple[Sample, Depth | str]]:
+    """Decode every file once; what is deeper than 8 bits in it, or why it is bad."""
     files = [sample for sample in samples if sample.pixels is None]
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
-    why_bad = partial(_why_bad, limits=limits or ImageLimits())
+    decode_one = partial(_decode_one, limits=limits or ImageLimits())
     # Threads: Pillow's decoders let go of the interpreter lock.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         # Pillow warns of a decompression bomb at its own limit; ours is checked before anything is decoded.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        reasons = list(pool.map(why_bad, files))
-    return [(sample, reason) for sample, reason in zip(files, reasons, strict=True) if reason is not None]
+        return list(zip(files, pool.map(decode_one, files), strict=True))
 
 
-def _why_bad(sample: Sample, limits: ImageLimits) -> str | None:
+def _decode_one(sample: Sample, limits: ImageLimits) -> Depth | str:
     try:
         if (too_large := limits.exceeded_by_file(Path(sample.path).stat().st_size)) is not None:
             return too_large
-        with Image.open(sample.path) as image:
+        with open_lazily(sample.path) as image:
             if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
                 return too_large
-            to_rgb(image)
+            return decode_opened(image, sample.white_level).depth
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         return why_unreadable(error, sample.path)
-    return None
 
 
 def _describe(bad: list[tuple[Sample, str]], num_samples: int) -> str:
@@ -156,43 +162,12 @@ def _describe(bad: list[tuple[Sample, str]], num_samples: int) -> str:
     )
 
 
-def decode(file: str | BinaryIO) -> Image.Image:
-    """The image as ``open_image`` gives it; raises whatever Pillow raises."""
-    with Image.open(file) as image:
-        return to_rgb(image)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An opened file as ``open_image`` gives it; raises whatever Pillow raises."""
-    image.load()
-    return _to_rgb(ImageOps.exif_transpose(image))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_8_bits(image)
-    if image.mode == "RGB":
-        return image
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """One channel of 16 bits, of 32-bit integers within 16 bits, or of floats from 0 to 1."""
-    values = np.asarray(image, dtype=np.float64)
-    full_scale = 1.0 if image.mode == "F" else 65535.0
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= full_scale):
-        raise ValueError(f"pixel values outside 0 to {full_scale:g}, which no rule brings to 8 bits")
-    return Image.fromarray(np.round(values * (255 / full_scale)).astype(np.uint8))
-
-
 def why_unreadable(error: Exception, path: str) -> str:
     """What Pillow's or the system's error means, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if isinstance(error, PermissionError):
+        return "may not be read by this user (permission denied)"
     if isinstance(error, UnidentifiedImageError):
-        return "is empty" if Path(path).stat().st_size == 0 else "is no image"
+        return describe_file(path)
     return f"{error} ({type(error).__name__})"

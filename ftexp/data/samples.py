@@ -22,6 +22,7 @@ class Sample:
         group: the unit of independence it belongs to (a person, a patient, a slide).
         time: when it was taken, as an ISO 8601 text.
         pixels: uint8, height x width x 3, for sources without files.
+        white_level: the value that is white in a file of more than 8 bits a channel; None: its full scale.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Sample:
     group: str | None = None
     time: str | None = None
     pixels: npt.NDArray[np.uint8] | None = None
+    white_level: float | None = None
 
 
 def sorted_naturally(names: Iterable[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ftexp.config import (
     DataConfig,
     HuggingFaceDataConfig,
@@ -18,6 +20,13 @@ def read_samples(config: DataConfig) -> list[Sample]:
     Raises:
         DataError: when the source is missing, empty or inconsistent.
     """
+    samples = _list_samples(config)
+    if config.white_level is None:
+        return samples
+    return [replace(sample, white_level=config.white_level) for sample in samples]
+
+
+def _list_samples(config: DataConfig) -> list[Sample]:
     # Each source brings libraries of its own; only the chosen one is imported.
     match config:
         case ImageFolderConfig():

@@ -100,9 +100,41 @@ class _Shrink:
         return smaller
 
 
+class _ResizeShortSide:
+    """Resizes the short side as torchvision does; of a strip, only the middle that a centre crop shows.
+
+    The whole of a strip of 65,000 x 1 pixels, its short side enlarged, would take gigabytes.
+
+    Args:
+        size: of the short side afterwards, in pixels.
+        crop: side of the centre crop that follows, in pixels.
+    """
+
+    # A strip is more times as long as its short side than any photograph or panorama.
+    LONGEST = 32
+
+    def __init__(self, size: int, crop: int, interpolation: v2.InterpolationMode) -> None:
+        self._size = size
+        self._crop = crop
+        self._resample = Image.Resampling[interpolation.name]
+        self._resize = v2.Resize(size, interpolation, antialias=True)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        short, long = min(image.size), max(image.size)
+        resized_long = int(self._size * long / short)
+        if long <= self.LONGEST * short or resized_long <= self._crop:
+            resized: Image.Image = self._resize(image)
+            return resized
+        start = round((resized_long - self._crop) / 2)
+        first, last = start * long / resized_long, (start + self._crop) * long / resized_long
+        if image.width == long:
+            return image.resize((self._crop, self._size), self._resample, box=(first, 0, last, short))
+        return image.resize((self._size, self._crop), self._resample, box=(0, first, short, last))
+
+
 def _centre(preprocessing: Preprocessing) -> tuple[Callable[[Image.Image], Image.Image], str]:
     resize, crop = preprocessing.resize_size, preprocessing.image_size
-    steps = v2.Compose([v2.Resize(resize, _interpolation(preprocessing), antialias=True), v2.CenterCrop(crop)])
+    steps = v2.Compose([_ResizeShortSide(resize, crop, _interpolation(preprocessing)), v2.CenterCrop(crop)])
     return steps, f"short side {resize} px, centre {crop} px, {preprocessing.interpolation}"
 
 

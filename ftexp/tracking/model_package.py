@@ -22,7 +22,7 @@ from mlflow.types.schema import AnyType
 from PIL import Image
 from torch import nn
 
-from ftexp.data.images import decode
+from ftexp.data.decoding import decode
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import Normalizer, eval_view
 from ftexp.models.blocks import Network
@@ -49,6 +49,7 @@ class Classifier:
     def __init__(self, module: nn.Module, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
         self._module = module.eval()
         self._view = eval_view(preprocessing)
+        self._white_level = preprocessing.white_level
         self._normalizer = Normalizer(preprocessing)
         self._classes = list(classes)
 
@@ -63,7 +64,7 @@ class Classifier:
         Returns:
             ``label`` and ``probability`` of the likeliest class, and a column ``p(NAME)`` per class.
         """
-        images = [self._view(_open(image)) for image in data[IMAGE]]
+        images = [self._view(_open(image, self._white_level)) for image in data[IMAGE]]
         logits = [
             self._module(self._normalizer(torch.stack(images[start : start + BATCH_SIZE])))
             for start in range(0, len(images), BATCH_SIZE)
@@ -75,10 +76,10 @@ class Classifier:
         return pd.DataFrame(table, index=data.index)
 
 
-def _open(image: object) -> Image.Image:
+def _open(image: object, white_level: float | None) -> Image.Image:
     if isinstance(image, (np.ndarray, list)):  # a list is what JSON makes of an array
         return Image.fromarray(np.asarray(image, dtype=np.uint8)).convert("RGB")
-    return decode(io.BytesIO(image) if isinstance(image, bytes) else str(image))
+    return decode(io.BytesIO(image) if isinstance(image, bytes) else str(image), white_level)
 
 
 def save_model(

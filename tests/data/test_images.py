@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ftexp.config import DataConfig
-from ftexp.data.images import ImageLimits, check_images, find_bad_images, open_image, screen_images
+from ftexp.data.images import ImageLimits, find_bad_images, open_image, screen_images
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
@@ -47,7 +47,9 @@ def test_floats_from_0_to_1(tmp_path: Path) -> None:
 
 def test_floats_outside_have_no_rule(tmp_path: Path) -> None:
     sample = saved(tmp_path / "f.tif", Image.new("F", (2, 2), 7.0))
-    with pytest.raises(DataError, match=r"f\.tif: pixel values outside 0 to 1"):
+    with pytest.raises(
+        DataError, match=r"f\.tif: pixel values from 7 to 7; those from 0 to 1 are read\. Set data\.white_"
+    ):
         open_image(sample)
 
 
@@ -93,22 +95,23 @@ def bad_files(folder: Path) -> list[Sample]:
 def test_all_bad_files_are_found_in_one_pass(tmp_path: Path) -> None:
     bad = find_bad_images(bad_files(tmp_path), workers=2)
     assert [Path(sample.path).name for sample, _ in bad] == ["notes.jpg", "empty.png", "cut.jpg", "gone.png"]
-    for (_, reason), expected in zip(bad, ["is no image", "is empty", "truncated", "no such file"], strict=True):
+    for (_, reason), expected in zip(bad, ["is text", "is empty", "truncated", "no such file"], strict=True):
         assert expected in reason
 
 
-def test_check_names_them_and_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)4 of 5 files cannot be read.*notes\.jpg: is no image.*Remove or replace"):
-        check_images(bad_files(tmp_path), workers="auto")
-
-
-def test_check_is_silent_on_good_files(tmp_path: Path) -> None:
-    check_images([saved(tmp_path / "ok.png", Image.new("RGB", (4, 4)))], workers=1)
+def test_the_message_names_the_bad_and_says_what_to_do(tmp_path: Path) -> None:
+    message = (
+        r"(?s)4 of 5 files cannot be read.*notes\.jpg: is text, not an image.*Remove or replace.*on_bad_image=skip"
+    )
+    with pytest.raises(DataError, match=message):
+        screen_images(bad_files(tmp_path), DataConfig(source="imagefolder"), tmp_path)
+    assert (tmp_path / "bad_images.csv").exists()
 
 
 def test_a_long_list_is_shortened(tmp_path: Path) -> None:
+    samples = [Sample(str(tmp_path / f"{i}.png"), "a") for i in range(25)]
     with pytest.raises(DataError, match=r"(?s)25 of 25 files.*\.\.\. and 5 more") as raised:
-        check_images([Sample(str(tmp_path / f"{i}.png"), "a") for i in range(25)], workers=2)
+        screen_images(samples, DataConfig(source="imagefolder"), tmp_path, workers=2)
     assert str(raised.value).count("no such file") == 20
 
 
@@ -138,12 +141,6 @@ def test_skipping_lists_the_bad_and_keeps_the_rest(tmp_path: Path, caplog: pytes
     assert lines[0] == "path,label,split,reason"
     assert len(lines) == 5
     assert "4 of 5 images are bad and left out" in caplog.text
-
-
-def test_stopping_lists_the_bad_too(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)4 of 5 files.*data\.on_bad_image=skip"):
-        screen_images(bad_files(tmp_path), DataConfig(source="imagefolder"), tmp_path)
-    assert (tmp_path / "bad_images.csv").exists()
 
 
 def test_good_images_leave_no_list(tmp_path: Path) -> None:

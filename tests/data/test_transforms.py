@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from ftexp.config import AugmentConfig
 from ftexp.data.transforms import Normalizer, eval_view, train_view
@@ -94,3 +95,20 @@ def test_every_augmentation_counts_as_random(setting: dict[str, object]) -> None
     """The activations of frozen blocks are kept only where images stay the same."""
     assert AugmentConfig(**setting).is_random
     assert not AugmentConfig().is_random
+
+
+@pytest.mark.parametrize("size", [(650, 10), (10, 651), (400, 3)])
+@pytest.mark.parametrize("crop", [8, 12])
+def test_the_middle_of_a_strip_is_resized_alone_and_to_the_same(size: tuple[int, int], crop: int) -> None:
+    preprocessing = Preprocessing(crop, 10, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    strip = Image.linear_gradient("L").resize(size).convert("RGB")
+    whole = v2.Compose([v2.Resize(10, antialias=True), v2.CenterCrop(crop), v2.PILToTensor()])(strip)
+    assert (eval_view(preprocessing)(strip).int() - whole.int()).abs().max() <= 1
+
+
+def test_a_strip_of_one_pixel_takes_no_gigabytes() -> None:
+    """Its short side enlarged to 224 px, all of it would have 224 x 14,560,000 pixels: 9.8 GB."""
+    preprocessing = Preprocessing(224, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    tensor = eval_view(preprocessing)(Image.new("RGB", (65_000, 1), (10, 20, 30)))
+    assert tensor.shape == (3, 224, 224)
+    assert tensor.flatten(1).unique(dim=1).flatten().tolist() == [10, 20, 30]

@@ -1,0 +1,35 @@
+"""Images that show nothing: of one colour, nearly black, or nearly all white."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ftexp.audit.findings import Finding
+from ftexp.audit.fingerprints import Fingerprint
+from ftexp.data.samples import Sample
+
+# In gray levels of 0 to 255, of the 64 x 64 thumbnail.
+MAX_SPREAD_OF_ONE_COLOUR = 1
+MAX_LEVEL_OF_BLACK = 15
+MIN_LEVEL_OF_WHITE = 253
+MIN_SHARE_OF_WHITE = 0.99
+
+
+def find_blank_images(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
+    """One warning per image that shows nothing, told by its thumbnail; nothing is decoded again."""
+    kinds = [(sample, _kind(one.thumbnail)) for sample, one in zip(samples, prints, strict=True)]
+    return [Finding(kind, "warn", sample.split or "", sample.path, "", "", 1.0) for sample, kind in kinds if kind]
+
+
+def _kind(thumbnail: npt.NDArray[np.uint8]) -> str | None:
+    low, high = int(thumbnail.min()), int(thumbnail.max())
+    if high - low <= MAX_SPREAD_OF_ONE_COLOUR:
+        return "one_colour"
+    if high <= MAX_LEVEL_OF_BLACK:
+        return "black"
+    if np.mean(thumbnail >= MIN_LEVEL_OF_WHITE) >= MIN_SHARE_OF_WHITE:
+        return "saturated"
+    return None

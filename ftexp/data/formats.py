@@ -1,0 +1,118 @@
+"""What a file that is no readable image is instead, told by its first bytes, and what to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import TiffImagePlugin
+
+HEIC_EXTRA = "heic"
+NUM_FIRST_BYTES = 4096
+TIFF_HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Raw files of cameras are TIFFs, and what a TIFF reader finds in them is a thumbnail.
+RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".arw", ".srf", ".sr2", ".pef", ".srw", ".3fr", ".iiq"})
+RAW = "is a raw file of a camera; export it as JPEG, PNG or TIFF"
+
+# First bytes -> what such a file is, and what to do.
+SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF", "is a PDF; save its pictures as PNG or JPEG"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the image itself; run git lfs pull"),
+    (b"\x93NUMPY", "is a NumPy array; save it as PNG or TIFF"),
+    (b"\x89HDF", "is an HDF5 file; save its images as PNG or TIFF"),
+    (b"v/1\x01", "is an OpenEXR image; convert it to PNG or TIFF"),
+    (b"#?RADIANCE", "is a Radiance HDR image; convert it to PNG or TIFF"),
+    (b"\xff\x0a", "is a JPEG XL image; convert it to JPEG or PNG"),
+    (b"\0\0\0\x0cJXL ", "is a JPEG XL image; convert it to JPEG or PNG"),
+    (b"PK\x03\x04", "is a ZIP archive; unpack it"),
+    (b"\x1f\x8b", "is a gzip archive; unpack it"),
+    (b"Rar!", "is a RAR archive; unpack it"),
+    (b"7z\xbc\xaf", "is a 7z archive; unpack it"),
+    (b"\x1aE\xdf\xa3", "is a video; save its frames as images"),
+    (b"IIU\0", RAW),
+    (b"IIRO", RAW),
+    (b"FUJIFILM", RAW),
+)
+# The brand in an ISO media file, after "ftyp" -> what it is.
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+TEXT_STARTS: tuple[tuple[bytes, str], ...] = (
+    (b"<!doctype html", "is a web page (HTML), not an image; the download may have failed"),
+    (b"<html", "is a web page (HTML), not an image; the download may have failed"),
+    (b"<svg", "is an SVG drawing; convert it to PNG"),
+)
+SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
+
+
+def is_heic(first_bytes: bytes) -> bool:
+    """Whether a file that begins so is a HEIC or HEIF photograph."""
+    return first_bytes[4:8] == b"ftyp" and first_bytes[8:12] in HEIC_BRANDS
+
+
+def is_camera_raw(path: str, image_format: str | None) -> bool:
+    """Whether Pillow, which took the file for this format, would read a thumbnail instead of the photograph."""
+    return image_format == "TIFF" and Path(path).suffix.lower() in RAW_SUFFIXES
+
+
+def describe_file(path: str) -> str:
+    """What a file that no decoder recognises is, as the end of a sentence that begins with its name."""
+    with open(path, "rb") as file:
+        start = file.read(NUM_FIRST_BYTES)
+    if not start:
+        return "is empty"
+    if not any(start):
+        return "begins with zero bytes alone: it was not written whole; copy it again"
+    if start.startswith(TIFF_HEADERS):
+        return RAW if Path(path).suffix.lower() in RAW_SUFFIXES else _describe_tiff(path)
+    if start[4:8] == b"ftyp":
+        return _describe_media(start)
+    if start[128:132] == b"DICM":
+        return "is a DICOM file; convert it to PNG or TIFF"
+    known = [what for signature, what in SIGNATURES if start.startswith(signature)]
+    return known[0] if known else _describe_text(start)
+
+
+def _describe_media(start: bytes) -> str:
+    if is_heic(start):
+        return f"is a HEIC photograph; pip install 'ftexp[{HEIC_EXTRA}]' reads it, or convert it to JPEG"
+    brand = start[8:12]
+    if brand in (b"avif", b"avis"):
+        return "is an AVIF image that cannot be decoded; convert it to JPEG or PNG"
+    return RAW if brand == b"crx " else "is a video; save its frames as images"
+
+
+def _describe_text(start: bytes) -> str:
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginning, what in TEXT_STARTS:
+        if text.startswith(beginning) or (text.startswith(b"<?xml") and beginning in text):
+            return what
+    try:
+        printable = start[:512].decode("ascii").replace("\n", "").replace("\r", "").replace("\t", "").isprintable()
+    except UnicodeDecodeError:
+        printable = False
+    return "is text, not an image" if printable else "is no image in a format that is read"
+
+
+def _describe_tiff(path: str) -> str:
+    """The layout of a TIFF that Pillow has no mode for."""
+    unknown = "is a TIFF of a kind that is not read; save it as RGB or gray with 8 bits"
+    try:
+        with open(path, "rb") as file:
+            header = file.read(8)
+            header += file.read(8) if header[2:4] in (b"+\0", b"\0+") else b""  # of a BigTIFF
+            directory = TiffImagePlugin.ImageFileDirectory_v2(header)
+            file.seek(directory.next)
+            directory.load(file)
+        bits = _first(directory[TiffImagePlugin.BITSPERSAMPLE])
+        channels = int(directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
+        kind = _first(directory.get(TiffImagePlugin.SAMPLEFORMAT, 1))
+    except Exception:  # Pillow's reader raises nearly anything on damaged bytes
+        return unknown
+    values = SAMPLE_FORMATS.get(kind, "unknown values")
+    return (
+        f"is a TIFF with {channels} channel{'s' * (channels != 1)} of {bits} bits ({values}), a kind that is not read; "
+        "save it as RGB or gray with 8 bits, or as gray with 16"
+    )
+
+
+def _first(value: Sequence[int] | int) -> int:
+    return int(value if isinstance(value, int) else value[0])
