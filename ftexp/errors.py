@@ -42,6 +42,10 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be written or read, or a run that cannot be gone on with."""
 
 
+class FormatError(CheckpointError):
+    """A file of a run whose format this version of ftexp does not read; nothing is wrong with the file."""
+
+
 class InterruptedRunError(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, honoured at a moment at which nothing is lost.
 

@@ -119,6 +119,7 @@ def _begun(config: Config, folder: Path) -> RunIdentity | None:
         return None
     begun = RunIdentity.read(folder)
     begun.check_settings(config, force=config.resume.force)
+    begun.warn_of_versions()
     return begun
 
 

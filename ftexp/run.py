@@ -16,6 +16,7 @@ from typing import Any
 from ftexp.config import Config
 from ftexp.data.ledger import TestLedger
 from ftexp.data.splits import Splits
+from ftexp.file_format import reading
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.param_groups import build_param_groups, group_table
 from ftexp.finetune.phases import Phase
@@ -28,6 +29,7 @@ from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import NoTracker
+from ftexp.training.checkpoint import LAST
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.gate import judge
@@ -185,8 +187,9 @@ def resume_fit(fit: Fit, recorder: Recorder) -> Mapping[str, Any] | None:
     content = fit.checkpoints.read_last()
     if content is None:
         return None
-    phase = fit.resume(content)
-    recorder.resume(json.loads(content["run"]["report"]), fit.history)
+    with reading(fit.checkpoints.folder / LAST):
+        phase = fit.resume(content)
+        recorder.resume(json.loads(content["run"]["report"]), fit.history)
     recorder.send_missing()
     log.info("resume  %s goes on after epoch %d", recorder.folder, len(fit.history))
     return phase

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,17 @@ from ftexp.config.resume import HARMLESS
 from ftexp.data.digests import content_digest
 from ftexp.data.splits import Splits
 from ftexp.errors import CheckpointError, ConfigError, DataError
+from ftexp.file_format import check_format, reading
 from ftexp.resume import IDENTITY, LOCK
 from ftexp.tracking.params import flatten_data
 
-PACKAGES = ("ftexp", "torch", "torchvision", "timm", "hydra-core", "mlflow-skinny", "optuna")
+PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
+# Of run.json and digests.csv; to be raised when a field is added, goes, or gets another meaning.
+FORMAT = 1
+DIGESTS = "digests.csv"
 MAX_NAMED = 8
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -61,28 +69,51 @@ class RunIdentity:
             classes=list(splits.classes),
             data_digest=_digest([*contents, test]),
             split_digest=_digest(cut),
-            versions={name: version(name) for name in PACKAGES},
+            versions=installed_versions(),
             files=files,
         )
 
     def write(self, folder: Path) -> None:
         """Leave ``run.json``, and ``digests.csv`` with the content of every training and validation image."""
-        facts = {name: value for name, value in asdict(self).items() if name != "files"}
         unfinished = folder / "run.tmp"
-        unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, folder / IDENTITY)
-        with (folder / "digests.csv").open("w", newline="", encoding="utf-8") as file:
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "digest"))
             writer.writerows(sorted(self.files.items()))
+        os.replace(unfinished, folder / DIGESTS)
+        facts = {"format": FORMAT, **{name: value for name, value in asdict(self).items() if name != "files"}}
+        unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, folder / IDENTITY)
 
     @classmethod
     def read(cls, folder: Path) -> RunIdentity:
-        """Of the run in this folder."""
-        facts = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-        with (folder / "digests.csv").open(newline="", encoding="utf-8") as file:
-            files = {row["path"]: row["digest"] for row in csv.DictReader(file)}
-        return cls(**facts, files=files)
+        """Of the run in this folder.
+
+        Raises:
+            FormatError: when another version of ftexp wrote it and this one does not read it.
+        """
+        with reading(folder / IDENTITY):
+            facts = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+            check_format(facts.pop("format", None), FORMAT, folder / IDENTITY)
+            identity = cls(**facts)
+        with reading(folder / DIGESTS), (folder / DIGESTS).open(newline="", encoding="utf-8") as file:
+            identity.files = {row["path"]: row["digest"] for row in csv.DictReader(file)}
+        return identity
+
+    def warn_of_versions(self) -> None:
+        """Say which packages are no longer those that the run began with: its results may change with them."""
+        now = installed_versions()
+        changed = [
+            f"{name} {before} -> {now[name]}"
+            for name, before in self.versions.items()
+            if name in now and now[name] != before
+        ]
+        if changed:
+            log.warning(
+                "resume  the run began with other versions: %s. Its results may differ from those of an "
+                "uninterrupted run.",
+                ", ".join(changed),
+            )
 
     def check_settings(self, config: Config, *, force: bool) -> None:
         """Refuse to go on with other settings than the run began with.
@@ -95,8 +126,11 @@ class RunIdentity:
         """
         before, now = flatten_data(self.config), flatten_data(json.loads(json.dumps(as_data(config))))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        added = [key for key in changed if key not in before and _is_new_field(key, config, self.config)]
         refused = [key for key in changed if not (force and key.startswith(HARMLESS))]
-        if not refused:
+        if not set(refused) - set(added):
+            for key in added:
+                log.warning("resume  %s=%s is a setting that the run's version of ftexp did not have.", key, now[key])
             return
         listed = "\n".join(f"  {key}: {_show(before, key)} -> {_show(now, key)}" for key in refused)
         harmless = all(key.startswith(HARMLESS) for key in refused)
@@ -135,6 +169,28 @@ def locked(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise CheckpointError(f"Another run is at work in {folder}. Wait for it, or take another folder.") from None
+
+
+def installed_versions() -> dict[str, str]:
+    """Of the packages that a run's result may depend on, and of Python."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _is_new_field(key: str, config: Config, before: Mapping[str, Any]) -> bool:
+    """Whether a setting is a field of a dataclass that the earlier configuration had as well, without this field."""
+    node: Any = config
+    section: Any = before
+    *parents, _ = key.split(".")
+    for name in parents:
+        if isinstance(node, list) and isinstance(section, list):
+            if int(name) >= min(len(node), len(section)):
+                return False
+            node, section = node[int(name)], section[int(name)]
+        elif is_dataclass(node) and isinstance(section, dict) and name in section:
+            node, section = getattr(node, name), section[name]
+        else:
+            return False
+    return is_dataclass(node) and isinstance(section, dict)
 
 
 def _digest(lines: list[str]) -> str:

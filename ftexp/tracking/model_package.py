@@ -123,14 +123,16 @@ def save_model(
 def _load_pyfunc(path: str) -> Classifier:
     """What MLflow calls to load a model; nothing in the file is executed."""
     from ftexp.config.model import ModelConfig
+    from ftexp.file_format import reading
     from ftexp.models.catalogue import build_network
-    from ftexp.training.checkpoint import load_checkpoint
+    from ftexp.training.checkpoint import load_checkpoint, restore_weights
 
     content = load_checkpoint(Path(path))
-    settings = {**content["config"]["model"], "weights": None}
-    preprocessing, class_to_idx = Preprocessing(**content["preprocessing"]), content["class_to_idx"]
-    network = build_network(ModelConfig(**settings), None, len(class_to_idx), preprocessing.image_size)
-    network.module.load_state_dict(content["model"])
+    with reading(Path(path)):
+        settings = ModelConfig(**{**content["config"]["model"], "weights": None})
+        preprocessing, class_to_idx = Preprocessing(**content["preprocessing"]), content["class_to_idx"]
+    network = build_network(settings, None, len(class_to_idx), preprocessing.image_size)
+    restore_weights(network, content["model"], Path(path))
     return Classifier(network.module, preprocessing, sorted(class_to_idx, key=class_to_idx.__getitem__))
 
 

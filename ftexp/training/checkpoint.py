@@ -9,18 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ftexp.config import Config, as_data
-from ftexp.errors import CheckpointError
+from ftexp.errors import CheckpointError, FormatError
+from ftexp.file_format import check_format
 from ftexp.models.blocks import Network
 
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
+# Of all checkpoints; to be raised when a field is added, goes, or gets another meaning. Files without a number, from
+# before there was one, have format 1.
+FORMAT = 1
+# Characters of torch's message that are shown.
+MAX_REASON = 300
 
 
 def checkpoint_content(
@@ -32,6 +39,7 @@ def checkpoint_content(
         facts: what else there is to know, such as the epoch and its score.
     """
     return {
+        "format": FORMAT,
         "model": {name: tensor.detach().cpu() for name, tensor in network.module.state_dict().items()},
         "model_name": network.name,
         "preprocessing": network.preprocessing.as_dict(),
@@ -81,6 +89,7 @@ def read_last(folder: Path) -> dict[str, Any] | None:
 
     Raises:
         CheckpointError: when there are such files, and all are damaged.
+        FormatError: when one was written by a newer version: the one before it would be older work, silently.
     """
     damaged = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -88,6 +97,8 @@ def read_last(folder: Path) -> dict[str, Any] | None:
             continue
         try:
             content = load_checkpoint(path)
+        except FormatError:
+            raise
         except CheckpointError as error:
             damaged.append(str(error))
             log.warning("resume  %s The one before it is used.", error)
@@ -103,21 +114,39 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: when it is damaged, or holds anything but data.
+        FormatError: when it is no checkpoint of ftexp, or one of a newer version.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()  # every byte of every tensor against its CRC-32, which torch.load does not do
         if bad is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {bad}")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever the damage makes the readers raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged, or no checkpoint of plain data: {reason}.") from error
+    if not isinstance(content, dict) or "model" not in content:
+        raise FormatError(f"{path} is no checkpoint of ftexp: it holds no weights under the name model.")
+    check_format(content.get("format"), FORMAT, path)
     return content
 
 
-def restore_weights(path: Path, network: Network) -> None:
-    """Put the weights of a checkpoint of this very network back into it."""
-    network.module.load_state_dict(load_checkpoint(path)["model"])
+def restore_weights(network: Network, weights: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Put the weights of a checkpoint of this very network back into it.
+
+    Args:
+        file: they were read from.
+
+    Raises:
+        CheckpointError: when they do not fit, because another version of timm builds the network, for one.
+    """
+    try:
+        network.module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:MAX_REASON]
+        raise CheckpointError(
+            f"The weights in {file} do not fit {network.name} as it is built now: {reason}. Install the versions that "
+            "the run's run.json names, or start a new run."
+        ) from error

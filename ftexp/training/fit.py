@@ -13,6 +13,7 @@ import torch
 
 from ftexp.config import Config
 from ftexp.errors import DivergedError, InterruptedRunError
+from ftexp.file_format import reading
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.param_groups import ParamGroup
@@ -20,6 +21,7 @@ from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import HEAD, Network
 from ftexp.training.batches import Batches, Inputs
 from ftexp.training.best import Best
+from ftexp.training.checkpoint import LAST, restore_weights
 from ftexp.training.compilation import CompiledForward
 from ftexp.training.history import EpochRecord
 from ftexp.training.interruption import StopSignals
@@ -84,7 +86,8 @@ class Fit:
         untouched = FrozenBuffers(self.network, phase)
         state = begin_phase(phase, groups, inputs, forward, self.config.train, self.start)
         if saved is not None:
-            state.load_state_dict(dict(saved), self.checkpoints.folder)
+            with reading(self.checkpoints.folder / LAST):
+                state.load_state_dict(dict(saved), self.checkpoints.folder)
             self.checkpoints.find_best_weights(state, len(self.history))
         with self.stop.deferred():
             while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
@@ -116,7 +119,7 @@ class Fit:
         Args:
             saved: the file's content.
         """
-        self.network.module.load_state_dict(saved["model"])
+        restore_weights(self.network, saved["model"], self.checkpoints.folder / LAST)
         run = saved["run"]
         self.history = [EpochRecord(**record) for record in json.loads(run["history"])]
         self.phase_number = run["phase_number"]

@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ftexp.config import TrainConfig
+from ftexp.errors import CheckpointError
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
@@ -92,8 +93,15 @@ class PhaseState:
 
         Args:
             checkpoints: the folder of the best weights.
+
+        Raises:
+            CheckpointError: when another version of a package put the parameters into other groups.
         """
-        assert state["groups"] == self._layout(), "the groups follow from the configuration, which is the same"
+        if state["groups"] != self._layout():
+            raise CheckpointError(
+                "The optimizer of the run has other parameter groups than this version makes of the same settings. Go "
+                "on with the versions that the run's run.json names, or start a new run."
+            )
         device, ranks = self.step.runtime.device, self.step.runtime.ranks
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Sequence
 
 import PIL
+import timm
 import torch
 import torchvision
 
@@ -17,7 +18,7 @@ from ftexp.models.blocks import Network
 from ftexp.training.runtime import Runtime
 
 # Part of every key: a change of what is kept makes older files unknown.
-VERSION = 2
+VERSION = 3
 
 
 def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime) -> str:
@@ -29,8 +30,9 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
         "blocks": before,
         "preprocessing": network.preprocessing.as_dict(),
         "runtime": [runtime.device.type, runtime.precision, str(runtime.memory_format), platform.machine()],
-        "cpu": torch.backends.cpu.get_cpu_capability() if runtime.device.type == "cpu" else "",
-        "libraries": [torch.__version__, torchvision.__version__, PIL.__version__],
+        "hardware": _hardware(runtime.device),
+        "libraries": [torch.__version__, torchvision.__version__, timm.__version__, PIL.__version__],
+        "algorithms": [torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()],
     }
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for block in before:
@@ -38,6 +40,13 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _hardware(device: torch.device) -> list[object]:
+    """What chooses between kernels whose results differ in rounding."""
+    if device.type == "cuda":
+        return [torch.cuda.get_device_name(device), torch.version.cuda, torch.backends.cudnn.version()]  # type: ignore[no-untyped-call]
+    return [torch.backends.cpu.get_cpu_capability()] if device.type == "cpu" else []
 
 
 def images_key(frozen: str, samples: Sequence[Sample], view: str = "") -> str:

@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from ftexp.config import Config
-from ftexp.errors import CheckpointError
+from ftexp.errors import CheckpointError, FormatError
 from ftexp.models.blocks import Network
 from ftexp.ranks import Ranks
 from ftexp.training.best import Best
-from ftexp.training.checkpoint import checkpoint_content, load_checkpoint, read_last, write_checkpoint, write_last
+from ftexp.training.checkpoint import (
+    checkpoint_content,
+    load_checkpoint,
+    read_last,
+    restore_weights,
+    write_checkpoint,
+    write_last,
+)
 from ftexp.training.history import EpochRecord
 from ftexp.training.phase_state import PhaseState
 
@@ -93,7 +100,7 @@ class RunCheckpoints:
     def restore_best(self) -> None:
         """Put the run's best weights back into the network."""
         weights = self.ranks.share(lambda: load_checkpoint(self.folder / BEST)["model"])
-        self.network.module.load_state_dict(weights)
+        restore_weights(self.network, weights, self.folder / BEST)
 
     def keep(self, best: Best) -> Best:
         """Make the best weights of a phase those of the run."""
@@ -133,6 +140,8 @@ class RunCheckpoints:
     @staticmethod
     def _is_of(path: Path, best: Best) -> bool:
         try:
-            return bool(load_checkpoint(path)["epoch"] == best.record.epoch)
+            return bool(load_checkpoint(path).get("epoch") == best.record.epoch)
+        except FormatError:
+            raise
         except (FileNotFoundError, CheckpointError):
             return False

@@ -149,7 +149,7 @@ def test_the_best_checkpoint_reproduces_the_logged_score_exactly(
 
     network = fresh_network()
     runtime = prepare_runtime(config.runtime)
-    restore_weights(result.best.checkpoint, network)
+    restore_weights(network, content["model"], result.best.checkpoint)
     runtime.place(network.module)
     network.module.eval()
     with InputSource(config, network, splits, runtime) as source:

@@ -1,0 +1,86 @@
+"""A checkpoint is there whole, as it was or as it is to be, whenever the process or the machine dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Compose
+
+from ftexp.errors import CheckpointError
+from ftexp.models.blocks import Network
+from ftexp.ranks import ALONE
+from ftexp.training.best import Best
+from ftexp.training.checkpoint import load_checkpoint, write_checkpoint, write_last
+from ftexp.training.history import EpochRecord
+from ftexp.training.metrics import Scores
+from ftexp.training.run_checkpoints import BEST, RunCheckpoints
+
+
+class KilledError(BaseException):
+    """In the place of kill -9: nothing in the project catches it."""
+
+
+@pytest.fixture
+def checkpoints(configure: Compose, network: Network, tmp_path: Path) -> RunCheckpoints:
+    return RunCheckpoints(tmp_path, network, configure(), {"a": 0, "b": 1, "c": 2, "d": 3}, ALONE)
+
+
+def best_of(epoch: int, checkpoints: RunCheckpoints) -> Best:
+    record = EpochRecord("phase", epoch, 1.0, 1.0, 0.5, 0.5, 1.0, 0.0, 0.1, None, 1.0, 1.0, True)
+    labels = torch.arange(4).numpy()
+    return Best(record, Scores.of(1.0, labels, labels, 4), checkpoints.path(proven=True))
+
+
+def die(*_: object, **__: object) -> None:
+    raise KilledError
+
+
+def die_half_way(content: object, file: object) -> None:
+    file.write(b"PK half of it")  # type: ignore[attr-defined]
+    raise KilledError
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "death"), [(torch, "save", die_half_way), (os, "fsync", die), (os, "replace", die)]
+)
+def test_best_pt_stays_whole_when_the_process_dies_while_it_is_written(
+    checkpoints: RunCheckpoints, owner: object, name: str, death: Callable[..., None]
+) -> None:
+    checkpoints.save_best(best_of(1, checkpoints))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, death)
+        with pytest.raises(KilledError):
+            checkpoints.save_best(best_of(2, checkpoints))
+    assert load_checkpoint(checkpoints.folder / BEST)["epoch"] == 1
+    checkpoints.save_best(best_of(2, checkpoints))
+    assert load_checkpoint(checkpoints.folder / BEST)["epoch"] == 2
+
+
+@pytest.mark.parametrize("write", [lambda folder: write_checkpoint(folder / BEST, {"model": {}}), None])
+def test_it_gets_its_name_after_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None] | None
+) -> None:
+    """Without fsync a power cut may leave the name with nothing in it."""
+    events: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (events.append("sync"), sync(number)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(f"name {Path(b).name}"), replace(a, b)))
+    (write or (lambda folder: write_last(folder, {"model": {}})))(tmp_path)
+    assert events == (["sync", f"name {BEST}"] if write else ["sync", "name fresh.pt", "name last.pt"])
+
+
+def test_a_disk_that_is_full_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(tmp_path / BEST, {"model": {}, "epoch": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"best.pt cannot be written: .*No space left on device.*Make room"):
+        write_checkpoint(tmp_path / BEST, {"model": {}, "epoch": 2})
+    assert load_checkpoint(tmp_path / BEST)["epoch"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == [BEST]
