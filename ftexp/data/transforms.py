@@ -39,8 +39,8 @@ class View:
 
 
 def eval_view(preprocessing: Preprocessing) -> View:
-    """Resize the short side and crop the centre, as the weights expect it."""
-    prepare, name = _centre(preprocessing)
+    """Resize and crop the centre, as the weights expect it."""
+    prepare, name = _as_expected(preprocessing)
     return View(prepare, name, v2.PILToTensor(), is_random=False)
 
 
@@ -48,9 +48,10 @@ def train_view(preprocessing: Preprocessing, augment: AugmentConfig) -> View:
     """The augmentation; with none configured, exactly ``eval_view``.
 
     Random crops are taken from the whole image, its short side reduced to as many pixels as leave the smallest crop
-    those that the network sees; where the image is smaller than that, from the image as it is.
+    those that the network sees; where the image is smaller than that, from the image as it is. They keep its shape up
+    to the usual 3/4 to 4/3, whatever ``crop_mode`` says: so the weights were trained, whose evaluation squashes.
     """
-    prepare, name = _centre(preprocessing)
+    prepare, name = _as_expected(preprocessing)
     steps: list[torch.nn.Module] = []
     if augment.crop_scale < 1:
         size, scale = preprocessing.image_size, (augment.crop_scale, 1.0)
@@ -132,10 +133,36 @@ class _ResizeShortSide:
         return image.resize((self._size, self._crop), self._resample, box=(0, first, short, last))
 
 
-def _centre(preprocessing: Preprocessing) -> tuple[Callable[[Image.Image], Image.Image], str]:
-    resize, crop = preprocessing.resize_size, preprocessing.image_size
+class _FitInside:
+    """Resize the long side, then fill up to the square with one colour; all in one place, as timm's border mode."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self._long_side, self._square = preprocessing.resize_size, preprocessing.image_size
+        self._interpolation = _interpolation(preprocessing)
+        red, green, blue = (round(255 * mean) for mean in preprocessing.mean)
+        self._blank = (red, green, blue)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        ratio = max(image.size) / self._long_side
+        width, height = (max(1, round(length / ratio)) for length in image.size)
+        resized: Image.Image = v2.functional.resize(image, [height, width], self._interpolation, antialias=True)
+        canvas = Image.new("RGB", (max(width, self._square), max(height, self._square)), self._blank)
+        canvas.paste(resized, (max(0, self._square - width) // 2, max(0, self._square - height) // 2))
+        square: Image.Image = v2.functional.center_crop(canvas, [self._square, self._square])
+        return square
+
+
+def _as_expected(preprocessing: Preprocessing) -> tuple[Callable[[Image.Image], Image.Image], str]:
+    """From an image of any shape to the square that the weights expect, and a name for that."""
+    resize, crop, kind = preprocessing.resize_size, preprocessing.image_size, preprocessing.interpolation
+    if preprocessing.crop_mode == "border":
+        blank = [round(255 * mean) for mean in preprocessing.mean]
+        return _FitInside(preprocessing), f"long side {resize} px, centre {crop} px on {blank}, {kind}"
+    if preprocessing.crop_mode == "squash":
+        squash = v2.Resize([resize, resize], _interpolation(preprocessing), antialias=True)
+        return v2.Compose([squash, v2.CenterCrop(crop)]), f"both sides {resize} px, centre {crop} px, {kind}"
     steps = v2.Compose([_ResizeShortSide(resize, crop, _interpolation(preprocessing)), v2.CenterCrop(crop)])
-    return steps, f"short side {resize} px, centre {crop} px, {preprocessing.interpolation}"
+    return steps, f"short side {resize} px, centre {crop} px, {kind}"
 
 
 def _interpolation(preprocessing: Preprocessing) -> v2.InterpolationMode:

@@ -77,6 +77,8 @@ def build_network(config: ModelConfig, weights: Weights | None, num_classes: int
         module = torchvision_models.build(config, weights, num_classes)
     else:
         module = timm_models.build(config, weights, num_classes, image_size)
+        if image_size is None:
+            timm_models.check_square(module, config.name)
     network = _network(config, module, num_classes)
     own_size = network.preprocessing.image_size
     network.preprocessing = network.preprocessing.at(image_size)
@@ -107,7 +109,7 @@ def _network(config: ModelConfig, module: nn.Module, num_classes: int) -> Networ
     if config.library == "timm":
         heads = timm_models.heads(config, module)
         blocks = blocks or derive_blocks(module, heads, config.name)
-        preprocessing = timm_models.preprocessing(module)
+        preprocessing = timm_models.preprocessing(timm_models.pretrained_cfg_of(module))
     else:
         preprocessing = torchvision_models.preprocessing(config)
     return Network(module, blocks, head=heads, preprocessing=preprocessing, name=config.name, num_classes=num_classes)

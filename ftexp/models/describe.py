@@ -14,6 +14,9 @@ from ftexp.models.catalogue import build_skeleton, weights_state
 # Classes of the data are not known here; ImageNet's number makes parameter counts comparable with papers.
 NUM_CLASSES = 1000
 
+# crop_mode -> what becomes resize_size pixels long.
+RESIZED = {"center": "short side", "squash": "both sides", "border": "long side"}
+
 Row = dict[str, object]
 
 
@@ -79,7 +82,7 @@ def transforms_line(network: Network) -> str:
     p = network.preprocessing
     mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (p.mean, p.std))
     return (
-        f"short side to {p.resize_size} px ({p.interpolation}), centre {p.image_size} x {p.image_size}, "
+        f"{RESIZED[p.crop_mode]} to {p.resize_size} px ({p.interpolation}), centre {p.image_size} x {p.image_size}, "
         f"minus mean ({mean}), over std ({std})"
     )
 

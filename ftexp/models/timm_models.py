@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from timm.data import resolve_model_data_config
+from timm.data import resolve_data_config
 from torch import nn
 
 from ftexp.config import ModelConfig
@@ -115,7 +116,9 @@ def build(config: ModelConfig, weights: Weights | None, num_classes: int, image_
     name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
     if weights is not None and weights.origin == "library":
         # timm's own loading renames where a family needs it, and resamples positional embeddings.
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights.path)}}
+        # Its own readers of foreign formats (custom_load) are for those files, not for the hub's.
+        overlay = {"file": str(weights.path), "custom_load": cfg.custom_load and weights.path.suffix == ".npz"}
+        options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
         module: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
     except TypeError as error:
@@ -161,15 +164,30 @@ def pretrained_cfg_of(module: nn.Module) -> dict[str, Any]:
     return found
 
 
-def preprocessing(module: nn.Module) -> Preprocessing:
-    """The transforms that belong to the weights, from the description that timm keeps with the module."""
-    data = resolve_model_data_config(module)
+def preprocessing(description: Mapping[str, Any]) -> Preprocessing:
+    """The transforms that belong to weights, from timm's description of them."""
+    data = resolve_data_config(pretrained_cfg=description)
     image_size = int(data["input_size"][-1])
-    interpolation = "bilinear" if data["interpolation"] == "bilinear" else "bicubic"
     return Preprocessing(
         image_size=image_size,
         resize_size=math.floor(image_size / data["crop_pct"]),
-        interpolation=interpolation,
+        interpolation=data["interpolation"],
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
+        crop_mode=data["crop_mode"],
+        crop_pct=data["crop_pct"],
     )
+
+
+def check_square(module: nn.Module, name: str) -> None:
+    """Refuse weights made for images that are no square, where no size was asked for.
+
+    Raises:
+        ConfigError: with the setting to use.
+    """
+    height, width = pretrained_cfg_of(module)["input_size"][-2:]
+    if height != width:
+        raise ConfigError(
+            f"{name} is made for images of {height} x {width} pixels, and ftexp trains on "
+            f"squares only. Choose a size with model.image_size, for example {min(height, width)}."
+        )
