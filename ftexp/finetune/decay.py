@@ -14,15 +14,16 @@ from torch.nn.modules.batchnorm import _NormBase
 
 NORM_LAYERS: tuple[type[nn.Module], ...] = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-# Last parts of parameter names that hold no weight matrix although they have two dimensions or more; networks with
-# several stages number them (pos_embed1).
+# Last parts of parameter names that hold no weight matrix although they have two dimensions or more: tokens, and tables
+# of absolute or relative positions. Networks with several stages or axes number or name them (pos_embed1, pos_embed_x).
 EMBEDDINGS = re.compile(
-    r"(.*_)?(class_token|(cls|dist|reg)_token|pos_embed|pos_embedding|relative_position_bias_table|rel_pos_[hw])_?\d*"
+    r"(.*_)?(class_token|(cls|dist|reg)_token|pos_emb|pos_embed|pos_embedding|relative_position_bias_table"
+    r"|rel_pos_[hw]|(height|width)_rel)(_?\d+|_win|_window|_[xy])?"
 )
-LAYER_SCALES = re.compile(r"layer_scale(_?\d+)?|gamma(_?\d+)?|ls\d+")
+SCALES = re.compile(r"(layer_scale|gamma|alpha|beta|ls)(_?\d+)?")
 
-# Layers whose weight is a matrix even where it has a single row.
-MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Layers whose weights are matrices or kernels even where they have a single row.
+MATRIX_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,11 @@ def _rule(layer: nn.Module, name: str, parameter: nn.Parameter, listed: bool) ->
         return DecayRule(False, "bias")
     if parameter.ndim <= 1:
         return DecayRule(False, "one-dimensional")
-    if LAYER_SCALES.fullmatch(name):
+    if SCALES.fullmatch(name):
         return DecayRule(False, "layer scale")
     if EMBEDDINGS.fullmatch(name) or listed:
         return DecayRule(False, "token or embedding")
-    if not isinstance(layer, MATRIX_LAYERS) and sum(size > 1 for size in parameter.shape) <= 1:
+    is_matrix = isinstance(layer, MATRIX_LAYERS) and "weight" in name
+    if not is_matrix and sum(size > 1 for size in parameter.shape) <= 1:
         return DecayRule(False, "one-dimensional")
     return DecayRule(True, "weight matrix")

@@ -102,7 +102,10 @@ def _roots(
 
 
 def _labels(paths: dict[int, list[str]], groups: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """A short name for each group, from its first numbered path, else the largest: ``blocks.3`` gives ``blocks3``."""
+    """A short name for each group, from its first numbered path, else the largest: ``blocks.3`` gives ``blocks3``.
+
+    What the library itself calls ``head`` or ``stem`` while it is neither becomes ``head_block`` or ``stem_block``.
+    """
     mains = {
         group: max(paths[group], key=lambda path: sum(under(n, (path,)) for n in groups)) for group in sorted(paths)
     }
@@ -111,4 +114,5 @@ def _labels(paths: dict[int, list[str]], groups: dict[str, int]) -> Iterator[tup
     for group in mains:
         unique = list(short.values()).count(short[group]) == 1 and short[group] not in (HEAD, "stem")
         label = short[group] if unique else full[group].replace(".", "_")
+        label = f"{label}_block" if label in (HEAD, "stem") else label
         yield ("stem" if group == min(mains) else label), group

@@ -150,12 +150,21 @@ def heads(config: ModelConfig, module: nn.Module) -> tuple[str, ...]:
     """Paths of the classifying layers: ``model.head``, else as timm names them (two in a distilled transformer).
 
     Raises:
-        ConfigError: if timm names none.
+        ConfigError: if timm names none, or the network does not have it.
     """
     named = config.head or pretrained_cfg_of(module).get("classifier")
     if not named:
         raise ConfigError(f"timm names no classifier for {config.name}: give its module path as model.head.")
-    return (named,) if isinstance(named, str) else tuple(named)
+    paths = (named,) if isinstance(named, str) else tuple(named)
+    modules = {path for path, _ in module.named_modules()}
+    for path in paths:
+        if path not in modules:
+            children = ", ".join(name for name, _ in module.named_children())
+            raise ConfigError(
+                f"{config.name} has no classifier '{path}' ({'model.head' if config.head else 'as timm calls it'}). "
+                f"At its top: {children}. Choose another model, or give the path of its classifier as model.head."
+            )
+    return paths
 
 
 def pretrained_cfg_of(module: nn.Module) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from conftest import make_phase
 from torch import nn
@@ -89,6 +90,25 @@ def test_layer_scale_and_relative_position_tables_do_not_decay_whatever_their_sh
     assert all(name.endswith("relative_position_bias_table") for name in tables)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason", "expected"),
+    [
+        ("nf_resnet26", "one-dimensional", {"gain"}),  # of weight-standardised convolutions: (C, 1, 1, 1)
+        ("halonet26t", "token or embedding", {"height_rel", "width_rel"}),
+        ("lambda_resnet26rpt_256", "token or embedding", {"pos_emb"}),
+        ("efficientvim_m1", "layer scale", {"alpha"}),  # four scales per channel: (4, C)
+        ("hiera_small_abswin_256", "token or embedding", {"pos_embed", "pos_embed_win"}),
+        ("naflexvit_base_patch16_parfac_gap", "token or embedding", {"pos_embed_x", "pos_embed_y", "reg_token"}),
+    ],
+)
+def test_scales_and_position_tables_of_timm_do_not_decay(name: str, reason: str, expected: set[str]) -> None:
+    with torch.device("meta"):
+        module = timm.create_model(name)
+    rules = decay_rules(module)
+    assert expected <= {parameter.rpartition(".")[2] for parameter, rule in rules.items() if rule.reason == reason}
+    assert {parameter.rpartition(".")[2] for parameter, rule in rules.items() if rule.decays} == {"weight"}
+
+
 def test_vectors_that_look_like_matrices_do_not_decay() -> None:
     """ResMLP scales by alpha of shape (1, 1, C); Visformer numbers its positional embeddings."""
     module = nn.Module()
@@ -98,7 +118,7 @@ def test_vectors_that_look_like_matrices_do_not_decay() -> None:
     module.mixing = nn.Parameter(torch.zeros(8, 8))
     rules = decay_rules(module)
     assert {name: (rule.decays, rule.reason) for name, rule in rules.items()} == {
-        "alpha": (False, "one-dimensional"),
+        "alpha": (False, "layer scale"),
         "pos_embed1": (False, "token or embedding"),
         "single.weight": (True, "weight matrix"),
         "single.bias": (False, "bias"),

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from conftest import Compose
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
@@ -31,7 +32,6 @@ from ftexp.models.weights import Weights
 from ftexp.preprocessing import Preprocessing
 from ftexp.tracking.model_package import _load_pyfunc
 from ftexp.training.checkpoint import checkpoint_content, write_checkpoint
-from tests.conftest import Compose
 
 # What is done with each field of timm's description of its weights.
 USED_FOR_IMAGES = {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import timm
+from timm.models._registry import _model_to_module
 from torch import nn
 
+from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError
+from ftexp.finetune.decay import MATRIX_LAYERS, decay_rules
+from ftexp.models.catalogue import build_skeleton
 from ftexp.models.timm_blocks import derive_blocks
 
 
@@ -61,3 +65,40 @@ def test_without_anything_to_take_apart_the_blocks_must_be_named() -> None:
     module.body, module.head = nn.Linear(2, 2), nn.Linear(2, 2)
     with pytest.raises(ConfigError, match=r"no layer groups for mine: name its blocks under model\.blocks"):
         derive_blocks(module, ("head",), "mine")
+
+
+def test_blocks_that_timm_calls_head_get_another_name() -> None:
+    """selecsls has convolutions called ``head`` in front of its classifier ``fc``."""
+    network = build_skeleton(ModelConfig("timm", "selecsls42", head=None), 2)
+    assert network.names == ("stem", *(f"features{number}" for number in range(6)), "head_block", "head")
+    assert network.paths("head_block") == ("head",)
+    assert network.heads == ("fc",)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "message"),
+    [
+        ("mobilenetv5_300m_enc", None, r"mobilenetv5_300m_enc has no classifier 'classifier' \(as timm calls it\)"),
+        ("qwen3_vit_88m_enc", None, r"timm names no classifier for qwen3_vit_88m_enc: give its module path"),
+        ("resnet18", "head", r"resnet18 has no classifier 'head' \(model\.head\)\. At its top: conv1, bn1,"),
+    ],
+)
+def test_a_model_without_the_classifier_that_is_named_is_refused(name: str, head: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_skeleton(ModelConfig("timm", name, head=head), 2)
+
+
+@pytest.mark.slow
+def test_every_family_of_timm_has_blocks_and_decays_nothing_but_matrices_and_kernels() -> None:
+    """One architecture of each of timm's modules; what is refused has no classifier."""
+    families: dict[str, str] = {}
+    for name in timm.list_models():
+        families.setdefault(_model_to_module[name], name)
+    assert len(families) > 90
+    for name in families.values():
+        network = build_skeleton(ModelConfig("timm", name, head=None), 2)
+        layers = dict(network.module.named_modules())
+        for parameter, rule in decay_rules(network.module).items():
+            path, _, last = parameter.rpartition(".")
+            is_matrix = isinstance(layers[path], MATRIX_LAYERS) or type(layers[path]).__name__ == "CondConv2d"
+            assert not rule.decays or (is_matrix and last.startswith("weight")), (name, parameter)
