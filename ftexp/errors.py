@@ -66,6 +66,20 @@ class DivergedError(RuntimeError):
     """Training left the numbers: the loss or a gradient is NaN or infinite."""
 
 
+# How allocators and libraries that have no error class of their own for it say that memory ran out.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException | None) -> BaseException | None:
+    """The one among an error and its causes that says that a device or the machine has no more memory, if any does."""
+    while error is not None:
+        named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if named or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)):
+            return error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """The allowed word closest to ``given`` as a hint, or nothing when none is close.
 

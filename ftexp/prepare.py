@@ -11,6 +11,7 @@ import torch
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
+from ftexp.config.machine import CUDA_GRAPHS, WITHOUT_GRAPHS
 from ftexp.config.uri import sqlite_file
 from ftexp.data.images import screen_images
 from ftexp.data.ledger import TestLedger
@@ -71,6 +72,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> 
     begun = ranks.share(lambda: _begun(config, folder))
     runtime = prepare_runtime(config.runtime, ranks)
     check_shares(config, ranks)
+    check_graphs(config, runtime)
     phases = plan(config)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
     splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, run_name(config, phases)))
@@ -78,13 +80,14 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> 
     identity = ranks.share(lambda: _identify(config, splits, begun, ledger if score_test else None))
     network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
-    if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
-        network.module = synchronise_statistics(network.module, runtime.device)
     runtime.place(network.module)
     _introduce(config, network, runtime)
     if begun is not None:
         config.train.batch_size = begun.batch_size
+    # Before layers are exchanged for those in which the ranks meet: if one ran out of memory, the others would wait.
     config = settle_batch_size(config, network, phases, runtime, len(splits.train))
+    if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
+        network.module = synchronise_statistics(network.module, runtime.device)
     identity.batch_size = config.train.images_per_step
     seed_apart(config.runtime.seed, ranks)
     mlflow_run_id = begun.mlflow_run_id if begun else None
@@ -106,6 +109,21 @@ def check_shares(config: Config, ranks: Ranks) -> None:
         f"train.batch_size={size} is that of all {ranks.size} processes together, which cannot share it evenly. "
         f"Take a multiple of {ranks.size}: {fitting}."
     )
+
+
+def check_graphs(config: Config, runtime: Runtime) -> None:
+    """Refuse CUDA graphs in several processes.
+
+    Raises:
+        ConfigError: with the modes that go.
+    """
+    settings = config.runtime
+    if runtime.compile and runtime.ranks.size > 1 and settings.compile_mode in CUDA_GRAPHS:
+        raise ConfigError(
+            f"runtime.compile_mode={settings.compile_mode} records CUDA graphs, and the {runtime.ranks.size} processes "
+            "exchange their gradients in the middle of the backward pass, which fails with graphs. Take "
+            f"{WITHOUT_GRAPHS}."
+        )
 
 
 def run_name(config: Config, phases: tuple[Phase, ...]) -> str:

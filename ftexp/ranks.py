@@ -49,6 +49,10 @@ class Ranks:
         """Whether this process writes, logs and talks to the tracking store."""
         return self.rank == 0
 
+    def own_share(self, num_images: int) -> int:
+        """How many of a batch's images are this rank's."""
+        return len(range(self.rank, num_images, self.size))
+
     def share(self, make: Callable[[], T]) -> T:
         """What the main process makes, in all of them; where making it fails, torchrun ends the others."""
         if self.size == 1:
@@ -124,7 +128,11 @@ class _Replica(nn.Module):
         self._forward = (forward,)  # in a tuple: where it is a module itself, it is not to be registered twice
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self._forward[0](inputs)
+        if len(inputs) > 0:
+            return self._forward[0](inputs)
+        # The last batch has fewer images than there are ranks. This one takes part in the backward pass all the same,
+        # with gradients of zero; many networks cannot run on no image at all.
+        return self._forward[0](inputs.new_zeros(1, *inputs.shape[1:]))[:0]
 
 
 ALONE = Ranks()
@@ -145,7 +153,7 @@ def joined(device: str) -> Iterator[Ranks]:
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     ranks = Ranks(*(int(os.environ.get(name, "1")) for name in names))
-    on_cuda = torch.cuda.is_available() and device.split(":")[0] in ("auto", "cuda")
+    on_cuda = device.split(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
         store=store(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ from ftexp.config import Config
 from ftexp.data.ledger import TestLedger
 from ftexp.data.splits import Splits
 from ftexp.file_format import reading
+from ftexp.finetune.epochs import span_of
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.param_groups import build_param_groups, group_table
 from ftexp.finetune.phases import Phase
@@ -38,6 +38,7 @@ from ftexp.training.inputs import InputSource
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import evaluate
 from ftexp.training.metrics import Scores
+from ftexp.training.out_of_memory import out_of_memory_explained
 from ftexp.training.run_checkpoints import RunCheckpoints
 from ftexp.training.runtime import Runtime
 from ftexp.training.start import backbone_state
@@ -72,7 +73,8 @@ def run(
         with locked(place) if ranks.is_main else nullcontext():
             started = time.perf_counter()
             prepared = prepare(config, place, ranks, score_test=score_test)
-            with _recorder(prepared, place, observers) as recorder:
+            memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
+            with _recorder(prepared, place, observers) as recorder, memory:
                 return _train_and_score(prepared, recorder, stop, started, score_test=score_test)
 
 
@@ -153,8 +155,8 @@ def fine_tune(
         stop=stop or StopSignals(),
         start=backbone_state(network) if config.train.needs_start else {},
     )
-    steps_per_epoch = math.ceil(len(splits.train) / config.train.images_per_step / config.train.accumulate)
-    recorder.plan(phases, network, steps_per_epoch, len(splits.train))
+    length = config.train, len(splits.train), runtime.ranks.size
+    recorder.plan(phases, network, [span_of(phase, network, *length) for phase in phases])
     saved = resume_fit(fit, recorder) if config.resume.run else None
     for number, phase in enumerate(phases):
         if number < fit.phase_number:

@@ -131,8 +131,19 @@ MISTAKES = {
     "optimizer": "'optimizer' is not of the form key=value",
     "stage=head stage.last_blocks=2": "stage.last_blocks=2 has no effect: no phase has learn=last",
     "scheduler=constant scheduler.floor=0.1": "scheduler.floor=0.1 has no effect with scheduler=constant",
+    "runtime.compile_mode=reduce-overhead train.accumulate=2": "runtime.compile_mode=reduce-overhead cannot go with "
+    "train.accumulate=2: it records CUDA graphs",
+    "runtime.compile=true runtime.compile_mode=max-autotune train.accumulate=8": "lie in memory that the graph of the "
+    "next writes over. Take runtime.compile_mode=default or max-autotune-no-cudagraphs, or train.accumulate=1.",
     "optimizer=sgd optimizer.momentum=0": "optimizer.nesterov=true needs optimizer.momentum above 0",
 }
+
+
+def test_graphs_are_refused_only_where_code_may_be_compiled(configure: Compose) -> None:
+    graphs = ("runtime.compile_mode=reduce-overhead", "train.accumulate=2")
+    for harmless in ("runtime.compile=false", "runtime.device=cpu", "runtime.device=mps", "train.accumulate=1"):
+        configure(*graphs, harmless)
+    configure("runtime.compile_mode=max-autotune-no-cudagraphs", "train.accumulate=2")
 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES.items(), ids=list(MISTAKES))

@@ -10,6 +10,10 @@ from omegaconf import MISSING
 from ftexp.config.check import check
 from ftexp.config.uri import check_uri
 
+# Values of compile_mode that record CUDA graphs: what code makes lies in memory that its next call writes over.
+CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+WITHOUT_GRAPHS = "runtime.compile_mode=default or max-autotune-no-cudagraphs"
+
 
 @dataclass(slots=True)
 class RuntimeConfig:
@@ -49,6 +53,12 @@ class RuntimeConfig:
         check(number or workers == "auto", "runtime.workers", workers, "auto, or a number of processes from 0")
         check(self.cache_gib > 0, "runtime.cache_gib", self.cache_gib, "above 0 (runtime.cache=off for none)")
         check(0 <= self.seed < 2**32, "runtime.seed", self.seed, "from 0 to 2**32 - 1")
+
+    @property
+    def may_record_graphs(self) -> bool:
+        """Whether compiled code may be in CUDA graphs; for certain, it is known on the machine that runs it."""
+        on_cuda = self.device.split(":")[0] in ("auto", "cuda")
+        return self.compile_mode in CUDA_GRAPHS and (self.compile is True or (self.compile == "auto" and on_cuda))
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from ftexp.config.data import (
     TestConfig,
     TorchvisionDataConfig,
 )
-from ftexp.config.machine import RuntimeConfig, TrackingConfig
+from ftexp.config.machine import WITHOUT_GRAPHS, RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
 from ftexp.config.optim import (
     AdamWConfig,
@@ -30,6 +30,7 @@ from ftexp.config.resume import ResumeConfig
 from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
 from ftexp.config.train import AugmentConfig, TrainConfig
+from ftexp.errors import ConfigError
 
 
 @dataclass(slots=True)
@@ -50,6 +51,15 @@ class Config:
     test: TestConfig = MISSING
     sweep: SweepConfig = MISSING
     resume: ResumeConfig = MISSING
+
+    def __post_init__(self) -> None:
+        if self.train.accumulate > 1 and self.runtime.may_record_graphs:
+            raise ConfigError(
+                f"runtime.compile_mode={self.runtime.compile_mode} cannot go with "
+                f"train.accumulate={self.train.accumulate}: it records CUDA graphs, and the gradients of one batch lie "
+                "in memory that the graph of the next writes over. "
+                f"Take {WITHOUT_GRAPHS}, or train.accumulate=1."
+            )
 
 
 # Group -> schema name -> node. An option's YAML file names its node first in its defaults list.

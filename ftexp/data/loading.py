@@ -80,7 +80,7 @@ class Loader:
             return self._whole_batches()
         if self._batches is None:
             self._batches = self._start()
-        return _clear_errors(self._batches)
+        return self._every_batch(_clear_errors(self._batches))
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -117,10 +117,20 @@ class Loader:
         for images, labels in self._images.first_pass(epoch, self.own_indices(epoch)):
             yield self._pinned(images), labels
 
+    def _every_batch(self, own: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What this rank has, and nothing of a last batch that has fewer images than there are ranks."""
+        yield from own
+        if self.num_images(len(self) - 1) <= self._settings.ranks.rank:
+            yield self._no_images()
+
+    def _no_images(self) -> tuple[Tensor, Tensor]:
+        image, _ = self._images[(self._order.epoch, 0)]
+        return image.new_empty(0, *image.shape), self.labels[:0]
+
     def _whole_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, epoch = self._order.first // self._own_size, self._order.epoch
         for indices in self.own_indices(epoch)[first:]:
-            images, labels = self._images.batch(indices, epoch)
+            images, labels = self._images.batch(indices, epoch) if indices else self._no_images()
             yield self._pinned(images), labels
 
     def _pinned(self, images: Tensor) -> Tensor:
@@ -171,7 +181,7 @@ def make_loader(
     seed: int,
     workers: int | str,
     pin_memory: bool,
-    drop_last: bool = False,
+    num_images: int | None = None,
     balanced: bool = False,
     views: int | None = None,
     source: PixelSource | None = None,
@@ -182,7 +192,7 @@ def make_loader(
 
     Args:
         batch_size: over all ranks, which it has to be a multiple of.
-        drop_last: leave out a last batch that is smaller than the others.
+        num_images: that an epoch shows, over all ranks; None: all of them.
         balanced: with ``shuffle``: every class equally often in an epoch of as many samples.
         workers: processes that decode; 0: this one; ``auto``: by the source, its size and the cores.
         views: how many there are of an image, of which epoch e shows number e modulo ``views``; None: every epoch its
@@ -192,8 +202,7 @@ def make_loader(
         ranks: which part of every batch is wanted.
     """
     classes = np.array([class_to_idx[sample.label] for sample in samples]) if balanced else None
-    used = len(samples) - len(samples) % batch_size if drop_last else len(samples)
-    order = EpochOrder(len(samples), used, shuffle, seed, classes, ranks)
+    order = EpochOrder(len(samples), len(samples) if num_images is None else num_images, shuffle, seed, classes, ranks)
     images = ImageSet(samples, class_to_idx, view, seed, views, source, batch_views)
     return Loader(images, order, _Settings(batch_size, workers, pin_memory, ranks))
 

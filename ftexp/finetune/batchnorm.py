@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftexp.config import BatchNormPolicyConfig
 from ftexp.errors import DeviceError
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import Network
 
 
 def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
@@ -35,6 +37,13 @@ def apply_statistics_policy(module: nn.Module, policy: BatchNormPolicyConfig) ->
         return
     for layer in batch_norms(module):
         layer.eval()
+
+
+def takes_batch_statistics(network: Network, phase: Phase) -> bool:
+    """Whether BatchNorm layers of the phase's learning blocks take their statistics from the training batches."""
+    if not phase.bn_policy.update_running_statistics:
+        return False
+    return any(True for block in phase.learning for module in network.modules(block) for _ in batch_norms(module))
 
 
 def synchronise_statistics(module: nn.Module, device: torch.device) -> nn.Module:

@@ -28,6 +28,11 @@ class Span:
     steps_per_epoch: int
     num_samples: int
 
+    @property
+    def steps(self) -> int:
+        """Updates of the whole phase."""
+        return self.epochs * self.steps_per_epoch
+
 
 class Schedule:
     """Sets the rates of an optimizer over exactly one phase, from its first step on.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from ftexp.generators import forked_generators
 from ftexp.models.blocks import Network, behaves_differently_in_training
 
 # Batch sizes of the trial runs: what grows with the batch is told apart from what does not.
@@ -142,7 +143,7 @@ def eval_for_trial(module: nn.Module) -> Iterator[None]:
     flags = {parameter: parameter.requires_grad for parameter in module.parameters()}
     module.eval()
     try:
-        with torch.random.fork_rng():
+        with forked_generators(next(iter(flags)).device):
             yield
     finally:
         for child, mode in modes.items():

@@ -18,10 +18,14 @@ from ftexp.report.plots import GREY, save
 SMALLEST_SHARE = 1e-4
 
 
-def plan_rows(phases: Sequence[Phase], network: Network, steps_per_epoch: int) -> list[dict[str, object]]:
-    """A row per phase: its learning blocks, their parameters, its length, its rates."""
+def plan_rows(phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> list[dict[str, object]]:
+    """A row per phase: its learning blocks, their parameters, its length, its rates.
+
+    Args:
+        spans: how long each phase is.
+    """
     rows = []
-    for phase in phases:
+    for phase, span in zip(phases, spans, strict=True):
         backbone = [block for block in phase.learning if block != HEAD]
         parameters = [p for block in phase.learning for p in network.parameters(block).values()]
         rates = [block_rate(phase.optimizer, network.names, block) for block in backbone]
@@ -31,7 +35,7 @@ def plan_rows(phases: Sequence[Phase], network: Network, steps_per_epoch: int) -
                 "learns": _abbreviated(phase.learning),
                 "parameters": sum(p.numel() for p in parameters),
                 "epochs": phase.epochs,
-                "steps": phase.epochs * steps_per_epoch,
+                "steps": span.steps,
                 "lr head": block_rate(phase.optimizer, network.names, HEAD),
                 "lr backbone, highest": max(rates, default=None),
                 "lowest": min(rates, default=None),
@@ -40,29 +44,28 @@ def plan_rows(phases: Sequence[Phase], network: Network, steps_per_epoch: int) -
     return rows
 
 
-def plot_plan(phases: Sequence[Phase], network: Network, steps_per_epoch: int, num_samples: int, path: Path) -> None:
+def plot_plan(phases: Sequence[Phase], network: Network, spans: Sequence[Span], path: Path) -> None:
     """The rate of every block over all steps of all phases; frozen blocks have none.
 
     Args:
-        num_samples: training images.
+        spans: how long each phase is.
         path: the PNG to write.
     """
     figure = Figure(figsize=(9.0, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     shades = dict(zip(network.names, _shades(len(network.names)), strict=True))
     highest, start, labelled = 0.0, 0, set[str]()
-    for phase in phases:
-        ticks, rates = _curve(phase, network.names, Span(phase.epochs, steps_per_epoch, num_samples))
+    for phase, span in zip(phases, spans, strict=True):
+        ticks, rates = _curve(phase, network.names, span)
         for block, values in rates.items():
             label = None if block in labelled else block
             axes.plot([start + tick for tick in ticks], values, color=shades[block], linewidth=1.4, label=label)
             labelled.add(block)
             highest = max(highest, *values)
         axes.axvline(start, color="#bbbbbb", linewidth=0.8, zorder=0)
-        length = phase.epochs * steps_per_epoch
-        middle, above = start + length / 2, axes.get_xaxis_transform()
+        middle, above = start + span.steps / 2, axes.get_xaxis_transform()
         axes.text(middle, 1.02, phase.name, transform=above, ha="center", color=GREY, fontsize=9)
-        start += length
+        start += span.steps
     axes.set_yscale("log")
     axes.set_ylim(highest * SMALLEST_SHARE, highest * 1.6)
     axes.set_xlim(0, start)
@@ -78,9 +81,8 @@ def plot_plan(phases: Sequence[Phase], network: Network, steps_per_epoch: int, n
 
 def _curve(phase: Phase, names: Sequence[str], span: Span) -> tuple[list[int], dict[str, list[float]]]:
     """Steps of the phase at which to draw, and the rate of each learning block there."""
-    steps = span.epochs * span.steps_per_epoch
     steps_per_tick = 1 if phase.scheduler.interval == "step" else span.steps_per_epoch
-    ticks = sorted({round(i * (steps - 1) / 200) for i in range(201)})
+    ticks = sorted({round(i * (span.steps - 1) / 200) for i in range(201)})
     factors = [schedule_factor(phase.scheduler, tick // steps_per_tick, span) for tick in ticks]
     rates = {block: block_rate(phase.optimizer, names, block) for block in phase.learning}
     return ticks, {block: [rate * factor for factor in factors] for block, rate in rates.items()}

@@ -13,6 +13,7 @@ from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits
 from ftexp.errors import PrunedError, RankError
 from ftexp.finetune.phases import Phase
+from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
@@ -72,11 +73,15 @@ class Recorder:
         # How often the test split has been opened by now, this run included.
         self.test_uses = 0
 
-    def plan(self, phases: Sequence[Phase], network: Network, steps_per_epoch: int, num_samples: int) -> None:
-        """Show what is going to happen: a table where there are several phases, a plot of the rates always."""
+    def plan(self, phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> None:
+        """Show what is going to happen: a table where there are several phases, a plot of the rates always.
+
+        Args:
+            spans: how long each phase is.
+        """
         if len(phases) > 1:
-            log.info("\n%s", format_table(plan_rows(phases, network, steps_per_epoch)))
-        plot_plan(phases, network, steps_per_epoch, num_samples, self.folder / "plan.png")
+            log.info("\n%s", format_table(plan_rows(phases, network, spans)))
+        plot_plan(phases, network, spans, self.folder / "plan.png")
         self._tracker.log_artifact(self.folder / "plan.png")
 
     def start_phase(self, phase: Phase, groups: Sequence[dict[str, object]]) -> None:

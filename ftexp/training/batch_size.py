@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ftexp.config import Config
-from ftexp.errors import DeviceError
+from ftexp.errors import DeviceError, out_of_memory
+from ftexp.finetune.epochs import epoch_of, smallest_batch
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.phases import Phase
+from ftexp.generators import forked_generators
 from ftexp.models.blocks import Network
+from ftexp.ranks import ALONE, Ranks
 from ftexp.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -50,10 +53,11 @@ def settle_batch_size(
     if config.train.batch_size != "auto":
         return config
     ranks = runtime.ranks
+    least = max(smallest_batch(network, phase, ranks.size) for phase in phases) // ranks.size or 1
     most = num_samples // (config.train.accumulate * MIN_UPDATES_PER_EPOCH * ranks.size)
     deepest = max(phases, key=lambda phase: len(phase.learning))
     size = network.preprocessing.image_size
-    with _as_trained(network, deepest) as module:
+    with _as_trained(network, deepest, runtime.device) as module:
         if runtime.device.type == "cuda":
             free = torch.cuda.mem_get_info(runtime.device)[0] * DEVICE_SHARE
             measure = partial(_peak_bytes, module, size, runtime)
@@ -61,45 +65,58 @@ def settle_batch_size(
             learning = sum(p.nbytes for p in module.parameters() if p.requires_grad)
             free = psutil.virtual_memory().available * CPU_SHARE / ranks.local_size - STATES_PER_WEIGHT * learning
             measure = partial(operator.mul, _saved_bytes(module, size, runtime))
-        batch_size = largest_that_fits(measure, free, min(max(most, 1), LARGEST))
-    batch_size = ranks.size * -ranks.largest(-batch_size)  # of what fits on the smallest
-    updates = num_samples // (batch_size * config.train.accumulate)
-    log.info("batch   %d images of %d px: %d updates in an epoch", batch_size, size, updates)
-    return replace(config, train=replace(config.train, batch_size=batch_size))
+        own = largest_that_fits(measure, free, min(most, LARGEST), least=least, ranks=ranks)
+    settled = replace(config.train, batch_size=own * ranks.size)
+    updates = epoch_of(deepest, network, settled, num_samples, ranks.size).num_updates
+    log.info("batch   %d images of %d px: %d updates in an epoch", own * ranks.size, size, updates)
+    return replace(config, train=settled)
 
 
-def largest_that_fits(measure: Measure, free: float, most: int) -> int:
-    """The largest power of two, up to ``most``, whose batch takes no more than ``free`` bytes.
+def largest_that_fits(measure: Measure, free: float, most: int, *, least: int = 1, ranks: Ranks = ALONE) -> int:
+    """The largest power of two, up to ``most``, whose batch takes no more than ``free`` bytes on any rank.
+
+    The ranks agree after every size, so that all of them measure the same ones: a step may be a meeting of all.
 
     Args:
-        measure: images in a batch -> bytes; may raise torch's out-of-memory error instead.
+        measure: images in a rank's batch -> bytes; may run out of memory instead.
+        free: bytes on this rank.
+        least: the smallest batch there may be, even where ``most`` is less; a power of two.
 
     Raises:
-        DeviceError: when one image is too much.
+        DeviceError: on all ranks, when the smallest batch is too much for one of them.
     """
-    fits, size = 0, 1
-    while size <= most:
-        try:
-            if measure(size) > free:
-                break
-        except torch.OutOfMemoryError:
+    fits, size = 0, least
+    while size <= max(most, least):
+        if ranks.largest(not _fits(measure, size, free)):
             break
         fits, size = size, 2 * size
     if not fits:
+        images = "one image does" if least == 1 else f"{least} images do"
+        memory = f"{max(free, 0) / 2**30:.1f} GiB of free memory"
+        if ranks.size > 1:
+            memory = f"the free memory of each of the {ranks.size} processes (here {memory})"
         raise DeviceError(
-            f"train.batch_size=auto: one image does not fit into {free / 2**30:.1f} GiB of free memory. Let fewer "
-            "blocks learn, take a smaller model or data.image_size, or free some memory."
+            f"train.batch_size=auto: {images} not fit into {memory}. Let fewer blocks learn, take a smaller model or "
+            "data.image_size, or free some memory."
         )
     return fits
 
 
+def _fits(measure: Measure, size: int, free: float) -> bool:
+    try:
+        return measure(size) <= free
+    except Exception as error:
+        if out_of_memory(error) is not None:
+            return False
+        raise
+
+
 @contextmanager
-def _as_trained(network: Network, phase: Phase) -> Iterator[nn.Module]:
+def _as_trained(network: Network, phase: Phase, device: torch.device) -> Iterator[nn.Module]:
     """A copy of the network in the phase's mode, so that a trial moves no statistics of the original."""
     open_blocks(network, phase)
     set_train_mode(network, phase)
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
+    with forked_generators(device):
         yield copy.deepcopy(network.module)
 
 

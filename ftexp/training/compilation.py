@@ -7,57 +7,67 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._functorch import config as functorch_config
 
+from ftexp.config.machine import CUDA_GRAPHS
+from ftexp.errors import out_of_memory
 from ftexp.training.batches import Forward
 
 log = logging.getLogger(__name__)
 
-# Modes whose outputs lie in memory that the next call writes over.
-CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 # Characters of a compiler's message that are shown.
 MAX_REASON = 200
 
 
 class CompiledForward:
-    """Logits of batches by compiled code, made at the first call of each mode (training, scoring).
+    """Logits of batches by compiled code, made at the first whole batch of each mode (training, scoring).
 
-    A smaller last batch to score is filled up, so that it needs no code of its own; in training there is none.
+    A smaller last batch costs no code of its own: to be scored it is filled up, in training it goes through the network
+    as it is, which BatchNorm's statistics and the gradient's mean need. The network itself stays as it is: whoever
+    calls it by itself runs no compiled code.
 
     Args:
-        forward: the network, which is compiled in place so that the names in its state dict stay plain, or its suffix.
-        batch_size: of all batches but the last.
+        forward: the network, or its suffix.
+        training_size: images of this rank in a whole batch of training; ``scoring_size``: of validation.
         mode: torch.compile's.
         backend: torch.compile's.
     """
 
     def __init__(
-        self, forward: Forward, batch_size: int, mode: str = "default", backend: str | Callable[..., Any] = "inductor"
+        self,
+        forward: Forward,
+        training_size: int,
+        scoring_size: int,
+        mode: str = "default",
+        backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
         self._eager = forward
-        self._batch_size = batch_size
+        self._training_size = training_size
+        self._scoring_size = scoring_size
         self._has_graphs = mode in CUDA_GRAPHS
         options: dict[str, Any] = {"backend": backend, "dynamic": False}
         if backend == "inductor":
             options["mode"] = mode
-        self._compiled: Forward | None
-        if isinstance(forward, torch.nn.Module):
-            forward.compile(**options)
-            self._compiled = forward
-        else:
-            self._compiled = torch.compile(forward, **options)
+        # A function and not the module: compiled in place, the module would be compiled for every other caller, too.
+        self._compiled: Forward | None = torch.compile(lambda inputs: forward(inputs), **options)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs [B, ...] -> logits [B, classes]."""
-        if self._compiled is None:
+        trains = torch.is_grad_enabled()
+        size = self._training_size if trains else self._scoring_size
+        if self._compiled is None or len(inputs) == 0 or (trains and len(inputs) != size):
             return self._eager(inputs)
-        missing = 0 if torch.is_grad_enabled() else self._batch_size - len(inputs)
-        whole = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing > 0 else inputs
+        whole = _filled_up(inputs, size) if len(inputs) < size else inputs
         if self._has_graphs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
-            logits = self._compiled(whole)
+            # By default the backward pass would be compiled at its first call, where nobody catches what goes wrong.
+            with functorch_config.patch(force_non_lazy_backward_lowering=True):
+                logits = self._compiled(whole)
         except Exception as error:  # compilers raise nearly anything; what is wrong in eager mode too comes again there
+            if out_of_memory(error) is not None:
+                raise  # it says nothing about the compiler, and eager code would need as much
             self._give_up(error)
             return self._eager(inputs)
         logits = logits[: len(inputs)]
@@ -65,7 +75,17 @@ class CompiledForward:
 
     def _give_up(self, error: Exception) -> None:
         self._compiled = None
-        if isinstance(self._eager, torch.nn.Module):
-            self._eager._compiled_call_impl = None
         reason = " ".join(str(error).split())[:MAX_REASON]
         log.warning("compile %s: %s; going on without (runtime.compile=false).", type(error).__name__, reason)
+
+
+def _filled_up(inputs: torch.Tensor, size: int) -> torch.Tensor:
+    """A batch of ``size`` in the layout of the inputs [B, ...], as the code expects it; the last row comes again."""
+    row = inputs[0]
+    spread = 1 + sum((length - 1) * stride for length, stride in zip(row.shape, row.stride(), strict=True))
+    row = row if spread == row.numel() else row.contiguous()
+    strides = (row.numel(), *row.stride())  # one row after the other, as in a whole batch
+    whole = torch.empty_strided((size, *row.shape), strides, dtype=row.dtype, device=row.device)
+    whole[: len(inputs)] = inputs
+    whole[len(inputs) :] = inputs[-1:]
+    return whole

@@ -81,8 +81,9 @@ class Fit:
         """
         forward = inputs.forward
         if self.runtime.compile:
-            batch_size = self.config.train.images_per_step // self.runtime.ranks.size
-            forward = CompiledForward(forward, batch_size, self.config.runtime.compile_mode)
+            own = self.runtime.ranks.own_share
+            sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
+            forward = CompiledForward(forward, *sizes, mode=self.config.runtime.compile_mode)
         untouched = FrozenBuffers(self.network, phase)
         state = begin_phase(phase, groups, inputs, forward, self.config.train, self.start)
         if saved is not None:

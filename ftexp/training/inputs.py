@@ -16,6 +16,7 @@ from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
 from ftexp.data.transforms import Normalizer, View, eval_view, train_view
 from ftexp.errors import DataError, WorkerError
+from ftexp.finetune.epochs import EpochLength, epoch_of, smallest_batch
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.ranks import ALONE
@@ -63,8 +64,9 @@ class InputSource:
         """
         network, augment, seed = self._network, phase.augment, self._config.runtime.seed
         view = train_view(network.preprocessing, augment)
+        length = self._epoch_of(phase)
         images = self._open(
-            self._splits.train, view, training=True, views=augment.num_views, batch_views=self._batch_views(augment)
+            self._splits.train, view, length, views=augment.num_views, batch_views=self._batch_views(augment)
         )
         as_it_is = eval_view(network.preprocessing)
         val = self._open(self._splits.val, as_it_is, keep=True)
@@ -91,18 +93,17 @@ class InputSource:
         self,
         samples: Sequence[Sample],
         view: View,
+        length: EpochLength | None = None,
         *,
-        training: bool = False,
         views: int | None = None,
         batch_views: BatchViews | None = None,
         keep: bool = False,
         whole: bool = False,
     ) -> ImageBatches:
-        """This rank's part of batches of samples; in training shuffled, and without a last batch that would do harm.
-
-        A last batch of one image per rank has no batch statistics, and one of another size costs a compilation.
+        """This rank's part of batches of samples.
 
         Args:
+            length: of an epoch of training, which shuffles; None: all samples in their order.
             whole: all of every batch, on every rank.
 
         Raises:
@@ -111,27 +112,39 @@ class InputSource:
         ranks = ALONE if whole else self._runtime.ranks
         if len(samples) < 2 * ranks.size and ranks.size > 1:
             raise DataError(f"{len(samples)} images are too few for {ranks.size} processes; start fewer.")
-        batch_size = self._config.train.images_per_step
-        remainder = len(samples) % batch_size
-        harmful = 0 < remainder < 2 * ranks.size or (remainder > 0 and self._runtime.compile)
         loader = make_loader(
             samples,
             self._splits.class_to_idx,
             view,
-            batch_size,
-            shuffle=training,
+            self._config.train.images_per_step,
+            shuffle=length is not None,
             seed=self._config.runtime.seed,
             workers=self._runtime.workers,
             pin_memory=self._runtime.device.type == "cuda",
-            balanced=training and self._config.data.sampler == "balanced",
-            drop_last=training and harmful and len(samples) > batch_size,
+            balanced=length is not None and self._config.data.sampler == "balanced",
+            num_images=length.num_images if length else None,
             views=views,
-            source=self._pixel_source(samples, view, batch_views) if training or keep else None,
+            source=self._pixel_source(samples, view, batch_views) if length is not None or keep else None,
             batch_views=batch_views,
             ranks=ranks,
         )
         self._loaders.append(loader)
         return ImageBatches(loader, self._normalizer, self._runtime)
+
+    def _epoch_of(self, phase: Phase) -> EpochLength:
+        """How long an epoch is, with a line where it leaves out images."""
+        num_samples, num_processes = len(self._splits.train), self._runtime.ranks.size
+        length = epoch_of(phase, self._network, self._config.train, num_samples, num_processes)
+        if length.num_left_out > 0:
+            log.info(
+                "data    %s: an epoch leaves out %d of the %d training images, others each time: BatchNorm takes its "
+                "statistics from at least %d in a batch (train.batch_size, bn_policy)",
+                phase.name,
+                length.num_left_out,
+                num_samples,
+                smallest_batch(self._network, phase, num_processes),
+            )
+        return length
 
     def _batch_views(self, augment: AugmentConfig) -> BatchViews | None:
         """The augmentation on the device, where there is room for images, and every epoch shows views of its own.

@@ -228,6 +228,8 @@ def evaluate(forward: Forward, batches: Batches, num_classes: int, runtime: Runt
     """Score all samples; the network has to be in eval mode."""
     keeper = ScoreKeeper(num_classes)
     for inputs, labels in batches.epoch(0):
+        if len(labels) == 0:  # fewer images in the last batch than ranks, and many networks cannot run on none
+            continue
         with runtime.autocast():
             logits = forward(inputs)
         keeper.update(logits, labels)

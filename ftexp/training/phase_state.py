@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,11 @@ from torch.optim import Optimizer
 
 from ftexp.config import TrainConfig
 from ftexp.errors import CheckpointError
+from ftexp.finetune.epochs import span_of
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
-from ftexp.finetune.schedules import Schedule, Span
+from ftexp.finetune.schedules import Schedule
 from ftexp.models.blocks import HEAD, Network
 from ftexp.training.batches import Forward, Inputs
 from ftexp.training.best import Best
@@ -85,7 +85,7 @@ class PhaseState:
             "rates": self.rates,
             "sums": self.sums.state_dict(self.step.runtime.ranks),
             "best": self.best.state_dict() if self.best else None,
-            "random": self.step.runtime.ranks.each(random_state()),
+            "random": self.step.runtime.ranks.each(random_state(self.step.runtime.device)),
         }
 
     def load_state_dict(self, state: dict[str, Any], checkpoints: Path) -> None:
@@ -115,7 +115,7 @@ class PhaseState:
         if state["best"] is not None:
             self.best = Best.from_state(state["best"], checkpoints, self.network.num_classes)
         if ranks.rank < len(state["random"]):  # a rank that is new goes on from its seed
-            set_random_state(state["random"][ranks.rank])
+            set_random_state(state["random"][ranks.rank], device)
 
     def _layout(self) -> list[list[Any]]:
         names = {parameter: name for name, parameter in self.network.module.named_parameters()}
@@ -137,9 +137,9 @@ def begin_phase(
         start: the backbone's tensors at the beginning of the run; needed for ``settings.l2_sp`` alone.
     """
     network, runtime = inputs.network, inputs.runtime
-    updates = math.ceil(inputs.train.num_batches / settings.accumulate)
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
-    schedule = Schedule(phase.scheduler, optimizer, Span(phase.epochs, updates, inputs.train.num_samples))
+    span = span_of(phase, network, settings, inputs.train.num_samples, runtime.ranks.size)
+    schedule = Schedule(phase.scheduler, optimizer, span)
     ema = build_ema(network, phase, settings.ema)
     step = Step(
         runtime.ranks.replicate(forward, network.module),
@@ -159,23 +159,23 @@ def head_parameters(network: Network) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in network.parameters(HEAD).values()]
 
 
-def random_state() -> dict[str, Any]:
-    """The state of every generator that training may draw from."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of every generator that training on a device may draw from."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Draw from here on what would have been drawn when ``random_state`` was called."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+    if device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -120,7 +120,7 @@ def seed_apart(seed: int, ranks: Ranks) -> None:
 def _choose_device(name: str, ranks: Ranks) -> torch.device:
     if ranks.size > 1 and ":" in name:
         raise DeviceError(f"runtime.device={name} under torchrun, which gives each process a device of its own: auto.")
-    if ranks.size > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
+    if ranks.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         name = f"cuda:{ranks.local_rank}"
     if name == "auto":
         if torch.cuda.is_available():

@@ -60,8 +60,8 @@ def test_unshuffled_keeps_the_order_and_the_labels() -> None:
     assert torch.equal(images, expected)
 
 
-def test_drop_last() -> None:
-    fixed = {"shuffle": False, "seed": 0, "workers": 0, "pin_memory": False, "drop_last": True}
+def test_an_epoch_may_show_fewer_than_all() -> None:
+    fixed = {"shuffle": False, "seed": 0, "workers": 0, "pin_memory": False, "num_images": 8}
     assert len(make_loader(in_memory(10), CLASSES, eval_view(PREPROCESSING), 4, **fixed)) == 2
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
 import pytest
 import torch
-from conftest import Compose
+from conftest import Compose, TinyNet
 from timm.layers import BatchNormAct2d
 from torch import nn
 
@@ -14,10 +18,12 @@ from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
 from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
-from ftexp.prepare import check_shares
-from ftexp.ranks import ALONE, Ranks, joined
+from ftexp.prepare import check_graphs, check_shares, prepare
+from ftexp.ranks import ALONE, Ranks, _Replica, joined
 from ftexp.training.loop import EpochSums
-from ftexp.training.runtime import seed_apart
+from ftexp.training.runtime import prepare_runtime, seed_apart
+
+T = TypeVar("T")
 
 CPU = torch.device("cpu")
 
@@ -43,7 +49,7 @@ def test_ranks_share_the_batch_that_one_process_would_have() -> None:
         assert sorted(first[half] + second[half]) == sorted(alone[start : start + 8])
 
 
-def images(count: int, ranks: Ranks, *, drop_last: bool = False) -> Loader:
+def images(count: int, ranks: Ranks, *, shown: int | None = None) -> Loader:
     samples = [
         Sample(path=f"{i}", label="a", pixels=torch.full((4, 4, 3), i, dtype=torch.uint8).numpy()) for i in range(count)
     ]
@@ -61,22 +67,53 @@ def images(count: int, ranks: Ranks, *, drop_last: bool = False) -> Loader:
         seed=0,
         workers=0,
         pin_memory=False,
-        drop_last=drop_last,
+        num_images=shown,
         ranks=ranks,
     )
 
 
 @pytest.mark.parametrize(
-    ("count", "drop_last", "batches"), [(24, False, 3), (29, False, 4), (29, True, 3), (31, True, 3)]
+    ("count", "shown", "batches"), [(24, None, 3), (29, None, 4), (29, 24, 3), (31, 24, 3), (25, None, 4)]
 )
-def test_every_rank_has_the_same_number_of_batches(count: int, drop_last: bool, batches: int) -> None:
-    loaders = [images(count, Ranks(rank, 2), drop_last=drop_last) for rank in (0, 1)]
+def test_every_rank_has_the_same_number_of_batches(count: int, shown: int | None, batches: int) -> None:
+    loaders = [images(count, Ranks(rank, 2), shown=shown) for rank in (0, 1)]
     read = [[batch.flatten(1)[:, 0].tolist() for batch, _ in loader] for loader in loaders]
     assert [len(part) for part in read] == [batches, batches] == [len(loader) for loader in loaders]
     for number, (mine, yours, whole) in enumerate(zip(*read, loaders[0].batch_indices(0), strict=True)):
         assert sorted(mine + yours) == sorted(whole)
         assert loaders[0].num_images(number) == len(whole)
     assert read[1] == loaders[1].own_indices(0)
+
+
+def test_a_rank_without_images_of_the_last_batch_has_an_empty_part_of_it() -> None:
+    loader = images(25, Ranks(1, 2))
+    *_, (part, labels) = loader
+    assert (tuple(part.shape), part.dtype) == ((0, 3, 1, 1), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((0,), torch.int64)
+    loader.set_epoch(0, start=3)  # an interrupted epoch goes on there
+    assert [len(part) for part, _ in loader] == [0]
+
+
+def test_a_rank_without_images_takes_part_in_the_backward_pass_with_gradients_of_zero() -> None:
+    """Through a network that cannot run on no image at all."""
+    network, calls = TinyNet(), []
+
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        calls.append(len(inputs))
+        return network(inputs.reshape(len(inputs), -1).reshape(inputs.shape))
+
+    replica = _Replica(forward, network)
+    logits = replica(torch.zeros(0, 3, 8, 8))
+    assert logits.shape == (0, 4)
+    logits.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in network.parameters())
+    replica(torch.zeros(2, 3, 8, 8))
+    assert calls == [1, 2]
+
+
+@pytest.mark.parametrize(("num_images", "expected"), [(8, [3, 3, 2]), (2, [1, 1, 0]), (3, [1, 1, 1])])
+def test_own_share(num_images: int, expected: list[int]) -> None:
+    assert [Ranks(rank, 3).own_share(num_images) for rank in range(3)] == expected
 
 
 def test_an_interrupted_epoch_goes_on_at_the_same_batch_on_every_rank() -> None:
@@ -157,3 +194,31 @@ def test_a_batch_that_cannot_be_shared_is_refused(configure: Compose, size: int,
     check_shares(configure("train.batch_size=auto"), Ranks(0, 2))
     with pytest.raises(ConfigError, match=rf"train\.batch_size={size} is that of all 2 processes .*Take {fitting}\."):
         check_shares(configure(f"train.batch_size={size}"), Ranks(0, 2))
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_graphs_are_refused_in_several_processes(configure: Compose, mode: str) -> None:
+    config = configure("runtime.device=cpu", "runtime.compile=true", f"runtime.compile_mode={mode}")
+    check_graphs(config, prepare_runtime(config.runtime))
+    with pytest.raises(
+        ConfigError, match=rf"compile_mode={mode} .* the 2 processes .*Take runtime\.compile_mode=default"
+    ):
+        check_graphs(config, prepare_runtime(config.runtime, Ranks(0, 2)))
+    harmless = configure("runtime.device=cpu", f"runtime.compile_mode={mode}")
+    check_graphs(harmless, prepare_runtime(harmless.runtime, Ranks(0, 2)))
+
+
+class Pretended(Ranks):
+    """The main process of several, of which there are no others."""
+
+    def share(self, make: Callable[[], T]) -> T:
+        return make()
+
+
+def test_they_are_refused_before_data_is_read(
+    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftexp.prepare.read_data", None)  # calling it would be a TypeError
+    config = configure("runtime.device=cpu", "runtime.compile=true", "runtime.compile_mode=max-autotune")
+    with pytest.raises(ConfigError, match="records CUDA graphs"):
+        prepare(config, tmp_path, Pretended(0, 2), score_test=False)

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from threading import Barrier
+from typing import TypeVar
 
 import pytest
 import torch
@@ -8,9 +13,12 @@ from conftest import Compose, make_phase
 
 from ftexp.errors import ConfigError, DeviceError
 from ftexp.models.blocks import Network
+from ftexp.ranks import Ranks
 from ftexp.training import batch_size as batch_size_module
 from ftexp.training.batch_size import largest_that_fits, settle_batch_size
 from ftexp.training.runtime import prepare_runtime
+
+T = TypeVar("T")
 
 AUTO = ("runtime.device=cpu", "train.batch_size=auto")
 
@@ -31,14 +39,103 @@ def test_a_device_that_runs_out_of_memory_has_said_enough() -> None:
     assert largest_that_fits(tried, 100.0, 1024) == 8
 
 
+@pytest.mark.parametrize(
+    "message", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_a_library_that_runs_out_of_memory_has_said_enough_too(message: str) -> None:
+    def tried(images: int) -> float:
+        if images > 8:
+            raise RuntimeError(message)
+        return 1.0
+
+    assert largest_that_fits(tried, 100.0, 1024) == 8
+
+
+def test_other_errors_of_a_measurement_are_raised() -> None:
+    def broken(images: int) -> float:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        largest_that_fits(broken, 100.0, 1024)
+
+
+@dataclass(frozen=True)
+class Threads(Ranks):
+    """Ranks that are threads of this process; one that meets the others too often or not often enough breaks down."""
+
+    box: list[int] = field(default_factory=list)
+    barrier: Barrier = field(default_factory=lambda: Barrier(2, timeout=10))
+
+    def largest(self, number: int) -> int:
+        self.box[self.rank] = number
+        self.barrier.wait()
+        most = max(self.box)
+        self.barrier.wait()
+        return most
+
+
+def in_two_ranks(do: Callable[[Ranks], T]) -> list[T]:
+    box, barrier = [0, 0], Barrier(2, timeout=10)
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(do, [Threads(rank, 2, box=box, barrier=barrier) for rank in range(2)]))
+
+
+def test_ranks_measure_the_same_sizes_and_agree_on_what_fits_on_the_smallest() -> None:
+    measured: list[list[int]] = [[], []]
+
+    def largest(ranks: Ranks) -> int:
+        def measure(images: int) -> float:
+            measured[ranks.rank].append(images)
+            if ranks.rank == 1 and images > 16:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return images
+
+        return largest_that_fits(measure, 100.0, 1024, ranks=ranks)
+
+    assert in_two_ranks(largest) == [16, 16]
+    assert measured == [[1, 2, 4, 8, 16, 32]] * 2
+
+
+def test_all_ranks_say_so_where_one_has_no_room() -> None:
+    def largest(ranks: Ranks) -> str:
+        with pytest.raises(DeviceError, match="does not fit into the free memory of each of the 2 processes") as error:
+            largest_that_fits(lambda images: images, 100.0 if ranks.rank else 0.5, 1024, ranks=ranks)
+        return str(error.value)
+
+    assert len(in_two_ranks(largest)) == 2
+
+
+def test_auto_under_several_ranks_is_a_batch_that_they_share_evenly(configure: Compose, network: Network) -> None:
+    """16 updates of 1078 images are 64 at a time: 32 for each of two, whose memory differs."""
+    config = configure(*AUTO)
+    runtime, phases = prepare_runtime(config.runtime), [make_phase("stem", "body", "head", policy="eval")]
+    networks = [copy.deepcopy(network) for _ in range(2)]
+
+    def settle_as(ranks: Ranks) -> int:
+        own = replace(runtime, ranks=ranks)
+        return settle_batch_size(config, networks[ranks.rank], phases, own, 1078).train.images_per_step
+
+    assert in_two_ranks(settle_as) == [64, 64]
+    free = iter([2**30, 2**19])
+    with pytest.MonkeyPatch.context() as patch:
+        memory: Callable[[], object] = lambda: type("Memory", (), {"available": next(free)})  # noqa: E731
+        patch.setattr(batch_size_module.psutil, "virtual_memory", memory)
+        first, second = in_two_ranks(settle_as)
+    assert first == second < 64
+    assert first % 2 == 0
+
+
 def test_where_not_one_image_fits_it_says_what_to_do() -> None:
     with pytest.raises(DeviceError, match=r"one image does not fit into 0.5 GiB.*smaller model or data.image_size"):
         largest_that_fits(lambda images: images * 2**30, 2**29, 64)
 
 
-def settle(configure: Compose, network: Network, num_samples: int, *overrides: str, free: float = 2**30) -> int:
+def settle(
+    configure: Compose, network: Network, num_samples: int, *overrides: str, free: float = 2**30, policy: str = "train"
+) -> int:
     config = configure(*AUTO, *overrides)
-    phases, runtime = [make_phase("head"), make_phase("stem", "body", "head")], prepare_runtime(config.runtime)
+    phases = [make_phase("head", policy=policy), make_phase("stem", "body", "head", policy=policy)]
+    runtime = prepare_runtime(config.runtime)
     with pytest.MonkeyPatch.context() as patch:
         memory: Callable[[], object] = lambda: type("Memory", (), {"available": free})  # noqa: E731
         patch.setattr(batch_size_module.psutil, "virtual_memory", memory)
@@ -48,7 +145,24 @@ def settle(configure: Compose, network: Network, num_samples: int, *overrides: s
 def test_small_data_keeps_sixteen_updates_an_epoch(configure: Compose, network: Network) -> None:
     assert settle(configure, network, 1078) == 64
     assert settle(configure, network, 1078, "train.accumulate=4") == 16
-    assert settle(configure, network, 3) == 1
+    assert settle(configure, network, 3, policy="eval") == 1
+
+
+def test_batch_norm_in_training_gets_two_images_at_least(configure: Compose, network: Network) -> None:
+    assert settle(configure, network, 24) == 2
+    assert settle(configure, network, 24, "train.accumulate=8") == 2
+    assert settle(configure, network, 24, policy="eval") == 1
+    with pytest.raises(DeviceError, match=r"2 images do not fit into 0\.0 GiB"):
+        settle(configure, network, 24, free=2)
+
+
+def test_the_line_counts_updates_as_the_run_does(
+    configure: Compose, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    """33 batches of 32 images and one of 22, two in an update."""
+    with caplog.at_level("INFO", logger="ftexp"):
+        assert settle(configure, network, 1078, "train.accumulate=2") == 32
+    assert caplog.messages == ["batch   32 images of 8 px: 17 updates in an epoch"]
 
 
 def test_on_a_cpu_it_is_what_autograd_keeps_of_an_image(configure: Compose, network: Network) -> None:

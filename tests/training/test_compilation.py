@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import TinyNet
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
 
 from ftexp.training.compilation import CompiledForward
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+Backend = Callable[..., Any]
 
 
 @pytest.fixture
@@ -20,7 +23,8 @@ def network() -> TinyNet:
     return TinyNet().eval()
 
 
-def counting() -> tuple[list[int], Callable[..., Any]]:
+def counting() -> tuple[list[int], Backend]:
+    """A backend, and the number of inputs of each graph that it was given."""
     compiled: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
@@ -30,46 +34,143 @@ def counting() -> tuple[list[int], Callable[..., Any]]:
     return compiled, backend
 
 
-def failing(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
-    raise RuntimeError("no compiler here\nand a long story")
+def failing(error: Exception) -> Backend:
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        raise error
+
+    return backend
 
 
+def backward_failing(error: Exception) -> Backend:
+    """Compiles forward passes; fails at the first backward pass, which torch compiles apart."""
+
+    def passing(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        return make_boxed_func(graph.forward)
+
+    return aot_autograd(fw_compiler=passing, inference_compiler=passing, bw_compiler=failing(error))
+
+
+def part_of(network: TinyNet, part: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    return network if part == "network" else (lambda images: network(images))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("part", ["network", "suffix"])
-def test_one_compilation_for_training_and_one_for_scoring(network: TinyNet, part: str) -> None:
+def test_one_compilation_for_training_and_one_for_scoring(
+    network: TinyNet, part: str, layout: torch.memory_format
+) -> None:
     compiled, backend = counting()
-    forward = CompiledForward(network if part == "network" else (lambda x: network(x)), 8, backend=backend)
+    network.to(memory_format=layout)
+    forward = CompiledForward(part_of(network, part), 8, 8, backend=backend)
     for _ in range(2):
-        network.train()
-        forward(IMAGES).sum().backward()
-        network.eval()
-        with torch.inference_mode():
-            for size in (8, 3):
-                logits = forward(IMAGES[:size].clone())  # as batches are: made in this mode
+        for size in (8, 3, 1):
+            network.train()
+            forward(IMAGES[:size].to(memory_format=layout)).sum().backward()
+            network.eval()
+            with torch.inference_mode():
+                logits = forward(IMAGES[:size].clone().to(memory_format=layout))  # as batches are: made in this mode
+                assert logits.shape == (size, 4)
     assert len(compiled) == 2
-    assert logits.shape == (3, 4)
     assert set(network.state_dict()) == set(TinyNet().state_dict())
 
 
-def test_a_last_batch_that_is_filled_up_gets_the_logits_it_would_have_had(network: TinyNet) -> None:
-    forward = CompiledForward(network, 8, backend="eager")
+def test_a_short_batch_of_training_is_trained_on_as_it_is(network: TinyNet) -> None:
+    """With its own BatchNorm statistics and its own gradient."""
+    compiled, backend = counting()
+    torch.manual_seed(0)
+    plain = TinyNet()
+    forward = CompiledForward(network.train(), 8, 8, backend=backend)
+    for call in (forward, plain.train()):
+        torch.manual_seed(1)
+        call(IMAGES[:3]).square().sum().backward()
+    assert compiled == []
+    for (name, one), other in zip(network.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad), name
+    assert torch.equal(network.stem[1].running_mean, plain.stem[1].running_mean)
+
+
+def test_whole_batches_may_differ_between_training_and_scoring(network: TinyNet) -> None:
+    compiled, backend = counting()
+    forward = CompiledForward(network, 4, 6, backend=backend)
+    forward(IMAGES[:4])
     with torch.inference_mode():
-        assert torch.equal(forward(IMAGES[:3]), network.forward(IMAGES)[:3])
+        for size in (6, 5):
+            forward(IMAGES[:size].clone())
+    assert len(compiled) == 2
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        IMAGES[:3],
+        IMAGES[:3].to(memory_format=torch.channels_last),
+        IMAGES[:1].to(memory_format=torch.channels_last),
+        IMAGES[:, :, :4, :4][:3],
+        IMAGES[:3, :, :1, :1].expand(3, 3, 8, 8),
+        IMAGES[:3].flip(0),
+    ],
+    ids=["contiguous", "channels_last", "one", "a window", "expanded", "flipped"],
+)
+def test_a_last_batch_that_is_filled_up_gets_the_logits_it_would_have_had(
+    network: TinyNet, inputs: torch.Tensor
+) -> None:
+    forward = CompiledForward(network, 8, 8, backend="eager")
+    with torch.inference_mode():
+        torch.testing.assert_close(forward(inputs), network(inputs), rtol=1e-6, atol=1e-6)
+
+
+def test_a_rank_without_images_has_no_logits(network: TinyNet) -> None:
+    compiled, backend = counting()
+    forward = CompiledForward(network, 8, 8, backend=backend)
+    with torch.inference_mode():
+        assert forward(IMAGES[:0]).shape == (0, 4)
+    assert compiled == []
 
 
 @pytest.mark.parametrize("part", ["network", "suffix"])
+@pytest.mark.parametrize("backend", [failing, backward_failing])
 def test_where_compiling_fails_it_goes_on_eagerly_with_one_line(
-    network: TinyNet, part: str, caplog: pytest.LogCaptureFixture
+    network: TinyNet, part: str, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
 ) -> None:
-    forward = CompiledForward(network if part == "network" else (lambda x: network(x)), 8, backend=failing)
+    told = RuntimeError("no compiler here\nand a long story")
+    forward = CompiledForward(part_of(network, part), 8, 8, backend=backend(told))
     for _ in range(3):
-        assert torch.equal(forward(IMAGES), network.forward(IMAGES))
-    assert torch.equal(network(IMAGES), network.forward(IMAGES))
+        logits = forward(IMAGES)
+        logits.sum().backward()
+        assert torch.equal(logits, network(IMAGES))
+        with torch.inference_mode():
+            assert torch.equal(forward(IMAGES.clone()), logits)
     (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("ftexp")]
     assert "no compiler here" in message
     assert message.endswith("going on without (runtime.compile=false).")
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("backend", [failing, backward_failing])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")]
+)
+def test_memory_that_runs_out_is_no_failure_of_the_compiler(
+    network: TinyNet, error: Exception, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
+) -> None:
+    forward = CompiledForward(network, 8, 8, backend=backend(error))
+    for _ in range(2):  # the second time, too: it has not given up
+        with pytest.raises(RuntimeError, match="out of memory"):
+            forward(IMAGES)
+    assert [record for record in caplog.records if record.name.startswith("ftexp")] == []
+
+
+def test_whoever_calls_the_network_itself_runs_no_compiled_code(network: TinyNet) -> None:
+    """As the scoring of the test split does after training, whatever became of the compiler."""
+    compiled, backend = counting()
+    forward = CompiledForward(network, 8, 8, backend=backend)
+    with torch.inference_mode():
+        forward(IMAGES.clone())
+        for size in (8, 5):
+            network(IMAGES[:size].clone())
+    assert len(compiled) == 1
+
+
 def test_what_is_wrong_without_a_compiler_too_is_raised(network: TinyNet) -> None:
     with pytest.raises(RuntimeError, match="expected input"):
-        CompiledForward(network, 8, backend="eager")(IMAGES[:, :1])
+        CompiledForward(network, 8, 8, backend="eager")(IMAGES[:, :1])

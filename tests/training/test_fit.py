@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,19 +17,20 @@ from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
-from ftexp.errors import DivergedError
+from ftexp.errors import ConfigError, DivergedError
 from ftexp.finetune.phases import plan_phases
+from ftexp.finetune.schedules import Schedule, Span
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
 from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.checkpoint import load_checkpoint, restore_weights
+from ftexp.training.compilation import CompiledForward
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
-from ftexp.training.history import EpochRecord
 from ftexp.training.inputs import InputSource
-from ftexp.training.loop import evaluate
+from ftexp.training.loop import Step, evaluate
 from ftexp.training.runtime import prepare_runtime
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -74,6 +78,14 @@ def fit(config: Config, splits: Splits, folder: Path) -> Fit:
     runtime = prepare_runtime(config.runtime)
     runtime.place(network.module)
     return fine_tune(config, network, splits, plan_phases(config, NAMES), runtime, recorder)
+
+
+def recording(spans: list[Span], original: Callable[..., None]) -> Callable[..., None]:
+    def init(schedule: Schedule, config: Any, optimizer: Any, span: Span) -> None:
+        spans.append(span)
+        original(schedule, config, optimizer, span)
+
+    return init
 
 
 def subfolder(folder: Path, name: str) -> Path:
@@ -213,13 +225,92 @@ def test_clipping_bounds_the_update_and_reports_the_norm_before(
     assert result.history[0].grad_norm > 0.05
 
 
-@pytest.mark.parametrize(("num_samples", "policy"), [(9, "train"), (17, "eval")])
-def test_a_last_batch_of_one_does_not_end_the_run(
-    configure: Compose, splits: Splits, tmp_path: Path, num_samples: int, policy: str
+def first(num_samples: int, splits: Splits) -> Splits:
+    return Splits(splits.train[:num_samples], splits.val, splits.test, splits.classes)
+
+
+@pytest.fixture
+def updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images of each update that is made from here on."""
+    made: list[int] = []
+    pending: list[int] = []
+    backward, update = Step.backward, Step.update
+
+    def counted(step: Step, inputs: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        pending.append(len(inputs))
+        return backward(step, inputs, *args, **kwargs)
+
+    def ended(step: Step) -> torch.Tensor:
+        made.append(sum(pending))
+        pending.clear()
+        return update(step)
+
+    monkeypatch.setattr(Step, "backward", counted)
+    monkeypatch.setattr(Step, "update", ended)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "policy", "expected"), [(9, "train", [8]), (17, "eval", [8, 8, 1]), (10, "train", [8, 2])]
+)
+def test_a_last_batch_of_one_is_left_out_only_where_batch_norm_takes_statistics(
+    configure: Compose,
+    splits: Splits,
+    tmp_path: Path,
+    updates: list[int],
+    caplog: pytest.LogCaptureFixture,
+    num_samples: int,
+    policy: str,
+    expected: list[int],
 ) -> None:
-    few = Splits(splits.train[:num_samples], splits.val, splits.test, splits.classes)
-    result = fit(configure(*SMALL, "stage=full", f"bn_policy={policy}"), few, tmp_path)
-    assert isinstance(result.history[-1], EpochRecord)
+    with caplog.at_level("INFO", logger="ftexp"):
+        config = configure(*SMALL, "stage=full", "stage.epochs=1", f"bn_policy={policy}")
+        fit(config, first(num_samples, splits), tmp_path)
+    assert updates == expected
+    said = [message for message in caplog.messages if "leaves out" in message]
+    assert said == [
+        f"data    full: an epoch leaves out 1 of the {num_samples} training images, others each time: BatchNorm takes "
+        "its statistics from at least 2 in a batch (train.batch_size, bn_policy)"
+    ] * (sum(expected) < num_samples)
+
+
+def test_plan_schedule_and_loader_agree_on_the_updates_of_every_phase(
+    configure: Compose, splits: Splits, tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """41 images in batches of 8, two in an update: the head, without BatchNorm, trains on the last one, too."""
+    planned: list[Span] = []
+    monkeypatch.setattr(Recorder, "plan", lambda self, phases, network, spans: planned.extend(spans))
+    schedules: list[Span] = []
+    monkeypatch.setattr(Schedule, "__init__", recording(schedules, Schedule.__init__))
+    settings = ("stage=staged", "stage.gate=off", "bn_policy=train", "train.accumulate=2", "stage.epochs=1")
+    config = configure(*SMALL, *settings)
+    result = fit(config, first(41, splits), tmp_path)
+    assert [record.phase for record in result.history] == ["head", "last", "all"]
+    assert updates == [16, 16, 9] + 2 * [16, 16, 8]
+    assert planned == schedules == [Span(1, 3, 41)] * 3
+
+
+def test_compiled_training_learns_from_the_short_last_batch_as_eager_training_does(
+    configure: Compose, splits: Splits, tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftexp.training.fit.CompiledForward", partial(CompiledForward, backend="eager"))
+    settings = (*SMALL, "stage=full", "stage.epochs=2", "train.batch_size=16", "bn_policy=train")
+    plain, compiled = (
+        fit(configure(*settings, f"runtime.compile={on}"), first(25, splits), subfolder(tmp_path, on))
+        for on in ("false", "true")
+    )
+    assert updates == [16, 9] * 4
+    assert curve(compiled) == curve(plain)
+
+
+def test_batches_of_one_image_are_refused_where_batch_norm_takes_statistics(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    one = (*SMALL, "train.batch_size=1", "train.accumulate=4", "stage.epochs=1")
+    with pytest.raises(ConfigError, match=r"train\.batch_size=1 is too small.*train\.batch_size=2, or bn_policy=eval"):
+        fit(configure(*one, "stage=full", "bn_policy=train"), splits, tmp_path)
+    for number, settings in enumerate((("stage=head", "bn_policy=train"), ("stage=full", "bn_policy=eval"))):
+        fit(configure(*one, *settings), first(6, splits), subfolder(tmp_path, str(number)))
 
 
 def test_patience_ends_a_phase_early_and_says_so(
