@@ -16,14 +16,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from ftexp.arguments import MULTIRUN, readable
 from ftexp.config import Config, parse, register_schema
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
 from ftexp.messages import explain
 from ftexp.redaction import redact_saved
 from ftexp.resume import expand
+from ftexp.streams import keep_streams
 from ftexp.sweeps.plugin import register_sweeper
 from ftexp.torchrun import is_main, may_speak, same_arguments, several_processes
+from ftexp.versions import version_line
 
 T = TypeVar("T")
 
@@ -49,6 +52,10 @@ def run_command(task: Callable[[DictConfig], object], *, under_torchrun: bool = 
     Args:
         under_torchrun: whether several processes may do it together.
     """
+    keep_streams()
+    if "--version" in sys.argv[1:]:
+        print(version_line())
+        return
     try:
         sys.argv[1:] = _arguments(under_torchrun)
     except UserError as error:
@@ -57,7 +64,7 @@ def run_command(task: Callable[[DictConfig], object], *, under_torchrun: bool = 
     register_sweeper()
     wants_traceback = _wants_traceback()
     try:
-        with reader_may_leave(), _errors_reach_us():
+        with _errors_reach_us():
             hydra.main(config_path=str(conf_dir()), config_name="config", execution_whitelist=CALLABLE)(task)()
     except InterruptedRunError as stopped:
         _stop("interrupted.", code=128 + stopped.signal)
@@ -73,6 +80,7 @@ def run_command(task: Callable[[DictConfig], object], *, under_torchrun: bool = 
 
 def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     """Do a task with the checked configuration and the job's folder; a user's mistake ends as one message."""
+    keep_streams()  # for a job in a process of a launcher's
     redact_saved(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
@@ -100,21 +108,12 @@ def in_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-@contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """End quietly when whoever reads the output, `head` for one, has seen enough."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _arguments(under_torchrun: bool) -> list[str]:
     """The command line that Hydra is to see, the same in all processes of a run."""
-    given = sys.argv[1:]
+    given = readable(sys.argv[1:])
     if not several_processes():
         return expand(given)
-    if {"-m", "--multirun"} & set(given):
+    if set(MULTIRUN) & set(given):
         raise ConfigError(
             "torchrun trains one run with several processes, --multirun is many runs. Start the sweep without it: "
             "hydra/launcher=joblib gives every GPU its own trials, and the same command with the same "

@@ -86,5 +86,15 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     Returns:
         ``" Did you mean 'adamw'?"`` (with its leading space), or ``""``.
     """
-    match = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.4)
-    return f" Did you mean '{match[0]}'?" if match else ""
+    match = closest(given, allowed)
+    return f" Did you mean '{match}'?" if match else ""
+
+
+def closest(given: str, allowed: Iterable[str], at_least: float = 0.4) -> str | None:
+    """The allowed word that is spelt most like ``given``; None when none is close.
+
+    Args:
+        at_least: the likeness that counts as close, from 0 to 1 (difflib's ratio).
+    """
+    match = difflib.get_close_matches(given, list(allowed), n=1, cutoff=at_least)
+    return match[0] if match else None

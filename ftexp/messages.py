@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from ftexp.config import SCHEMA
+from ftexp.config import SCHEMA, Config
+from ftexp.config.known_keys import unknown_setting
 from ftexp.errors import DivergedError, UserError, nearest
 
 # hydra/launcher=NAME -> the extra of ours that brings it.
 LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
+
+# Groups that have keys and no options.
+SINGLE_GROUPS = {group.name for group in fields(Config)} - SCHEMA.keys()
 
 
 def explain(error: BaseException) -> str | None:
@@ -23,12 +29,14 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException) and error.options is not None:
         return _unknown_option(error.missing_cfg_file or "", error.options)
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' is not of the form key=value.\n{error}"
+        return f"'{error.override}' is not of the form key=value: {_first_line(error)}."
     if isinstance(error, YAMLError):
         return f"A config file is not valid YAML: {error}"
     cause = error.__cause__ if isinstance(error, HydraException) else error
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
         return _unknown_key(cause.full_key, cause.object_type)
+    if isinstance(cause, ValidationError) and cause.full_key in SINGLE_GROUPS:
+        return f"{cause.full_key} is a group of settings without options: set a key of it, {cause.full_key}.KEY=VALUE."
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_first_line(cause)}."
     if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):
@@ -42,27 +50,33 @@ def explain(error: BaseException) -> str | None:
 
 
 def _unknown_option(missing: str, options: Iterable[str]) -> str:
-    group, _, option = missing.rpartition("/")
+    group, _, option = missing.partition("/") if missing.partition("/")[0] in SCHEMA else missing.rpartition("/")
     allowed = [name for name in options if not name.startswith("_")]
     extra = LAUNCHERS.get(option) if group == "hydra/launcher" else None
-    hint = f" pip install 'ftexp[{extra}]' brings it." if extra else nearest(option, allowed)
-    return f"There is no {group}={option}.{hint} Options: {', '.join(allowed)}."
+    hint = f" pip install 'ftexp[{extra}]' brings it." if extra else "" if "/" in option else nearest(option, allowed)
+    return f"There is no {group}={option}.{hint}{_instead(group, option)} Options: {', '.join(allowed)}."
+
+
+def _instead(group: str, option: str) -> str:
+    """What somebody wants who gives a group the name of a folder, a file or a network of timm's."""
+    text = f"{group}={shlex.quote(option)}"
+    if group == "data":
+        return f" A folder of pictures is {text.replace('=', '=imagefolder data.root=', 1)}."
+    if group == "model" and Path(option).suffix in (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".tar"):
+        return f" A file of weights is {text.replace('=', '.weights=', 1)}, beside model=NAME."
+    return f" A network of timm's is {text.replace('=', '=timm model.name=', 1)}." if group == "model" else ""
 
 
 def _unknown_key(full_key: str, owner: type | None) -> str:
     prefix, _, key = full_key.rpartition(".")
     allowed = [f.name for f in fields(owner)] if is_dataclass(owner) else []
-    hint = nearest(key, allowed)
     others = [
         name.lstrip("_")
         for name, node in SCHEMA.get(prefix, {}).items()
         if node is not owner and key in [f.name for f in fields(node)]
     ]
-    if others:
-        hint = f" It belongs to {' or '.join(f'{prefix}={name}' for name in others)}."
-    where = f"{prefix}." if prefix else ""
-    listing = f" Allowed here: {', '.join(where + name for name in allowed)}." if allowed else ""
-    return f"There is no setting {full_key}.{hint}{listing}"
+    belongs = f" It belongs to {' or '.join(f'{prefix}={name}' for name in others)}." if others else ""
+    return unknown_setting(full_key, allowed, belongs)
 
 
 def _first_line(error: BaseException) -> str:

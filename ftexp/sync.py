@@ -15,13 +15,17 @@ from ftexp.config.uri import check_uri, hide_credentials
 from ftexp.errors import CheckpointError, ConfigError, UserError
 from ftexp.resume import IDENTITY
 from ftexp.run_identity import locked
+from ftexp.streams import keep_streams
+from ftexp.versions import version_line
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command, sync, and say in one line what was sent; a user's mistake is one message and 1."""
+    keep_streams()
     parser = argparse.ArgumentParser(prog="python -m ftexp.sync", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="of the run, such as outputs/2026-11-24/09-30-00")
     parser.add_argument("uri", nargs="?", help="tracking.uri=URI: another store than the run was given")
+    parser.add_argument("--version", action="version", version=version_line())
     given = parser.parse_args(arguments)
     try:
         print(sync(given.folder, given.uri.removeprefix("tracking.uri=") if given.uri else None))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ftexp.command_line import guarded, reader_may_leave, run_command
+from ftexp.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
 from ftexp.interpreter import end_process, garbage_left_alone
+from ftexp.streams import keep_streams
 
 HELP = """ftexp.audit cuts the splits and looks for leaks between them, without training.
 
@@ -53,8 +54,8 @@ def audit_once(config: Config, folder: Path) -> None:
 def command() -> None:
     """The command line; its help is its own, and comes before anything is composed."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        with reader_may_leave():
-            print(HELP, flush=True)
+        keep_streams()
+        print(HELP)
     else:
         run_command(job)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, cast
@@ -10,10 +11,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from ftexp.config.known_keys import PATHS, unknown_setting
 from ftexp.config.root import SCHEMA, Config
 from ftexp.config.sweep import SearchSweeperConfig
 from ftexp.config.uri import hide_credentials
-from ftexp.errors import ConfigError, nearest
+from ftexp.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ def register_schema() -> None:
 
 
 def parse(composed: DictConfig) -> Config:
-    """Turn a composed configuration into checked, plain objects.
+    """Turn a composed configuration into checked, plain objects; ``~`` is the home folder wherever a path is set.
 
     Raises:
         ConfigError: for a key that no dataclass has (added with ``+``), a value that is missing, or
@@ -42,6 +44,10 @@ def parse(composed: DictConfig) -> Config:
     _refuse_strays(composed, prefix="")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    for group, _, key in (path.partition(".") for path in PATHS):
+        settings = getattr(config, group)
+        if isinstance(path := getattr(settings, key, None), str):
+            setattr(settings, key, os.path.expanduser(path))
     return config
 
 
@@ -58,10 +64,7 @@ def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:
         changed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), dict(changes)))
     except ConfigKeyError as error:
         allowed = [f.name for f in fields(cast(Any, base))]
-        hint = nearest(str(error.key), allowed)
-        raise ConfigError(
-            f"There is no setting {key}.{error.key}.{hint} Allowed here: {', '.join(allowed)}."
-        ) from error
+        raise ConfigError(unknown_setting(f"{key}.{error.key}", allowed)) from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}.") from error
     return cast(T, changed)
@@ -85,10 +88,7 @@ def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:
             allowed = [f.name for f in fields(kind)]
             for key in map(str, node):
                 if key not in allowed:
-                    full = f"{prefix}.{key}" if prefix else key
-                    raise ConfigError(
-                        f"There is no setting {full}.{nearest(key, allowed)} Allowed here: {', '.join(allowed)}."
-                    )
+                    raise ConfigError(unknown_setting(f"{prefix}.{key}" if prefix else key, allowed))
         keys = [(str(key), node._get_node(key)) for key in node]
         children = [(f"{prefix}.{key}" if prefix else key, child) for key, child in keys]
     for name, child in children:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -49,4 +50,10 @@ def sqlite_file(uri: str) -> Path | None:
     """The absolute path of the database file behind a sqlite URI; None for any other store."""
     if not uri.startswith("sqlite:///"):
         return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    return Path(os.path.expanduser(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
+def at_home(url: str) -> str:
+    """A URL of a file with its ``~`` as the home folder: ``sqlite:///~/x.db``; any other as it is."""
+    scheme, sign, path = url.partition(":///")
+    return f"{scheme}{sign}{os.path.expanduser(path)}"

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from ftexp.arguments import readable
 from ftexp.command_line import conf_dir
 from ftexp.config import ModelConfig, parse, register_schema
 from ftexp.errors import ConfigError
 from ftexp.interpreter import end_process, garbage_left_alone
 from ftexp.messages import explain
+from ftexp.streams import keep_streams
+from ftexp.versions import version_line
 
 if TYPE_CHECKING:  # torch takes seconds: it is imported once the configuration is known to be good
     from ftexp.models.blocks import Network
@@ -24,17 +27,20 @@ EXAMPLE = "python -m ftexp.models timm model.name=levit_128s model.weights=null"
 
 def main(argv: list[str] | None = None) -> None:
     """Print the catalogue or one model; a user's mistake ends as one message and exit code 1."""
+    keep_streams()
     parser = argparse.ArgumentParser(prog="python -m ftexp.models", description=__doc__, epilog=f"Example: {EXAMPLE}")
     parser.add_argument("model", nargs="?", help="an option of the config group model; none: list them all")
     parser.add_argument("overrides", nargs="*", help="settings such as model.image_size=320 or bn_policy=train")
+    parser.add_argument("--version", action="version", version=version_line())
     given = parser.parse_args(argv)
     register_schema()
     try:
+        overrides = readable(given.overrides)
         with initialize_config_dir(str(conf_dir())):
             if given.model is None:
                 show_catalogue()
             else:
-                show_model(given.model, given.overrides)
+                show_model(given.model, overrides)
     except Exception as error:
         message = None if os.environ.get("HYDRA_FULL_ERROR") == "1" else explain(error)
         if message is None:

@@ -14,6 +14,7 @@ from optuna.samplers import RandomSampler
 from ftexp.config import Config, parse
 from ftexp.config.check import check
 from ftexp.config.sweep import DIRECTIONS
+from ftexp.config.uri import at_home
 from ftexp.models.blocks import HEAD
 from ftexp.sweeps.confirm import check_confirmable, confirm
 from ftexp.sweeps.parent import parent_run, record_summary
@@ -72,7 +73,7 @@ def sweep(
     prefix = "grid" if space.listed else str(composed.hydra.runtime.choices["sweep"])
     name = settings["study_name"] or name_study(prefix, plain, space.texts)
     folder = _sweep_folder(composed, name)
-    storage = settings["storage"] or f"{JOURNAL}{folder / 'study.journal'}"
+    storage = at_home(settings["storage"] or "") or f"{JOURNAL}{folder / 'study.journal'}"
     _hand_over(composed, folder=folder, storage=storage, study_name=name, pruner=pruner)
     shared = SharedStudy(folder, storage, name, directions)
     try:
