@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class UserError(ValueError):
@@ -98,3 +98,14 @@ def closest(given: str, allowed: Iterable[str], at_least: float = 0.4) -> str | 
     """
     match = difflib.get_close_matches(given, list(allowed), n=1, cutoff=at_least)
     return match[0] if match else None
+
+
+def listed(names: Collection[object], limit: int = 20) -> str:
+    """Names for a message: the first of them, each shortened, and how many more there are."""
+    shown = ", ".join(shorten(str(name)) for _, name in zip(range(limit), names, strict=False))
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def shorten(text: str, limit: int = 120) -> str:
+    """A text for a message, which a whole cell of a table may be too long for."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"

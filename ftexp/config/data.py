@@ -7,7 +7,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from ftexp.config.check import check
+from ftexp.config.check import check, refuse_empty
 from ftexp.errors import ConfigError
 
 
@@ -70,6 +70,12 @@ class ImageFolderConfig(DataConfig):
     """One folder per class, directly under ``root`` or under ``root/train``, ``root/val`` and ``root/test``."""
 
     root: str = MISSING
+    # auto: folders with the usual names of splits are splits. classes: every folder under root is a class.
+    layout: Literal["auto", "classes"] = "auto"
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        refuse_empty("data.root", self.root)
 
 
 @dataclass(slots=True)
@@ -88,6 +94,8 @@ class ManifestConfig(DataConfig):
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
+        refuse_empty("data.file", self.file)
+        refuse_empty("data.root", self.root)
         for split, column in (("group", "group_column"), ("time", "time_column"), ("given", "split_column")):
             if self.split == split and getattr(self, column) is None:
                 raise ConfigError(f"data.split={split} needs data.{column}=NAME, the table's column that holds it.")
@@ -103,6 +111,10 @@ class TorchvisionDataConfig(DataConfig):
     root: str = MISSING
     download: bool = True
 
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        refuse_empty("data.root", self.root)
+
 
 @dataclass(slots=True)
 class HuggingFaceDataConfig(DataConfig):
@@ -114,6 +126,11 @@ class HuggingFaceDataConfig(DataConfig):
     root: str = MISSING
     image_column: str = "image"
     label_column: str = "label"
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        refuse_empty("data.name", self.name)
+        refuse_empty("data.root", self.root)
 
 
 @dataclass(slots=True)

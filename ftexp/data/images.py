@@ -18,6 +18,7 @@ from ftexp.cores import available_cores
 from ftexp.data.decoding import decode, decode_opened, open_lazily
 from ftexp.data.depth import Depth, warn_of_unused_range
 from ftexp.data.formats import describe_file
+from ftexp.data.left_out import check_losses
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
@@ -103,6 +104,7 @@ def leave_out(
         writer.writerows((sample.path, sample.label, sample.split or "", reason) for sample, reason in bad)
     if config.on_bad_image == "error":
         raise DataError(_describe(bad, len(samples)))
+    check_losses(samples, bad)
     log.warning("%d of %d images are bad and left out; they are listed in %s.", len(bad), len(samples), table)
     left_out = {id(sample) for sample, _ in bad}
     return [sample for sample in samples if id(sample) not in left_out]

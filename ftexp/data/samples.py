@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,3 +44,11 @@ def sorted_naturally(names: Iterable[str]) -> list[str]:
         return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
     return sorted(names, key=key)
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a name can stand in a line of a table or a terminal: it has no control characters and is real Unicode.
+
+    Spaces of any width are fine: macOS puts a narrow one into the names of screenshots.
+    """
+    return text.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)

@@ -11,6 +11,7 @@ from ftexp.config import (
     ManifestConfig,
     TorchvisionDataConfig,
 )
+from ftexp.data.class_names import unify_names
 from ftexp.data.samples import Sample
 
 
@@ -20,7 +21,7 @@ def read_samples(config: DataConfig) -> list[Sample]:
     Raises:
         DataError: when the source is missing, empty or inconsistent.
     """
-    samples = _list_samples(config)
+    samples = unify_names(_list_samples(config))
     if config.white_level is None:
         return samples
     return [replace(sample, white_level=config.white_level) for sample in samples]
@@ -32,7 +33,7 @@ def _list_samples(config: DataConfig) -> list[Sample]:
         case ImageFolderConfig():
             from ftexp.data.imagefolder import read_imagefolder
 
-            return read_imagefolder(config.root)
+            return read_imagefolder(config)
         case ManifestConfig():
             from ftexp.data.manifest import read_manifest
 

@@ -1,0 +1,63 @@
+"""Names of classes and groups that look the same and are not: one name, or a message."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ftexp.data.samples import Sample, sorted_naturally
+from ftexp.errors import DataError, listed
+
+log = logging.getLogger(__name__)
+
+
+def unify_names(samples: Sequence[Sample]) -> list[Sample]:
+    """Give equal names one spelling: Unicode in its composed form (NFC), without spaces around it.
+
+    macOS writes ``é`` as two characters where other systems write one.
+
+    Returns:
+        The samples, in order; classes that were spelt in several ways are one class, which is said.
+
+    Raises:
+        DataError: when names of classes differ only in upper and lower case. Single letters may: handwriting does.
+    """
+    spelling = {name: _plain(name) for name in {s.label for s in samples} | {s.group for s in samples if s.group}}
+    labels = {sample.label for sample in samples}
+    for plain, count in Counter(spelling[label] for label in labels).items():
+        if count > 1:
+            log.warning("Class %r is spelt in %d ways that look the same; they are one class.", plain, count)
+    _refuse_other_case(samples, {spelling[label] for label in labels})
+    groups = {spelling[sample.group] for sample in samples if sample.group}
+    for names in _equal_but_for_case(groups):
+        log.warning("The groups %s differ only in upper and lower case, and count as several.", listed(names))
+    if all(name == plain for name, plain in spelling.items()):
+        return list(samples)
+    return [
+        replace(sample, label=spelling[sample.label], group=spelling[sample.group] if sample.group else None)
+        for sample in samples
+    ]
+
+
+def _refuse_other_case(samples: Sequence[Sample], labels: set[str]) -> None:
+    for names in _equal_but_for_case(label for label in labels if len(label) > 1):
+        counts = Counter(_plain(sample.label) for sample in samples)
+        found = [f"{name!r} ({counts[name]} images)" for name in names]
+        raise DataError(
+            f"The classes {listed(found)} differ only in upper and lower case. If they are one class, give it one name;"
+            " if they are not, give them names that differ otherwise."
+        )
+
+
+def _equal_but_for_case(names: Iterable[str]) -> list[list[str]]:
+    together: dict[str, list[str]] = {}
+    for name in sorted_naturally(names):
+        together.setdefault(name.casefold(), []).append(name)
+    return [alike for alike in together.values() if len(alike) > 1]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip() or name
