@@ -70,17 +70,21 @@ class Folder:
     def open(self, name: str) -> Folder:
         """List one of its folders, once."""
         if name not in self._opened:
-            path = os.path.join(self.path, name)
+            path = self.join(name)
             self._opened[name] = _list(path, self.above | {identity_of(path)})
         return self._opened[name]
 
     def is_loop(self, name: str) -> bool:
         """Whether one of its folders is a link to itself or to one that it lies in."""
-        return name in self.linked and identity_of(os.path.join(self.path, name)) in self.above
+        return name in self.linked and identity_of(self.join(name)) in self.above
 
     def paths(self, names: list[str]) -> list[str]:
         """Of entries by these names."""
-        return [os.path.join(self.path, name) for name in names]
+        return [self.join(name) for name in names]
+
+    def join(self, name: str) -> str:
+        """The path of one of its entries; without ``./`` in the working folder."""
+        return name if self.path == "." else os.path.join(self.path, name)
 
 
 def open_root(path: str) -> Folder:
@@ -105,10 +109,10 @@ def folders_below(folder: Folder, repeated: list[str] | None = None) -> Iterator
     own, linked = deque([(folder, "")]), deque[tuple[Folder, str]]()
     while own or linked:
         parent, name = (own or linked).popleft()
-        identity = identity_of(os.path.join(parent.path, name))
+        identity = identity_of(parent.join(name) or ".")
         if identity in seen or (name and parent.is_loop(name)):
             if repeated is not None:
-                repeated.append(os.path.join(parent.path, name))
+                repeated.append(parent.join(name))
             continue
         seen.add(identity)
         one = parent.open(name) if name else folder
