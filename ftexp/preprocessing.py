@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -49,3 +50,8 @@ class Preprocessing:
         """Plain lists and numbers, for checkpoints and logs."""
         values = asdict(self)
         return {**values, "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """From what ``as_dict`` gave; fields that an earlier version did not have keep their default."""
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})

@@ -22,6 +22,7 @@ from ftexp.finetune.param_groups import build_param_groups, group_table
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.prepare import Prepared, log_data_tables, prepare
+from ftexp.preprocessing import Preprocessing
 from ftexp.ranks import joined
 from ftexp.report.recorder import Recorder
 from ftexp.run_identity import locked
@@ -190,6 +191,8 @@ def resume_fit(fit: Fit, recorder: Recorder) -> Mapping[str, Any] | None:
     if content is None:
         return None
     with reading(fit.checkpoints.folder / LAST):
+        # The images stay those that the run began with, where another version reads the weights' description otherwise.
+        fit.network.preprocessing = Preprocessing.from_dict(content["preprocessing"])
         phase = fit.resume(content)
         recorder.resume(json.loads(content["run"]["report"]), fit.history)
     recorder.send_missing()

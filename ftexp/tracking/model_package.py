@@ -130,7 +130,7 @@ def _load_pyfunc(path: str) -> Classifier:
     content = load_checkpoint(Path(path))
     with reading(Path(path)):
         settings = ModelConfig(**{**content["config"]["model"], "weights": None})
-        preprocessing, class_to_idx = Preprocessing(**content["preprocessing"]), content["class_to_idx"]
+        preprocessing, class_to_idx = Preprocessing.from_dict(content["preprocessing"]), content["class_to_idx"]
     network = build_network(settings, None, len(class_to_idx), preprocessing.image_size)
     restore_weights(network, content["model"], Path(path))
     return Classifier(network.module, preprocessing, sorted(class_to_idx, key=class_to_idx.__getitem__))
