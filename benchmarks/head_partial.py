@@ -155,7 +155,7 @@ def measure(stage: str, epochs: int, rounds: int) -> list[dict[str, object]]:
             torch.manual_seed(config.runtime.seed)
             splits = make_splits(read_samples(config.data), config.data)
             weights = locate_weights(config.model)
-            network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
+            network = build_network(config.model, weights, splits.classes, config.data.image_size)
             started = time.perf_counter()
             accuracy[side] = run(config, network, splits)
             seconds[side].append(time.perf_counter() - started)

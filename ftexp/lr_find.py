@@ -33,7 +33,7 @@ def find_rates(config: Config, folder: Path) -> None:
     phases = plan(config)
     weights = locate_weights(config.model)
     splits = read_data(config, folder, runtime.device)
-    network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
+    network = build_network(config.model, weights, splits.classes, config.data.image_size)
     runtime.place(network.module)
     deepest = max(phases, key=lambda phase: len(phase.learning))
     config = settle_batch_size(config, network, [deepest], runtime, len(splits.train))

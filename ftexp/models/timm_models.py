@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,28 @@ from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError, WeightsError, nearest
 from ftexp.models.download import check_answers
 from ftexp.models.heads import reset_head
-from ftexp.models.weights import (
-    Weights,
-    hub_file,
-    load_backbone,
-    load_in_order,
-    read_state_dict,
-    unreachable,
-    weights_from_hub,
-)
+from ftexp.models.loading import load_in_order, load_weights, reading, say_published
+from ftexp.models.weights import Weights, hub_file, is_file_name, no_such_weights, unreachable, weights_from_hub
+from ftexp.models.weights_file import read_weights
 from ftexp.preprocessing import Preprocessing
 
 # What timm's repositories on the Hugging Face hub call their weights; the first one is preferred.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def names_of_weights(config: ModelConfig) -> tuple[str, ...]:
+    """The tags of timm's published weights for a model.
+
+    Raises:
+        ConfigError: if timm has no such model.
+    """
+    architecture = config.name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise ConfigError(
+            f"timm has no model '{config.name}' (model.name).{nearest(architecture, timm.list_models())} "
+            "timm.list_models('*PATTERN*') lists its names."
+        )
+    return tuple(name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*"))
 
 
 def pretrained_cfg(config: ModelConfig) -> Any:
@@ -40,19 +49,11 @@ def pretrained_cfg(config: ModelConfig) -> Any:
         WeightsError: if the model has no published weights, or not under that tag.
     """
     architecture, _, tag = config.name.partition(".")
-    if not timm.is_model(architecture):
-        raise ConfigError(
-            f"timm has no model '{config.name}' (model.name).{nearest(architecture, timm.list_models())} "
-            "timm.list_models('*PATTERN*') lists its names."
-        )
-    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
-    if config.weights is not None and config.weights in tags:
-        tag = config.weights
-    elif config.weights is not None and config.weights != "default" and "." not in config.weights:
-        raise WeightsError(
-            f"model.weights={config.weights}: timm's {architecture} has no weights of that tag."
-            f"{nearest(config.weights, tags)} Allowed: {', '.join(('default', 'null', *tags))}, or a file."
-        )
+    tags = names_of_weights(config)
+    if config.weights in tags:
+        tag = str(config.weights)
+    elif config.weights not in (None, "default") and not is_file_name(str(config.weights)):
+        raise no_such_weights(f"timm's {architecture}", str(config.weights), tags)
     if tag and tag not in tags:
         raise ConfigError(f"timm has no '{config.name}'. Its weights: {', '.join(tags) or 'none'}.")
     found = timm.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
@@ -104,13 +105,16 @@ def _hub_files(cfg: Any) -> tuple[str, ...]:
     return (cfg.hf_hub_filename,) if cfg.hf_hub_filename else HUB_FILES
 
 
-def build(config: ModelConfig, weights: Weights | None, num_classes: int, image_size: int | None) -> nn.Module:
-    """The network with a new head.
+def build(
+    config: ModelConfig, weights: Weights | None, classes: int | Sequence[str], image_size: int | None
+) -> nn.Module:
+    """The network with a new head, or with the rows that a file's head has for the same classes.
 
     Raises:
         ConfigError: if the architecture has no such option (``model.drop_rate``, ``model.drop_path_rate``).
         WeightsError: if the weights do not fit.
     """
+    num_classes = classes if isinstance(classes, int) else len(classes)
     cfg = pretrained_cfg(config)
     options = _options(config, cfg, image_size)
     name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
@@ -120,17 +124,22 @@ def build(config: ModelConfig, weights: Weights | None, num_classes: int, image_
         overlay = {"file": str(weights.path), "custom_load": cfg.custom_load and weights.path.suffix == ".npz"}
         options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
-        module: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
+        with reading(weights):
+            module: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
     except TypeError as error:
         raise ConfigError(
             f"timm's {config.name} does not take one of {', '.join(f'model.{key}' for key in _given(config))}: {error}."
         ) from error
     paths = heads(config, module)
     reset_head(module, paths)
-    if weights is not None and weights.origin == "package":
-        load_in_order(module, read_state_dict(weights.path), paths, weights.label)
-    elif weights is not None and weights.origin == "file":
-        load_backbone(module, read_state_dict(weights.path), paths, weights.label)
+    if weights is None:
+        return module
+    if weights.origin == "file":
+        load_weights(module, read_weights(weights.path, weights.label), paths, classes)
+    else:
+        if weights.origin == "package":
+            load_in_order(module, read_weights(weights.path, weights.label), paths)
+        say_published(module, weights, paths)
     return module
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,24 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
 from ftexp.config import ModelConfig
-from ftexp.errors import ConfigError, WeightsError, nearest
+from ftexp.errors import ConfigError
 from ftexp.models.heads import replace_head, set_drop_path_rate, set_drop_rate
-from ftexp.models.weights import Weights, hub_file, load_backbone, read_state_dict, weights_from_hub
+from ftexp.models.loading import load_weights, reading, say_published
+from ftexp.models.weights import Weights, hub_file, is_file_name, no_such_weights, weights_from_hub
+from ftexp.models.weights_file import read_weights
 from ftexp.preprocessing import Preprocessing
+
+
+def names_of_weights(config: ModelConfig) -> tuple[str, ...]:
+    """The names of torchvision's published weights for a model.
+
+    Raises:
+        ConfigError: if torchvision has no such model.
+    """
+    try:
+        return tuple(get_model_weights(config.name).__members__)
+    except ValueError:
+        raise ConfigError(f"torchvision has no model '{config.name}' (model.name).") from None
 
 
 def published_weights(config: ModelConfig) -> Any:
@@ -23,19 +38,12 @@ def published_weights(config: ModelConfig) -> Any:
         WeightsError: if the name is not one of the enum's.
         ConfigError: if torchvision has no such model.
     """
-    try:
-        enum = get_model_weights(config.name)
-    except ValueError:
-        raise ConfigError(f"torchvision has no model '{config.name}' (model.name).") from None
-    known = enum.__members__
-    name = config.weights or ""
+    known, name = names_of_weights(config), config.weights
+    enum = get_model_weights(config.name)
     if name in known:
-        return known[name]
-    if name not in ("", "default") and "." not in name and "/" not in name:
-        raise WeightsError(
-            f"model.weights={name}: {config.name} has no such weights.{nearest(name, known)} "
-            f"Allowed: default, null, {', '.join(known)}, or a file."
-        )
+        return enum[name]
+    if name not in (None, "default") and not is_file_name(name):
+        raise no_such_weights(config.name, name, known)
     return enum.DEFAULT
 
 
@@ -51,20 +59,25 @@ def locate(config: ModelConfig) -> Weights:
     return weights_from_hub(member.url, config.name, f"{config.name} {member.name} of torchvision")
 
 
-def build(config: ModelConfig, weights: Weights | None, num_classes: int) -> nn.Module:
-    """The network with a new head.
+def build(config: ModelConfig, weights: Weights | None, classes: int | Sequence[str]) -> nn.Module:
+    """The network with a new head, or with the rows that a file's head has for the same classes.
 
     Raises:
         ConfigError: if the architecture has no dropout or no stochastic depth to set.
         WeightsError: if the weights do not fit.
     """
     assert config.head is not None
+    num_classes = classes if isinstance(classes, int) else len(classes)
     own = weights is not None and weights.origin == "library"
     # torchvision's own loading renames where a family needs it; the file is in its cache by now.
-    module: nn.Module = get_model(config.name, weights=published_weights(config) if own else None, progress=False)
+    with reading(weights):
+        module: nn.Module = get_model(config.name, weights=published_weights(config) if own else None, progress=False)
     replace_head(module, config.head, num_classes)
     if weights is not None and not own:
-        load_backbone(module, _current_names(read_state_dict(weights.path)), (config.head,), weights.label)
+        file = read_weights(weights.path, weights.label)
+        load_weights(module, file.renamed(_current_names(file.tensors)), (config.head,), classes)
+    elif weights is not None:
+        say_published(module, weights, (config.head,))
     if config.drop_rate is not None:
         set_drop_rate(module, config.head, config.drop_rate, config.name)
     if config.drop_path_rate is not None:

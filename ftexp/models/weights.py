@@ -1,28 +1,36 @@
-"""Where pretrained weights lie, how they are fetched, and how a file of them is loaded."""
+"""Where pretrained weights lie, and how they are fetched."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
-import pickle
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
-from ftexp.errors import WeightsError
+from ftexp.errors import WeightsError, listed, nearest
 from ftexp.models.download import download
+from ftexp.models.file_kinds import check_kind
 
-logger = logging.getLogger(__name__)
-
-FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
+# What a file of weights is usually called; any other file that is there is read, too, if weights are in it.
+FILE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".safetensors")
+A_FILE = f"a file ({', '.join(FILE_SUFFIXES)}), or a folder that has one, such as that of a run"
+# Where a folder keeps its weights: a run, a run's checkpoints, a sweep; Hugging Face's; timm's.
+IN_FOLDERS = (
+    "checkpoints/best.pt",
+    "best.pt",
+    "best/checkpoints/best.pt",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model_best.pth.tar",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +50,82 @@ class Weights:
 
 
 def is_file_name(weights: str) -> bool:
-    """Whether ``model.weights`` means a file, not the name of published weights."""
-    return weights.endswith(FILE_SUFFIXES) or "/" in weights or "\\" in weights
+    """Whether ``model.weights`` means a file or a folder, not the name of published weights."""
+    if weights.lower().endswith(FILE_SUFFIXES) or any(mark in weights for mark in "/\\~"):
+        return True
+    return os.path.exists(weights)
 
 
 def weights_from_file(given: str) -> Weights:
-    """The user's own file.
+    """The user's own file, or the one in a folder.
 
     Raises:
-        WeightsError: if there is no such file, or its kind is not one that is read.
+        WeightsError: if there is no such file, or what it is shows at its beginning that it holds no weights.
     """
-    path = Path(given).expanduser()
-    if path.suffix not in FILE_SUFFIXES:
-        raise WeightsError(f"model.weights={given} is no file of weights: allowed are {', '.join(FILE_SUFFIXES)}.")
-    if not path.is_file():
+    if "://" in given or given.startswith(("hf_hub:", "hf-hub:", "runs:/", "models:/")):
         raise WeightsError(
-            f"model.weights={given}: there is no such file (looked for {path.absolute()}). "
-            "Relative paths are taken from the folder you started in."
+            f"model.weights={given} is an address, and weights are read from files: download it, and give the file. "
+            "(timm's own are downloaded for you: model=timm model.name=NAME.)"
         )
-    return Weights(path.absolute(), "file", str(path))
+    path = Path(given).expanduser().absolute()
+    try:
+        if path.is_dir():
+            path = _file_in(path, given)
+            given = str(path)
+        if not path.exists():
+            raise _no_such_file(path, given)
+        if not path.is_file():
+            raise WeightsError(f"model.weights={given} is no regular file.")
+        if path.suffix != ".json":
+            check_kind(path)
+    except OSError as error:
+        raise WeightsError(f"model.weights={given} cannot be opened: {error.strerror or error}.") from error
+    return Weights(path, "file", given)
+
+
+def no_such_weights(model: str, given: str, known: Sequence[str]) -> WeightsError:
+    """The error for ``model.weights`` that are neither published for the model nor a file.
+
+    Args:
+        known: the names of those that are published.
+    """
+    hint = nearest(given.rpartition(".")[2], known) or nearest(given, ("default", "null"))
+    return WeightsError(
+        f"model.weights={given}: {model} has no such weights, and there is no such file.{hint} Allowed: default, "
+        f"null (random), {''.join(f'{name}, ' for name in known)}{A_FILE}."
+    )
+
+
+def _no_such_file(path: Path, given: str) -> WeightsError:
+    folder = path.parent
+    hint = ""
+    if folder.is_dir():
+        files = [file.name for file in folder.iterdir() if file.name.lower().endswith(FILE_SUFFIXES)]
+        hint = nearest(path.name, files)
+    return WeightsError(
+        f"model.weights={given}: there is no such file (looked for {path}).{hint} "
+        "Relative paths are taken from the folder you started in. Allowed: default, null (random), the name of other "
+        f"published weights, {A_FILE}."
+    )
+
+
+def _file_in(folder: Path, given: str) -> Path:
+    """The weights in a folder: of a run of ftexp, of Hugging Face's libraries, or the only file of weights in it."""
+    snapshots = sorted(folder.glob("snapshots/*/"))  # the cache of the Hugging Face hub
+    for place in (folder, *snapshots[-1:]):
+        for name in IN_FOLDERS:
+            if (place / name).is_file():
+                return place / name
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name.lower().endswith(FILE_SUFFIXES))
+    if len(files) == 1:
+        return files[0]
+    if files:
+        names = listed([file.name for file in files])
+        raise WeightsError(f"model.weights={given} is a folder with {len(files)} files of weights: give one ({names}).")
+    raise WeightsError(
+        f"model.weights={given} is a folder without weights (looked for {', '.join(IN_FOLDERS[:1] + IN_FOLDERS[3:6])}, "
+        f"and for one file that ends in {', '.join(FILE_SUFFIXES)})."
+    )
 
 
 def is_installed(package: str) -> bool:
@@ -119,110 +184,7 @@ def unreachable(
         + "".join(f"    {folder}\n" for folder in folders)
         + f"and downloading it failed ({reason}). Ways out:\n"
         f"    {remedy} (from a machine with a network)\n"
-        "    model.weights=FILE              your own copy: .pth, .pt or .safetensors\n"
+        "    model.weights=FILE              your own copy, a file of torch or safetensors\n"
         "    model.weights=null              start from random weights\n"
         "    model=efficientnet_lite0        its weights come with a Python package, no network needed"
     )
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name out of a file: plain, or under ``model`` or ``state_dict`` as checkpoints have them.
-
-    Raises:
-        WeightsError: if the file cannot be read, or holds something else than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            content: object = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{path} cannot be read as weights: {reason} "
-            "A file must hold tensors by name (torch.save(model.state_dict(), FILE)), not a whole pickled model."
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"{path} holds no tensors by name; save model.state_dict() or an ftexp checkpoint.")
-    return _without_wrappers({str(name): tensor for name, tensor in content.items()})
-
-
-def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop what DataParallel and torch.compile put in front of every name."""
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def load_backbone(module: nn.Module, state: Mapping[str, Tensor], heads: tuple[str, ...], source: str) -> None:
-    """Load weights by name; those of a head of another width are left out and said so.
-
-    Args:
-        module: the network with its new head.
-        state: tensors by full name.
-        heads: paths of the classifying layers, the only ones that may be missing, unexpected or of another shape.
-        source: what messages call the weights.
-
-    Raises:
-        WeightsError: if anything else is missing, unexpected or of another shape; the message lists it.
-    """
-    own = module.state_dict()
-    head = {name for name in (*own, *state) if _of_head(name, heads)}
-    wrong = [n for n, tensor in state.items() if n in own and own[n].shape != tensor.shape and n not in head]
-    if wrong:
-        raise WeightsError(
-            f"{source} does not fit the network: {_some(wrong)} of another shape, "
-            f"for example {wrong[0]} is {tuple(state[wrong[0]].shape)} there and {tuple(own[wrong[0]].shape)} here. "
-            "Choose the model that these weights were made for."
-        )
-    head_fits = all(name in own and name in state and own[name].shape == state[name].shape for name in head)
-    kept = {name: tensor for name, tensor in state.items() if name not in head or head_fits}
-    result = module.load_state_dict(kept, strict=False)
-    missing = [name for name in result.missing_keys if name not in head]
-    unexpected = [name for name in result.unexpected_keys if name not in head]
-    if missing or unexpected:
-        raise WeightsError(
-            f"{source} does not fit the network.\n"
-            f"    missing in the file: {_some(missing)}\n    unexpected in the file: {_some(unexpected)}\n"
-            "Only the head's may differ. Choose the model that these weights were made for."
-        )
-    if head_fits:
-        logger.info("%s: backbone and head loaded.", source)
-    else:
-        logger.info("%s: backbone loaded; the head (%s) starts anew.", source, ", ".join(heads))
-
-
-def load_in_order(module: nn.Module, state: Mapping[str, Tensor], heads: tuple[str, ...], source: str) -> None:
-    """Load the backbone of the same network under other names: the n-th tensor there is the n-th here.
-
-    Raises:
-        WeightsError: if the numbers of tensors differ, or a pair of them, the head's apart, differs in shape.
-    """
-    own = module.state_dict()
-    if len(own) != len(state):
-        raise WeightsError(f"{source} has {len(state)} tensors, the network {len(own)}: they do not belong together.")
-    renamed = {}
-    for (here, mine), (there, theirs) in zip(own.items(), state.items(), strict=True):
-        if _of_head(here, heads):
-            continue
-        if mine.shape != theirs.shape:
-            raise WeightsError(
-                f"{source} does not fit the network: {there} is {tuple(theirs.shape)}, {here} {tuple(mine.shape)}."
-            )
-        renamed[here] = theirs
-    module.load_state_dict(renamed, strict=False)
-
-
-def _of_head(name: str, heads: tuple[str, ...]) -> bool:
-    return any(name == path or name.startswith(path + ".") for path in heads)
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    if not names:
-        return "nothing"
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

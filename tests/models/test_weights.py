@@ -1,114 +1,110 @@
-"""Weights: where they are looked for, what a file may differ in, and what is said when it does not fit."""
+"""Weights: where they are looked for, and what is said when they are not there."""
 
 from __future__ import annotations
 
 import io
-import logging
+import os
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
 from ftexp.errors import WeightsError
 from ftexp.models import download
 from ftexp.models.weights import (
     is_file_name,
-    load_backbone,
-    load_in_order,
-    read_state_dict,
     weights_from_file,
     weights_from_hub,
     weights_from_package,
 )
 
 
-class Net(nn.Module):
-    def __init__(self, num_classes: int = 3, width: int = 4) -> None:
-        super().__init__()
-        self.body = nn.Linear(2, width)
-        self.fc = nn.Linear(width, num_classes)
-
-
-def test_names_of_files_and_names_of_weights() -> None:
-    assert [is_file_name(name) for name in ("a.pth", "a.pt", "x/a.safetensors", "folder/a")] == [True] * 4
-    assert [is_file_name(name) for name in ("default", "IMAGENET1K_V1", "ra_in1k")] == [False] * 3
-
-
-def test_a_file_is_read_in_every_form(tmp_path: Path) -> None:
-    state = {name: tensor.clone() for name, tensor in Net().state_dict().items()}
-    torch.save(state, tmp_path / "plain.pth")
-    torch.save({"model": state, "epoch": 3, "class_to_idx": {"a": 0}}, tmp_path / "ours.pt")
-    torch.save({"state_dict": {f"module.{n}": t for n, t in state.items()}}, tmp_path / "parallel.pt")
-    torch.save({f"_orig_mod.{n}": t for n, t in state.items()}, tmp_path / "compiled.pth")
-    save_file(state, tmp_path / "safe.safetensors")
-    for file in ("plain.pth", "ours.pt", "parallel.pt", "compiled.pth", "safe.safetensors"):
-        read = read_state_dict(tmp_path / file)
-        assert list(read) == sorted(state) if file.startswith("safe") else list(state), file
-        assert all(torch.equal(read[name], state[name]) for name in state), file
-
-
-def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:
-    torch.save(Net(), tmp_path / "pickled.pth")
-    with pytest.raises(WeightsError, match="not a whole pickled model"):
-        read_state_dict(tmp_path / "pickled.pth")
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
-        read_state_dict(tmp_path / "cut.safetensors")
-    torch.save({"epoch": 3}, tmp_path / "other.pt")
-    with pytest.raises(WeightsError, match="holds no tensors by name"):
-        read_state_dict(tmp_path / "other.pt")
-
-
-def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["a.pth", "a.PT", "x/a", "a.ckpt", "pytorch_model.bin", "best.pth.tar", "a.Safetensors", "~me", "folder", "plain"],
+)
+def test_what_means_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WeightsError, match=f"no such file .looked for {tmp_path}/mine.pth"):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "plain").touch()
+    assert is_file_name(name)
+
+
+@pytest.mark.parametrize("name", ["default", "IMAGENET1K_V1", "ra_in1k", "a.weights"])
+def test_what_means_published_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not is_file_name(name)
+
+
+@pytest.mark.parametrize("name", ["a.CKPT", "a.bin", "a.pth.tar", "without_suffix", "a.weights"])
+def test_a_file_that_is_there_is_found_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    torch.save({"w": torch.ones(1)}, tmp_path / name)
+    assert weights_from_file(str(tmp_path / name)).path == tmp_path / name
+
+
+def test_a_missing_file_says_where_it_was_looked_for_and_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_best.pth").touch()
+    with pytest.raises(
+        WeightsError, match=f"no such file .looked for {tmp_path}/mine.pth.*Did you mean 'mine_best.pth'"
+    ):
         weights_from_file("mine.pth")
-    with pytest.raises(WeightsError, match=r"allowed are \.pth, \.pt, \.safetensors"):
+    with pytest.raises(
+        WeightsError, match=r"Allowed: default, null .*\.pth, \.pt, \.ckpt, \.bin, \.pth\.tar, \.safetensors"
+    ):
         weights_from_file("folder/mine.h5")
 
 
-def test_a_head_of_another_width_is_left_out_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
-    source, target = Net(num_classes=1000), Net(num_classes=3)
-    head = target.fc.weight.clone()
-    with caplog.at_level(logging.INFO, "ftexp"):
-        load_backbone(target, source.state_dict(), ("fc",), "mine.pth")
-    assert torch.equal(target.body.weight, source.body.weight)
-    assert torch.equal(target.fc.weight, head)
-    assert "mine.pth: backbone loaded; the head (fc) starts anew" in caplog.text
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["checkpoints/best.pt", "checkpoints/last.pt"], "checkpoints/best.pt"),
+        (["best.pt", "last.pt", "previous.pt"], "best.pt"),
+        (["best/checkpoints/best.pt", "0/checkpoints/best.pt"], "best/checkpoints/best.pt"),
+        (["config.json", "model.safetensors", "optimizer.pt", "training_args.bin"], "model.safetensors"),
+        (["config.json", "pytorch_model.bin"], "pytorch_model.bin"),
+        (["refs/main", "snapshots/abc/model.safetensors"], "snapshots/abc/model.safetensors"),
+        (["model_best.pth.tar", "last.pth.tar", "checkpoint-3.pth.tar"], "model_best.pth.tar"),
+        (["epoch=3-step=40.ckpt", "notes.txt"], "epoch=3-step=40.ckpt"),
+    ],
+)
+def test_the_weights_in_a_folder_are_found(tmp_path: Path, files: list[str], expected: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"w": torch.ones(1)}, tmp_path / name)
+    weights = weights_from_file(str(tmp_path))
+    assert (weights.path, weights.label) == (tmp_path / expected, str(tmp_path / expected))
 
 
-def test_a_head_that_fits_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
-    source, target = Net(), Net()
-    with caplog.at_level(logging.INFO, "ftexp"):
-        load_backbone(target, source.state_dict(), ("fc",), "mine.pth")
-    assert torch.equal(target.fc.weight, source.fc.weight)
-    assert "backbone and head loaded" in caplog.text
+def test_a_folder_without_weights_or_with_many_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"a folder without weights .looked for checkpoints/best\.pt, model\.safeten"
+    ):
+        weights_from_file(str(tmp_path))
+    for name in ("a.pth", "b.ckpt"):
+        (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=r"a folder with 2 files of weights: give one .a\.pth, b\.ckpt"):
+        weights_from_file(str(tmp_path))
 
 
-def test_missing_and_unexpected_names_are_reported_together() -> None:
-    state = dict(Net().state_dict())
-    state["trunk.weight"] = state.pop("body.weight")
-    with pytest.raises(WeightsError, match=r"missing in the file: body.weight\n +unexpected in the file: trunk.weight"):
-        load_backbone(Net(), state, ("fc",), "mine.pth")
+def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(WeightsError, match=r"pipe\.pth is no regular file"):
+        weights_from_file(str(tmp_path / "pipe.pth"))
+    (tmp_path / "gone.pth").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="there is no such file"):
+        weights_from_file(str(tmp_path / "gone.pth"))
+    with pytest.raises(WeightsError, match=r"cannot be opened: .*too long"):
+        weights_from_file("x" * 5000 + ".pth")
 
 
-def test_another_architecture_is_reported_by_shape() -> None:
-    with pytest.raises(WeightsError, match=r"body.weight is \(5, 2\) there and \(4, 2\) here"):
-        load_backbone(Net(), Net(width=5).state_dict(), ("fc",), "mine.pth")
-
-
-def test_loading_in_order_checks_number_and_shapes() -> None:
-    source, target = Net(num_classes=1000), Net()
-    renamed = {f"x{i}": tensor for i, tensor in enumerate(source.state_dict().values())}
-    load_in_order(target, renamed, ("fc",), "bundle")
-    assert torch.equal(target.body.weight, source.body.weight)
-    with pytest.raises(WeightsError, match=r"x0 is \(5, 2\), body.weight \(4, 2\)"):
-        load_in_order(target, {f"x{i}": t for i, t in enumerate(Net(width=5).state_dict().values())}, ("fc",), "bundle")
-    with pytest.raises(WeightsError, match="bundle has 2 tensors, the network 4"):
-        load_in_order(target, source.body.state_dict(), ("fc",), "bundle")
+def test_a_file_that_shows_what_it_is_is_refused_before_the_data_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_text("<!DOCTYPE html><html></html>")
+    with pytest.raises(WeightsError, match=r"a\.pth holds no weights: it is a web page"):
+        weights_from_file(str(tmp_path / "a.pth"))
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:

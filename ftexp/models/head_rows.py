@@ -1,0 +1,108 @@
+"""The head of a file of weights: its rows are kept by the names of their classes, never by their number alone."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from ftexp.errors import listed
+from ftexp.models.blocks import under
+
+
+def rows_by_name(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    heads: tuple[str, ...],
+    theirs: Sequence[str] | None,
+    ours: int | Sequence[str],
+) -> tuple[dict[str, Tensor], str]:
+    """The head with the file's rows for the classes that both know, and its own new rows for the others.
+
+    Args:
+        module: the network with its new head.
+        tensors: of the file's head, by the network's names.
+        heads: paths of the classifying layers; each is a linear layer or a convolution, or ends in one.
+        theirs: classes of the file in the order of its rows; None: it does not name them.
+        ours: classes of the data in the order of the new rows, or only how many there are.
+
+    Returns:
+        Tensors for the heads that keep rows, and what to tell the user about all of them.
+    """
+    named = f"the head ({', '.join(heads)})"
+    if not tensors:
+        return {}, f"{named} starts anew: the file has none"
+    if theirs is None or isinstance(ours, int):
+        return {}, f"{named} starts anew: the file does not name the classes of its own"
+    places = {_same(name): place for place, name in enumerate(theirs)}
+    known = [name for name in ours if _same(name) in places]
+    if not known:
+        return {}, f"{named} starts anew: none of the data's classes is among the file's ({listed(theirs, 5)})"
+    fitting = [path for path in heads if _fits(module, path, tensors, len(theirs), len(ours))]
+    if not fitting:
+        return {}, f"{named} starts anew: the file's has another form, or not one row for each of its classes"
+    rows = [(new, places[_same(name)]) for new, name in enumerate(ours) if _same(name) in places]
+    kept: dict[str, Tensor] = {}
+    for path in fitting:
+        by_class = _class_tensors(module, path, len(ours))
+        for name, own in _tensors(module, path).items():
+            if name not in tensors:
+                continue
+            kept[name] = _with_rows(own, tensors[name], rows) if name in by_class else tensors[name]
+    return kept, _told(fitting, [path for path in heads if path not in fitting], theirs, ours, known)
+
+
+def _told(
+    kept: Sequence[str], anew: Sequence[str], theirs: Sequence[str], ours: Sequence[str], known: Sequence[str]
+) -> str:
+    fresh = [name for name in ours if name not in known]
+    gone = [name for name in theirs if _same(name) not in {_same(name) for name in ours}]
+    told = f"the head ({', '.join(kept)}) keeps its rows for {listed(known, 5)}, found by the names of the classes"
+    if fresh:
+        told += f"; new rows for {listed(fresh, 5)}"
+    if gone:
+        told += f"; left out: {listed(gone, 5)}"
+    return told + (f"; {', '.join(anew)} starts anew" if anew else "")
+
+
+def _same(name: str) -> str:
+    """Names that look alike are alike: macOS writes a letter and its accent apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _tensors(module: nn.Module, path: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in module.state_dict().items() if under(name, (path,))}
+
+
+def _class_tensors(module: nn.Module, path: str, num_classes: int) -> set[str]:
+    """Names of the tensors that have a row per class: those of the last layer of that width."""
+    layers = [
+        f"{path}.{name}".rstrip(".")
+        for name, layer in module.get_submodule(path).named_modules()
+        if (isinstance(layer, nn.Linear) and layer.out_features == num_classes)
+        or (isinstance(layer, nn.Conv2d) and layer.out_channels == num_classes)
+    ]
+    return set(_tensors(module, layers[-1])) if layers else set()
+
+
+def _fits(module: nn.Module, path: str, tensors: Mapping[str, Tensor], num_theirs: int, num_ours: int) -> bool:
+    """Whether a head of the file differs from the network's in nothing but its classes."""
+    by_class = _class_tensors(module, path, num_ours)
+    own = {name: tensor for name, tensor in _tensors(module, path).items() if tensor.dim() > 0}  # counters may lack
+    if not by_class or {name for name in tensors if under(name, (path,)) and tensors[name].dim() > 0} != set(own):
+        return False
+    return all(
+        tensors[name].shape[0] == num_theirs and tensors[name][0].numel() == tensor[0].numel()
+        if name in by_class
+        else tensors[name].shape == tensor.shape
+        for name, tensor in own.items()
+    )
+
+
+def _with_rows(own: Tensor, theirs: Tensor, rows: Sequence[tuple[int, int]]) -> Tensor:
+    """Copy rows; a convolution of one pixel has the same numbers as a linear layer."""
+    head = own.detach().clone()
+    for new, old in rows:
+        head[new] = theirs[old].reshape(own[new].shape)
+    return head

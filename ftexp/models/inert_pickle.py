@@ -1,0 +1,157 @@
+"""Reading files of ``torch.save`` without running anything that is in them.
+
+torch's own reader for weights (``weights_only=True``) refuses a file as soon as it names a class that is not on a short
+list, and training scripts write such classes beside their tensors: ``argparse.Namespace``, NumPy's numbers, paths,
+settings. Here every such class is replaced by one that keeps its state and does nothing, so the tensors can be read,
+and still no code that the file names is imported or called.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from ftexp.errors import WeightsError, listed
+
+SAVE_TENSORS = (
+    "If you trust it, save its tensors once: torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW)."
+)
+# No file of weights needs these: a pickle that names them wants something done.
+SHELLS = ("commands", "nt", "os", "posix", "pty", "shutil", "subprocess", "sys")
+LOADERS = ("code", "codeop", "ctypes", "importlib", "marshal", "runpy", "socket", "webbrowser")
+CALLS = frozenset(
+    f"builtins.{name}" for name in ("__import__", "breakpoint", "compile", "eval", "exec", "input", "open")
+)
+# In front of the object itself, the format from before torch 1.6 has three pickles: a mark, its version, the machine.
+PICKLES_IN_FRONT = 3
+
+
+class Inert:
+    """Stands for an object whose class is not loaded.
+
+    Attributes:
+        class_name: in full, as the file gives it.
+        state: what the file says the object holds, as plain data; None: nothing.
+    """
+
+    class_name = ""
+    state: object = None
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        """Take any arguments, and do nothing with them."""
+        return object.__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _InertDict(Inert):
+    """For subclasses of dict, which pickle fills by item assignment."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        return OrderedDict()
+
+
+class _InertList(Inert):
+    """For subclasses of list, and deques."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        return []
+
+
+def read_pickled(path: Path) -> object:
+    """What ``torch.save`` wrote: tensors on the CPU and plain data, with ``Inert`` in the place of all else.
+
+    Raises:
+        WeightsError: if the file asks for commands to be run, or cannot be read without executing what it names.
+        Exception: of nearly any kind, if the file is damaged or has another format.
+    """
+    try:
+        return _load(path, {})
+    except pickle.UnpicklingError:
+        names = _names_of_classes(path)
+    commands = sorted(name for name in names if name.partition(".")[0] in (*SHELLS, *LOADERS) or name in CALLS)
+    if commands:
+        raise WeightsError(
+            f"{path} asks to have {commands[0]} called while it is read, which no file of weights needs. "
+            "Nothing of it was executed. Delete it, and take the weights from a source that you trust."
+        )
+    kinds: dict[str, type[Inert]] = dict.fromkeys(names, Inert)
+    while True:
+        try:
+            return _load(path, kinds)
+        except pickle.UnpicklingError as error:
+            # torch says which class it wants to fill as a dict or a list; that is known of no class before.
+            filled = re.search(r"Can only (SETITEM|append|extend).* but got <class '(.+)'>", str(error))
+            if filled is None or kinds.get(filled[2]) is not Inert:
+                raise _unreadable(path, names, str(error)) from error
+            kinds[filled[2]] = _InertDict if filled[1] == "SETITEM" else _InertList
+
+
+def _unreadable(path: Path, names: Iterable[str], message: str) -> WeightsError:
+    why = message.partition("WeightsUnpickler error:")[2].strip() or message
+    plain = ("builtins.", "collections.", "torch._", "torch.storage", "torch.Size", "torch.device")
+    objects = sorted(name for name in names if not name.startswith(plain) and not name.endswith("Storage"))
+    told = f"objects of {listed(objects, 5)}" if objects else "more than tensors and plain data"
+    return WeightsError(
+        f"{path} cannot be read without executing code that it names: it holds {told} "
+        f"({why.splitlines()[0].rstrip('.')}), probably a whole pickled network. {SAVE_TENSORS}"
+    )
+
+
+def _load(path: Path, kinds: Mapping[str, type[Inert]]) -> object:
+    stand_ins = [(_named(kind, name), name) for name, kind in kinds.items()]
+    with (
+        path.open("rb") as file,  # by its path alone, torch would believe the file's name
+        torch.serialization.safe_globals(stand_ins),  # type: ignore[arg-type]
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # about the version of the pickle
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _named(kind: type[Inert], name: str) -> type[Inert]:
+    module, _, short = name.rpartition(".")
+    return type(short, (kind,), {"__module__": module, "class_name": name})
+
+
+def _names_of_classes(path: Path) -> set[str]:
+    """Full names of the classes and functions that a file's pickle names; it is taken apart, not executed."""
+    with _pickle_stream(path) as stream:
+        pairs = [str(arg).split(" ", 1) for code, arg, _ in pickletools.genops(stream) if code.name == "GLOBAL"]
+    return {_as_today(module, name) for module, name in pairs}
+
+
+def _as_today(module: str, name: str) -> str:
+    """Python 2's name of a class, which the pickles of ``torch.save`` have, as Python 3 calls it."""
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return f"{module}.{name}"
+
+
+@contextmanager
+def _pickle_stream(path: Path) -> Iterator[IO[bytes]]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            with archive.open(name) as stream:
+                yield stream
+        return
+    with path.open("rb") as stream:
+        for _ in range(PICKLES_IN_FRONT):
+            for _ in pickletools.genops(stream):
+                pass
+        yield stream

@@ -1,0 +1,183 @@
+"""Loading tensors into a network: what fits, what is left out, and what is said about it."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ftexp.errors import WeightsError, listed
+from ftexp.models.blocks import under
+from ftexp.models.file_kinds import check_kind
+from ftexp.models.head_rows import rows_by_name
+from ftexp.models.tensor_names import named_as
+from ftexp.models.weights import Weights
+from ftexp.models.weights_file import WeightsFile
+
+logger = logging.getLogger(__name__)
+
+# A counter of BatchNorm, which files from before torch 0.4.1 lack.
+COUNTER = ".num_batches_tracked"
+
+
+def load_weights(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], classes: int | Sequence[str]) -> None:
+    """Load the backbone by name, and of the head the rows of classes that the data has, too; say what was loaded.
+
+    Args:
+        module: the network with its new head.
+        file: the tensors.
+        heads: paths of the classifying layers, the only ones that may be missing or of another shape.
+        classes: of the data, in the order of the new head's rows; only their number: no row is kept.
+
+    Raises:
+        WeightsError: if anything else is missing, unexpected or of another shape, or a tensor has NaN or infinity;
+            the message names it.
+    """
+    file = named_as(module, file)
+    own = module.state_dict()
+    head = {name: tensor for name, tensor in file.tensors.items() if under(name, heads)}
+    backbone = {name: tensor for name, tensor in file.tensors.items() if name not in head}
+    foreign = _of_other_parts(module, backbone, heads)
+    _check_fit(module, backbone, heads, foreign, file)
+    rows, told = rows_by_name(module, head, heads, file.classes, classes)
+    kept = {name: tensor for name, tensor in backbone.items() if name in own} | rows
+    check_values(kept, own, file.source)
+    module.load_state_dict(kept, strict=False)
+    _say(file, len(kept), told, (*file.left_out, *foreign))
+
+
+def _check_fit(
+    module: nn.Module,
+    backbone: Mapping[str, Tensor],
+    heads: tuple[str, ...],
+    foreign: Sequence[str],
+    file: WeightsFile,
+) -> None:
+    own = module.state_dict()
+    made_for = f" The file names {file.made_for}." if file.made_for else ""
+    advice = f"Choose the model that these weights were made for.{made_for}"
+    wrong = [name for name, tensor in backbone.items() if name in own and own[name].shape != tensor.shape]
+    if wrong:
+        raise WeightsError(
+            f"{file.source} does not fit the network: {listed(wrong, 5)} of another shape, "
+            f"for example {wrong[0]} is {tuple(backbone[wrong[0]].shape)} there and {tuple(own[wrong[0]].shape)} here. "
+            f"{advice}"
+        )
+    computed = {name for name, _ in module.named_buffers()}  # some are in older files, and computed today
+    missing = [n for n in own if n not in backbone and not under(n, heads) and not n.endswith(COUNTER)]
+    unexpected = [n for n in backbone if n not in own and n not in computed and not n.endswith(COUNTER)]
+    if missing or not set(unexpected) <= set(foreign):
+        raise WeightsError(
+            f"{file.source} does not fit the network.\n"
+            f"    missing in the file: {listed(missing, 5) or 'nothing'}\n"
+            f"    unexpected in the file: {listed(unexpected, 5) or 'nothing'}\n"
+            f"Only the head's may differ. {advice}"
+        )
+
+
+def _of_other_parts(module: nn.Module, names: Mapping[str, Tensor], heads: tuple[str, ...]) -> tuple[str, ...]:
+    """Tensors of what the network has no part of: another head, a decoder, a loss; not those of deeper blocks."""
+    own = {name.partition(".")[0] for name in module.state_dict() if not under(name, heads)}
+    return tuple(name for name in names if name.partition(".")[0] not in own)
+
+
+def check_values(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Refuse numbers that would only be noticed when the loss is not finite.
+
+    Args:
+        own: of the network, whose types they are to take: 1e300 is infinite in float32. What is infinite there as well
+            is meant so, as in a mask.
+
+    Raises:
+        WeightsError: naming the tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.is_quantized or tensor.layout is not torch.strided:
+            raise WeightsError(
+                f"{source}: {name} is not a plain tensor of numbers (it is quantised, sparse, or was saved without its "
+                "values). Save the network's weights as float32."
+            )
+        if not tensor.is_floating_point() or bool(torch.isfinite(converted := tensor.to(own[name].dtype)).all()):
+            continue
+        if not bool(torch.isfinite(own[name]).all()):
+            continue
+        kind = "NaN" if bool(torch.isnan(converted).any()) else "infinity"
+        count = int((~torch.isfinite(converted)).sum())
+        raise WeightsError(
+            f"{source}: {name} has {kind} ({count:,} of {tensor.numel():,} numbers are not finite). These weights come "
+            "from a training that diverged, or the file is damaged. Take an earlier checkpoint."
+        )
+
+
+def load_in_order(module: nn.Module, file: WeightsFile, heads: tuple[str, ...]) -> None:
+    """Load the backbone of the same network under other names: the n-th tensor there is the n-th here.
+
+    Raises:
+        WeightsError: if the numbers of tensors differ, or a pair of them, the head's apart, differs in shape, or one
+            has NaN or infinity.
+    """
+    own, source = module.state_dict(), file.source
+    if len(own) != len(file.tensors):
+        count = len(file.tensors)
+        raise WeightsError(f"{source} has {count} tensors, the network {len(own)}: they do not belong together.")
+    renamed = {}
+    for (here, mine), (there, theirs) in zip(own.items(), file.tensors.items(), strict=True):
+        if under(here, heads):
+            continue
+        if mine.shape != theirs.shape:
+            raise WeightsError(
+                f"{source} does not fit the network: {there} is {tuple(theirs.shape)}, {here} {tuple(mine.shape)}."
+            )
+        renamed[here] = theirs
+    check_values(renamed, own, source)
+    module.load_state_dict(renamed, strict=False)
+
+
+@contextmanager
+def reading(weights: Weights | None) -> Iterator[None]:
+    """While a library reads its own published weights: what it raises because of the file becomes one message.
+
+    Raises:
+        WeightsError: if the file is damaged.
+    """
+    if weights is None or weights.origin != "library":
+        yield
+        return
+    if weights.path.suffix != ".npz":  # a few of timm's are Google's own files
+        check_kind(weights.path)
+    try:
+        yield
+    except (RuntimeError, EOFError, OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{weights.path}, the file of {weights.label}, cannot be loaded ({reason}). "
+            "Delete it: the next run downloads it again."
+        ) from error
+
+
+def say_published(module: nn.Module, weights: Weights, heads: tuple[str, ...]) -> None:
+    """Say which published weights the network has, and from where.
+
+    Raises:
+        WeightsError: if a tensor has NaN or infinity.
+    """
+    parameters = dict(module.named_parameters())
+    check_values(parameters, {name: torch.zeros((), dtype=p.dtype) for name, p in parameters.items()}, weights.label)
+    logger.info(
+        "weights %s, from %s: loaded; the head (%s) starts anew.", weights.label, weights.path, ", ".join(heads)
+    )
+
+
+def _say(file: WeightsFile, count: int, head: str, left_out: Sequence[str]) -> None:
+    of = f" of its {file.key}" if file.key else ""
+    told = f"{file.source}: {count} tensors{of} loaded; {head}"
+    if file.passed_over:
+        told += f"; {', '.join(file.passed_over)} passed over"
+    if left_out:
+        told += f"; left out: {len(left_out)} tensors of other parts, such as {left_out[0]}"
+    logger.info("weights %s.", told)

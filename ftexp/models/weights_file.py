@@ -1,0 +1,212 @@
+"""What a file of weights holds: the tensors of a network, and what is said of it beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ftexp.errors import WeightsError
+from ftexp.models.file_kinds import check_kind, is_safetensors
+from ftexp.models.inert_pickle import SAVE_TENSORS, Inert, read_pickled
+
+# Where checkpoints keep a network's tensors; averaged weights come first, as in timm, then the usual names.
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
+# Beside them: the classes in the order of the head's rows, and the name of the architecture.
+CLASS_NUMBERS = ("class_to_idx", "class_to_index", "label2id")
+CLASS_LISTS = ("classes", "class_names", "label_names", "categories", "names", "id2label", "idx_to_class")
+MODEL_NAMES = ("model_name", "arch", "architecture", "model", "backbone")
+SETTINGS = ("hyper_parameters", "args", "config")
+INDEX = ".index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """The tensors of one network, read from a file.
+
+    Attributes:
+        source: what messages call the file.
+        tensors: by the names in the file; after ``renamed``, by those of the network.
+        left_out: names of other tensors in the file that belong to no part of the network.
+        key: under which the file has them; empty where they stand at its top.
+        passed_over: the other networks in the file.
+        classes: in the order of the head's rows; None where the file does not tell.
+        made_for: the name of the architecture, where the file tells.
+    """
+
+    source: str
+    tensors: dict[str, Tensor]
+    left_out: tuple[str, ...] = ()
+    key: str = ""
+    passed_over: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
+    made_for: str | None = None
+
+    def renamed(self, tensors: Mapping[str, Tensor], left_out: Sequence[str] = ()) -> WeightsFile:
+        """The same with other names of tensors, or other tensors."""
+        return replace(self, tensors=dict(tensors), left_out=(*self.left_out, *left_out))
+
+
+def read_weights(path: Path, source: str | None = None) -> WeightsFile:
+    """Read a checkpoint or plain weights, in the format of torch or of safetensors, whatever the file is called.
+
+    Nothing that the file contains is executed.
+
+    Args:
+        path: the file, or the index of weights that are cut into several files (``model.safetensors.index.json``).
+        source: what messages call it; None: its path.
+
+    Raises:
+        WeightsError: if the file cannot be read, is something else than weights, or holds a whole pickled network.
+    """
+    try:
+        if path.name.endswith(INDEX):
+            content: object = _read_shards(path)
+        else:
+            content = _read(path)
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged file makes torch's reader raise nearly anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{path} cannot be read as weights: {reason.rstrip('.')}. The file is damaged, or was not written by "
+            "torch.save(model.state_dict(), FILE) or by safetensors."
+        ) from error
+    key, found, passed_over = _network(path, content)
+    facts = [*_facts(content), *_facts(_description(path))]
+    return WeightsFile(
+        source=source or str(path),
+        tensors={str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)},
+        key=key,
+        passed_over=passed_over,
+        classes=next(filter(None, map(_class_names, facts)), None),
+        made_for=next(filter(None, map(_model_name, facts)), None),
+    )
+
+
+def _read(path: Path) -> object:
+    check_kind(path)
+    return load_file(path) if is_safetensors(path) else read_pickled(path)
+
+
+def _read_shards(index: Path) -> dict[str, object]:
+    """Tensors from all the files that an index of the Hugging Face hub names."""
+    files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    tensors: dict[str, object] = {}
+    for name in files:
+        if Path(name).name != name:
+            raise WeightsError(f"{index} names the file {name}, which is not in its own folder.")
+        part = _read(index.parent / name)
+        tensors |= part if isinstance(part, Mapping) else {}
+    return tensors
+
+
+def _network(path: Path, content: object) -> tuple[str, Mapping[Any, object], tuple[str, ...]]:
+    """The key and the tensors of the network that is meant, and the keys of others.
+
+    Raises:
+        WeightsError: if there is none, or it cannot be told which.
+    """
+    _refuse_pickled_network(path, content)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds no tensors by name, but a {type(content).__name__}; {_how_to_save()}")
+    found = dict(_networks(content))
+    for key in (*AVERAGED, *PLAIN):
+        if key in found:
+            return key, found[key], tuple(other for other in found if other != key)
+    if _has_tensors(content):
+        return "", content, tuple(found)
+    if len(found) == 1:
+        return (*found.popitem(), ())
+    if found:
+        raise WeightsError(f"{path} holds several networks ({', '.join(found)}); save the one that is meant alone.")
+    for key in (*AVERAGED, *PLAIN):
+        _refuse_pickled_network(path, content.get(key))
+    keys = ", ".join(str(key) for key in list(content)[:8]) or "nothing"
+    raise WeightsError(f"{path} holds no tensors by name, but {keys}; {_how_to_save()}")
+
+
+def _networks(content: Mapping[Any, object]) -> Iterator[tuple[str, Mapping[Any, object]]]:
+    """Each part of a checkpoint that holds tensors by name, also where it is wrapped once more."""
+    for key, value in content.items():
+        if not isinstance(value, Mapping):
+            continue
+        inner = next((value[name] for name in PLAIN if isinstance(value.get(name), Mapping)), None)
+        if _has_tensors(value):
+            yield str(key), value
+        elif isinstance(inner, Mapping) and _has_tensors(inner):
+            yield str(key), inner
+
+
+def _has_tensors(content: Mapping[Any, object]) -> bool:
+    return any(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+
+
+def _refuse_pickled_network(path: Path, content: object) -> None:
+    if isinstance(content, Inert):
+        raise WeightsError(
+            f"{path} holds a whole pickled network ({content.class_name}), not its tensors. Opening it would execute "
+            f"code that the file names. {SAVE_TENSORS}"
+        )
+
+
+def _how_to_save() -> str:
+    return "save torch.save(model.state_dict(), FILE), or give an ftexp checkpoint."
+
+
+def _description(path: Path) -> object:
+    """``config.json``, which the Hugging Face hub's libraries write beside weights."""
+    try:
+        return json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _facts(content: object) -> Iterator[Mapping[Any, object]]:
+    """Where a file describes itself: at its top, and among the settings it was trained with."""
+    if not isinstance(content, Mapping):
+        return
+    yield content
+    for key in SETTINGS:
+        value = content.get(key)
+        inner = value.state if isinstance(value, Inert) else value
+        if isinstance(inner, Mapping):
+            yield inner
+
+
+def _class_names(facts: Mapping[Any, object]) -> tuple[str, ...] | None:
+    """The classes in the order of their numbers, which must be 0, 1, 2, …"""
+    for key in CLASS_NUMBERS:
+        names = _in_order(facts.get(key), number=lambda item: item[1], name=lambda item: item[0])
+        if names:
+            return names
+    for key in CLASS_LISTS:
+        value = facts.get(key)
+        if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(n, str) for n in value):
+            names = tuple(value)
+        else:
+            names = _in_order(value, number=lambda item: item[0], name=lambda item: item[1])
+        if names and len(set(names)) == len(names):
+            return names
+    return None
+
+
+def _in_order(
+    value: object, number: Callable[[tuple[Any, Any]], object], name: Callable[[tuple[Any, Any]], object]
+) -> tuple[str, ...] | None:
+    if not isinstance(value, Mapping):
+        return None
+    numbered = {str(number(item)): name(item) for item in value.items()}
+    names = [numbered.get(str(place)) for place in range(len(value))]
+    return tuple(str(name) for name in names) if names and all(isinstance(name, str) for name in names) else None
+
+
+def _model_name(facts: Mapping[Any, object]) -> str | None:
+    named = (facts.get(key) for key in MODEL_NAMES)
+    return next((value for value in named if isinstance(value, str) and value), None)

@@ -1,0 +1,125 @@
+"""The rows of a file's head are kept by the names of their classes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ftexp.models.head_rows import rows_by_name
+
+
+class TwoHeads(nn.Module):
+    """A distilled transformer's."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Linear(2, 4)
+        self.head = nn.Linear(4, num_classes)
+        self.head_dist = nn.Linear(4, num_classes)
+
+
+def head(kind: str, num_classes: int) -> nn.Module:
+    layers: dict[str, nn.Module] = {
+        "linear": nn.Linear(4, num_classes),
+        "without bias": nn.Linear(4, num_classes, bias=False),
+        "conv": nn.Conv2d(4, num_classes, 1),
+        "norm first": nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, num_classes)),
+        "hidden layer": nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, num_classes)),
+    }
+    return nn.ModuleDict({"head": layers[kind]})
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith("body")}
+
+
+@pytest.mark.parametrize("kind", ["linear", "without bias", "conv", "norm first", "hidden layer"])
+def test_rows_follow_the_names_and_new_classes_get_new_rows(kind: str) -> None:
+    old, new = head(kind, 3), head(kind, 4)
+    before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    kept, told = rows_by_name(new, tensors(old), ("head",), ("ape", "cat", "dog"), ("bee", "cat", "ape", "eel"))
+
+    new.load_state_dict(kept)
+    for name, tensor in new.state_dict().items():
+        theirs = old.state_dict()[name]
+        if tensor.shape == theirs.shape:  # of a layer before the classifying one
+            assert torch.equal(tensor, theirs), name
+            continue
+        assert torch.equal(tensor[1], theirs[1])
+        assert torch.equal(tensor[2], theirs[0])
+        assert torch.equal(tensor[[0, 3]], before[name][[0, 3]])
+    assert told == (
+        "the head (head) keeps its rows for cat, ape, found by the names of the classes; "
+        "new rows for bee, eel; left out: dog"
+    )
+
+
+def test_a_hidden_layer_as_wide_as_there_are_classes_is_not_cut_into_rows() -> None:
+    def wide() -> nn.Module:
+        return nn.ModuleDict({"head": nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))})
+
+    old, new = wide(), wide()
+    kept, _ = rows_by_name(new, tensors(old), ("head",), ("a", "b", "c"), ("c", "b", "a"))
+    assert torch.equal(kept["head.0.weight"], old.head[0].weight)
+    assert torch.equal(kept["head.1.weight"], old.head[1].weight.flip(0))
+
+
+def test_the_same_classes_keep_the_whole_head() -> None:
+    old, new = head("linear", 3), head("linear", 3)
+    kept, told = rows_by_name(new, tensors(old), ("head",), ("a", "b", "c"), ("a", "b", "c"))
+    assert torch.equal(kept["head.weight"], old.head.weight)
+    assert told == "the head (head) keeps its rows for a, b, c, found by the names of the classes"
+
+
+def test_all_heads_of_a_distilled_network_keep_rows() -> None:
+    old, new = TwoHeads(2), TwoHeads(2)
+    heads = ("head", "head_dist")
+    kept, told = rows_by_name(new, tensors(old), heads, ("cat", "dog"), ("dog", "eel"))
+    assert torch.equal(kept["head.weight"][0], old.head.weight[1])
+    assert torch.equal(kept["head_dist.bias"][0], old.head_dist.bias[1])
+    assert "the head (head, head_dist) keeps its rows for dog" in told
+
+    only = {name: tensor for name, tensor in tensors(old).items() if name.startswith("head.")}
+    kept, told = rows_by_name(new, only, heads, ("cat", "dog"), ("dog", "eel"))
+    assert sorted(kept) == ["head.bias", "head.weight"]
+    assert told.endswith("left out: cat; head_dist starts anew")
+
+
+def test_a_linear_layer_gives_its_rows_to_a_convolution() -> None:
+    old, new = head("linear", 2), head("conv", 2)
+    kept, _ = rows_by_name(new, tensors(old), ("head",), ("cat", "dog"), ("dog", "cat"))
+    assert torch.equal(kept["head.weight"][:, :, 0, 0], old.head.weight.flip(0))
+
+
+def test_a_letter_and_its_accent_may_be_written_apart() -> None:
+    old, new = head("linear", 2), head("linear", 2)
+    kept, _ = rows_by_name(new, tensors(old), ("head",), ("cafe\u0301", "tea"), ("caf\u00e9", "milk"))
+    assert torch.equal(kept["head.weight"][0], old.head.weight[0])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "kind", "said"),
+    [
+        (None, ("a", "b", "c"), "linear", "starts anew: the file does not name the classes of its own"),
+        (("a", "b", "c"), 3, "linear", "starts anew: the file does not name"),
+        (("a", "b", "c"), ("x", "y", "z"), "linear", "none of the data's classes is among the file's .a, b, c."),
+        (("a", "b"), ("a", "b"), "linear", "not one row for each of its classes"),
+        (("a", "b", "c"), ("a", "b", "c"), "norm first", "the file's has another form"),
+        (("a", "b", "c"), ("a", "b", "c"), "without bias", "the file's has another form"),
+    ],
+)
+def test_otherwise_the_head_starts_anew_and_it_is_said_why(
+    theirs: tuple[str, ...] | None, ours: tuple[str, ...] | int, kind: str, said: str
+) -> None:
+    new = head("linear", ours if isinstance(ours, int) else len(ours))
+    kept, told = rows_by_name(new, tensors(head(kind, 3)), ("head",), theirs, ours)
+    assert kept == {}
+    assert re.search(said, told)
+
+
+def test_a_file_without_a_head_is_said() -> None:
+    kept, told = rows_by_name(head("linear", 2), {}, ("head",), ("a", "b"), ("a", "b"))
+    assert (kept, told) == ({}, "the head (head) starts anew: the file has none")
