@@ -61,7 +61,8 @@ class Schedule:
         if self._config.interval == "epoch":
             self._tick += 1
         if self._plateau is not None:
-            self._scale = max(self._scale * self._plateau.factor_after(value), self._config.floor)
+            lower = max(self._scale * self._plateau.factor_after(value), self._config.floor)
+            self._scale = min(self._scale, lower)  # a recovery may have left it below the floor
         self._apply()
 
     @property
@@ -161,21 +162,21 @@ def _warmup_ticks(config: SchedulerConfig, span: Span, total: int) -> int:
         total: ticks of the phase.
 
     Raises:
-        ConfigError: if a length in steps or epochs leaves nothing of the phase.
+        ConfigError: if it is as long as the phase, so that the rate would never be the one that was set.
     """
     if config.name == "bit":
         return round(_bit_rule(span.num_samples)[0] * total)
     ticks_per_epoch = span.steps_per_epoch if config.interval == "step" else 1
     if config.warmup_steps is not None:
-        key, epochs = f"scheduler.warmup_steps={config.warmup_steps}", config.warmup_steps / span.steps_per_epoch
+        key, ticks = f"warmup_steps={config.warmup_steps}", config.warmup_steps / span.steps_per_epoch * ticks_per_epoch
     elif config.warmup_epochs is not None:
-        key, epochs = f"scheduler.warmup_epochs={config.warmup_epochs:g}", config.warmup_epochs
+        key, ticks = f"warmup_epochs={config.warmup_epochs:g}", config.warmup_epochs * ticks_per_epoch
     else:
-        return round((config.warmup or 0.0) * total)
-    if epochs >= span.epochs:
+        key, ticks = f"warmup={config.warmup:g}" if config.warmup else "", (config.warmup or 0.0) * total
+    if round(ticks) >= total:
         steps = span.epochs * span.steps_per_epoch
-        raise ConfigError(f"{key} is too long: a phase has {span.epochs} epochs, {steps} steps. Use less.")
-    return round(epochs * ticks_per_epoch)
+        raise ConfigError(f"scheduler.{key} is too long: a phase has {span.epochs} epochs, {steps} steps. Use less.")
+    return round(ticks)
 
 
 def _cosine(progress: float) -> float:

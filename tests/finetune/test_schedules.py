@@ -95,6 +95,39 @@ def test_a_warmup_that_leaves_nothing_of_the_phase_is_refused(given: dict[str, f
         schedule_factor(SchedulerConfig(name="linear", **given), 0, Span(4, 3, 100))
 
 
+@pytest.mark.parametrize("name", ["linear", "warmup_cosine", "one_cycle", "constant", "plateau"])
+@pytest.mark.parametrize(
+    ("given", "interval", "message"),
+    [
+        ({"warmup": 0.9}, "step", r"scheduler\.warmup=0\.9 is too long: a phase has 1 epochs, 3 steps"),
+        ({"warmup": 0.6}, "epoch", r"scheduler\.warmup=0\.6 is too long"),
+        ({"warmup_steps": 2}, "epoch", r"scheduler\.warmup_steps=2 is too long"),
+        ({"warmup_epochs": 0.9}, "step", r"scheduler\.warmup_epochs=0\.9 is too long"),
+    ],
+)
+def test_a_warmup_that_rounds_to_the_whole_phase_is_refused(
+    given: dict[str, float], interval: str, message: str, name: str
+) -> None:
+    """Of one epoch of three steps: the rate would never be the one that was set."""
+    config = SchedulerConfig(name=name, interval=interval, floor=1.0, **given)
+    with pytest.raises(ConfigError, match=message):
+        schedule_factor(config, 0, Span(1, 3, 100))
+
+
+@pytest.mark.parametrize("share", [share / 100 for share in range(0, 100, 7)])
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_whatever_warmup_is_taken_the_rate_that_was_set_is_reached(share: float, interval: str) -> None:
+    for epochs, steps in ((1, 1), (1, 3), (2, 3), (5, 2)):
+        span, total = Span(epochs, steps, 100), epochs * steps if interval == "step" else epochs
+        config = SchedulerConfig(name="linear", warmup=share, interval=interval)
+        try:
+            factors = [schedule_factor(config, tick, span) for tick in range(total)]
+        except ConfigError:
+            assert round(share * total) == total
+        else:
+            assert max(factors) == 1
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -146,6 +179,19 @@ def test_a_plateau_lowers_the_rates_after_its_patience_down_to_the_floor() -> No
         schedule.after_epoch(value)
         factors.append(optimizer.param_groups[0]["lr"] / 1e-1)
     assert factors == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.03, 0.03, 0.03])
+
+
+def test_a_plateau_never_raises_rates_that_a_recovery_has_halved() -> None:
+    optimizer = two_groups()
+    schedule = Schedule(PlateauConfig(name="plateau", floor=0.4, factor=0.5, patience=0), optimizer, Span(9, 1, 100))
+    schedule.after_epoch(0.5)
+    seen = []
+    for value in (0.9, 0.8, 0.7, 0.95):  # better, worse twice, better
+        schedule.restart(0, scale=0.5)
+        seen.append(optimizer.param_groups[0]["lr"])
+        schedule.after_epoch(value)
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.05, 0.05, 0.025, 0.025, 0.0125, 0.0125, 0.00625, 0.00625])
 
 
 def test_nan_is_never_better_on_a_plateau() -> None:
