@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +34,7 @@ from ftexp.training.checkpoint import LAST
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.gate import judge
-from ftexp.training.history import EpochRecord
+from ftexp.training.history import Observer
 from ftexp.training.inputs import InputSource
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import evaluate
@@ -52,14 +52,14 @@ def run(
     folder: Path,
     *,
     score_test: bool = True,
-    observers: Sequence[Callable[[EpochRecord], None]] = (),
+    observers: Sequence[Observer] = (),
 ) -> float:
     """Fine-tune as configured and leave everything in ``folder``; under torchrun, together with its other processes.
 
     Args:
         folder: of the main process; what the others give does not matter.
         score_test: False in a sweep, which must never see the test split.
-        observers: told of every epoch; what they raise ends the run.
+        observers: told of every epoch, and asked before every other one; what they raise ends the run.
 
     Returns:
         The best value of ``train.metric`` on validation.
@@ -75,15 +75,22 @@ def run(
             started = time.perf_counter()
             prepared = prepare(config, place, ranks, score_test=score_test)
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
-            with _recorder(prepared, place, observers) as recorder, memory:
-                return _train_and_score(prepared, recorder, stop, started, score_test=score_test)
+            with _recorder(prepared, place) as recorder, memory:
+                return _train_and_score(prepared, recorder, stop, started, observers, score_test=score_test)
 
 
 def _train_and_score(
-    prepared: Prepared, recorder: Recorder, stop: StopSignals, started: float, *, score_test: bool
+    prepared: Prepared,
+    recorder: Recorder,
+    stop: StopSignals,
+    started: float,
+    observers: Sequence[Observer],
+    *,
+    score_test: bool,
 ) -> float:
     config, splits, runtime, network = prepared.config, prepared.splits, prepared.runtime, prepared.network
-    fit = fine_tune(config, network, splits, prepared.phases, runtime, recorder, stop, resumable=score_test)
+    phases = prepared.phases
+    fit = fine_tune(config, network, splits, phases, runtime, recorder, stop, observers, resumable=score_test)
     assert fit.best is not None
     test = score_test_split(fit, splits, prepared.ledger, recorder) if score_test else None
     if runtime.ranks.is_main:
@@ -95,22 +102,20 @@ def _train_and_score(
 
 
 @contextmanager
-def _recorder(
-    prepared: Prepared, folder: Path, observers: Sequence[Callable[[EpochRecord], None]]
-) -> Iterator[Recorder]:
+def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
     """What the run is recorded with: in its folder and the tracking store by the main process, nowhere by others."""
     config, splits = prepared.config, prepared.splits
     labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
     setting = read_against(config.train.metric, *labels)
     if not prepared.runtime.ranks.is_main:
         with TemporaryDirectory() as nowhere:
-            yield Recorder(Path(nowhere), NoTracker(), setting, prepared.phases, observers)
+            yield Recorder(Path(nowhere), NoTracker(), setting, prepared.phases)
         return
     identity = prepared.identity
     tracker = open_tracker(config.tracking, prepared.run_name, prepared.mlflow_run_id)
     identity.mlflow_run_id = tracker.run_id or prepared.mlflow_run_id
     identity.write(folder)
-    recorder = Recorder(folder, tracker, setting, prepared.phases, observers)
+    recorder = Recorder(folder, tracker, setting, prepared.phases)
     try:
         tracker.log_params(flatten(config))
         tracker.set_tags(prepared.runtime.facts() | {"folder": str(folder)} | provenance(asdict(identity)))
@@ -132,6 +137,7 @@ def fine_tune(
     runtime: Runtime,
     recorder: Recorder,
     stop: StopSignals | None = None,
+    observers: Sequence[Observer] = (),
     *,
     resumable: bool = True,
 ) -> Fit:
@@ -154,6 +160,7 @@ def fine_tune(
         on_epoch=recorder.epoch,
         report=recorder.state,
         stop=stop or StopSignals(),
+        observers=observers,
         start=backbone_state(network) if config.train.needs_start else {},
     )
     length = config.train, len(splits.train), runtime.ranks.size
@@ -163,6 +170,7 @@ def fine_tune(
         if number < fit.phase_number:
             continue
         fit.phase_number = number
+        fit.before_epoch()
         open_blocks(network, phase)
         groups = build_param_groups(network, phase, decay_backbone=config.train.l2_sp is None)
         recorder.start_phase(phase, group_table(network, groups))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -47,7 +47,6 @@ class Recorder:
     Args:
         folder: the run's own folder.
         setting: the validation metric that decides, and what the curves are read against.
-        observers: told of every epoch; what they raise ends the run.
     """
 
     def __init__(
@@ -56,10 +55,8 @@ class Recorder:
         tracker: Tracker,
         setting: Setting,
         phases: Sequence[Phase],
-        observers: Sequence[Callable[[EpochRecord], None]] = (),
     ) -> None:
         self.folder = folder
-        self._observers = observers
         self._tracker = tracker
         self._metric = setting.metric
         self._setting = setting
@@ -144,8 +141,6 @@ class Recorder:
             "  best" if record.best else "",
         )
         self._diagnose(record.phase)
-        for observe in self._observers:
-            observe(record)
 
     def send_missing(self) -> None:
         """Give the tracking store the epochs that were saved and not sent before the run was stopped."""

@@ -63,7 +63,7 @@ def _draw_parallel(study: optuna.Study, settings: Sequence[str], objective: str)
 
 
 def _draw_settings(study: optuna.Study, settings: Sequence[str], objective: str) -> None:
-    """The objective against each setting alone; pruned trials hollow, at their last value."""
+    """The objective against each setting alone; pruned trials hollow, at that of their best checkpoint."""
     from matplotlib import pyplot
 
     columns = min(COLUMNS, len(settings))

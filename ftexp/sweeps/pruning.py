@@ -8,9 +8,9 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import Trial
 
 from ftexp.config.check import check
-from ftexp.config.sweep import DIRECTIONS
 from ftexp.errors import PrunedError
 from ftexp.training.history import EpochRecord
+from ftexp.training.metrics import is_better
 
 # Name -> from the epochs of a trial to the pruner.
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
@@ -38,22 +38,43 @@ def build_pruner(name: str, epochs: int, num_objectives: int = 1) -> BasePruner:
 
 
 class PruningObserver:
-    """Reports a run's epochs to its trial, and ends it where the pruner says so."""
+    """Reports a run's epochs to its trial, and ends it before another one where the pruner says so.
 
-    def __init__(self, trial: Trial, objective: str) -> None:
+    What is reported is what the trial's value would be if the run ended there: the objective at the epoch with the best
+    metric, whose weights are the checkpoint. So a pruned trial's value means the same as a finished one's.
+
+    Args:
+        metric: ``train.metric``, which chooses the checkpoint.
+    """
+
+    def __init__(self, trial: Trial, objective: str, metric: str) -> None:
         self._trial = trial
         self._objective = objective
-        self._best: float | None = None
+        self._metric = metric
+        self._best: EpochRecord | None = None
+        self._undecided: EpochRecord | None = None
 
     def __call__(self, record: EpochRecord) -> None:
-        """Report the best value so far.
+        """Report the value of the best checkpoint so far."""
+        if self._best is None or is_better(self._score(record), self._score(self._best)):
+            self._best = record
+        self._trial.report(self._value, record.epoch)
+        self._undecided = record
+
+    def before_epoch(self) -> None:
+        """Ask the pruner, once an epoch; a run that has no epoch left is finished and never asked about.
 
         Raises:
             PrunedError: if the run is not worth going on with.
         """
-        value = float(getattr(record, self._objective))
-        better = max if DIRECTIONS[self._objective] == "maximize" else min
-        self._best = value if self._best is None else better(self._best, value)
-        self._trial.report(self._best, record.epoch)
-        if self._trial.should_prune():
-            raise PrunedError(f"pruned after epoch {record.epoch}: {self._objective} {self._best:.4f}")
+        record, self._undecided = self._undecided, None
+        if record is not None and self._trial.should_prune():
+            raise PrunedError(f"pruned after epoch {record.epoch}: {self._objective} {self._value:.4f}")
+
+    @property
+    def _value(self) -> float:
+        assert self._best is not None
+        return float(getattr(self._best, self._objective))
+
+    def _score(self, record: EpochRecord) -> float:
+        return float(getattr(record, f"val_{self._metric}"))

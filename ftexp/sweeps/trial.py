@@ -14,7 +14,6 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from ftexp.config import Config
-from ftexp.config.sweep import DIRECTIONS
 from ftexp.errors import PrunedError
 from ftexp.run import run
 from ftexp.sweeps.places import placed
@@ -48,7 +47,7 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
     """
     gc.collect()  # the run before in this process is full of cycles: 20 MiB and more that would stay for five trials
     objectives = config.sweep.objectives
-    observers = _observers(address, objectives) if address else []
+    observers = _observers(address, objectives, config.train.metric) if address else []
     locks = (folder.parent if address else folder.parents[1]) / ".sessions"
     per_gpu = config.sweep.trials_per_gpu
     with placed(config.runtime, locks, trials_per_gpu=per_gpu, num_jobs=num_jobs) as runtime:
@@ -67,7 +66,7 @@ def objective_value(result: Mapping[str, Any], objective: str) -> float:
     return float(result["best"][objective] if objective.startswith("val_") else result[objective])
 
 
-def _observers(address: TrialAddress, objectives: list[str]) -> list[PruningObserver]:
+def _observers(address: TrialAddress, objectives: list[str], metric: str) -> list[PruningObserver]:
     (objective, *others) = objectives
     if others or objective not in {field for field in EpochRecord.__slots__ if field.startswith("val_")}:
         return []  # several objectives have no order, and time spent is no promise
@@ -77,5 +76,4 @@ def _observers(address: TrialAddress, objectives: list[str]) -> list[PruningObse
         sampler=RandomSampler(),  # nothing is drawn here; the search did that
     )
     study.pruner = build_pruner(address.pruner, study.user_attrs[EPOCHS])
-    assert objective in DIRECTIONS
-    return [PruningObserver(running_trial(study, address.number), objective)]
+    return [PruningObserver(running_trial(study, address.number), objective, metric)]

@@ -23,7 +23,7 @@ from ftexp.training.batches import Batches, Inputs
 from ftexp.training.best import Best
 from ftexp.training.checkpoint import LAST, restore_weights
 from ftexp.training.compilation import CompiledForward
-from ftexp.training.history import EpochRecord
+from ftexp.training.history import EpochRecord, Observer
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import EpochStats, EpochSums, evaluate, train_epoch
 from ftexp.training.metrics import Scores, is_better
@@ -44,6 +44,7 @@ class Fit:
     """What the phases of a run share, and what they leave behind.
 
     Attributes:
+        observers: are told of every epoch and asked whether there shall be another.
         report: gives what the report has to know when the run is gone on with, as plain data.
         start: the backbone's tensors at the beginning of the run, where a setting refers to them.
         best: of the phases that were kept so far; its checkpoint is ``best.pt``.
@@ -57,6 +58,7 @@ class Fit:
     on_epoch: Callable[[EpochRecord], None]
     report: Callable[[], dict[str, object]] = dict
     stop: StopSignals = field(default_factory=StopSignals)
+    observers: Sequence[Observer] = ()
     start: Mapping[str, torch.Tensor] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     history: list[EpochRecord] = field(default_factory=list)
@@ -92,6 +94,7 @@ class Fit:
             self.checkpoints.find_best_weights(state, len(self.history))
         with self.stop.deferred():
             while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
+                self.before_epoch()
                 started = time.perf_counter() - state.sums.seconds
                 state.begin_epoch()
                 set_train_mode(self.network, phase)
@@ -109,6 +112,11 @@ class Fit:
                 self._end_epoch(state, record, scores)
         assert state.best is not None
         return state.best
+
+    def before_epoch(self) -> None:
+        """To be called where another epoch is certain to come, before anything is prepared for it."""
+        for observer in self.observers:
+            observer.before_epoch()
 
     def keep(self, best: Best) -> None:
         """Make the best weights of a phase those of the run."""
@@ -221,6 +229,8 @@ class Fit:
         if record.best:
             self.checkpoints.save_best_of(state)
         self.on_epoch(record)
+        for observe in self.observers:
+            observe(record)
         _honour(self.runtime.ranks.largest(self.stop.requested))
 
     def _save_last(self, state: PhaseState) -> None:

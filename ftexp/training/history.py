@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,13 @@ class EpochRecord:
     images_per_second: float
     seconds: float
     best: bool
+
+
+class Observer(Protocol):
+    """Follows a run, and may end it."""
+
+    def __call__(self, record: EpochRecord) -> None:
+        """To be called after every epoch."""
+
+    def before_epoch(self) -> None:
+        """To be called where another epoch is to come; what it raises ends the run."""

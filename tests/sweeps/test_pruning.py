@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import optuna
 import pytest
+from conftest import Compose
 from optuna.trial import TrialState
 
-from ftexp.sweeps.pruning import build_pruner
+from ftexp.errors import PrunedError
+from ftexp.sweeps import trial as trial_module
+from ftexp.sweeps.pruning import PruningObserver, build_pruner
+from ftexp.sweeps.study import EPOCHS
+from ftexp.sweeps.trial import PRUNED, TrialAddress, run_trial
+from ftexp.training.history import EpochRecord
 
 
-def epochs_run(epochs: int, values: list[float]) -> list[int]:
+def record(epoch: int, *, loss: float = 1.0, accuracy: float = 0.5, macro_f1: float = 0.5) -> EpochRecord:
+    scores = {"val_loss": loss, "val_accuracy": accuracy, "val_macro_f1": macro_f1}
+    others = {"train_loss": 1.0, "grad_norm": 1.0, "head_change": 0.1, "lr_head": 0.1, "lr_backbone": None}
+    return EpochRecord(phase="head", epoch=epoch, images_per_second=1.0, seconds=1.0, best=True, **scores, **others)
+
+
+def follow(observer: PruningObserver, records: Sequence[EpochRecord]) -> int:
+    """As a run calls it: asked before each epoch, told after it; returns how many epochs there were."""
+    for done, one in enumerate(records):
+        try:
+            observer.before_epoch()
+        except PrunedError:
+            return done
+        observer(one)
+    return len(records)
+
+
+def epochs_run(epochs: int, values: list[float], pruner: str = "hyperband") -> list[int]:
     """How long each trial goes on whose value is the same in all of its epochs."""
     study = optuna.create_study(direction="maximize", study_name="fixed")  # the name decides on the brackets
     lengths = []
     for value in values:
-        study.pruner = build_pruner("hyperband", epochs)  # anew in every trial, as a process of its own has it
-        trial, pruned = study.ask(), False
-        for epoch in range(1, epochs + 1):
-            trial.report(value, epoch)
-            if pruned := trial.should_prune():
-                break
+        study.pruner = build_pruner(pruner, epochs)  # anew in every trial, as a process of its own has it
+        trial = study.ask()
+        observer = PruningObserver(trial, "val_accuracy", "accuracy")
+        lengths.append(follow(observer, [record(epoch, accuracy=value) for epoch in range(1, epochs + 1)]))
+        pruned = lengths[-1] < epochs
         study.tell(trial, None if pruned else value, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
-        lengths.append(epoch)
     return lengths
 
 
@@ -35,3 +59,71 @@ def test_hyperband_ends_every_hopeless_trial_before_half_of_the_epochs(epochs: i
 
 def test_hyperband_ends_no_trial_that_is_better_than_all_before() -> None:
     assert epochs_run(15, [i / 100 for i in range(20)]) == [15] * 20
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 9, 27])
+def test_no_trial_is_pruned_that_has_run_all_of_its_epochs(epochs: int) -> None:
+    """Hyperband's own rungs are at these numbers; what it says there is not asked any more."""
+    lengths = epochs_run(epochs, [1.0 - i / 100 for i in range(40)])
+    assert set(lengths) == {1: {1}, 3: {1, 3}, 9: {1, 3, 9}, 27: {1, 3, 9, 27}}[epochs]
+    assert lengths.count(epochs) == {1: 40, 3: 1, 9: 2, 27: 3}[epochs]
+
+
+# Accuracy is best at the second and, equally, the third epoch; the loss is lowest at the first and the last.
+RECORDS = [
+    record(1, loss=0.5, accuracy=0.6, macro_f1=0.4),
+    record(2, loss=0.9, accuracy=0.8, macro_f1=0.3),
+    record(3, loss=0.7, accuracy=0.8, macro_f1=0.6),
+    record(4, loss=0.1, accuracy=0.7, macro_f1=0.5),
+]
+
+
+@pytest.mark.parametrize(
+    ("objective", "metric", "told"),
+    [
+        ("val_accuracy", "accuracy", [0.6, 0.8, 0.8, 0.8]),
+        ("val_loss", "accuracy", [0.5, 0.9, 0.9, 0.9]),
+        ("val_macro_f1", "accuracy", [0.4, 0.3, 0.3, 0.3]),
+        ("val_loss", "macro_f1", [0.5, 0.5, 0.7, 0.7]),
+        ("val_macro_f1", "macro_f1", [0.4, 0.4, 0.6, 0.6]),
+    ],
+)
+def test_the_pruner_is_told_the_value_of_the_best_checkpoint_so_far(
+    objective: str, metric: str, told: list[float]
+) -> None:
+    """By the metric, the first of equals, as the run chooses it: what the trial's value would be if it ended there."""
+    study = optuna.create_study(direction="minimize" if objective == "val_loss" else "maximize")
+    trial = study.ask()
+    follow(PruningObserver(trial, objective, metric), RECORDS)
+    assert study.get_trials(deepcopy=False)[0].intermediate_values == dict(enumerate(told, 1))
+    study.tell(trial, state=TrialState.PRUNED)
+    assert study.trials[0].value == told[-1], "what tables, plots and samplers have of a pruned trial"
+
+
+def test_a_pruned_run_says_after_which_epoch_and_with_which_value() -> None:
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=0.6))
+    observer = PruningObserver(study.ask(), "val_loss", "accuracy")
+    observer.before_epoch()  # nothing is known yet
+    observer(RECORDS[0])
+    observer.before_epoch()
+    observer(RECORDS[1])
+    with pytest.raises(PrunedError, match=r"^pruned after epoch 2: val_loss 0\.9000$"):
+        observer.before_epoch()
+
+
+def test_a_trial_reports_by_the_metric_of_its_run(
+    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=storage, study_name="s", direction="minimize")
+    study.set_user_attr(EPOCHS, 9)
+    address = TrialAddress(storage, "s", study.ask().number, "none")
+
+    def run(*_: object, observers: list[PruningObserver], **__: object) -> None:
+        follow(observers[0], RECORDS)
+        raise PrunedError
+
+    monkeypatch.setattr(trial_module, "run", run)
+    config = configure("train.metric=macro_f1", "sweep.objectives=[val_loss]", "runtime.device=cpu")
+    assert run_trial(config, tmp_path / "0", address, num_jobs=1) == PRUNED
+    assert list(study.trials[0].intermediate_values.values()) == [0.5, 0.5, 0.7, 0.7]

@@ -29,6 +29,7 @@ from ftexp.training.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.compilation import CompiledForward
 from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
+from ftexp.training.history import Observer
 from ftexp.training.inputs import InputSource
 from ftexp.training.loop import Step, evaluate
 from ftexp.training.runtime import prepare_runtime
@@ -70,14 +71,14 @@ def fresh_network() -> Network:
     )
 
 
-def fit(config: Config, splits: Splits, folder: Path) -> Fit:
+def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> Fit:
     labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
     setting = read_against(config.train.metric, *labels)
     recorder = Recorder(folder, NoTracker(), setting, plan_phases(config, NAMES))
     network = fresh_network()
     runtime = prepare_runtime(config.runtime)
     runtime.place(network.module)
-    return fine_tune(config, network, splits, plan_phases(config, NAMES), runtime, recorder)
+    return fine_tune(config, network, splits, plan_phases(config, NAMES), runtime, recorder, observers=observers)
 
 
 def recording(spans: list[Span], original: Callable[..., None]) -> Callable[..., None]:
