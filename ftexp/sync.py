@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ftexp.config.uri import check_uri, hide_credentials
@@ -25,18 +26,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ftexp.sync", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="of the run, such as outputs/2026-11-24/09-30-00")
     parser.add_argument("uri", nargs="?", help="tracking.uri=URI: another store than the run was given")
+    parser.add_argument("experiment", nargs="?", help="tracking.experiment=NAME: another experiment")
     parser.add_argument("--version", action="version", version=version_line())
     given = parser.parse_args(arguments)
     try:
-        print(sync(given.folder, given.uri.removeprefix("tracking.uri=") if given.uri else None))
+        uri, experiment = _settings([text for text in (given.uri, given.experiment) if text])
+        print(sync(given.folder.expanduser(), uri, experiment))
     except UserError as error:
         print(f"ftexp: {hide_credentials(str(error))}", file=sys.stderr)
         return 1
     return 0
 
 
-def sync(folder: Path, uri: str | None) -> str:
+def _settings(given: Sequence[str]) -> tuple[str | None, str | None]:
+    """The store and the experiment in it, where they are not those of the run."""
+    named = [text.removeprefix("tracking.experiment=") for text in given if text.startswith("tracking.experiment=")]
+    uris = [text.removeprefix("tracking.uri=") for text in given if not text.startswith("tracking.experiment=")]
+    if len(uris) > 1 or len(named) > 1:
+        raise ConfigError("Give a folder, tracking.uri=URI and tracking.experiment=NAME, each once.")
+    return next(iter(uris), None), next(iter(named), None)
+
+
+def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
     """Send what is missing; returns a line that says what.
+
+    Args:
+        uri: the store; None: that of the run. ``experiment`` likewise.
 
     Raises:
         UserError: when this is no run, when it is still going on, or when the store cannot be reached.
@@ -54,10 +69,13 @@ def sync(folder: Path, uri: str | None) -> str:
     from ftexp.tracking.tracker import brief
 
     with locked(folder):
-        name, experiment = identity["config"]["model"]["name"], identity["config"]["tracking"]["experiment"]
+        name = identity["config"]["model"]["name"]
+        experiment = experiment or identity["config"]["tracking"]["experiment"]
         try:
             tracker = MlflowTracker.start(uri, experiment, name, identity["mlflow_run_id"])
             sent = send_missing(tracker, folder)
+        except UserError:
+            raise
         except Exception as error:  # whatever the store, its driver or its server raises
             raise CheckpointError(f"Nothing sent: {uri} does not answer as it should ({brief(error)}).") from error
         identity["mlflow_run_id"] = tracker.run_id

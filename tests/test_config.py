@@ -130,7 +130,7 @@ MISTAKES = {
     "runtime.compile=yes": "runtime.compile=yes is not allowed: it must be auto, true or false",
     "runtime.workers=-1": "runtime.workers=-1 is not allowed",
     "runtime.seed=-1": "runtime.seed=-1 is not allowed",
-    "tracking.uri=null": "tracking.uri=None is not allowed: it must be an MLflow tracking URI",
+    "tracking.uri=null": "tracking.uri=null is not allowed: it must be an MLflow tracking URI",
     # Missing, malformed, contradicting.
     "data=imagefolder": "data.root has no value; give one, for example data.root=VALUE",
     "~optimizer": "optimizer has no value",

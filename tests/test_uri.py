@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from ftexp.config.uri import check_uri, hide_credentials, sqlite_file
+from ftexp.config import TrackingConfig
+from ftexp.config.uri import at_home, check_uri, hide_credentials, sqlite_file
 from ftexp.errors import ConfigError
 
 
@@ -68,3 +71,25 @@ def test_the_file_behind_a_sqlite_uri(tmp_path, monkeypatch):
     assert sqlite_file("sqlite:///runs/mlflow.db") == tmp_path / "runs" / "mlflow.db"
     assert sqlite_file(f"sqlite:///{tmp_path}/a.db?timeout=9") == tmp_path / "a.db"
     assert sqlite_file("http://host") is None
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "htp://me:hunter2@server", "sqlite://", ""])
+def test_a_uri_of_the_environment_is_said_to_come_from_there(uri, monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        TrackingConfig(backend="mlflow", uri=uri)
+    assert "MLFLOW_TRACKING_URI" not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(
+        ConfigError, match=r"^tracking\.uri=\S* \(from the environment variable MLFLOW_TRACKING_URI\) "
+    ) as named:
+        TrackingConfig(backend="mlflow", uri=uri)
+    assert "hunter2" not in str(named.value)
+
+
+def test_a_tilde_in_a_database_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert sqlite_file("sqlite:///~/runs/mlflow.db") == Path("/home/me/runs/mlflow.db")
+    assert at_home("sqlite:///~/study.db") == "sqlite:////home/me/study.db"
+    assert at_home("journal:///~/study.journal") == "journal:////home/me/study.journal"
+    assert at_home("postgresql+psycopg://me@host/~x") == "postgresql+psycopg://me@host/~x"
+    assert at_home("") == ""

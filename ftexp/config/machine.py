@@ -8,7 +8,8 @@ from typing import Literal
 from omegaconf import MISSING
 
 from ftexp.config.check import check
-from ftexp.config.uri import check_uri
+from ftexp.config.uri import check_uri, uri_as_given
+from ftexp.errors import ConfigError
 
 # Values of compile_mode that record CUDA graphs: what code makes lies in memory that its next call writes over.
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
@@ -84,7 +85,11 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         if self.backend == "mlflow":
-            check(bool(self.uri), "tracking.uri", self.uri, "an MLflow tracking URI, for example sqlite:///mlflow.db")
+            if not self.uri:
+                raise ConfigError(
+                    f"{uri_as_given(self.uri)} is not allowed: it must be an MLflow tracking URI, for example "
+                    "sqlite:///mlflow.db. tracking=none records nothing."
+                )
             named = self.register_as is None or (bool(self.register_as) and not set("/:.") & set(self.register_as))
             check(named, "tracking.register_as", self.register_as, "a name without / : and . or null")
             check(bool(self.experiment), "tracking.experiment", self.experiment, "a name")

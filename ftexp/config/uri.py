@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ftexp.errors import ConfigError, nearest
 
+# MLflow's own variable; conf/tracking/mlflow.yaml takes its value where tracking.uri is not given.
+VARIABLE = "MLFLOW_TRACKING_URI"
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
 # Greedy, for passwords that hold an "@" or a "/" of their own; rather too much hidden than too little.
@@ -18,6 +20,14 @@ _SECRET_FIELD = re.compile(r"\b([\w-]*(?:password|passwd|token|secret)[\w-]*=)[^
 def hide_credentials(text: str) -> str:
     """``text`` with the user and password of every URI in it, and every ``password=``, replaced by ``***``."""
     return _SECRET_FIELD.sub(r"\1***", _USER_INFO.sub("***@", text))
+
+
+def uri_as_given(uri: str | None) -> str:
+    """The setting without its password, and the environment variable that it comes from, for messages."""
+    source = (
+        f" (from the environment variable {VARIABLE})" if uri is not None and os.environ.get(VARIABLE) == uri else ""
+    )
+    return f"tracking.uri={hide_credentials(uri) if uri is not None else 'null'}{source}"
 
 
 def check_uri(uri: str) -> None:
@@ -31,17 +41,17 @@ def check_uri(uri: str) -> None:
     hint = "for example sqlite:///mlflow.db or http://127.0.0.1:5000"
     if uri != "databricks" and (":" not in uri or scheme == "file"):
         raise ConfigError(
-            f"tracking.uri={hide_credentials(uri)} is a folder, and MLflow 3 keeps no runs in folders. "
+            f"{uri_as_given(uri)} is a folder, and MLflow 3 keeps no runs in folders. "
             f"Give a database or a server, {hint}."
         )
     if scheme not in SCHEMES:
         raise ConfigError(
-            f"tracking.uri={hide_credentials(uri)} begins with '{scheme}', which is no kind of tracking store."
+            f"{uri_as_given(uri)} begins with '{scheme}', which is no kind of tracking store."
             f"{nearest(scheme, SCHEMES)} Allowed are {', '.join(SCHEMES)}; {hint}."
         )
     if scheme == "sqlite" and not re.match(r"sqlite:///[^?:]", uri):
         raise ConfigError(
-            f"tracking.uri={uri} names no file. Write sqlite:///FILE for a file in the working folder, "
+            f"{uri_as_given(uri)} names no file. Write sqlite:///FILE for a file in the working folder, "
             "sqlite:////FOLDER/FILE for one elsewhere."
         )
 

@@ -6,6 +6,7 @@ import getpass
 import logging
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,8 +14,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from ftexp.config.uri import sqlite_file
+from ftexp.config.uri import VARIABLE, hide_credentials, sqlite_file
+from ftexp.errors import ConfigError
 from ftexp.tracking.tracker import PARENT_RUN
+
+log = logging.getLogger(__name__)
 
 # How long another process may take to create the tables of a fresh database.
 LOCK_TIMEOUT_SECONDS = 120
@@ -38,6 +42,7 @@ def open_run(uri: str, experiment: str, run_name: str, resumed: str | None = Non
         MLflow's client, the id of the run, and the store's address as the client knows it.
 
     Raises:
+        ConfigError: when the experiment was deleted.
         Exception: whatever MLflow, the database driver or the file lock raises.
     """
     for name, value in PRIVACY.items():
@@ -56,9 +61,11 @@ def open_run(uri: str, experiment: str, run_name: str, resumed: str | None = Non
             # Processes that start at once on a fresh file would trip over each other's CREATE TABLE.
             stack.enter_context(FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT_SECONDS))
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        experiment_id = _find_or_create_experiment(client, experiment, artifacts)
-        if resumed is not None and _reopened(client, resumed):
-            return client, resumed, uri
+        experiment_id = _find_or_create_experiment(client, uri, experiment, artifacts)
+        if resumed is not None:
+            if _reopened(client, resumed):
+                return client, resumed, uri
+            log.warning("The tracking store has no run %s (any more), so a new one begins there.", resumed)
         run = client.create_run(experiment_id, run_name=run_name, tags=_origin())
     return client, run.info.run_id, uri
 
@@ -83,7 +90,7 @@ def quiet(limits: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _find_or_create_experiment(client: Any, name: str, artifacts: str | None) -> str:
+def _find_or_create_experiment(client: Any, uri: str, name: str, artifacts: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -94,6 +101,12 @@ def _find_or_create_experiment(client: Any, name: str, artifacts: str | None) ->
             found = client.get_experiment_by_name(name)  # somebody else made it just now
             if found is None:
                 raise
+    if found.lifecycle_stage == "deleted":
+        store = f"{VARIABLE}={shlex.quote(hide_credentials(uri))}"
+        raise ConfigError(
+            f"tracking.experiment={name} was deleted in MLflow. Choose another with tracking.experiment=NAME, or "
+            f"restore it: {store} mlflow experiments restore --experiment-id {found.experiment_id}."
+        )
     return str(found.experiment_id)
 
 

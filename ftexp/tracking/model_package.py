@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +18,14 @@ import torch
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
-from PIL import Image
 from torch import nn
 
-from ftexp.data.decoding import decode
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import Normalizer, eval_view
+from ftexp.errors import DataError
 from ftexp.models.blocks import Network
 from ftexp.preprocessing import Preprocessing
+from ftexp.tracking.given_images import open_given
 
 IMAGE, LABEL, PROBABILITY = "image", "label", "probability"
 BATCH_SIZE = 32
@@ -62,24 +61,24 @@ class Classifier:
             params: unused; MLflow hands it in.
 
         Returns:
-            ``label`` and ``probability`` of the likeliest class, and a column ``p(NAME)`` per class.
+            ``label`` and ``probability`` of the likeliest class, and a column ``p(NAME)`` per class; one row per image.
+
+        Raises:
+            DataError: for a table without that column, or a row that is no image.
         """
-        images = [self._view(_open(image, self._white_level)) for image in data[IMAGE]]
+        if IMAGE not in data:
+            raise DataError(f"The table has no column '{IMAGE}'; it has {', '.join(map(str, data.columns)) or 'none'}.")
+        images = [self._view(open_given(image, row, self._white_level)) for row, image in data[IMAGE].items()]
         logits = [
             self._module(self._normalizer(torch.stack(images[start : start + BATCH_SIZE])))
             for start in range(0, len(images), BATCH_SIZE)
         ]
-        probabilities = torch.cat(logits).float().softmax(1).numpy().astype(float)
+        none = torch.empty(0, len(self._classes))
+        probabilities = torch.cat(logits or [none]).float().softmax(1).numpy().astype(float)
         best = probabilities.argmax(1)
-        table = {LABEL: [self._classes[index] for index in best], PROBABILITY: probabilities.max(1)}
+        table = {LABEL: np.array(self._classes, dtype=object)[best], PROBABILITY: probabilities.max(1)}
         table |= {f"p({name})": probabilities[:, index] for index, name in enumerate(self._classes)}
         return pd.DataFrame(table, index=data.index)
-
-
-def _open(image: object, white_level: float | None) -> Image.Image:
-    if isinstance(image, (np.ndarray, list)):  # a list is what JSON makes of an array
-        return Image.fromarray(np.asarray(image, dtype=np.uint8)).convert("RGB")
-    return decode(io.BytesIO(image) if isinstance(image, bytes) else str(image), white_level)
 
 
 def save_model(

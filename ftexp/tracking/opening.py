@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from ftexp.config import TrackingConfig
-from ftexp.config.uri import hide_credentials
+from ftexp.config.uri import uri_as_given
+from ftexp.errors import ConfigError
 from ftexp.tracking.tracker import NoTracker, Tracker, brief
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,10 @@ def open_tracker(config: TrackingConfig, run_name: str, resumed: str | None = No
             tracker.watch_machine(resumed is not None)
         return tracker
     except Exception as error:  # any failure of a store, its driver or its server ends here
+        uri = uri_as_given(config.uri)
         log.warning(
-            "Not tracked: cannot open tracking.uri=%s (%s). The run goes on and keeps everything in its folder; "
-            "send it later with python -m ftexp.sync FOLDER.",
-            hide_credentials(config.uri),
-            brief(error),
+            "Not tracked: %s The run goes on and keeps everything in its folder; send it later with python -m "
+            "ftexp.sync FOLDER.",
+            str(error) if isinstance(error, ConfigError) else f"cannot open {uri} ({brief(error)}).",
         )
         return NoTracker()

@@ -14,6 +14,7 @@ from ftexp.config import TrackingConfig
 from ftexp.tracking.mlflow_store import RUN_LIMITS, quiet
 from ftexp.tracking.mlflow_tracker import MlflowTracker
 from ftexp.tracking.opening import open_tracker
+from ftexp.tracking.tracker import NoTracker
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +218,31 @@ def wait_for(url):
                 return
         time.sleep(0.5)
     pytest.fail(f"no answer from {url}")
+
+
+def test_a_deleted_experiment_is_one_warning_with_both_ways_out(uri, caplog):
+    from mlflow import MlflowClient
+
+    config = TrackingConfig(backend="mlflow", uri=uri, experiment="thrown away")
+    first = open_tracker(config, "run")
+    first.close("FINISHED")
+    client = MlflowClient(tracking_uri=uri)
+    number = client.get_experiment_by_name("thrown away").experiment_id
+    client.delete_experiment(number)
+    for resumed in (None, first.run_id):
+        caplog.clear()
+        assert isinstance(open_tracker(config, "run", resumed), NoTracker)
+        (record,) = caplog.records
+        assert record.message == (
+            "Not tracked: tracking.experiment=thrown away was deleted in MLflow. Choose another with "
+            f"tracking.experiment=NAME, or restore it: MLFLOW_TRACKING_URI='{uri}' mlflow experiments restore "
+            f"--experiment-id {number}. The run goes on and keeps everything in its folder; send it later with python "
+            "-m ftexp.sync FOLDER."
+        )
+    client.restore_experiment(number)
+    client.delete_run(first.run_id)
+    caplog.clear()
+    second = open_tracker(config, "run", first.run_id)
+    second.close("FINISHED")
+    assert second.run_id != first.run_id
+    assert caplog.messages == [f"The tracking store has no run {first.run_id} (any more), so a new one begins there."]

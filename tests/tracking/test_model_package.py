@@ -25,6 +25,7 @@ example = model.predict(model.input_example)
 graph = mlflow.pytorch.load_model("models:/digits@best")
 print(json.dumps({
     "columns": list(tables[0].columns), "rows": [len(table) for table in tables], "example": len(example),
+    "empty": len(model.predict(pd.DataFrame({"image": []}))),
     "same": all(np.allclose(table.iloc[0, 1:].astype(float), tables[0].iloc[0, 1:].astype(float), atol=1e-6)
                 for table in tables),
     "sum": float(tables[0].iloc[0, 2:].sum()),
@@ -48,6 +49,7 @@ def test_a_registered_model_takes_paths_bytes_and_arrays(tmp_path: Path) -> None
     assert seen["columns"] == ["label", "probability", *(f"p({digit})" for digit in range(10))]
     assert seen["rows"] == [1, 1, 1, 33]
     assert seen["example"] == 1
+    assert seen["empty"] == 0
     assert seen["same"]
     assert seen["sum"] == pytest.approx(1)
     assert seen["graph"] == [5, 10]

@@ -87,6 +87,10 @@ def test_only_what_is_missing_is_sent(folder: Path, capsys: pytest.CaptureFixtur
         (["nowhere", URI], r"nowhere: there is no run.json in it, so no run had begun to train there"),
         (["run"], r"Nothing sent: http://127.0.0.1:9 does not answer as it should"),
         (["run", "tracking.uri=folder"], r"tracking.uri=folder is a folder"),
+        (
+            ["run", URI, "sqlite:///other.db"],
+            r"Give a folder, tracking.uri=URI and tracking.experiment=NAME, each once.",
+        ),
     ],
 )
 def test_what_cannot_be_synced_is_one_message(
@@ -94,3 +98,14 @@ def test_what_cannot_be_synced_is_one_message(
 ) -> None:
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_deleted_experiment_is_one_message_and_another_may_be_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'late.db'}")
+    client.delete_experiment(client.create_experiment("ftexp"))
+    assert main(["run", URI]) == 1
+    assert "ftexp: tracking.experiment=ftexp was deleted in MLflow. Choose another" in capsys.readouterr().err
+    assert main(["run", "tracking.experiment=a new one", URI]) == 0
+    assert client.get_experiment_by_name("a new one") is not None

@@ -65,3 +65,11 @@ def test_an_error_in_short():
     assert brief(ValueError("at http://me:hunter2@host")) == "ValueError: at http://***@host"
     assert brief(KeyError()) == "KeyError: "
     assert len(brief(ValueError("x" * 1000))) == 300
+
+
+def test_the_warning_says_that_the_environment_names_the_store(caplog, monkeypatch, tmp_path):
+    uri = f"sqlite:///{tmp_path}/file/mlflow.db"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert isinstance(open_tracker(TrackingConfig(backend="mlflow", uri=uri), "run"), NoTracker)
+    assert f"cannot open tracking.uri={uri} (from the environment variable MLFLOW_TRACKING_URI) (" in caplog.text
