@@ -13,6 +13,7 @@ from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
 from ftexp.config.machine import CUDA_GRAPHS, WITHOUT_GRAPHS
 from ftexp.config.uri import sqlite_file
+from ftexp.data.digests import ContentDigests
 from ftexp.data.images import screen_images
 from ftexp.data.ledger import TestLedger
 from ftexp.data.sources import read_samples
@@ -183,15 +184,15 @@ def plan(config: Config) -> tuple[Phase, ...]:
 def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
     """List the samples, look at every image once, cut train, val and test, and audit the cut."""
     workers = config.runtime.workers
-    samples, look, ties = read_samples(config.data), None, None
+    samples, look, ties, digests = read_samples(config.data), None, None, ContentDigests()
     if config.audit.on_leak == "off" and not config.data.tie_duplicates:
         samples = screen_images(samples, config.data, folder, workers)
     else:
         extractor = PretrainedFeatures(device) if config.audit.features else None
-        samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers)
+        samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
         ties = find_ties(samples, look) if config.data.tie_duplicates else None
     assigned = assign_splits(samples, config.data, ties)
-    splits = seal(assigned)
+    splits = seal(assigned, digests)
     write_splits(folder / "splits.csv", splits)
     log.info(
         "data    %s: %d images of %d classes; train %d, val %d, test %d (sealed)",

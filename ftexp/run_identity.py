@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 
 from ftexp.config import Config, as_data
 from ftexp.config.resume import HARMLESS
-from ftexp.data.digests import content_digest
 from ftexp.data.splits import Splits
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.file_format import check_format, reading
@@ -57,9 +56,9 @@ class RunIdentity:
 
     @classmethod
     def of(cls, config: Config, splits: Splits) -> RunIdentity:
-        """Of a run that is about to train; reads every image's file once."""
+        """Of a run that is about to train; reads the files that have not been read for the audit."""
         samples = [("train", sample) for sample in splits.train] + [("val", sample) for sample in splits.val]
-        files = {sample.path: content_digest(sample) for _, sample in samples}
+        files = {sample.path: splits.digests.of(sample) for _, sample in samples}
         test = splits.test.content_digest()
         contents = sorted(f"{files[sample.path]} {sample.label}" for _, sample in samples)
         cut = sorted(f"{sample.path} {split}" for split, sample in samples)

@@ -20,6 +20,7 @@ from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.cores import available_cores
+from ftexp.data.digests import ContentDigests
 from ftexp.data.images import ImageLimits, leave_out, report_depth
 from ftexp.data.samples import Sample
 from ftexp.errors import LeakError
@@ -100,6 +101,7 @@ def screen_and_look(
     folder: Path,
     extractor: FeatureExtractor | None,
     workers: int | str = "auto",
+    digests: ContentDigests | None = None,
 ) -> tuple[list[Sample], Look]:
     """Find the bad images, as ``screen_images`` does, and take the fingerprints of the others, in one decoding.
 
@@ -107,6 +109,7 @@ def screen_and_look(
 
     Args:
         extractor: of features for near duplicates; None: they are found by perceptual hashes alone.
+        digests: gets the content of every file.
 
     Raises:
         DataError: with ``data.on_bad_image=error``, naming the bad files.
@@ -114,7 +117,7 @@ def screen_and_look(
     started = time.perf_counter()
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
     with closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())) as cache:
-        seen = look_at_images(samples, extractor, cache, threads, ImageLimits.of(data))
+        seen = look_at_images(samples, extractor, cache, threads, ImageLimits.of(data), digests)
     bad = [(sample, one) for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
     prints = {s.path: one for s, one in zip(samples, seen, strict=True) if isinstance(one, Fingerprint)}
     report_depth([one.depth for one in prints.values()], data.white_level)

@@ -21,7 +21,7 @@ from PIL import Image
 from ftexp.audit.cache import FingerprintCache
 from ftexp.data.decoding import decode_opened, open_lazily
 from ftexp.data.depth import Depth, Peak
-from ftexp.data.digests import bytes_digest, pixel_digest
+from ftexp.data.digests import ContentDigests, bytes_digest, pixel_digest
 from ftexp.data.images import ImageLimits, why_unreadable
 from ftexp.data.samples import Sample
 
@@ -83,14 +83,20 @@ def look_at_images(
     cache: FingerprintCache,
     workers: int,
     limits: ImageLimits | None = None,
+    digests: ContentDigests | None = None,
 ) -> list[Fingerprint | Reason]:
-    """Of every sample, in order, its fingerprint, or the reason why it is a bad image; each is decoded once at most."""
+    """Of every sample, in order, its fingerprint, or the reason why it is a bad image; each is decoded once at most.
+
+    Args:
+        digests: gets the content of every file.
+    """
+    limits, digests = limits or ImageLimits(), digests or ContentDigests()
     seen: list[Fingerprint | Reason] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         # Pillow warns of a decompression bomb at its own limit; ours is checked before anything is decoded.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for start in range(0, len(samples), CHUNK):
-            seen += _look_at_chunk(samples[start : start + CHUNK], extractor, cache, pool, limits or ImageLimits())
+            seen += _look_at_chunk(samples[start : start + CHUNK], extractor, cache, pool, limits, digests)
     return seen
 
 
@@ -100,11 +106,12 @@ def _look_at_chunk(
     cache: FingerprintCache,
     pool: ThreadPoolExecutor,
     limits: ImageLimits,
+    digests: ContentDigests,
 ) -> list[Fingerprint | Reason]:
-    digests = list(pool.map(partial(_content, limits=limits), samples))
+    contents = list(pool.map(partial(_content, limits=limits, digests=digests), samples))
     keys = [
-        "" if isinstance(digest, _Bad) else _cache_key(digest, sample.white_level, extractor)
-        for digest, sample in zip(digests, samples, strict=True)
+        "" if isinstance(content, _Bad) else _cache_key(content, sample.white_level, extractor)
+        for content, sample in zip(contents, samples, strict=True)
     ]
     known = cache.get([key for key in keys if key])
     new = {key: sample for key, sample in zip(keys, samples, strict=True) if key and key not in known}
@@ -117,9 +124,9 @@ def _look_at_chunk(
     cache.put({key: _pack(fingerprint) for key, fingerprint in kept.items()})
     fresh |= {key: _unpack(key.partition(":")[0], value) for key, value in known.items()}
     seen: list[Fingerprint | Reason] = []
-    for digest, key in zip(digests, keys, strict=True):
-        if isinstance(digest, _Bad):
-            seen.append(digest.reason)
+    for content, key in zip(contents, keys, strict=True):
+        if isinstance(content, _Bad):
+            seen.append(content.reason)
         elif key in bad:
             seen.append(bad[key].reason)
         else:
@@ -150,13 +157,13 @@ class _Look:
     thumbnail: npt.NDArray[np.uint8]
 
 
-def _content(sample: Sample, limits: ImageLimits) -> str | _Bad:
+def _content(sample: Sample, limits: ImageLimits, digests: ContentDigests) -> str | _Bad:
     """Digest of the file, or of the pixels where there is none."""
     if sample.pixels is not None:
         return pixel_digest(sample.pixels)
     try:
         too_large = limits.exceeded_by_file(os.stat(sample.path).st_size)
-        return _Bad(too_large) if too_large else bytes_digest(Path(sample.path).read_bytes())
+        return _Bad(too_large) if too_large else digests.of_file(sample.path)
     except OSError as error:
         return _Bad(why_unreadable(error, sample.path))
 

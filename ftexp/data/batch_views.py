@@ -58,7 +58,7 @@ class BatchViews:
             self._policy = Policy(augment.policy, self._size, preprocessing.interpolation, self._blank)
         self._augment = augment
         self._seed = seed
-        self._device = device
+        self.device = device
 
     @staticmethod
     def can_do(preprocessing: Preprocessing) -> bool:
@@ -79,7 +79,7 @@ class BatchViews:
         draws = [self._draw(epoch, index, *shape) for index, shape in zip(indices, shapes, strict=True)]
         views = self._crop(images, draws)
         if self._augment.color_jitter > 0:
-            factors = send([draw.factors for draw in draws], self._device)
+            factors = send([draw.factors for draw in draws], self.device)
             for change, factor in zip(JITTER, factors.unbind(1), strict=True):
                 views = change(views, factor)
         if self._policy is not None:
@@ -107,17 +107,17 @@ class BatchViews:
 
     def _crop(self, images: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
         """float32 [B, 3, size, size] in 0 to 255: each crop resized and, where drawn, mirrored."""
-        heights, widths = (send([draw.crop[axis] for draw in draws], self._device) for axis in (2, 3))
+        heights, widths = (send([draw.crop[axis] for draw in draws], self.device) for axis in (2, 3))
         shape = len(draws), max(draw.crop[2] for draw in draws), max(draw.crop[3] for draw in draws), 3
-        pinned = images[0].device.type == "cpu" and self._device.type == "cuda"
+        pinned = images[0].device.type == "cpu" and self.device.type == "cuda"
         canvas = torch.empty(shape, dtype=torch.uint8, device=images[0].device, pin_memory=pinned)
         for number, (image, draw) in enumerate(zip(images, draws, strict=True)):
             top, left, height, width = draw.crop
             canvas[number, :height, :width] = image[top : top + height, left : left + width]
-        canvas = canvas.to(self._device, non_blocking=True)
+        canvas = canvas.to(self.device, non_blocking=True)
         down = resize_matrices(heights, shape[1], self._size, self._kernel)
         across = resize_matrices(widths, shape[2], self._size, self._kernel)
-        mirrored = send([draw.mirrored for draw in draws], self._device)
+        mirrored = send([draw.mirrored for draw in draws], self.device)
         across = torch.where(mirrored[:, None, None], across.flip(1), across)
         crops = canvas.permute(0, 3, 1, 2).float()
         return (down[:, None] @ (crops @ across[:, None].mT)).clamp_(0, 255)

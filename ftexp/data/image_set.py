@@ -13,6 +13,7 @@ from ftexp.data.batch_views import BatchViews
 from ftexp.data.images import open_image
 from ftexp.data.pixel_store import PixelSource, UInt8Image
 from ftexp.data.samples import Sample
+from ftexp.data.sending import send_parts
 from ftexp.data.transforms import View
 
 
@@ -72,16 +73,29 @@ class ImageSet(Dataset[tuple[Tensor, Tensor]]):
             yield self._put_together(images, epoch, indices), self.labels[indices]
         self._forget_source_without_pixels()
 
-    def batch(self, indices: list[int], epoch: int) -> tuple[Tensor, Tensor]:
-        """Images and labels, where ``makes_batches``."""
+    def batches(self, epoch: int, parts: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels for each part, where ``makes_batches``; on the device that keeps or augments the images."""
         assert self._source is not None
         pixels = self._source.pixels
         assert pixels is not None
+        device = pixels.device if self._batch_views is None else self._batch_views.device
+        labels = send_parts([self.labels[part].tolist() for part in parts], device)
         if self._batch_views is None:
-            return pixels.batch(indices), self.labels[indices]
-        views = self._batch_views([pixels.tensor(index) for index in indices], epoch, indices)
-        pixels.release()
-        return views, self.labels[indices]
+            yield from zip(pixels.batches(parts), labels, strict=True)
+            return
+        for indices, of_part in zip(parts, labels, strict=True):
+            images = [pixels.tensor(index) for index in indices]
+            yield self._batch_views(images, epoch, indices) if indices else self.no_images(epoch), of_part
+            pixels.release()
+
+    def no_images(self, epoch: int) -> Tensor:
+        """A batch of none, of the shape that the others have."""
+        image, _ = self[(epoch, 0)]
+        return image.new_empty(0, *image.shape)
+
+    def close(self) -> None:
+        """Let go of the decoded images."""
+        self._source = self._batch_views = None
 
     def _forget_source_without_pixels(self) -> None:
         if self._source is not None and self._source.pixels is None:  # they did not fit

@@ -101,10 +101,12 @@ class Loader:
         return self._settings.batch_size // self._settings.ranks.size
 
     def close(self) -> None:
-        """End the worker processes; they end with the last reference to the data loader."""
+        """End the worker processes, which end with the last reference to the data loader, and let the images go."""
         if self._first_pass is not None:
             self._first_pass.close()
-        self._batches, self._is_closed = None, True
+        self._batches = self._first_pass = None
+        self._images.close()
+        self._is_closed = True
 
     @property
     def _can_train_while_decoding(self) -> bool:
@@ -115,27 +117,22 @@ class Loader:
     def _batches_as_decoded(self) -> Generator[tuple[Tensor, Tensor], None, None]:
         epoch = self._order.epoch
         for images, labels in self._images.first_pass(epoch, self.own_indices(epoch)):
-            yield self._pinned(images), labels
+            yield self._pinned(images), self._pinned(labels)
 
     def _every_batch(self, own: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """What this rank has, and nothing of a last batch that has fewer images than there are ranks."""
         yield from own
         if self.num_images(len(self) - 1) <= self._settings.ranks.rank:
-            yield self._no_images()
-
-    def _no_images(self) -> tuple[Tensor, Tensor]:
-        image, _ = self._images[(self._order.epoch, 0)]
-        return image.new_empty(0, *image.shape), self.labels[:0]
+            yield self._images.no_images(self._order.epoch), self.labels[:0]
 
     def _whole_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, epoch = self._order.first // self._own_size, self._order.epoch
-        for indices in self.own_indices(epoch)[first:]:
-            images, labels = self._images.batch(indices, epoch) if indices else self._no_images()
-            yield self._pinned(images), labels
+        for images, labels in self._images.batches(epoch, self.own_indices(epoch)[first:]):
+            yield self._pinned(images), self._pinned(labels)
 
-    def _pinned(self, images: Tensor) -> Tensor:
-        """In memory that the device can copy from by itself, where they are not on it."""
-        return images.pin_memory() if self._settings.pin_memory and images.device.type == "cpu" else images
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """In memory that the device can copy from by itself, where it is not on it."""
+        return tensor.pin_memory() if self._settings.pin_memory and tensor.device.type == "cpu" else tensor
 
     def _start(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(

@@ -24,16 +24,17 @@ from PIL import Image
 from torch import Tensor
 
 from ftexp.cores import available_cores
-from ftexp.data.digests import content_digest
+from ftexp.data.digests import ContentDigests
 from ftexp.data.images import open_image
 from ftexp.data.samples import Sample
+from ftexp.data.sending import send_parts
 from ftexp.data.tensor_store import Kept, StoreFullError, TensorStore, Unfinished
 from ftexp.data.transforms import View
 
 log = logging.getLogger(__name__)
 
 # Part of every key: a change of what is kept makes older files unknown.
-VERSION = 2
+VERSION = 3
 # Images decoded before they are asked for, or written: enough to keep the threads busy, few enough for the memory.
 CHUNK = 256
 
@@ -62,26 +63,38 @@ class Pixels:
         end = int(self._ends[index])
         return self._bytes[end - height * width * 3 : end].view(height, width, 3)
 
-    def batch(self, indices: Sequence[int]) -> Tensor:
-        """Images of one size: uint8 [B, 3, H, W], channels last in memory, on the device they are kept on."""
+    def batches(self, parts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Images of one size: uint8 [B, 3, H, W] for each part, channels last in memory, on the device.
+
+        Args:
+            parts: indices of samples, which are sent to the device all at once.
+        """
         assert self._same_size, "images of several sizes make no batch"
         height, width = self._sizes[0].tolist()
-        places = self._place[list(indices)].to(self._bytes.device)
-        images = self._bytes.view(-1, height, width, 3).index_select(0, places)
-        self.release()
-        return images.permute(0, 3, 1, 2)
+        rows = self._bytes.view(-1, height, width, 3)
+        for places in send_parts([self._place[list(part)].tolist() for part in parts], self.device):
+            images = rows.index_select(0, places)
+            self.release()
+            yield images.permute(0, 3, 1, 2)
 
     def release(self) -> None:
         """Give the memory of what was read so far back."""
         self._kept.release()
 
-    def move(self, device: torch.device, room_bytes: int) -> bool:
-        """Keep the images on a device from now on, if they take no more than ``room_bytes``."""
-        if self._bytes.nbytes > room_bytes:
-            return False
+    @property
+    def device(self) -> torch.device:
+        """Where they are kept."""
+        return self._bytes.device
+
+    @property
+    def num_bytes(self) -> int:
+        """That they take."""
+        return self._bytes.nbytes
+
+    def move(self, device: torch.device) -> None:
+        """Keep the images on a device from now on."""
         self._bytes = self._bytes.to(device, copy=True)
         self.release()
-        return True
 
 
 class PixelSource:
@@ -89,7 +102,8 @@ class PixelSource:
 
     Args:
         view: whose ``prepare`` makes them.
-        opened: told of them once they are there.
+        digests: of the images.
+        opened: told of them once they are there; not to hold whoever holds this source, or they outlive their phase.
     """
 
     def __init__(
@@ -97,13 +111,14 @@ class PixelSource:
         samples: Sequence[Sample],
         view: View,
         store: TensorStore,
+        digests: ContentDigests,
         opened: Callable[[Pixels], object] = lambda _: None,
     ) -> None:
         self._samples = samples
         self._view = view
         self._store = store
         self._opened = opened
-        self._key = _key(samples, view)
+        self._key = _key(samples, view, digests)
         self.pixels: Pixels | None = None
 
     @property
@@ -202,9 +217,9 @@ def _ahead(prepare: Callable[[int], UInt8Image], order: Iterable[int]) -> Genera
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _key(samples: Sequence[Sample], view: View) -> str:
+def _key(samples: Sequence[Sample], view: View, digests: ContentDigests) -> str:
     facts = ["pixels", VERSION, view.prepared_as, torchvision.__version__, PIL.__version__]
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     for sample in samples:
-        digest.update(content_digest(sample).encode())
+        digest.update(digests.of(sample).encode())
     return digest.hexdigest()

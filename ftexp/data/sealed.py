@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from ftexp.data.digests import content_digest
+from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
 
 
@@ -13,12 +13,16 @@ class SealedTest:
     """Holds the test samples and gives them out once.
 
     Code that trains, selects, prunes or sweeps gets this object and can do no more with it than count.
+
+    Args:
+        digests: of images that have been read already.
     """
 
-    __slots__ = ("__opened", "__samples")
+    __slots__ = ("__digests", "__opened", "__samples")
 
-    def __init__(self, samples: Iterable[Sample]) -> None:
+    def __init__(self, samples: Iterable[Sample], digests: ContentDigests | None = None) -> None:
         self.__samples = list(samples)
+        self.__digests = digests or ContentDigests()
         self.__opened = False
 
     def __len__(self) -> int:
@@ -34,7 +38,7 @@ class SealedTest:
 
     def content_digest(self) -> str:
         """Names these images and labels by their content, whatever the files are called and in whatever order."""
-        digests = sorted(f"{content_digest(sample)} {sample.label}\n" for sample in self.__samples)
+        digests = sorted(f"{self.__digests.of(sample)} {sample.label}\n" for sample in self.__samples)
         return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 
     def open(self) -> list[Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ftexp.config import DataConfig
 from ftexp.data.cutting import cut_by_group, cut_by_time, cut_stratified
+from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, Sample, sorted_naturally
 from ftexp.data.sealed import SealedTest
 from ftexp.data.times import times_of
@@ -26,12 +27,17 @@ COLUMNS = ("path", "label", "split", "group", "time")
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """What a run works with. Classes are numbered once, over all splits, in natural order of their names."""
+    """What a run works with. Classes are numbered once, over all splits, in natural order of their names.
+
+    Attributes:
+        digests: the content of the images, each read once for the whole run.
+    """
 
     train: list[Sample]
     val: list[Sample]
     test: SealedTest
     classes: tuple[str, ...]
+    digests: ContentDigests = field(default_factory=ContentDigests, repr=False)
 
     @property
     def class_to_idx(self) -> dict[str, int]:
@@ -76,8 +82,11 @@ def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[s
     return _cut(ordered, {"val": config.val_fraction, "test": config.test_fraction}, config, ties)
 
 
-def seal(assigned: Sequence[Sample]) -> Splits:
+def seal(assigned: Sequence[Sample], digests: ContentDigests | None = None) -> Splits:
     """Number the classes over all splits, check what each split holds, and put the test samples out of reach.
+
+    Args:
+        digests: of images that have been read already.
 
     Raises:
         DataError: with fewer than two classes, or a class in val or test that train lacks.
@@ -97,7 +106,8 @@ def seal(assigned: Sequence[Sample]) -> Splits:
         absent = sorted_naturally(present["train"] - present[split])
         if absent:
             log.warning("No image of %s in %s: its scores say nothing about them.", ", ".join(absent), split)
-    return Splits(by_split["train"], by_split["val"], SealedTest(by_split["test"]), classes)
+    digests = digests or ContentDigests()
+    return Splits(by_split["train"], by_split["val"], SealedTest(by_split["test"], digests), classes, digests)
 
 
 def write_splits(path: Path, splits: Splits) -> None:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -29,8 +28,6 @@ log = logging.getLogger(__name__)
 # Small data sets would fit as a whole, and a phase of a few updates learns nothing.
 MIN_UPDATES_PER_EPOCH = 16
 LARGEST = 1024
-# Shares of the free memory that a batch may take: a device's, and a CPU's, which others use as well.
-DEVICE_SHARE, CPU_SHARE = 0.85, 0.5
 # A gradient and two moments for every weight that learns.
 STATES_PER_WEIGHT = 3
 
@@ -57,15 +54,22 @@ def settle_batch_size(
     most = num_samples // (config.train.accumulate * MIN_UPDATES_PER_EPOCH * ranks.size)
     deepest = max(phases, key=lambda phase: len(phase.learning))
     size = network.preprocessing.image_size
+    taken: dict[int, float] = {}
+
+    def remembered(images: int) -> float:
+        taken[images] = measure(images)
+        return taken[images]
+
     with _as_trained(network, deepest, runtime.device) as module:
+        free = runtime.memory.most_for_step()
+        measure: Measure
         if runtime.device.type == "cuda":
-            free = torch.cuda.mem_get_info(runtime.device)[0] * DEVICE_SHARE
             measure = partial(_peak_bytes, module, size, runtime)
         else:
-            learning = sum(p.nbytes for p in module.parameters() if p.requires_grad)
-            free = psutil.virtual_memory().available * CPU_SHARE / ranks.local_size - STATES_PER_WEIGHT * learning
+            free -= STATES_PER_WEIGHT * sum(p.nbytes for p in module.parameters() if p.requires_grad)
             measure = partial(operator.mul, _saved_bytes(module, size, runtime))
-        own = largest_that_fits(measure, free, min(most, LARGEST), least=least, ranks=ranks)
+        own = largest_that_fits(remembered, free, min(most, LARGEST), least=least, ranks=ranks)
+    runtime.memory.promise_step(taken[own])
     settled = replace(config.train, batch_size=own * ranks.size)
     updates = epoch_of(deepest, network, settled, num_samples, ranks.size).num_updates
     log.info("batch   %d images of %d px: %d updates in an epoch", own * ranks.size, size, updates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -50,6 +51,8 @@ class InputSource:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for loader in self._loaders:
             loader.close()
+        self._loaders.clear()
+        self._runtime.memory.end_phase()
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch's, at any line of ours
             raise WorkerError(
                 "A process that decodes images has died; out of memory is the usual reason. Use fewer with "
@@ -83,7 +86,8 @@ class InputSource:
             self._open(self._splits.train, view, keep=True, whole=True),
             self._open(self._splits.val, as_it_is, keep=True, whole=True),
         )
-        return cache_prefix(inputs, first, in_order, self._activations, augment, phase.epochs, seed)
+        digests = self._splits.digests
+        return cache_prefix(inputs, first, in_order, self._activations, digests, augment, phase.epochs, seed)
 
     def for_scoring(self, samples: Sequence[Sample]) -> ImageBatches:
         """Samples as they are, in their order."""
@@ -124,7 +128,9 @@ class InputSource:
             balanced=length is not None and self._config.data.sampler == "balanced",
             num_images=length.num_images if length else None,
             views=views,
-            source=self._pixel_source(samples, view, batch_views) if length is not None or keep else None,
+            source=(
+                self._pixel_source(samples, view, batch_views, read_once=whole) if length is not None or keep else None
+            ),
             batch_views=batch_views,
             ranks=ranks,
         )
@@ -153,22 +159,33 @@ class InputSource:
         """
         preprocessing, runtime = self._network.preprocessing, self._runtime
         fresh = augment.changes_images and augment.num_views is None
-        if not fresh or runtime.room_bytes() == 0 or not BatchViews.can_do(preprocessing):
+        if not fresh or not runtime.memory.keeps or not BatchViews.can_do(preprocessing):
             return None
         return BatchViews(preprocessing, augment, self._config.runtime.seed, runtime.device)
 
     def _pixel_source(
-        self, samples: Sequence[Sample], view: View, batch_views: BatchViews | None
+        self, samples: Sequence[Sample], view: View, batch_views: BatchViews | None, *, read_once: bool
     ) -> PixelSource | None:
-        """Decoded images of files, moved to the device where there is room; images in memory are decoded already."""
+        """Decoded images of files; images in memory are decoded already.
+
+        Args:
+            read_once: they are not used again, so that the device has nothing of keeping them.
+        """
         if self._config.runtime.pixels == "off" or any(sample.pixels is not None for sample in samples):
             return None
+        used_whole = batch_views is not None or not view.is_random
+        opened = partial(_keep_on_device, self._runtime) if used_whole and not read_once else _leave_where_they_are
+        return PixelSource(samples, view, self._pixels, self._splits.digests, opened)
 
-        def move(pixels: Pixels) -> None:
-            if batch_views is not None or not view.is_random:
-                pixels.move(self._runtime.device, self._runtime.room_bytes())
 
-        return PixelSource(samples, view, self._pixels, move)
+def _keep_on_device(runtime: Runtime, pixels: Pixels) -> None:
+    """Move decoded images to the device, if there is room for them."""
+    if runtime.memory.take(pixels.num_bytes):
+        pixels.move(runtime.device)
+
+
+def _leave_where_they_are(_: Pixels) -> None:
+    """Images that are changed one by one, on the CPU, or read only once."""
 
 
 def _why_not(augment: AugmentConfig) -> str | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
 
 import torch
 
 from ftexp.config import AugmentConfig
+from ftexp.data.digests import ContentDigests
+from ftexp.data.sending import send_parts
 from ftexp.data.tensor_store import Append, TensorStore
 from ftexp.models.boundary import SplitError, layout_of
 from ftexp.models.prefix import Prefix, split
@@ -53,11 +54,7 @@ class CachedBatches:
         """The activations and labels of one epoch, in that epoch's order, from batch ``start`` on."""
         rows = self._activations.of_view(epoch % self._views)
         batches = self._own_indices(epoch)[start:]
-        chosen = torch.tensor(list(chain.from_iterable(batches)), dtype=torch.int64)
-        sizes = [len(batch) for batch in batches]
-        # Sent once an epoch: sending a batch's own would wait for the step before.
-        places = (torch.split(chosen.to(device), sizes) for device in (rows.device, self.device))
-        for of_rows, of_labels in zip(*places, strict=True):
+        for of_rows, of_labels in zip(send_parts(batches, rows.device), send_parts(batches, self.device), strict=True):
             activations = rows.take(of_rows).to(self.device, non_blocking=True)
             yield activations, self._labels.index_select(0, of_labels)
 
@@ -67,16 +64,24 @@ class PrefixViews:
 
     Args:
         in_order: the samples unshuffled; its epoch v shows their view v.
+        digests: of the images.
         random: what the views follow from, where there are several.
     """
 
     def __init__(
-        self, prefix: Prefix, frozen: str, in_order: ImageBatches, store: TensorStore, random: str = ""
+        self,
+        prefix: Prefix,
+        frozen: str,
+        in_order: ImageBatches,
+        store: TensorStore,
+        digests: ContentDigests,
+        random: str = "",
     ) -> None:
         self._prefix = prefix
         self._frozen = frozen
         self._in_order = in_order
         self._store = store
+        self._digests = digests
         self._random = random
         self._opened: dict[int, _Rows] = {}
         self.num_found = 0
@@ -90,10 +95,9 @@ class PrefixViews:
         """The activations of a view; to be called with the frozen blocks in eval mode."""
         if view not in self._opened:
             started = time.perf_counter()
-            kept = self._store.get(
-                images_key(self._frozen, self._in_order.samples, f"{self._random} {view}" if self._random else ""),
-                lambda append: self._compute(view, append),
-            )
+            shown = f"{self._random} {view}" if self._random else ""
+            key = images_key(self._frozen, self._in_order.samples, self._digests, shown)
+            kept = self._store.get(key, lambda append: self._compute(view, append))
             self.num_found += kept.found
             self._opened[view] = _Rows(kept.rows, kept.notes["layout"], kept.release, self._in_order.runtime)
             if self._random:
@@ -119,7 +123,7 @@ class _Rows:
     def __init__(self, rows: torch.Tensor, layout: torch.Tensor, release: Release, runtime: Runtime) -> None:
         order = layout.tolist()
         self._back = tuple(order.index(dim) for dim in range(len(order)))
-        self._rows = rows.to(runtime.device) if rows.nbytes <= runtime.room_bytes() else rows
+        self._rows = rows.to(runtime.device) if runtime.memory.take(rows.nbytes) else rows
         self._release = release
         self.num_bytes = rows.nbytes
         self.device = self._rows.device
@@ -136,6 +140,7 @@ def cache_prefix(
     first_learning_block: str,
     in_order: tuple[ImageBatches, ImageBatches],
     store: TensorStore,
+    digests: ContentDigests,
     augment: AugmentConfig,
     epochs: int,
     seed: int,
@@ -149,6 +154,7 @@ def cache_prefix(
         first_learning_block: the prefix is everything before it.
         in_order: the images of training and validation, unshuffled and whole on every rank, of which the first one
             computes the activations; epoch v of training shows view v.
+        digests: of the images.
         augment: how many views there are, and what they follow from beside ``seed``.
         epochs: of the phase; more views are never needed.
 
@@ -166,8 +172,8 @@ def cache_prefix(
             raise SplitError(f"{prefix.rows_per_image} rows per image enter {first_learning_block}, not one")
         frozen = prefix_digest(network, first_learning_block, runtime)
         random = f"{augment.image_changes()} {seed}" if augment.changes_images else ""
-        train = PrefixViews(prefix, frozen, in_order[0], store, random)
-        val = PrefixViews(prefix, frozen, in_order[1], store)
+        train = PrefixViews(prefix, frozen, in_order[0], store, digests, random)
+        val = PrefixViews(prefix, frozen, in_order[1], store, digests)
         views = _choose_views(augment, epochs, train.num_bytes, store.limit_bytes - val.num_bytes, first_learning_block)
     except SplitError as reason:
         log.info("cache   off: %s", reason)

@@ -12,7 +12,7 @@ import timm
 import torch
 import torchvision
 
-from ftexp.data.digests import content_digest
+from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
 from ftexp.models.blocks import Network
 from ftexp.training.runtime import Runtime
@@ -45,18 +45,20 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
 def _hardware(device: torch.device) -> list[object]:
     """What chooses between kernels whose results differ in rounding."""
     if device.type == "cuda":
-        return [torch.cuda.get_device_name(device), torch.version.cuda, torch.backends.cudnn.version()]  # type: ignore[no-untyped-call]
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        return [torch.cuda.get_device_name(device), torch.version.cuda, cudnn]
     return [torch.backends.cpu.get_cpu_capability()] if device.type == "cpu" else []
 
 
-def images_key(frozen: str, samples: Sequence[Sample], view: str = "") -> str:
+def images_key(frozen: str, samples: Sequence[Sample], digests: ContentDigests, view: str = "") -> str:
     """A name for what a prefix makes of some samples.
 
     Args:
         frozen: of the prefix, by ``prefix_digest``.
+        digests: of the images.
         view: of the images, where it is not the one of the weights.
     """
     digest = hashlib.blake2b(f"{frozen} {view}".encode(), digest_size=16)
     for sample in samples:
-        digest.update(content_digest(sample).encode())
+        digest.update(digests.of(sample).encode())
     return digest.hexdigest()

@@ -7,7 +7,7 @@ import random
 import resource
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from ftexp.config import RuntimeConfig
 from ftexp.errors import DeviceError
 from ftexp.ranks import ALONE, Ranks
+from ftexp.training.memory_budget import MemoryBudget, budget_of, no_budget
 
 # Of mallopt(3): from which size on memory is mapped, and how much of what is free at the top is given back.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
@@ -25,7 +26,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and how the network runs, with every ``auto`` decided."""
+    """Where and how the network runs, with every ``auto`` decided.
+
+    Attributes:
+        memory: what is promised of the device's memory.
+    """
 
     device: torch.device
     precision: str
@@ -33,6 +38,7 @@ class Runtime:
     memory_format: torch.memory_format
     workers: int | str
     ranks: Ranks = ALONE
+    memory: MemoryBudget = field(default_factory=no_budget, compare=False)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision for forward passes; does nothing in fp32."""
@@ -49,10 +55,6 @@ class Runtime:
     def facts(self) -> dict[str, str]:
         """For the tracking store."""
         return {"device": str(self.device), "precision": self.precision, "processes": str(self.ranks.size)}
-
-    def room_bytes(self) -> int:
-        """How much data may be kept on the device for the whole of a phase: half of what is free there, on CUDA."""
-        return torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else 0
 
     def peak_memory_mib(self) -> float:
         """Most memory in use so far: on CUDA the device's, else the process's."""
@@ -92,6 +94,7 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ALONE) -> Runtime:
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         workers=config.workers,
         ranks=ranks,
+        memory=budget_of(device, ranks.local_size),
     )
 
 

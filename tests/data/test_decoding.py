@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from ftexp.config import DataConfig
 from ftexp.data.decoding import decode, decode_opened, open_lazily
-from ftexp.data.digests import content_digest
+from ftexp.data.digests import ContentDigests
 from ftexp.data.formats import describe_file
 from ftexp.data.images import find_bad_images, open_image, screen_images
 from ftexp.data.samples import Sample
@@ -118,7 +118,7 @@ def test_a_value_above_the_white_level_is_a_bad_image(tmp_path: Path) -> None:
 
 def test_the_white_level_makes_other_content_of_the_same_bytes(tmp_path: Path) -> None:
     sample = saved(tmp_path, "x.png", png_of_16_bits(gray(9)))
-    digests = {content_digest(Sample(sample.path, "a", white_level=level)) for level in (None, 255, 4095)}
+    digests = {ContentDigests().of(Sample(sample.path, "a", white_level=level)) for level in (None, 255, 4095)}
     assert len(digests) == 3
 
 

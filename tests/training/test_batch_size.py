@@ -14,7 +14,7 @@ from conftest import Compose, make_phase
 from ftexp.errors import ConfigError, DeviceError
 from ftexp.models.blocks import Network
 from ftexp.ranks import Ranks
-from ftexp.training import batch_size as batch_size_module
+from ftexp.training import memory_budget
 from ftexp.training.batch_size import largest_that_fits, settle_batch_size
 from ftexp.training.runtime import prepare_runtime
 
@@ -119,7 +119,7 @@ def test_auto_under_several_ranks_is_a_batch_that_they_share_evenly(configure: C
     free = iter([2**30, 2**19])
     with pytest.MonkeyPatch.context() as patch:
         memory: Callable[[], object] = lambda: type("Memory", (), {"available": next(free)})  # noqa: E731
-        patch.setattr(batch_size_module.psutil, "virtual_memory", memory)
+        patch.setattr(memory_budget.psutil, "virtual_memory", memory)
         first, second = in_two_ranks(settle_as)
     assert first == second < 64
     assert first % 2 == 0
@@ -138,7 +138,7 @@ def settle(
     runtime = prepare_runtime(config.runtime)
     with pytest.MonkeyPatch.context() as patch:
         memory: Callable[[], object] = lambda: type("Memory", (), {"available": free})  # noqa: E731
-        patch.setattr(batch_size_module.psutil, "virtual_memory", memory)
+        patch.setattr(memory_budget.psutil, "virtual_memory", memory)
         return settle_batch_size(config, network, phases, runtime, num_samples).train.images_per_step
 
 

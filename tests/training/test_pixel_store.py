@@ -14,6 +14,7 @@ from test_fit import curve, fit, subfolder
 from ftexp.config import AugmentConfig
 from ftexp.data import image_set, loading, pixel_store
 from ftexp.data.batch_views import BatchViews
+from ftexp.data.digests import ContentDigests
 from ftexp.data.loading import Loader, make_loader
 from ftexp.data.pixel_store import PixelSource
 from ftexp.data.samples import Sample
@@ -22,7 +23,8 @@ from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
 from ftexp.data.transforms import View, eval_view, train_view
 from ftexp.preprocessing import Preprocessing
-from ftexp.training.runtime import Runtime
+from ftexp.training import runtime
+from ftexp.training.memory_budget import MemoryBudget
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -42,8 +44,12 @@ def photographs(folder: Path, count: int, seed: int = 0) -> list[Sample]:
     return samples
 
 
+def source_of(samples: list[Sample], view: View, store: TensorStore) -> PixelSource:
+    return PixelSource(samples, view, store, ContentDigests())
+
+
 def loader(samples: list[Sample], view: View, store: TensorStore | None, workers: int | str = 0) -> Loader:
-    source = PixelSource(samples, view, store) if store else None
+    source = source_of(samples, view, store) if store else None
     options = {"shuffle": True, "seed": 0, "workers": workers, "pin_memory": False, "source": source}
     return make_loader(samples, {"a": 0, "b": 1}, view, 4, **options)
 
@@ -96,12 +102,12 @@ def test_crops_are_taken_from_the_whole_image_with_as_many_pixels_as_the_smalles
 def test_another_image_or_size_is_kept_under_another_name(tmp_path: Path) -> None:
     samples, store = photographs(tmp_path, 3), TensorStore(tmp_path / "store", 1)
     view = eval_view(PREPROCESSING)
-    PixelSource(samples, view, store).open()
-    PixelSource(samples, train_view(PREPROCESSING, AugmentConfig(horizontal_flip=0.5)), store).open()
+    source_of(samples, view, store).open()
+    source_of(samples, train_view(PREPROCESSING, AugmentConfig(horizontal_flip=0.5)), store).open()
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 1, "what comes before the mirror is the same"
-    PixelSource(samples, eval_view(PREPROCESSING.at(12)), store).open()
+    source_of(samples, eval_view(PREPROCESSING.at(12)), store).open()
     Image.new("RGB", (20, 20)).save(samples[1].path)
-    PixelSource(samples, view, store).open()
+    source_of(samples, view, store).open()
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 3
 
 
@@ -114,19 +120,21 @@ def test_what_does_not_fit_is_decoded_each_time_and_said(tmp_path: Path, caplog:
     assert not list((tmp_path / "store").glob("*.safetensors"))
 
 
-def test_images_move_to_the_device_where_they_fit(tmp_path: Path) -> None:
+def test_images_are_the_same_on_the_device_they_move_to(tmp_path: Path) -> None:
     samples, store = photographs(tmp_path, 5), TensorStore(tmp_path / "store", 1)
-    pixels = PixelSource(samples, eval_view(PREPROCESSING), store).open()
+    pixels = source_of(samples, eval_view(PREPROCESSING), store).open()
     assert pixels is not None
-    before, num_bytes = pixels.batch([3, 1]), 5 * 8 * 8 * 3
-    assert not pixels.move(torch.device("cpu"), num_bytes - 1)
-    assert pixels.move(torch.device("cpu"), num_bytes)
-    assert torch.equal(pixels.batch([3, 1]), before)
+    assert pixels.num_bytes == 5 * 8 * 8 * 3
+    (before,) = pixels.batches([[3, 1]])
+    pixels.move(torch.device("cpu"))
+    after = list(pixels.batches([[3, 1], [4]]))
+    assert torch.equal(after[0], before)
+    assert torch.equal(after[1], pixels.tensor(4).permute(2, 0, 1)[None])
     assert before.is_contiguous(memory_format=torch.channels_last)
-    ragged = PixelSource(samples, train_view(PREPROCESSING, CROPS), store).open()
+    ragged = source_of(samples, train_view(PREPROCESSING, CROPS), store).open()
     assert ragged is not None
     image = ragged.tensor(4).clone()
-    assert ragged.move(torch.device("cpu"), 2**30)
+    ragged.move(torch.device("cpu"))
     assert torch.equal(ragged.tensor(4), image)
 
 
@@ -189,14 +197,14 @@ def test_a_first_epoch_that_is_left_keeps_nothing_and_can_be_begun_again(tmp_pat
 
 def test_what_an_epoch_leaves_out_is_kept_too(tmp_path: Path) -> None:
     samples, view, store = photographs(tmp_path, 11), eval_view(PREPROCESSING), TensorStore(tmp_path / "store", 1)
-    source = PixelSource(samples, view, store)
+    source = source_of(samples, view, store)
     shown = list(source.first_pass([[7, 2], [9, 0]]))
     assert [len(images) for images in shown] == [2, 2]
     assert source.pixels is not None
     for index, sample in enumerate(samples):
         expected = np.asarray(view.prepare(pixel_store.open_image(sample)))
         assert np.array_equal(source.pixels.tensor(index).numpy(), expected)
-    again = PixelSource(samples, view, store)
+    again = source_of(samples, view, store)
     assert again.is_kept
     (found,) = again.first_pass([[9]])
     assert np.array_equal(found[0], shown[1][0]), "as when another process was faster"
@@ -215,7 +223,7 @@ def test_where_there_is_room_on_a_device_views_are_made_there(
         return original(self, images, epoch, indices)
 
     monkeypatch.setattr(BatchViews, "__call__", make)
-    monkeypatch.setattr(Runtime, "room_bytes", lambda _: 2**20)
+    monkeypatch.setattr(runtime, "budget_of", lambda *_: MemoryBudget(lambda: 2**21, 0.85, keeps=True))
     train, val = photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1)
     splits = Splits(train, val, SealedTest(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))
     settings = ["runtime.device=cpu", f"runtime.cache_folder={tmp_path}/kept", "tracking=none", "train.batch_size=8"]

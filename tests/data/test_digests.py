@@ -1,0 +1,102 @@
+"""A file is read once for its name, and again when anybody may have changed it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ftexp.data import digests as digests_module
+from ftexp.data.digests import ContentDigests, bytes_digest
+from ftexp.data.samples import Sample
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the test count as old."""
+    monkeypatch.setattr(digests_module, "SETTLED_NS", -1)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (names.append(self.name), original(self))[1])
+    return names
+
+
+def image(folder: Path, content: bytes = b"first") -> Sample:
+    (folder / "image.png").write_bytes(content)
+    return Sample(str(folder / "image.png"), "a")
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_is_read_once(tmp_path: Path, reads: list[str]) -> None:
+    sample, digests = image(tmp_path), ContentDigests()
+    assert {digests.of(sample) for _ in range(3)} == {bytes_digest(b"first")}
+    assert {pickle.loads(pickle.dumps(digests)).of(sample)} == {bytes_digest(b"first")}, "as another rank gets it"
+    assert reads == ["image.png"]
+
+
+def overwrite(file: Path) -> None:
+    file.write_bytes(b"other")
+
+
+def overwrite_and_hide_it(file: Path) -> None:
+    state = file.stat()
+    file.write_bytes(b"other")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def put_another_in_its_place(file: Path) -> None:
+    other, state = file.with_suffix(".new"), file.stat()
+    other.write_bytes(b"other")
+    os.utime(other, ns=(state.st_atime_ns, state.st_mtime_ns))
+    other.replace(file)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("change", [overwrite, overwrite_and_hide_it, put_another_in_its_place])
+def test_a_changed_file_is_read_again(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """The content has the length that it had."""
+    sample, digests = image(tmp_path), ContentDigests()
+    digests.of(sample)
+    change(Path(sample.path))
+    assert digests.of(sample) == bytes_digest(b"other")
+
+
+def test_a_file_that_was_written_just_now_is_not_trusted_to_show_a_change(tmp_path: Path, reads: list[str]) -> None:
+    sample, digests = image(tmp_path), ContentDigests()
+    digests.of(sample)
+    digests.of(sample)
+    assert reads == ["image.png"] * 2
+
+
+def test_pixels_in_memory_are_looked_at_each_time() -> None:
+    sample, digests = Sample("made-up", "a", pixels=np.zeros((2, 2, 3), np.uint8)), ContentDigests()
+    before = digests.of(sample)
+    assert sample.pixels is not None
+    sample.pixels[0, 0, 0] = 1
+    assert digests.of(sample) != before
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_million_images_take_no_more_than_their_digests_and_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, state = 20_000, image(tmp_path)
+    samples, facts = [Sample(f"{number}.jpg", "a") for number in range(count)], os.stat(state.path)
+    monkeypatch.setattr(os, "stat", lambda _: facts)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"x")
+    digests = ContentDigests()
+    tracemalloc.start()
+    for sample in samples:
+        digests.of(sample)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used / count < 160, "bytes an image"

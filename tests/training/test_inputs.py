@@ -1,0 +1,205 @@
+"""What a phase trains on: how long it lives, how often it is sent, and what it may take of a device's memory."""
+
+from __future__ import annotations
+
+import builtins
+import csv
+import gc
+import io
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import CommandLine, Compose, make_phase
+from test_fit import fit
+from test_pixel_store import photographs
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ftexp.data import digests
+from ftexp.data.pixel_store import Pixels
+from ftexp.data.samples import SPLITS
+from ftexp.data.sealed import SealedTest
+from ftexp.data.splits import Splits
+from ftexp.models.blocks import Network
+from ftexp.training.batches import Batches, ImageBatches
+from ftexp.training.inputs import InputSource
+from ftexp.training.memory_budget import MemoryBudget
+from ftexp.training.prefix_cache import CachedBatches, _Rows
+from ftexp.training.runtime import Runtime
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+CLASSES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> Splits:
+    test = SealedTest(photographs(tmp_path, 4, seed=2))
+    return Splits(photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1), test, CLASSES)
+
+
+@pytest.fixture
+def without_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_garbage_collection")
+@pytest.mark.parametrize("settings", [("runtime.cache=off",), ("runtime.cache=disk",), ("augment=light",)])
+def test_nothing_that_a_phase_kept_outlives_it(
+    configure: Compose, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]
+) -> None:
+    made: list[weakref.ref[object]] = []
+    alive: list[int] = []
+    for kind in (Pixels, _Rows):
+        original = kind.__init__
+
+        def remember(self: object, *args: object, original: object = original) -> None:
+            made.append(weakref.ref(self))
+            original(self, *args)  # type: ignore[operator]
+
+        monkeypatch.setattr(kind, "__init__", remember)
+    entered = InputSource.__enter__
+
+    def enter(self: InputSource) -> InputSource:
+        alive.append(sum(reference() is not None for reference in made))
+        return entered(self)
+
+    monkeypatch.setattr(InputSource, "__enter__", enter)
+    machine = ("runtime.device=cpu", "runtime.workers=0", f"runtime.cache_folder={tmp_path}/kept", "tracking=none")
+    staged = ("stage=staged", "stage.epochs=1", "stage.gate=off", "train.wise_ft=[0.5]", "train.batch_size=8")
+    result = fit(configure(*machine, *staged, *settings), splits, tmp_path)
+    assert len(result.history) == 3
+    assert len(made) >= 6, "each of three phases has some"
+    assert alive == [0, 0, 0, 0], "at the beginning of three phases and of the scoring after them"
+    assert not [reference for reference in made if reference() is not None]
+
+
+class Transfers(TorchDispatchMode):
+    """Counts what is sent from the CPU to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [value for value in args if isinstance(value, torch.Tensor)]
+        if isinstance(result, torch.Tensor) and result.device.type == "meta":
+            self.count += any(tensor.device.type == "cpu" and tensor.dim() > 0 for tensor in tensors)
+        return result
+
+
+def on_a_device(free: int = 2**30) -> Runtime:
+    """Torch's device without memory, in the place of a GPU; the network is never called."""
+    memory = MemoryBudget(lambda: free, 0.85, keeps=True)
+    return Runtime(torch.device("meta"), "fp32", False, torch.channels_last, 0, memory=memory)
+
+
+def transfers(batches: Batches, epoch: int) -> int:
+    with Transfers() as sent:
+        for _ in batches.epoch(epoch):
+            pass
+    return sent.count
+
+
+def test_an_epoch_of_images_on_the_device_is_sent_at_once(
+    configure: Compose, splits: Splits, network: Network, tmp_path: Path
+) -> None:
+    """The places of its images and its labels; a transfer in each step would wait for the step before."""
+    counted = {}
+    for size in (2, 4):
+        config = configure(f"train.batch_size={size}", f"runtime.cache_folder={tmp_path}/kept", "runtime.cache=off")
+        with InputSource(config, network, splits, on_a_device()) as source:
+            inputs = source.for_phase(make_phase("stem", "body", "head"))
+            for _ in range(2):  # in the first epoch, images come as they are decoded
+                counted[size] = [transfers(inputs.train, 2), transfers(inputs.val, 0)]
+    assert counted == {2: [2, 2], 4: [2, 2]}
+
+
+def test_an_epoch_of_activations_on_the_device_is_sent_at_once(
+    configure: Compose, splits: Splits, network: Network
+) -> None:
+    runtime = on_a_device()
+    config = configure("train.batch_size=2", "runtime.cache=off")
+    with InputSource(config, network, splits, runtime) as source:
+        images = source.for_phase(make_phase("head")).train
+        assert isinstance(images, ImageBatches)
+        rows = _Rows(torch.zeros(20, 6), torch.tensor([0, 1]), lambda: None, runtime)
+        assert rows.device.type == "meta"
+        views = SimpleNamespace(of_view=lambda _: rows)
+        assert transfers(CachedBatches(views, 1, images, runtime), 1) == 2  # type: ignore[arg-type]
+
+
+def test_images_and_activations_of_a_phase_share_one_budget(
+    configure: Compose, splits: Splits, network: Network, tmp_path: Path
+) -> None:
+    """20 training and 8 validation images of 8 x 8 take 3,840 and 1,536 bytes."""
+    config = configure("train.batch_size=4", f"runtime.cache_folder={tmp_path}/kept", "runtime.cache=off")
+    for free, expected in ((2 * 5376, [True, True]), (2 * 5375, [True, False]), (2 * 3839, [False, True])):
+        runtime = on_a_device(free)
+        for _ in range(2):  # the second phase has what the first one had
+            with InputSource(config, network, splits, runtime) as source:
+                inputs, on_device = source.for_phase(make_phase("stem", "body", "head")), []
+                for batches in (inputs.train, inputs.val):
+                    transfers(batches, 1)
+                    on_device.append(transfers(batches, 2) == 2)
+            assert on_device == expected
+
+
+def test_a_step_that_was_measured_leaves_less_to_keep(
+    configure: Compose, splits: Splits, network: Network, tmp_path: Path
+) -> None:
+    config = configure("train.batch_size=4", f"runtime.cache_folder={tmp_path}/kept", "runtime.cache=off")
+    runtime = on_a_device(10**5)
+    runtime.memory.promise_step(0.85 * 10**5 - 3840)
+    with InputSource(config, network, splits, runtime) as source:
+        inputs = source.for_phase(make_phase("stem", "body", "head"))
+        for batches, on_device in ((inputs.train, True), (inputs.val, False)):
+            transfers(batches, 1)
+            assert (transfers(batches, 2) == 2) == on_device
+
+
+def test_every_file_is_read_once_for_its_name_and_decoded_twice(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
+) -> None:
+    """By the audit, and by the first epoch; all later phases, epochs and views have kept images and activations."""
+    opened: Counter[str] = Counter()
+    original = open
+
+    def counting(file: Any, *args: Any, **kwargs: Any) -> Any:
+        opened[str(file)] += 1
+        return original(file, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", counting)
+    monkeypatch.setattr(io, "open", counting)
+    monkeypatch.setattr(digests, "SETTLED_NS", -1)
+    data = (
+        "data=imagefolder",
+        "data.root=pictures",
+        "data.image_size=32",
+        "audit.on_leak=warn",
+        "audit.features=false",
+    )
+    model = ("model=timm", "model.name=test_resnet", "model.weights=null", "train.batch_size=4", "tracking=none")
+    staged = (
+        "stage=staged",
+        "stage.epochs=2",
+        "stage.gate=off",
+        "augment=light",
+        "augment.views=2",
+        "hydra.run.dir=run",
+    )
+    ended = command_line(*data, *model, *staged, "audit.features=false", "hydra.run.dir=run")
+    assert ended.returncode == 0, ended.stderr
+    rows = list(csv.DictReader((pictures.parent / "run" / "splits.csv").read_text().splitlines()))
+    counts = {split: {opened[row["path"]] for row in rows if row["split"] == split} for split in SPLITS}
+    # Once for the name, once by the audit's decoding, once by training's; the test images once to be scored.
+    assert counts == {"train": {3}, "val": {3}, "test": {3}}
