@@ -26,6 +26,7 @@ def find_rates(config: Config, folder: Path) -> None:
         from ftexp.prepare import plan, read_data
         from ftexp.report.range_plot import report_ranges
         from ftexp.training.batch_size import settle_batch_size
+        from ftexp.training.out_of_memory import out_of_memory_explained
         from ftexp.training.range_test import find_ranges
         from ftexp.training.runtime import prepare_runtime
 
@@ -37,7 +38,8 @@ def find_rates(config: Config, folder: Path) -> None:
     runtime.place(network.module)
     deepest = max(phases, key=lambda phase: len(phase.learning))
     config = settle_batch_size(config, network, [deepest], runtime, len(splits.train))
-    report_ranges(find_ranges(config, network, splits, deepest, runtime), folder)
+    with out_of_memory_explained(config.train, runtime):
+        report_ranges(find_ranges(config, network, splits, deepest, runtime), folder)
 
 
 if __name__ == "__main__":

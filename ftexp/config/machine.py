@@ -23,7 +23,7 @@ class RuntimeConfig:
     # auto: cuda where there is one, else mps, else cpu; or a name such as cuda:1.
     device: str = MISSING
     precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
-    # auto: on CUDA.
+    # auto: on CUDA, in phases that are long enough for it and train more than a head on kept activations.
     compile: bool | str = MISSING
     # torch.compile's; reduce-overhead and max-autotune use CUDA graphs, which pay where steps are short.
     compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = MISSING

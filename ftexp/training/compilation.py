@@ -9,14 +9,42 @@ from typing import Any
 import torch
 from torch._functorch import config as functorch_config
 
-from ftexp.config.machine import CUDA_GRAPHS
+from ftexp.config.machine import CUDA_GRAPHS, RuntimeConfig
 from ftexp.errors import out_of_memory
-from ftexp.training.batches import Forward
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import HEAD
+from ftexp.training.batches import Forward, Inputs
 
 log = logging.getLogger(__name__)
 
+# Batches of a phase from which on runtime.compile=auto compiles. To compile a training and a scoring pass takes half a
+# minute or more; it then saves some 10 to 30 ms of a step on a GPU. An estimate: no GPU has been measured yet.
+MIN_BATCHES = 1000
 # Characters of a compiler's message that are shown.
 MAX_REASON = 200
+
+
+def forward_of(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Forward:
+    """What a phase calls with its batches: compiled where that is asked for, or, with ``auto``, where it pays."""
+    runtime = inputs.runtime
+    if not runtime.compile:
+        return inputs.forward
+    if settings.compile == "auto" and (reason := _why_not(phase, inputs)) is not None:
+        log.info("compile off in %s: %s; runtime.compile=true compiles all the same", phase.name, reason)
+        return inputs.forward
+    own = runtime.ranks.own_share
+    sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
+    return CompiledForward(inputs.forward, *sizes, mode=settings.compile_mode)
+
+
+def _why_not(phase: Phase, inputs: Inputs) -> str | None:
+    """Why compiling costs more time than it saves; by what is to be done, and never by a clock."""
+    if phase.learning == (HEAD,) and inputs.forward is not inputs.network.module:
+        return "a head on kept activations is too small to gain by it"
+    num_batches = phase.epochs * inputs.train.num_batches
+    if num_batches < MIN_BATCHES:
+        return f"it pays from {MIN_BATCHES:,} batches on, and here are {num_batches:,}"
+    return None
 
 
 class CompiledForward:

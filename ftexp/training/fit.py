@@ -22,7 +22,7 @@ from ftexp.models.blocks import HEAD, Network
 from ftexp.training.batches import Batches, Inputs
 from ftexp.training.best import Best
 from ftexp.training.checkpoint import LAST, restore_weights
-from ftexp.training.compilation import CompiledForward
+from ftexp.training.compilation import forward_of
 from ftexp.training.history import EpochRecord, Observer
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import EpochStats, EpochSums, evaluate, train_epoch
@@ -81,11 +81,7 @@ class Fit:
             InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
             CheckpointError: when a checkpoint cannot be written.
         """
-        forward = inputs.forward
-        if self.runtime.compile:
-            own = self.runtime.ranks.own_share
-            sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
-            forward = CompiledForward(forward, *sizes, mode=self.config.runtime.compile_mode)
+        forward = forward_of(phase, inputs, self.config.runtime)
         untouched = FrozenBuffers(self.network, phase)
         state = begin_phase(phase, groups, inputs, forward, self.config.train, self.start)
         if saved is not None:

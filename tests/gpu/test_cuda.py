@@ -36,7 +36,8 @@ def ftexp(folder: Path, *arguments: str) -> tuple[dict[str, object], str]:
 @pytest.mark.parametrize("stage", ["head", "partial", "full"])
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_a_compiled_run_learns(tmp_path: Path, stage: str, mode: str) -> None:
-    result, said = ftexp(tmp_path, f"stage={stage}", "stage.epochs=3", f"runtime.compile_mode={mode}")
+    compiled = ("runtime.compile=true", f"runtime.compile_mode={mode}")
+    result, said = ftexp(tmp_path, f"stage={stage}", "stage.epochs=3", *compiled)
     assert "going on without" not in said, "no fall back to eager"
     assert result["best"]["val_accuracy"] > 0.8
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
 from ftexp.prepare import check_graphs, check_shares, prepare
 from ftexp.ranks import ALONE, Ranks, _Replica, joined
-from ftexp.training.loop import EpochSums
+from ftexp.training.loop import EpochSums, evaluate
 from ftexp.training.runtime import prepare_runtime, seed_apart
 
 T = TypeVar("T")
@@ -109,6 +109,23 @@ def test_a_rank_without_images_takes_part_in_the_backward_pass_with_gradients_of
     assert all(p.grad is not None and not p.grad.any() for p in network.parameters())
     replica(torch.zeros(2, 3, 8, 8))
     assert calls == [1, 2]
+
+
+def test_a_rank_scores_what_it_has_of_the_last_batch(configure: Compose) -> None:
+    """With a network that cannot run on no image at all."""
+    network, part = TinyNet().eval(), torch.randn(2, 3, 8, 8)
+
+    class Parts:
+        def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            yield part, torch.tensor([0, 1])
+            yield part[:0], torch.zeros(0, dtype=torch.int64)
+
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        assert len(inputs) > 0
+        return network(inputs)
+
+    runtime = prepare_runtime(configure("runtime.device=cpu").runtime)
+    assert evaluate(forward, Parts(), 4, runtime).num_samples == 2  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("num_images", "expected"), [(8, [3, 3, 2]), (2, [1, 1, 0]), (3, [1, 1, 1])])

@@ -12,9 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from conftest import CommandLine
+from PIL import Image
 from torch.distributed import HashStore
 
 from ftexp.training.checkpoint import load_checkpoint
@@ -129,6 +131,40 @@ def test_the_curve_is_that_of_one_process(tmp_path: Path, overrides: tuple[str, 
         ended = train(folder, *overrides, "tracking=none", "model.drop_rate=0", torchrun=torchrun)
         assert ended.returncode == 0, ended.stderr
     assert_same_curve(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("stage=head",),
+        ("stage=head", "runtime.compile=true"),
+        ("stage=full", "train.accumulate=2"),
+        ("stage=full", "augment=light", "augment.mixup=0.2", "runtime.pixels=off"),
+    ],
+    ids=["kept-activations", "compiled", "full", "mixed"],
+)
+def test_a_last_batch_with_fewer_images_than_processes_counts(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    """17 images to train on and 17 to validate on, in batches of 16: the second process has nothing of the last one."""
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (9, 8)), ("val", (8, 9)), ("test", (2, 2))):
+        for label, (count, brightness) in zip("ab", zip(counts, (0, 90), strict=True), strict=True):
+            (tmp_path / "pictures" / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(brightness, brightness + 160, (40, 40, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pictures" / split / label / f"{number}.png")
+    data = ("data=imagefolder", f"data.root={tmp_path / 'pictures'}", "data.image_size=32", "train.batch_size=16")
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, torchrun in ((one, False), (two, True)):
+        same = ("stage.epochs=2", "tracking=none", "model.drop_rate=0")
+        ended = train(folder, *data, *same, *overrides, torchrun=torchrun)
+        assert ended.returncode == 0, ended.stderr
+        assert "train 17, val 17, test 4" in ended.stdout
+        assert "going on without" not in ended.stdout + ended.stderr
+    if "augment.mixup=0.2" in overrides:  # each process mixes its own images with one another
+        assert [len(row) for row in curve(two)] == [len(row) for row in curve(one)]
+    else:
+        assert_same_curve(one, two)
 
 
 def wait_for_epochs(folder: Path, number: int, process: subprocess.Popen[str]) -> None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import TinyNet
+from conftest import Compose, TinyNet, make_phase
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
 
-from ftexp.training.compilation import CompiledForward
+from ftexp.models.blocks import Network
+from ftexp.training.batches import Inputs
+from ftexp.training.compilation import CompiledForward, forward_of
+from ftexp.training.runtime import prepare_runtime
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Backend = Callable[..., Any]
 
 
 @pytest.fixture
-def network() -> TinyNet:
+def net() -> TinyNet:
     torch.manual_seed(0)
     return TinyNet().eval()
 
@@ -50,48 +55,46 @@ def backward_failing(error: Exception) -> Backend:
     return aot_autograd(fw_compiler=passing, inference_compiler=passing, bw_compiler=failing(error))
 
 
-def part_of(network: TinyNet, part: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    return network if part == "network" else (lambda images: network(images))
+def part_of(net: TinyNet, part: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    return net if part == "network" else (lambda images: net(images))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("part", ["network", "suffix"])
-def test_one_compilation_for_training_and_one_for_scoring(
-    network: TinyNet, part: str, layout: torch.memory_format
-) -> None:
+def test_one_compilation_for_training_and_one_for_scoring(net: TinyNet, part: str, layout: torch.memory_format) -> None:
     compiled, backend = counting()
-    network.to(memory_format=layout)
-    forward = CompiledForward(part_of(network, part), 8, 8, backend=backend)
+    net.to(memory_format=layout)
+    forward = CompiledForward(part_of(net, part), 8, 8, backend=backend)
     for _ in range(2):
         for size in (8, 3, 1):
-            network.train()
+            net.train()
             forward(IMAGES[:size].to(memory_format=layout)).sum().backward()
-            network.eval()
+            net.eval()
             with torch.inference_mode():
                 logits = forward(IMAGES[:size].clone().to(memory_format=layout))  # as batches are: made in this mode
                 assert logits.shape == (size, 4)
     assert len(compiled) == 2
-    assert set(network.state_dict()) == set(TinyNet().state_dict())
+    assert set(net.state_dict()) == set(TinyNet().state_dict())
 
 
-def test_a_short_batch_of_training_is_trained_on_as_it_is(network: TinyNet) -> None:
+def test_a_short_batch_of_training_is_trained_on_as_it_is(net: TinyNet) -> None:
     """With its own BatchNorm statistics and its own gradient."""
     compiled, backend = counting()
     torch.manual_seed(0)
     plain = TinyNet()
-    forward = CompiledForward(network.train(), 8, 8, backend=backend)
+    forward = CompiledForward(net.train(), 8, 8, backend=backend)
     for call in (forward, plain.train()):
         torch.manual_seed(1)
         call(IMAGES[:3]).square().sum().backward()
     assert compiled == []
-    for (name, one), other in zip(network.named_parameters(), plain.parameters(), strict=True):
+    for (name, one), other in zip(net.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad), name
-    assert torch.equal(network.stem[1].running_mean, plain.stem[1].running_mean)
+    assert torch.equal(net.stem[1].running_mean, plain.stem[1].running_mean)
 
 
-def test_whole_batches_may_differ_between_training_and_scoring(network: TinyNet) -> None:
+def test_whole_batches_may_differ_between_training_and_scoring(net: TinyNet) -> None:
     compiled, backend = counting()
-    forward = CompiledForward(network, 4, 6, backend=backend)
+    forward = CompiledForward(net, 4, 6, backend=backend)
     forward(IMAGES[:4])
     with torch.inference_mode():
         for size in (6, 5):
@@ -111,17 +114,15 @@ def test_whole_batches_may_differ_between_training_and_scoring(network: TinyNet)
     ],
     ids=["contiguous", "channels_last", "one", "a window", "expanded", "flipped"],
 )
-def test_a_last_batch_that_is_filled_up_gets_the_logits_it_would_have_had(
-    network: TinyNet, inputs: torch.Tensor
-) -> None:
-    forward = CompiledForward(network, 8, 8, backend="eager")
+def test_a_last_batch_that_is_filled_up_gets_the_logits_it_would_have_had(net: TinyNet, inputs: torch.Tensor) -> None:
+    forward = CompiledForward(net, 8, 8, backend="eager")
     with torch.inference_mode():
-        torch.testing.assert_close(forward(inputs), network(inputs), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(forward(inputs), net(inputs), rtol=1e-6, atol=1e-6)
 
 
-def test_a_rank_without_images_has_no_logits(network: TinyNet) -> None:
+def test_a_rank_without_images_has_no_logits(net: TinyNet) -> None:
     compiled, backend = counting()
-    forward = CompiledForward(network, 8, 8, backend=backend)
+    forward = CompiledForward(net, 8, 8, backend=backend)
     with torch.inference_mode():
         assert forward(IMAGES[:0]).shape == (0, 4)
     assert compiled == []
@@ -130,14 +131,14 @@ def test_a_rank_without_images_has_no_logits(network: TinyNet) -> None:
 @pytest.mark.parametrize("part", ["network", "suffix"])
 @pytest.mark.parametrize("backend", [failing, backward_failing])
 def test_where_compiling_fails_it_goes_on_eagerly_with_one_line(
-    network: TinyNet, part: str, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
+    net: TinyNet, part: str, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
 ) -> None:
     told = RuntimeError("no compiler here\nand a long story")
-    forward = CompiledForward(part_of(network, part), 8, 8, backend=backend(told))
+    forward = CompiledForward(part_of(net, part), 8, 8, backend=backend(told))
     for _ in range(3):
         logits = forward(IMAGES)
         logits.sum().backward()
-        assert torch.equal(logits, network(IMAGES))
+        assert torch.equal(logits, net(IMAGES))
         with torch.inference_mode():
             assert torch.equal(forward(IMAGES.clone()), logits)
     (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("ftexp")]
@@ -151,26 +152,58 @@ def test_where_compiling_fails_it_goes_on_eagerly_with_one_line(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")]
 )
 def test_memory_that_runs_out_is_no_failure_of_the_compiler(
-    network: TinyNet, error: Exception, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
+    net: TinyNet, error: Exception, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
 ) -> None:
-    forward = CompiledForward(network, 8, 8, backend=backend(error))
+    forward = CompiledForward(net, 8, 8, backend=backend(error))
     for _ in range(2):  # the second time, too: it has not given up
         with pytest.raises(RuntimeError, match="out of memory"):
             forward(IMAGES)
     assert [record for record in caplog.records if record.name.startswith("ftexp")] == []
 
 
-def test_whoever_calls_the_network_itself_runs_no_compiled_code(network: TinyNet) -> None:
+def test_whoever_calls_the_network_itself_runs_no_compiled_code(net: TinyNet) -> None:
     """As the scoring of the test split does after training, whatever became of the compiler."""
     compiled, backend = counting()
-    forward = CompiledForward(network, 8, 8, backend=backend)
+    forward = CompiledForward(net, 8, 8, backend=backend)
     with torch.inference_mode():
         forward(IMAGES.clone())
         for size in (8, 5):
-            network(IMAGES[:size].clone())
+            net(IMAGES[:size].clone())
     assert len(compiled) == 1
 
 
-def test_what_is_wrong_without_a_compiler_too_is_raised(network: TinyNet) -> None:
+def test_what_is_wrong_without_a_compiler_too_is_raised(net: TinyNet) -> None:
     with pytest.raises(RuntimeError, match="expected input"):
-        CompiledForward(network, 8, 8, backend="eager")(IMAGES[:, :1])
+        CompiledForward(net, 8, 8, backend="eager")(IMAGES[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("asked", "learning", "whole", "epochs", "reason"),
+    [
+        ("auto", ("head",), False, 10_000, "a head on kept activations is too small to gain by it"),
+        ("auto", ("head",), True, 250, None),  # the frozen blocks run in every step
+        ("auto", ("body", "head"), False, 250, None),
+        ("auto", ("body", "head"), True, 249, "it pays from 1,000 batches on, and here are 996"),
+        ("true", ("head",), False, 1, None),
+        ("false", ("body", "head"), True, 250, "not asked for"),
+    ],
+)
+def test_auto_compiles_where_it_pays_and_says_where_not(
+    configure: Compose,
+    network: Network,
+    caplog: pytest.LogCaptureFixture,
+    asked: str,
+    learning: tuple[str, ...],
+    whole: bool,
+    epochs: int,
+    reason: str | None,
+) -> None:
+    settings = configure("runtime.device=cpu", f"runtime.compile={asked}").runtime
+    runtime = replace(prepare_runtime(settings), compile=asked != "false")  # as where auto finds CUDA
+    batches = SimpleNamespace(num_batches=4, num_images=lambda _: 8)
+    inputs = Inputs(network, network.module if whole else lambda x: x, batches, batches, runtime)
+    with caplog.at_level("INFO", logger="ftexp"):
+        forward = forward_of(replace(make_phase(*learning), epochs=epochs), inputs, settings)
+    assert isinstance(forward, CompiledForward) == (reason is None)
+    said = f"compile off in phase: {reason}; runtime.compile=true compiles all the same"
+    assert caplog.messages == ([said] if asked == "auto" and reason else [])

@@ -175,29 +175,6 @@ def test_the_best_checkpoint_reproduces_the_logged_score_exactly(
     )
 
 
-def test_compiled_checkpoints_keep_the_plain_names(configure: Compose, splits: Splits, tmp_path: Path) -> None:
-    config = configure(*SMALL, "stage=full", "stage.epochs=1", "runtime.compile=false")
-    network = fit(config, splits, tmp_path).network
-    network.module.compile(backend="eager")
-    network.module(torch.zeros(2, 3, 8, 8))
-    assert set(network.module.state_dict()) == set(TinyNet().state_dict())
-
-
-@pytest.mark.slow
-def test_compiling_changes_nothing_but_rounding(
-    configure: Compose, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without dropout, for which compiled code draws other numbers."""
-    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, inputs: inputs)
-    for stage in ("head", "partial", "full"):
-        compiled, eager = (
-            fit(configure(*SMALL, f"stage={stage}", "train.batch_size=11", f"runtime.compile={on}"), splits, tmp_path)
-            for on in ("true", "false")
-        )
-        losses = [[record.train_loss for record in result.history] for result in (compiled, eager)]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
 def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp_path: Path) -> None:
     """A rate so small that no prediction changes: every epoch ties, the first one stays the best."""
     result = fit(configure(*SMALL, "stage=head", "optimizer.head_lr=1e-12"), splits, tmp_path)
@@ -294,7 +271,7 @@ def test_plan_schedule_and_loader_agree_on_the_updates_of_every_phase(
 def test_compiled_training_learns_from_the_short_last_batch_as_eager_training_does(
     configure: Compose, splits: Splits, tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftexp.training.fit.CompiledForward", partial(CompiledForward, backend="eager"))
+    monkeypatch.setattr("ftexp.training.compilation.CompiledForward", partial(CompiledForward, backend="eager"))
     settings = (*SMALL, "stage=full", "stage.epochs=2", "train.batch_size=16", "bn_policy=train")
     plain, compiled = (
         fit(configure(*settings, f"runtime.compile={on}"), first(25, splits), subfolder(tmp_path, on))
