@@ -22,6 +22,7 @@ def job(composed: DictConfig) -> None:
 def find_rates(config: Config, folder: Path) -> None:
     """Read the data, build the network, test, and leave table and plot in ``folder``."""
     with garbage_left_alone():
+        from ftexp.generators import seed_generators
         from ftexp.models.catalogue import build_network, locate_weights
         from ftexp.prepare import plan, read_data
         from ftexp.report.range_plot import report_ranges
@@ -34,6 +35,7 @@ def find_rates(config: Config, folder: Path) -> None:
     phases = plan(config)
     weights = locate_weights(config.model)
     splits = read_data(config, folder, runtime.device)
+    seed_generators(config.runtime.seed)
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     runtime.place(network.module)
     deepest = max(phases, key=lambda phase: len(phase.learning))

@@ -21,6 +21,7 @@ from ftexp.data.splits import Splits, assign_splits, seal, write_splits
 from ftexp.errors import ConfigError, LeakError
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, plan_phases
+from ftexp.generators import seed_generators
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.ranks import Ranks
@@ -30,7 +31,7 @@ from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import Tracker
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.intervals import warn_if_too_small
-from ftexp.training.runtime import Runtime, prepare_runtime, seed_apart
+from ftexp.training.runtime import Runtime, prepare_runtime
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> 
     splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, run_name(config, phases)))
     ledger = open_ledger(config.tracking)
     identity = ranks.share(lambda: _identify(config, splits, begun, ledger if score_test else None))
+    seed_generators(config.runtime.seed)  # whatever was drawn before: an audit that is cached draws less
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     runtime.place(network.module)
@@ -90,7 +92,6 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> 
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
         network.module = synchronise_statistics(network.module, runtime.device)
     identity.batch_size = config.train.images_per_step
-    seed_apart(config.runtime.seed, ranks)
     mlflow_run_id = begun.mlflow_run_id if begun else None
     return Prepared(config, runtime, phases, splits, network, ledger, identity, mlflow_run_id)
 

@@ -41,7 +41,7 @@ from ftexp.training.loop import evaluate
 from ftexp.training.metrics import Scores
 from ftexp.training.out_of_memory import out_of_memory_explained
 from ftexp.training.run_checkpoints import RunCheckpoints
-from ftexp.training.runtime import Runtime
+from ftexp.training.runtime import Runtime, seed_phase
 from ftexp.training.start import backbone_state
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,9 @@ def fine_tune(
         recorder.start_phase(phase, group_table(network, groups))
         with InputSource(config, network, splits, runtime) as source:
             set_train_mode(network, phase)
-            best = fit.run_phase(phase, groups, source.for_phase(phase), saved)
+            inputs = source.for_phase(phase)
+            seed_phase(config.runtime.seed, number, runtime.ranks)
+            best = fit.run_phase(phase, groups, inputs, saved)
         saved = None
         verdict = judge(config.stage, config.train.metric, fit.best.scores, best.scores) if fit.best else None
         recorder.end_phase(phase, best, verdict)

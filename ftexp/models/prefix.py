@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from ftexp.generators import forked_generators
 from ftexp.models.blocks import Network
 from ftexp.models.boundary import (
     Boundary,
@@ -84,6 +85,14 @@ class Prefix:
         crossing = self._boundary.crossing
         row = math.prod(fixed + per for fixed, per in zip(crossing.fixed, crossing.per_image, strict=True))
         return row * crossing.dtype.itemsize
+
+    @torch.no_grad()
+    def draws(self, images: Tensor) -> bool:
+        """Whether it draws random numbers in the modes that its modules are in, as dropout in a forward does."""
+        with forked_generators(images.device):
+            before = _random_state(images.device)
+            self.run(images)
+            return not torch.equal(before, _random_state(images.device))
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -190,6 +199,10 @@ class Suffix:
     @property
     def _device(self) -> torch.device:
         return next(self._boundary.module.parameters()).device
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _unchanged(images: Tensor) -> Tensor:

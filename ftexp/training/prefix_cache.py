@@ -16,7 +16,7 @@ from ftexp.config import AugmentConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.sending import send_parts
 from ftexp.data.tensor_store import Append, TensorStore
-from ftexp.models.boundary import SplitError, layout_of
+from ftexp.models.boundary import SplitError, layout_of, trial_images
 from ftexp.models.prefix import Prefix, split
 from ftexp.training.batches import ImageBatches, Inputs
 from ftexp.training.prefix_key import images_key, prefix_digest
@@ -170,6 +170,10 @@ def cache_prefix(
         assert isinstance(prefix, Prefix)
         if prefix.rows_per_image != 1:
             raise SplitError(f"{prefix.rows_per_image} rows per image enter {first_learning_block}, not one")
+        if prefix.draws(trial_images(network)[0]):
+            raise SplitError(
+                f"{network.name} has dropout before {first_learning_block}, which is drawn anew every time"
+            )
         frozen = prefix_digest(network, first_learning_block, runtime)
         random = f"{augment.image_changes()} {seed}" if augment.changes_images else ""
         train = PrefixViews(prefix, frozen, in_order[0], store, digests, random)

@@ -23,7 +23,7 @@ from ftexp.training.batches import Batches
 from ftexp.training.inputs import InputSource
 from ftexp.training.loop import Step
 from ftexp.training.losses import build_loss
-from ftexp.training.runtime import Runtime
+from ftexp.training.runtime import Runtime, seed_phase
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 120
@@ -137,6 +137,7 @@ def _training(
         inputs = source.for_phase(phase)
         loss_fn = build_loss(config.train, inputs.class_weights).to(runtime.device)
         set_train_mode(network, phase)  # cutting the network in two left it in eval mode
+        seed_phase(config.runtime.seed, 0, runtime.ranks)
         yield (
             optimizer,
             Step(inputs.forward, optimizer, loss_fn, runtime, clip_norm=config.train.clip_norm),

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import random
 import resource
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import nn
 
 from ftexp.config import RuntimeConfig
 from ftexp.errors import DeviceError
+from ftexp.generators import seed_generators
 from ftexp.ranks import ALONE, Ranks
 from ftexp.training.memory_budget import MemoryBudget, budget_of, no_budget
 
@@ -73,9 +72,7 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ALONE) -> Runtime:
     device = _choose_device(config.device, ranks)
     precision = _choose_precision(config.precision, device)
     on_cuda = device.type == "cuda"
-    random.seed(config.seed)
-    np.random.seed(config.seed)
-    torch.manual_seed(config.seed)
+    seed_generators(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = on_cuda and not config.deterministic
     if device.type == "cpu":
@@ -114,10 +111,9 @@ def keep_freed_memory() -> bool:
     return all(mallopt(ctypes.c_int(setting), ctypes.c_int(_LARGEST_INT)) == 1 for setting in settings)
 
 
-def seed_apart(seed: int, ranks: Ranks) -> None:
-    """Let each rank draw its own dropout from here on, where there are several."""
-    if ranks.size > 1:
-        torch.manual_seed(seed + ranks.rank)
+def seed_phase(seed: int, phase_number: int, ranks: Ranks) -> None:
+    """Let training draw from here on what follows from the seed, the phase and the rank alone."""
+    seed_generators(seed, 1 + phase_number, ranks.rank)
 
 
 def _choose_device(name: str, ranks: Ranks) -> torch.device:

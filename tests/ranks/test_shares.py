@@ -18,10 +18,11 @@ from ftexp.data.samples import Sample
 from ftexp.data.transforms import View
 from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
+from ftexp.generators import forked_generators
 from ftexp.prepare import check_graphs, check_shares, prepare
 from ftexp.ranks import ALONE, Ranks, _Replica, joined
 from ftexp.training.loop import EpochSums, evaluate
-from ftexp.training.runtime import prepare_runtime, seed_apart
+from ftexp.training.runtime import prepare_runtime, seed_phase
 
 T = TypeVar("T")
 
@@ -183,16 +184,16 @@ def test_statistics_over_all_ranks_keep_the_names_and_need_cuda() -> None:
     assert synchronise_statistics(without, CPU) is without
 
 
-def test_every_rank_draws_its_own_dropout_and_one_process_as_before() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        seed_apart(5, ALONE)
-        assert torch.initial_seed() == 3
-        drawn = []
-        for rank in range(3):
-            seed_apart(5, Ranks(rank, 3))
-            drawn.append(float(torch.rand(())))
-        assert len(set(drawn)) == 3
+def test_every_rank_and_every_phase_draws_its_own_dropout() -> None:
+    drawn = []
+    with forked_generators(CPU):
+        for phase in range(2):
+            for ranks in (ALONE, Ranks(1, 3), Ranks(2, 3)):
+                seed_phase(5, phase, ranks)
+                drawn.append(float(torch.rand(())))
+        seed_phase(5, 0, ALONE)
+        assert float(torch.rand(())) == drawn[0]
+    assert len(set(drawn)) == 6
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
