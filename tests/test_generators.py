@@ -171,7 +171,6 @@ OPTIONAL = [
     ("audit.cache=null",),
     ("audit.on_leak=off",),
     ("runtime.cache=off",),
-    ("runtime.cache=memory",),
     ("runtime.pixels=off",),
     ("train.batch_size=auto",),
     ("train.save_every_minutes=0",),
@@ -252,7 +251,7 @@ def rates(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
     monkeypatch.setattr("ftexp.training.range_test.NUM_SETTLING", 2)
 
     def find() -> str:
-        find_rates(workplace.configure(*SETTINGS, "stage=full"), workplace.folder)
+        find_rates(workplace.configure(*SETTINGS, "stage=head"), workplace.folder)
         return (workplace.folder / "lr_find.csv").read_text()
 
     return find
