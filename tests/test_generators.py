@@ -22,7 +22,7 @@ from torch import nn
 
 from ftexp import prepare
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.generators import CPU, generators_left_alone, seed_generators
+from ftexp.generators import forked_generators, seed_generators
 from ftexp.lr_find import find_rates
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
@@ -33,6 +33,7 @@ from ftexp.training.inputs import InputSource
 from ftexp.training.loop import Step
 from ftexp.training.phase_state import random_state, set_random_state
 
+CPU = torch.device("cpu")
 BLOCKS = [Block("stem", ("stem",)), Block("body", ("body", "token"))]
 # Of TinyNet, which has dropout in its body; three phases, so that what the later ones draw counts, too.
 SETTINGS = (
@@ -74,7 +75,7 @@ def curve(folder: Path) -> Curve:
 
 
 def test_the_numbers_follow_from_the_seeds_alone_and_differ_between_them() -> None:
-    with generators_left_alone():
+    with forked_generators(CPU):
         seed_generators(7, 1)
         first = numbers()
         seed_generators(7, 1)
@@ -85,17 +86,17 @@ def test_the_numbers_follow_from_the_seeds_alone_and_differ_between_them() -> No
 
 
 def test_what_is_drawn_inside_is_not_missing_outside() -> None:
-    with generators_left_alone():
+    with forked_generators(CPU):
         seed_generators(3)
         expected = numbers()
         seed_generators(3)
-        with pytest.raises(ZeroDivisionError), generators_left_alone():
+        with pytest.raises(ZeroDivisionError), forked_generators(CPU):
             numbers().remove(1 / 0)
         assert numbers() == expected
 
 
 def test_the_audits_network_draws_nothing_from_the_run() -> None:
-    with generators_left_alone():
+    with forked_generators(CPU):
         seed_generators(3)
         expected = numbers()
         seed_generators(3)
@@ -111,8 +112,8 @@ def test_on_the_cpu_no_gpu_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all", "_lazy_init"):
         monkeypatch.setattr(torch.cuda, name, touched)
-    with generators_left_alone():
-        set_random_state(random_state())
+    with forked_generators(CPU):
+        set_random_state(random_state(CPU), CPU)
 
 
 def drawing(call: Callable[..., object]) -> Callable[..., object]:
