@@ -22,6 +22,7 @@ from ftexp.config.resume import HARMLESS
 from ftexp.data.splits import Splits
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.file_format import check_format, reading
+from ftexp.json_files import write_json
 from ftexp.resume import IDENTITY, LOCK
 from ftexp.tracking.params import flatten_data
 
@@ -81,8 +82,7 @@ class RunIdentity:
             writer.writerows(sorted(self.files.items()))
         os.replace(unfinished, folder / DIGESTS)
         facts = {"format": FORMAT, **{name: value for name, value in asdict(self).items() if name != "files"}}
-        unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, folder / IDENTITY)
+        write_json(folder / IDENTITY, facts)
 
     @classmethod
     def read(cls, folder: Path) -> RunIdentity:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ftexp.config.uri import check_uri, hide_credentials
 from ftexp.errors import CheckpointError, ConfigError, UserError
+from ftexp.json_files import write_json
 from ftexp.resume import IDENTITY
 from ftexp.run_identity import locked
 from ftexp.streams import keep_streams
@@ -79,9 +79,7 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
         except Exception as error:  # whatever the store, its driver or its server raises
             raise CheckpointError(f"Nothing sent: {uri} does not answer as it should ({brief(error)}).") from error
         identity["mlflow_run_id"] = tracker.run_id
-        unfinished = folder / "run.tmp"
-        unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, folder / IDENTITY)
+        write_json(folder / IDENTITY, identity)
         tracker.close(status_of(folder))
     if not any((sent.metrics, sent.params, sent.files)):
         return f"{folder}: nothing was missing in run {tracker.run_id}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -75,7 +76,18 @@ def as_data(config: Config) -> dict[str, Any]:
     data = asdict(config)
     del data["sweep"], data["resume"]  # say what runs there are to be, and nothing of this one
     data["tracking"]["uri"] = hide_credentials(config.tracking.uri) if config.tracking.uri else None
-    return data
+    return {group: _without_infinities(values) for group, values in data.items()}
+
+
+def _without_infinities(value: Any) -> Any:
+    """JSON has no number for them: ``data.max_file_mib=inf`` is written as the word "inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _without_infinities(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_infinities(item) for item in value]
+    return value
 
 
 def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:

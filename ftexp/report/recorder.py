@@ -14,10 +14,11 @@ from ftexp.data.splits import Splits
 from ftexp.errors import PrunedError, RankError
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
+from ftexp.json_files import write_json
 from ftexp.models.blocks import Network
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
-from ftexp.report.result import best_entry, score_entry, write_result
+from ftexp.report.result import best_entry, score_entry
 from ftexp.report.tables import format_table, write_rows
 from ftexp.tracking.sync import send_missing_if_possible
 from ftexp.tracking.tracker import Status, Tracker
@@ -185,7 +186,7 @@ class Recorder:
             "mlflow_run_id": self._tracker.run_id,
             "checkpoint": "checkpoints/best.pt",
         }
-        write_result(self.folder / "result.json", result)
+        write_json(self.folder / "result.json", result)
         self._send(test)
         log.info("always naming %s scores %s accuracy %.4f", baseline["class"], split, baseline["accuracy"])
         if self.test_uses > 1:
@@ -219,7 +220,7 @@ class Recorder:
         elif isinstance(error, PrunedError):
             status = ("pruned", "FINISHED")
             self._tracker.set_tags({"pruned": "true"})
-        write_result(self.folder / "result.json", {"status": status[0], "error": f"{type(error).__name__}: {error}"})
+        write_json(self.folder / "result.json", {"status": status[0], "error": f"{type(error).__name__}: {error}"})
         return status[1]
 
     def _verdict(self, best: Best, test: Scores | None) -> str:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
-from pathlib import Path
-
 from ftexp.training.best import Best
 from ftexp.training.intervals import bootstrap_intervals
 from ftexp.training.metrics import Scores, accuracy_interval
@@ -37,10 +32,3 @@ def score_entry(scores: Scores) -> dict[str, object]:
         "loss": scores.loss,
         "num_samples": scores.num_samples,
     }
-
-
-def write_result(path: Path, result: Mapping[str, object]) -> None:
-    """Write the file whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import shlex
 import time
 from collections import Counter
@@ -16,6 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ftexp.config.uri import hide_credentials
+from ftexp.json_files import write_json
 from ftexp.report.tables import write_rows
 from ftexp.sweeps.confirm import SEED, Confirmed
 from ftexp.sweeps.page import write_page
@@ -126,9 +125,7 @@ class Summary:
             "confirm": [one.as_row() for one in self.confirmed],
             "written": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
-        unfinished = self._folder / f".sweep.{os.getpid()}.tmp"
-        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, self._folder / "sweep.json")
+        write_json(self._folder / "sweep.json", content)
         return content
 
     def _row(self, trial: FrozenTrial) -> dict[str, object]:
