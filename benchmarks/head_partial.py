@@ -126,8 +126,7 @@ def run_ftexp(config: Config, network: Network, splits: Splits) -> float:
     runtime.place(network.module)
     phases = plan(config)
     with tempfile.TemporaryDirectory() as folder:
-        labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
-        recorder = Recorder(Path(folder), NoTracker(), read_against(config.train.metric, *labels), phases)
+        recorder = Recorder(Path(folder), NoTracker(), read_against(config, splits.train, splits.val), phases)
         fit = fine_tune(config, network, splits, phases, runtime, recorder)
     return fit.history[-1].val_accuracy
 

@@ -30,6 +30,7 @@ from ftexp.command_line import conf_dir
 from ftexp.config import parse, register_schema
 from ftexp.report.tables import format_table
 from ftexp.training.loop import Step
+from ftexp.training.losses import CrossEntropy
 from ftexp.training.runtime import Runtime, prepare_runtime
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -52,7 +53,7 @@ def bare(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -
 
 
 def ours(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -> Callable[[Batch], object]:
-    step = Step(model, optimizer, nn.CrossEntropyLoss(label_smoothing=0.1), runtime, clip_norm=1.0)
+    step = Step(model, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0)
     return lambda batch: (step.backward(*batch), step.update())
 
 

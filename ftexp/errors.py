@@ -63,7 +63,7 @@ class PrunedError(Exception):
 
 
 class DivergedError(RuntimeError):
-    """Training left the numbers: the loss or a gradient is NaN or infinite."""
+    """The training diverged: the loss, on whatever samples, or a gradient is NaN or infinite."""
 
 
 # How allocators and libraries that have no error class of their own for it say that memory ran out.

@@ -66,7 +66,7 @@ def run(
 
     Raises:
         UserError: for anything the user has to put right; most of it before any data is read.
-        DivergedError: when training leaves the numbers.
+        DivergedError: when an epoch's loss is not finite and no retry is left.
         PrunedError: if an observer wants no more of it.
     """
     with joined(config.runtime.device) as ranks, StopSignals() as stop:
@@ -105,8 +105,7 @@ def _train_and_score(
 def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
     """What the run is recorded with: in its folder and the tracking store by the main process, nowhere by others."""
     config, splits = prepared.config, prepared.splits
-    labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
-    setting = read_against(config.train.metric, *labels)
+    setting = read_against(config, splits.train, splits.val)
     if not prepared.runtime.ranks.is_main:
         with TemporaryDirectory() as nowhere:
             yield Recorder(Path(nowhere), NoTracker(), setting, prepared.phases)
@@ -217,7 +216,7 @@ def score_test_split(fit: Fit, splits: Splits, ledger: TestLedger, recorder: Rec
     test_set = splits.test.content_digest()
     use = runtime.ranks.share(lambda: ledger.record_opening(test_set, str(recorder.folder)))
     with InputSource(fit.config, network, splits, runtime) as source:
-        scores = evaluate(network.module, source.for_scoring(splits.test.open()), network.num_classes, runtime)
+        scores = evaluate(network.module, source.for_scoring(splits.test.open()), network.num_classes, runtime, "test")
     if runtime.ranks.is_main:
         ledger.record_score(use, scores.accuracy)
         recorder.test_uses = len(ledger.uses(test_set))

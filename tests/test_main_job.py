@@ -223,3 +223,16 @@ def test_weights_that_cannot_be_reached_are_an_error_with_ways_out(
     for part in ("efficientnet_b0_rwightman-", str(tmp_path / "torch"), "model.weights=null", "efficientnet_lite0"):
         assert part in ended.stderr, part
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_run_whose_validation_loss_is_not_finite_fails_and_says_so(pictures: Path) -> None:
+    quick = ["stage=head", "stage.epochs=1", "train.batch_size=8", "data.image_size=32", "audit.on_leak=warn"]
+    wild = ["optimizer.head_lr=1e30", "train.clip_norm=null", "hydra.run.dir=run", "tracking=none"]
+    ended = ftexp("data=imagefolder", f"data.root={pictures}", *quick, *wild, folder=pictures.parent)
+    assert ended.returncode == 1
+    assert "ftexp: The validation loss is not finite (nan)" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "best" not in ended.stdout.partition("nan  ")[2]
+    result = json.loads((pictures.parent / "run" / "result.json").read_text(), parse_constant=pytest.fail)
+    assert result["status"] == "failed"

@@ -100,8 +100,8 @@ class TrainConfig:
     patience: int | None = MISSING
     # Minutes after which training saves within an epoch, too; null: at the end of each epoch alone.
     save_every_minutes: float | None = MISSING
-    # How often in a phase an epoch whose loss left the numbers (NaN, infinite) is begun again, from the weights before
-    # it and at half the rates; then the run fails.
+    # How often in a phase an epoch whose training or validation loss is not finite is begun again, from the weights
+    # before it and at half the rates; then the run fails.
     nan_retries: int = MISSING
     # How much of the running average of the weights an update keeps, such as 0.999; the average is what is scored and
     # saved. null: no averaging.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,9 +24,10 @@ from ftexp.training.batches import Batches, Inputs
 from ftexp.training.best import Best
 from ftexp.training.checkpoint import LAST, restore_weights
 from ftexp.training.compilation import forward_of
+from ftexp.training.epoch_sums import EpochStats, EpochSums
 from ftexp.training.history import EpochRecord, Observer
 from ftexp.training.interruption import StopSignals
-from ftexp.training.loop import EpochStats, EpochSums, evaluate, train_epoch
+from ftexp.training.loop import evaluate, train_epoch
 from ftexp.training.metrics import Scores, is_better
 from ftexp.training.phase_state import PhaseState, begin_phase
 from ftexp.training.progress import Progress
@@ -77,7 +79,7 @@ class Fit:
             The best epoch of this phase; its weights wait in a checkpoint for ``keep``.
 
         Raises:
-            DivergedError: when the loss leaves the numbers.
+            DivergedError: when the loss of an epoch is not finite and no retry is left.
             InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
             CheckpointError: when a checkpoint cannot be written.
         """
@@ -96,15 +98,15 @@ class Fit:
                 set_train_mode(self.network, phase)
                 try:
                     stats = self._train_epoch(phase, state, inputs.train)
+                    self.network.module.eval()
+                    with state.ema.applied():
+                        scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
+                        untouched.check()
+                        record = self._record(phase, state, stats, scores, time.perf_counter() - started)
                 except DivergedError as error:
                     state.recovery.recover(error)
                     state.sums = EpochSums()
                     continue
-                self.network.module.eval()
-                with state.ema.applied():
-                    scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
-                    untouched.check()
-                    record = self._record(phase, state, stats, scores, time.perf_counter() - started)
                 self._end_epoch(state, record, scores)
         assert state.best is not None
         return state.best
@@ -137,16 +139,28 @@ class Fit:
         """Replace the best weights, which are in the network, by their best average with the start's."""
         assert self.best is not None
         metric, alphas = self.config.train.metric, [1.0, *self.config.train.wise_ft]
-        scored: list[Scores] = []
+        scored: list[Scores | None] = []
 
         def score() -> float:
-            scored.append(evaluate(self.network.module, val, self.network.num_classes, self.runtime))
-            return scored[-1].metric(metric)
+            try:
+                scores = evaluate(self.network.module, val, self.network.num_classes, self.runtime)
+            except DivergedError as error:
+                log.warning("wise-ft alpha %g is left out. %s", alphas[len(scored)], error)
+                scored.append(None)
+                return -math.inf
+            scored.append(scores)
+            return scores.metric(metric)
 
         self.network.module.eval()
         alpha, value = best_blend(self.network, self.start, alphas, score)
-        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, value, alpha, scored[0].metric(metric))
-        self.best = replace(self.best, scores=scored[alphas.index(alpha)], alpha=alpha)
+        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, value, alpha, self.best.scores.metric(metric))
+        scores = scored[alphas.index(alpha)]
+        if scores is None:
+            raise DivergedError(
+                "The validation loss of the best epoch is no longer finite, nor is that of any average "
+                "with the start (train.wise_ft)."
+            )
+        self.best = replace(self.best, scores=scores, alpha=alpha)
         self.checkpoints.replace_best(self.best)
 
     def _train_epoch(self, phase: Phase, state: PhaseState, batches: Batches) -> EpochStats:

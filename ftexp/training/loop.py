@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ftexp.errors import DivergedError
-from ftexp.ranks import Ranks
 from ftexp.training.batches import Batches, Forward
+from ftexp.training.epoch_sums import EpochStats, EpochSums
+from ftexp.training.losses import Loss, LossSum
 from ftexp.training.metrics import ScoreKeeper, Scores
 from ftexp.training.progress import Bar
 from ftexp.training.runtime import Runtime
+
+log = logging.getLogger(__name__)
 
 # How many samples of a batch a message names.
 NAMED_SAMPLES = 8
@@ -30,7 +32,7 @@ class Step:
 
     Args:
         forward: inputs [B, ...] -> logits [B, classes].
-        loss_fn: logits and targets -> the mean over the batch's samples.
+        loss_fn: logits and targets -> their loss, as a sum and its denominator.
         clip_norm: largest gradient norm over all parameters of the optimizer; None: unlimited.
         before_update: called with all gradients in place, before they are clipped.
         after_update: called after every update, in this order.
@@ -40,7 +42,7 @@ class Step:
         self,
         forward: Forward,
         optimizer: Optimizer,
-        loss_fn: nn.Module,
+        loss_fn: Loss,
         runtime: Runtime,
         *,
         clip_norm: float | None = None,
@@ -56,11 +58,12 @@ class Step:
         self._after_update = tuple(after_update)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
-        self._batch_sizes: list[int] = []
+        # Denominators of the batches since the last update, each over all ranks.
+        self._weights: list[torch.Tensor | int] = []
 
     def backward(
         self, inputs: torch.Tensor, labels: torch.Tensor, num_images: int | None = None, *, completes: bool = True
-    ) -> torch.Tensor:
+    ) -> LossSum:
         """Add a batch's gradients to those since the last update.
 
         Args:
@@ -68,18 +71,19 @@ class Step:
             completes: whether an update follows; until then the ranks keep their gradients to themselves.
 
         Returns:
-            The mean loss of this rank's part, on the device.
+            The loss of this rank's part, on the device.
         """
-        if not self._batch_sizes:
+        if not self._weights:
             self._optimizer.zero_grad(set_to_none=True)
-        self._batch_sizes.append(num_images or len(labels))
         with self._apart(completes), self.runtime.autocast():
-            loss: torch.Tensor = self._loss_fn(self._forward(inputs), labels)
-        # Every sample weighs the same, however many its batch or its rank has; the ranks' gradients are averaged.
-        # Relative to the first batch: fp16 holds the sum.
-        weight = len(labels) * self.runtime.ranks.size / self._batch_sizes[0]
-        torch.autograd.backward(self.scaler.scale(loss if weight == 1 else loss * weight))
-        return loss.detach()
+            loss = self._loss_fn(self._forward(inputs), labels)
+        ranks = self.runtime.ranks
+        # A number is that of the samples, which is known of all ranks without asking them.
+        own = loss.weight
+        self._weights.append((num_images or own) if isinstance(own, int) else ranks.sum(own))
+        # Relative to the first batch: fp16 holds the sum. The ranks' gradients are averaged, so each counts more.
+        torch.autograd.backward(self.scaler.scale(loss.total * (ranks.size / self._weights[0])))
+        return LossSum(loss.total.detach(), own)
 
     def _apart(self, completes: bool) -> AbstractContextManager[None]:
         if isinstance(self._forward, DistributedDataParallel) and not completes:
@@ -87,12 +91,16 @@ class Step:
         return nullcontext()
 
     def update(self) -> torch.Tensor:
-        """Update by the mean gradient over all samples since the last time; returns its norm before clipping."""
+        """Update by the gradient of the mean loss over all samples since the last time.
+
+        Returns:
+            Its norm before clipping; not finite where fp16's scaler skipped the update.
+        """
         self.scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if len(self._batch_sizes) > 1:
-            torch._foreach_mul_(gradients, self._batch_sizes[0] / sum(self._batch_sizes))
-        self._batch_sizes.clear()
+        if len(self._weights) > 1:
+            torch._foreach_mul_(gradients, self._weights[0] / sum(self._weights))
+        self._weights.clear()
         for call in self._before_update:
             call()
         norm = nn.utils.get_total_norm(gradients)
@@ -102,72 +110,7 @@ class Step:
         self.scaler.update()
         for call in self._after_update:
             call()
-        # Scaled fp16 gradients overflow now and then by design; the scaler skipped that step, the mean does too.
-        return norm.nan_to_num(0.0, 0.0) if self.scaler.is_enabled() else norm
-
-
-@dataclass(frozen=True, slots=True)
-class EpochStats:
-    """Means over the samples (loss) and the steps (norm) of one training pass."""
-
-    loss: float
-    grad_norm: float
-    images_per_second: float
-
-
-@dataclass(slots=True)
-class EpochSums:
-    """What a training pass has done so far; with it the pass can go on where it stopped.
-
-    Attributes:
-        losses: of this rank's part of each batch, its mean loss, on the device; ``sizes``: its images.
-        norms: of each update, the gradient norm before clipping, on the device.
-        seconds: up to the last update.
-    """
-
-    losses: list[torch.Tensor] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    norms: list[torch.Tensor] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def over(self, ranks: Ranks) -> EpochSums:
-        """The same of whole batches, on the CPU; this waits for the device and for the other ranks."""
-        if not self.losses:
-            return self
-        losses, sizes = torch.stack(self.losses).cpu().double(), torch.tensor(self.sizes)
-        if ranks.size > 1:
-            whole = ranks.sum(sizes)
-            losses, sizes = ranks.sum(losses * sizes) / whole, whole
-        norms = list(torch.stack(self.norms).cpu()) if self.norms else []
-        return EpochSums(list(losses), sizes.tolist(), norms, self.seconds)
-
-    def stats(self) -> EpochStats:
-        """The means over what was summed up on this rank."""
-        losses, sizes = torch.stack(self.losses).double(), torch.tensor(self.sizes)
-        norms = torch.stack(self.norms).double()
-        num_images = sum(self.sizes)
-        return EpochStats(
-            loss=((losses * sizes).sum() / num_images).item(),
-            grad_norm=norms.mean().item(),
-            images_per_second=num_images / self.seconds,
-        )
-
-    def state_dict(self, ranks: Ranks) -> dict[str, Any]:
-        """Of all ranks together, as plain data for a file."""
-        whole = self.over(ranks)
-        return {
-            "losses": [loss.item() for loss in whole.losses],
-            "sizes": list(whole.sizes),
-            "norms": [norm.item() for norm in whole.norms],
-            "seconds": whole.seconds,
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device, ranks: Ranks) -> EpochSums:
-        """As they were when ``state_dict`` was called; the main rank stands for what all had done."""
-        losses, norms = ([torch.tensor(value, device=device) for value in state[key]] for key in ("losses", "norms"))
-        sizes = list(state["sizes"]) if ranks.is_main else [0] * len(losses)
-        return cls(losses, sizes, norms, state["seconds"])
+        return norm
 
 
 def train_epoch(
@@ -193,39 +136,61 @@ def train_epoch(
     """
     sums = sums or EpochSums()
     started = time.perf_counter() - sums.seconds
-    for number, (inputs, labels) in enumerate(batches.epoch(epoch, len(sums.losses)), len(sums.losses)):
+    done = len(sums.sizes)
+    for number, (inputs, labels) in enumerate(batches.epoch(epoch, done), done):
         completes = (number + 1) % accumulate == 0 or number + 1 == batches.num_batches
-        sums.losses.append(step.backward(inputs, labels, batches.num_images(number), completes=completes))
-        sums.sizes.append(len(labels))
+        loss = step.backward(inputs, labels, batches.num_images(number), completes=completes)
+        sums.add(loss, len(labels))
         if completes:
             sums.norms.append(step.update())
             sums.seconds = time.perf_counter() - started
             after_update(sums)
-        bar.advance(len(labels), sums.losses[-1])
+        bar.advance(len(labels), loss.mean)
     whole = sums.over(step.runtime.ranks)
-    stats = whole.stats()
+    stats = whole.stats(may_skip=step.scaler.is_enabled())
     if not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm)):
-        raise _diverged(epoch, stats.loss, stats.grad_norm, torch.stack(whole.losses), batches)
+        raise _diverged(epoch, stats, whole, batches)
+    if stats.num_skipped == len(whole.norms):
+        _all_skipped(epoch, stats, step.scaler.get_scale())
     return stats
 
 
-def _diverged(epoch: int, loss: float, norm: float, losses: torch.Tensor, batches: Batches) -> DivergedError:
+def _diverged(epoch: int, stats: EpochStats, sums: EpochSums, batches: Batches) -> DivergedError:
     """The error that names the first batch whose loss is not finite, and its samples."""
-    bad = (~losses.isfinite()).nonzero().flatten().tolist()
+    bad = [number for number, total in enumerate(sums.totals) if not math.isfinite(total)]
     where = "its gradients, not its losses"
     if bad:
-        paths = batches.paths(epoch, bad[0])
-        more = f" and {len(paths) - NAMED_SAMPLES} more" if len(paths) > NAMED_SAMPLES else ""
-        where = f"batch {bad[0] + 1} of {len(losses)}: {', '.join(paths[:NAMED_SAMPLES])}{more}"
+        where = f"batch {bad[0] + 1} of {len(sums.sizes)}: {some_of(batches.paths(epoch, bad[0]))}"
     return DivergedError(
-        f"Epoch {epoch} left the numbers (loss {loss:g}, gradient norm {norm:g}), first in {where}. "
+        f"Epoch {epoch}: the training loss or its gradient is not finite (loss {stats.loss:g}, gradient norm "
+        f"{stats.grad_norm:g}), first in {where}. "
         "Look at these images, lower optimizer.head_lr and optimizer.backbone_lr, or set train.clip_norm."
     )
 
 
+def _all_skipped(epoch: int, stats: EpochStats, scale: float) -> None:
+    """An epoch that changed nothing: said while the scaler still looks for its scale, an error where there is none."""
+    message = (
+        f"Epoch {epoch}: the gradients overflowed fp16 in all {stats.num_skipped} updates, so every one was skipped and"
+        f" the weights are what they were; the loss scale is down to {scale:g}."
+    )
+    if scale < 1:
+        raise DivergedError(f"{message} Set runtime.precision=bf16 or fp32.")
+    log.warning("fp16    %s If it goes on, set runtime.precision=bf16 or fp32.", message)
+
+
 @torch.inference_mode()
-def evaluate(forward: Forward, batches: Batches, num_classes: int, runtime: Runtime) -> Scores:
-    """Score all samples; the network has to be in eval mode."""
+def evaluate(
+    forward: Forward, batches: Batches, num_classes: int, runtime: Runtime, split: str = "validation"
+) -> Scores:
+    """Score all samples; the network has to be in eval mode.
+
+    Args:
+        split: what messages call the samples.
+
+    Raises:
+        DivergedError: if the loss is not finite; names the samples.
+    """
     keeper = ScoreKeeper(num_classes)
     for inputs, labels in batches.epoch(0):
         if len(labels) == 0:  # fewer images in the last batch than ranks, and many networks cannot run on none
@@ -233,4 +198,20 @@ def evaluate(forward: Forward, batches: Batches, num_classes: int, runtime: Runt
         with runtime.autocast():
             logits = forward(inputs)
         keeper.update(logits, labels)
-    return keeper.compute(runtime.ranks)
+    scores, not_finite = keeper.compute(runtime.ranks)
+    if not_finite:
+        paths = [path for batch in range(batches.num_batches) for path in batches.paths(0, batch)]
+        named = "all images" if len(not_finite) == len(paths) else some_of([paths[i] for i in not_finite])
+        raise DivergedError(
+            f"The {split} loss is not finite ({scores.loss:g}): the network's outputs are NaN or too large for "
+            f"{len(not_finite)} of {scores.num_samples} images ({named}). "
+            "Look at these, lower optimizer.head_lr and optimizer.backbone_lr, set train.clip_norm, or, where "
+            "half precision is too small for the outputs, runtime.precision=fp32."
+        )
+    return scores
+
+
+def some_of(paths: Sequence[str]) -> str:
+    """The first few of them, and how many there are more."""
+    more = f" and {len(paths) - NAMED_SAMPLES} more" if len(paths) > NAMED_SAMPLES else ""
+    return ", ".join(paths[:NAMED_SAMPLES]) + more

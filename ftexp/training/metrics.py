@@ -79,12 +79,17 @@ class ScoreKeeper:
         self._labels.append(labels)
         self._predictions.append(logits.argmax(dim=1))
 
-    def compute(self, ranks: Ranks) -> Scores:
-        """Scores over everything that all ranks have added so far, the same on each of them."""
+    def compute(self, ranks: Ranks) -> tuple[Scores, list[int]]:
+        """Scores over everything that all ranks have added so far, the same on each of them.
+
+        Returns:
+            The scores, and the positions of the samples whose loss is not finite.
+        """
         parts = (self._labels, self._predictions, self._losses)
         labels, predictions, losses = (ranks.interleave(torch.cat(part)).cpu() for part in parts)
         loss = losses.double().mean().item()
-        return Scores.of(loss, labels.numpy(), predictions.numpy(), self._num_classes)
+        not_finite = (~losses.isfinite()).nonzero().flatten().tolist()
+        return Scores.of(loss, labels.numpy(), predictions.numpy(), self._num_classes), not_finite
 
 
 def macro_f1(confusion: npt.NDArray[np.int64]) -> float:

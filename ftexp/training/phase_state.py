@@ -24,7 +24,8 @@ from ftexp.models.blocks import HEAD, Network
 from ftexp.training.batches import Forward, Inputs
 from ftexp.training.best import Best
 from ftexp.training.ema import Ema, build_ema
-from ftexp.training.loop import EpochSums, Step
+from ftexp.training.epoch_sums import EpochSums
+from ftexp.training.loop import Step
 from ftexp.training.losses import build_loss
 from ftexp.training.recovery import Recovery
 from ftexp.training.start import StartPenalty
@@ -57,7 +58,7 @@ class PhaseState:
     @property
     def in_mid_epoch(self) -> bool:
         """Whether an epoch has been begun and not ended."""
-        return bool(self.sums.losses)
+        return bool(self.sums.sizes)
 
     @property
     def head_change(self) -> float:
@@ -110,7 +111,7 @@ class PhaseState:
         self.head = [tensor.to(device) for tensor in state["head"]]
         self.epochs_done = state["epochs_done"]
         self.rates = state["rates"]
-        self.sums = EpochSums.from_state(state["sums"], device, ranks)
+        self.sums = EpochSums.from_state(state["sums"], ranks)
         self.recovery.load_state_dict(state["recovery"])
         if state["best"] is not None:
             self.best = Best.from_state(state["best"], checkpoints, self.network.num_classes)

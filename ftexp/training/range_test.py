@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ftexp.config import Config
 from ftexp.data.splits import Splits
+from ftexp.errors import DivergedError
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups
@@ -44,7 +45,7 @@ class RangeTest:
     Attributes:
         key: the setting that it is about, such as ``optimizer.head_lr``.
         rates: growing by the same factor from step to step.
-        losses: running means of the training loss, one per rate.
+        losses: running means of the training loss, one per rate, all finite.
     """
 
     key: str
@@ -105,15 +106,18 @@ def sweep_rates(key: str, step: Step, optimizer: Optimizer, batches: Batches, ra
 
     Args:
         ratios: of each of the optimizer's groups to the rate that is tested.
+
+    Raises:
+        DivergedError: if the loss is not finite from the start.
     """
     rates: list[float] = []
     losses: list[float] = []
-    total = weight = 0.0
+    total = weight = loss = 0.0
     for number, (images, labels) in enumerate(islice(_endless(batches), NUM_SETTLING + NUM_STEPS), -NUM_SETTLING):
         rate = LOWEST * (HIGHEST / LOWEST) ** (max(0, number) / (NUM_STEPS - 1))
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
             group["lr"] = rate * ratio
-        loss = step.backward(images, labels).item()
+        loss = step.backward(images, labels).mean.item()
         total, weight = SMOOTHING * total + loss, SMOOTHING * weight + 1
         if not math.isfinite(loss) or (losses and total / weight > DIVERGED * min(losses)):
             break
@@ -121,6 +125,11 @@ def sweep_rates(key: str, step: Step, optimizer: Optimizer, batches: Batches, ra
             rates.append(rate)
             losses.append(total / weight)
         step.update()
+    if not rates:
+        raise DivergedError(
+            f"The training loss is not finite ({loss:g}) before {key} was raised above {LOWEST:g}, so there is nothing "
+            "to learn from other rates. Look at the images and at the weights (model.weights)."
+        )
     return RangeTest(key, tuple(rates), tuple(losses))
 
 

@@ -21,7 +21,9 @@ from ftexp.finetune.batchnorm import synchronise_statistics
 from ftexp.generators import forked_generators
 from ftexp.prepare import check_graphs, check_shares, prepare
 from ftexp.ranks import ALONE, Ranks, _Replica, joined
-from ftexp.training.loop import EpochSums, evaluate
+from ftexp.training.epoch_sums import EpochSums
+from ftexp.training.loop import evaluate
+from ftexp.training.losses import LossSum
 from ftexp.training.runtime import prepare_runtime, seed_phase
 
 T = TypeVar("T")
@@ -149,15 +151,20 @@ class Twice(Ranks):
         return 2 * tensor
 
 
-def test_losses_are_means_over_all_ranks_samples_and_count_once_after_resuming() -> None:
-    sums = EpochSums([torch.tensor(1.0), torch.tensor(4.0)], [4, 2], [torch.tensor(0.5)], seconds=2.0)
+def test_losses_are_sums_over_all_ranks_by_their_weights_and_count_once_after_resuming() -> None:
+    sums = EpochSums(norms=[torch.tensor(0.5)], seconds=2.0)
+    sums.add(LossSum(torch.tensor(1.0), torch.tensor(0.5)), 4)
+    sums.add(LossSum(torch.tensor(4.0), torch.tensor(2.5)), 2)
     whole = sums.over(Twice(0, 2))
     assert whole.sizes == [8, 4]
-    assert whole.stats().loss == pytest.approx((8 * 1 + 4 * 4) / 12)
+    assert whole.stats().loss == pytest.approx((1 + 4) / (0.5 + 2.5))
     assert whole.stats().images_per_second == 6
     saved = sums.state_dict(Twice(0, 2))
-    assert EpochSums.from_state(saved, CPU, Ranks(0, 2)).sizes == [8, 4]
-    assert EpochSums.from_state(saved, CPU, Ranks(1, 2)).sizes == [0, 0], "the first rank stands for all"
+    assert EpochSums.from_state(saved, Ranks(0, 2)).sizes == [8, 4]
+    other = EpochSums.from_state(saved, Ranks(1, 2))
+    assert (other.totals, other.weights, other.sizes) == ([0, 0], [0, 0], [0, 0]), "the first rank stands for all"
+    other.add(LossSum(torch.tensor(3.0), torch.tensor(1.0)), 1)
+    assert other.over(Ranks()).stats().loss == 3, "what is read and what is still on the device go together"
 
 
 def test_one_process_meets_nobody() -> None:

@@ -46,7 +46,7 @@ RICH = (*SMALL, "stage=staged", "stage.gate=off", "augment=medium", "augment.mix
 PLATEAU = ("stage=full", "stage.epochs=4", "scheduler=plateau", "scheduler.patience=0", "optimizer=sgd")
 VARIANTS = {
     "head": (*SMALL, "stage=head", "stage.epochs=4"),
-    "staged": (*RICH, "train.accumulate=2"),
+    "staged": (*RICH, "train.accumulate=2", "train.class_weights=balanced"),
     "gated": (*SMALL, "stage=staged", "stage.gate=significant"),
     "plateau": (*SMALL, *PLATEAU, "train.patience=2"),
     "pulled": (*SMALL, "stage=full", "stage.epochs=3", "train.l2_sp=0.1", "train.wise_ft=[0.3,0.6]"),
@@ -73,8 +73,7 @@ def run(config: Config, folder: Path, stop: StopSignals | None = None) -> Fit:
     config.resume.run = str(folder) if resumed else None
     splits = Splits(colours(45, 1), colours(21, 2), SealedTest(colours(10, 3)), ("b", "g", "r", "x"))
     phases = plan_phases(config, NAMES)
-    labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
-    recorder = Recorder(folder, NoTracker(), read_against(config.train.metric, *labels), phases)
+    recorder = Recorder(folder, NoTracker(), read_against(config, splits.train, splits.val), phases)
     runtime = prepare_runtime(config.runtime)
     blocks, half = [Block("stem", ("stem",)), Block("body", ("body", "token"))], (0.5, 0.5, 0.5)
     preprocessing = Preprocessing(8, 8, "bilinear", half, half)

@@ -11,6 +11,7 @@ import pytest
 from conftest import Compose
 from test_fit import CPU, colours, fit
 
+from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.training.diagnosis import Diagnosis, Setting, diagnose, read_against
@@ -18,7 +19,7 @@ from ftexp.training.history import EpochRecord
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-SETTING = Setting(metric="accuracy", num_val=400, chance_loss=math.log(4), chance_accuracy=0.25)
+SETTING = Setting(metric="accuracy", num_val=400, chance_loss=math.log(4), start_loss=math.log(4), chance_accuracy=0.25)
 
 
 def history(train: list[float], val: list[float], accuracy: list[float], moved: float = 0.5) -> list[EpochRecord]:
@@ -70,10 +71,44 @@ def test_not_learning_names_the_likely_cause(curve: list[EpochRecord], reason: s
     assert override in str(found.override)
 
 
-def test_chance_by_hand() -> None:
-    setting = read_against("accuracy", ["a"] * 3 + ["b"], ["a", "a", "b", "c"])
-    assert setting.chance_loss == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+def labelled(labels: str) -> list[Sample]:
+    return [Sample(path=str(i), label=label) for i, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "by_hand"),
+    [
+        (["train.label_smoothing=0"], -0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
+        ([], -0.725 * math.log(0.725) - 0.275 * math.log(0.275)),  # shares smoothed by 0.1
+        (["train.class_weights=balanced", "train.label_smoothing=0"], math.log(2)),
+        (["data.sampler=balanced"], math.log(2)),
+        (["train.loss=bce", "train.label_smoothing=0"], -0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
+    ],
+)
+def test_chance_by_hand(configure: Compose, overrides: list[str], by_hand: float) -> None:
+    setting = read_against(configure(*overrides), labelled("aaab"), labelled("aabc"))
+    assert setting.chance_loss == pytest.approx(by_hand)
+    assert setting.start_loss == pytest.approx(math.log(2))
     assert (setting.num_val, setting.chance_accuracy) == (4, 0.5)
+
+
+def hundred_classes(configure: Compose) -> Setting:
+    """Guessing costs 0.056 with bce, and a network that knows nothing begins at 0.69."""
+    config = configure("train.loss=bce", "train.label_smoothing=0")
+    setting = read_against(config, labelled("".join(map(chr, range(100, 200))) * 4), labelled("a" * 400))
+    return replace(setting, chance_accuracy=0.01)
+
+
+@pytest.mark.parametrize("losses", [[0.10, 0.30, 0.50], [0.12, 0.06, 0.15], [0.30, 0.20, 1.20]])
+def test_bce_that_rises_above_its_own_cost_of_guessing_diverges(configure: Compose, losses: list[float]) -> None:
+    found = diagnose(history(losses, [4.0] * 3, [0.3] * 3), hundred_classes(configure))
+    assert found.signal == "diverging"
+    assert "guessing costs 0.056" in found.sentence
+
+
+def test_bce_that_is_still_falling_towards_guessing_does_not_diverge(configure: Compose) -> None:
+    found = diagnose(history([0.50, 0.20, 0.10], [4.0, 3.0, 2.0], [0.1, 0.2, 0.3]), hundred_classes(configure))
+    assert found.signal == "working"
 
 
 def test_few_validation_images_are_named_with_the_smallest_difference_they_show() -> None:
@@ -95,12 +130,11 @@ def dataset(seed: int = 1, num_val: int = 160) -> Splits:
 
 def diagnosis(configure: Compose, folder: Path, splits: Splits, *overrides: str) -> Diagnosis:
     config = configure(*TROUBLE, *overrides)
-    labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
     try:
         history = fit(config, splits, folder).history
     finally:
         print((folder / "metrics.csv").read_text() if (folder / "metrics.csv").exists() else "")
-    return diagnose(history, read_against(config.train.metric, *labels))
+    return diagnose(history, read_against(config, splits.train, splits.val))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import Compose, TinyNet
+from torch.nn import functional as F
 
 from ftexp.config import Config
+from ftexp.data.ledger import TestLedger
 from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
@@ -23,8 +25,10 @@ from ftexp.finetune.schedules import Schedule, Span
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
-from ftexp.run import fine_tune
+from ftexp.run import fine_tune, score_test_split
 from ftexp.tracking.tracker import NoTracker
+from ftexp.training import fit as fit_module
+from ftexp.training.batches import Forward
 from ftexp.training.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.compilation import CompiledForward
 from ftexp.training.diagnosis import read_against
@@ -32,6 +36,7 @@ from ftexp.training.fit import Fit
 from ftexp.training.history import Observer
 from ftexp.training.inputs import InputSource
 from ftexp.training.loop import Step, evaluate
+from ftexp.training.metrics import Scores
 from ftexp.training.runtime import prepare_runtime
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -72,8 +77,7 @@ def fresh_network() -> Network:
 
 
 def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> Fit:
-    labels = [[sample.label for sample in samples] for samples in (splits.train, splits.val)]
-    setting = read_against(config.train.metric, *labels)
+    setting = read_against(config, splits.train, splits.val)
     recorder = Recorder(folder, NoTracker(), setting, plan_phases(config, NAMES))
     network = fresh_network()
     runtime = prepare_runtime(config.runtime)
@@ -185,7 +189,7 @@ def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp
 
 def test_a_loss_that_leaves_the_numbers_is_a_named_error(configure: Compose, splits: Splits, tmp_path: Path) -> None:
     config = configure(*SMALL, "optimizer=sgd", "optimizer.head_lr=1e30", "train.clip_norm=null")
-    with pytest.raises(DivergedError, match=r"Epoch \d left the numbers .*lower optimizer\.head_lr"):
+    with pytest.raises(DivergedError, match=r"loss.* is not finite .*[Ll]ower optimizer\.head_lr"):
         fit(config, splits, tmp_path)
 
 
@@ -390,3 +394,127 @@ def test_the_average_with_the_start_that_validates_best_is_saved(
     assert any(
         line.startswith(f"wise-ft accuracy {result.best.scores.accuracy:.4f} at alpha") for line in caplog.messages
     )
+
+
+def test_an_average_whose_loss_is_not_finite_is_left_out(
+    configure: Compose,
+    splits: Splits,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The body's first weight squared: finite at both ends, and NaN between them."""
+    original = TinyNet.forward
+
+    def forward(self: TinyNet, images: torch.Tensor) -> torch.Tensor:
+        between = (self.stem[1].running_mean != self.fixed).any() if hasattr(self, "fixed") else False
+        return original(self, images) * (math.nan if between else 1)
+
+    def blend(self: Fit, val: object) -> None:
+        self.network.module.fixed = self.network.module.stem[1].running_mean.clone()
+        original_blend(self, val)
+
+    original_blend = Fit.blend_with_start
+    monkeypatch.setattr(TinyNet, "forward", forward)
+    monkeypatch.setattr(Fit, "blend_with_start", blend)
+    result = fit(
+        configure(*SMALL, "stage=full", "bn_policy=train", "stage.epochs=1", "train.wise_ft=[0.5]"), splits, tmp_path
+    )
+    assert result.best is not None
+    assert result.best.alpha == 1
+    assert any("wise-ft alpha 0.5 is left out. The validation loss is not finite (nan)" in m for m in caplog.messages)
+
+
+def planted_validation_loss(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """The first so many validations meet outputs that are NaN."""
+    original, left = fit_module.evaluate, [times]
+
+    def evaluated(forward: Forward, *rest: Any) -> Scores:
+        left[0] -= 1
+        broken = left[0] >= 0
+        return original((lambda inputs: forward(inputs) * math.nan) if broken else forward, *rest)
+
+    monkeypatch.setattr(fit_module, "evaluate", evaluated)
+
+
+def test_a_validation_loss_that_is_not_finite_undoes_the_epoch(
+    configure: Compose,
+    splits: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    planted_validation_loss(monkeypatch, 1)
+    result = fit(configure(*SMALL, "scheduler=constant", "train.ema=0.9"), splits, tmp_path)
+    (warning,) = [message for message in caplog.messages if message.startswith("nan ")]
+    assert "The validation loss is not finite (nan)" in warning
+    assert "21 of 21 images (all images)" in warning
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert [record.lr_head for record in result.history] == pytest.approx([0.5e-3] * 3), "at half the rates"
+    assert all(math.isfinite(record.val_loss) for record in result.history)
+
+
+def test_a_validation_loss_that_is_never_finite_fails_the_run(
+    configure: Compose, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted_validation_loss(monkeypatch, 99)
+    with pytest.raises(DivergedError, match=r"The validation loss is not finite \(nan\)"):
+        fit(configure(*SMALL), splits, tmp_path)
+    assert not (tmp_path / "checkpoints" / "best.pt").exists()
+
+
+def test_the_test_split_is_scored_with_the_best_weights(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+    """At a tiny rate all epochs tie, so the first is the best, and the last has other weights."""
+    config = configure(*SMALL, "stage=full", "optimizer.head_lr=1e-5", "optimizer.backbone_lr=1e-5")
+    result = fit(config, splits, tmp_path)
+    assert [record.best for record in result.history] == [True, False, False]
+    best, last = (load_checkpoint(tmp_path / "checkpoints" / name)["model"] for name in ("best.pt", "last.pt"))
+    weights = result.network.module.state_dict()
+    assert all(torch.equal(weights[name], best[name]) for name in weights)
+    assert not torch.equal(best["fc.weight"], last["fc.weight"])
+
+    recorder = Recorder(tmp_path, NoTracker(), read_against(config, splits.train, splits.val), [])
+    scores = score_test_split(result, splits, TestLedger(tmp_path / "ledger.sqlite"), recorder)
+    network, runtime = fresh_network(), prepare_runtime(config.runtime)
+    restore_weights(tmp_path / "checkpoints" / "best.pt", network)
+    runtime.place(network.module.eval())
+    with InputSource(config, network, splits, runtime) as source:
+        expected = evaluate(network.module, source.for_scoring(colours(10, seed=3)), 4, runtime)
+    assert scores.loss == expected.loss
+
+
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_class_weights_reach_the_loss(configure: Compose, splits: Splits, tmp_path: Path, cache: str) -> None:
+    """One batch, so that the first epoch's loss is that of the weights at the start."""
+    few = Splits(
+        [s for s in splits.train if s.label != "r" or int(s.path[-3:]) < 8], splits.val, splits.test, splits.classes
+    )
+    one = (
+        "stage=head",
+        "stage.epochs=1",
+        "train.batch_size=64",
+        "train.class_weights=balanced",
+        f"runtime.cache={cache}",
+    )
+    config = configure(*SMALL, *one)
+    reported = fit(config, few, tmp_path).history[0].train_loss
+    network, runtime = fresh_network(), prepare_runtime(config.runtime)
+    runtime.place(network.module.eval())
+    counts = torch.tensor([11, 11, 2, 11])
+    with InputSource(config, network, few, runtime) as source, torch.no_grad():
+        ((logits, labels),) = [(network.module(images), y) for images, y in source.for_scoring(few.train).epoch(0)]
+    assert labels.bincount().tolist() == counts.tolist()
+    expected = F.cross_entropy(logits, labels, 1 / counts, label_smoothing=0.1)
+    assert reported == pytest.approx(expected.item(), rel=1e-5)
+    assert reported != pytest.approx(F.cross_entropy(logits, labels, label_smoothing=0.1).item(), rel=1e-2)
+
+
+@pytest.mark.parametrize(("l2_sp", "backbone"), [("null", {0.0, 0.1}), ("0.01", {0.0})])
+def test_the_pull_towards_the_start_takes_the_place_of_the_backbones_decay(
+    configure: Compose, splits: Splits, tmp_path: Path, l2_sp: str, backbone: set[float]
+) -> None:
+    config = configure(*SMALL, "stage=full", "stage.epochs=1", "optimizer.weight_decay=0.1", f"train.l2_sp={l2_sp}")
+    fit(config, splits, tmp_path)
+    groups = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["phase"]["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups if group["block"] != "head"} == backbone
+    assert {group["weight_decay"] for group in groups if group["block"] == "head"} == {0.0, 0.1}

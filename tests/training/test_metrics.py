@@ -18,7 +18,8 @@ def test_scores_over_uneven_batches_equal_scikit_learns() -> None:
     keeper = ScoreKeeper(5)
     for start in range(0, 23, 8):
         keeper.update(logits[start : start + 8], labels[start : start + 8])
-    scores = keeper.compute(ALONE)
+    scores, not_finite = keeper.compute(ALONE)
+    assert not_finite == []
     predicted = logits.argmax(dim=1)
     assert scores.num_samples == 23
     assert scores.accuracy == pytest.approx((predicted == labels).double().mean().item())

@@ -11,9 +11,11 @@ from torch import nn
 
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
+from ftexp.errors import DivergedError
 from ftexp.finetune.phases import plan_phases
 from ftexp.report.range_plot import report_ranges
 from ftexp.training.loop import Step
+from ftexp.training.losses import LossSum
 from ftexp.training.range_test import HIGHEST, LOWEST, RangeTest, find_ranges, sweep_rates
 from ftexp.training.runtime import prepare_runtime
 
@@ -34,8 +36,8 @@ def test_without_room_to_fall_it_is_a_tenth_of_the_first_harmful_rate() -> None:
 class Quadratic(nn.Module):
     """(w x - 1)^2: descent diverges at rates above 1 / x^2."""
 
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return ((logits - 1) ** 2).mean()
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> LossSum:
+        return LossSum(((logits - 1) ** 2).sum(), len(labels))
 
 
 class OneAndTwo:
@@ -60,6 +62,17 @@ def test_on_a_parabola_it_stops_past_the_rate_at_which_descent_diverges(configur
     assert test.suggestion is not None
     assert 1e-3 < test.suggestion < 1.0
     assert optimizer.param_groups[1]["lr"] == 0.0
+
+
+def test_a_loss_that_is_not_finite_before_any_rate_was_raised_is_a_named_error(configure: Compose) -> None:
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, float("nan"))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    step = Step(layer, optimizer, Quadratic(), prepare_runtime(configure(*SMALL).runtime))
+    with pytest.raises(
+        DivergedError, match=r"loss is not finite \(nan\) before optimizer\.backbone_lr was raised above 1e-06"
+    ):
+        sweep_rates("optimizer.backbone_lr", step, optimizer, OneAndTwo(), [1.0])
 
 
 @pytest.mark.parametrize(
