@@ -19,6 +19,7 @@ from ftexp.config import Config, as_data
 from ftexp.errors import CheckpointError, FormatError
 from ftexp.file_format import check_format
 from ftexp.models.blocks import Network
+from ftexp.models.eval_caches import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def restore_weights(network: Network, weights: Mapping[str, torch.Tensor], file:
         CheckpointError: when they do not fit, because another version of timm builds the network, for one.
     """
     try:
-        network.module.load_state_dict(weights)
+        load_weights(network.module, weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:MAX_REASON]
         raise CheckpointError(

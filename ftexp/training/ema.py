@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftexp.finetune.batchnorm import batch_norms
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
+from ftexp.models.eval_caches import drop_eval_caches
 
 
 class Ema:
@@ -20,6 +21,7 @@ class Ema:
     Tensors are swapped in place, so that whoever holds them, a suffix on cached activations too, sees the averages.
 
     Args:
+        module: whose tensors they are.
         tensors: float, of any shapes; none: nothing is averaged, and every call does nothing.
         decay: how much of the average an update keeps, once there have been many; at first less, by
             (1 + updates) / (10 + updates), so that the average soon forgets where it began.
@@ -27,7 +29,8 @@ class Ema:
     Source: Tarvainen & Valpola, 2017, "Mean teachers"; the warm-up as in TensorFlow's ExponentialMovingAverage.
     """
 
-    def __init__(self, tensors: list[Tensor], decay: float) -> None:
+    def __init__(self, module: nn.Module, tensors: list[Tensor], decay: float) -> None:
+        self._module = module
         self._tensors = tensors
         self._averages = [tensor.detach().clone() for tensor in tensors]
         self._decay = decay
@@ -75,14 +78,16 @@ class Ema:
             kept = tensor.clone()
             tensor.copy_(average)
             average.copy_(kept)
+        if self._tensors:
+            drop_eval_caches(self._module)
 
 
 def build_ema(network: Network, phase: Phase, decay: float | None) -> Ema:
     """The average for a phase whose blocks are open; None: one of nothing."""
     if decay is None:
-        return Ema([], 0.0)
+        return Ema(network.module, [], 0.0)
     parameters = [parameter for parameter in network.module.parameters() if parameter.requires_grad]
     learning = phase.learning if phase.bn_policy.update_running_statistics else ()
     layers = [layer for block in learning for root in network.modules(block) for layer in batch_norms(root)]
     statistics = [buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()]
-    return Ema([*parameters, *statistics], decay)
+    return Ema(network.module, [*parameters, *statistics], decay)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -139,27 +138,14 @@ class Fit:
         """Replace the best weights, which are in the network, by their best average with the start's."""
         assert self.best is not None
         metric, alphas = self.config.train.metric, [1.0, *self.config.train.wise_ft]
-        scored: list[Scores | None] = []
 
-        def score() -> float:
-            try:
-                scores = evaluate(self.network.module, val, self.network.num_classes, self.runtime)
-            except DivergedError as error:
-                log.warning("wise-ft alpha %g is left out. %s", alphas[len(scored)], error)
-                scored.append(None)
-                return -math.inf
-            scored.append(scores)
-            return scores.metric(metric)
+        def score() -> Scores:
+            return evaluate(self.network.module, val, self.network.num_classes, self.runtime)
 
         self.network.module.eval()
-        alpha, value = best_blend(self.network, self.start, alphas, score)
-        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, value, alpha, self.best.scores.metric(metric))
-        scores = scored[alphas.index(alpha)]
-        if scores is None:
-            raise DivergedError(
-                "The validation loss of the best epoch is no longer finite, nor is that of any average "
-                "with the start (train.wise_ft)."
-            )
+        alpha, scores = best_blend(self.network, self.start, alphas, score, metric)
+        values = scores.metric(metric), alpha, self.best.scores.metric(metric)
+        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, *values)
         self.best = replace(self.best, scores=scores, alpha=alpha)
         self.checkpoints.replace_best(self.best)
 

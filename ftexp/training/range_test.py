@@ -20,6 +20,7 @@ from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import HEAD, Network
+from ftexp.models.eval_caches import load_weights
 from ftexp.training.batches import Batches
 from ftexp.training.inputs import InputSource
 from ftexp.training.loop import Step
@@ -86,7 +87,7 @@ def find_ranges(
         head = sweep_rates("optimizer.head_lr", step, optimizer, batches, [1.0] * len(optimizer.param_groups))
     if phase.learning == (HEAD,):
         return (head,)
-    network.module.load_state_dict(start)
+    load_weights(network.module, start)
     with _training(config, network, splits, head_phase, runtime) as (optimizer, step, batches):
         for group in optimizer.param_groups:
             group["lr"] = head.suggestion or group["lr"]

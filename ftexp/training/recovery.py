@@ -1,4 +1,4 @@
-"""Going on after a loss that left the numbers: back to the beginning of the epoch, at half the rates."""
+"""Going on after a loss that is not finite: back to the beginning of the epoch, at half the rates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ftexp.errors import DivergedError
 from ftexp.finetune.schedules import Schedule
 from ftexp.models.blocks import Network
+from ftexp.models.eval_caches import drop_eval_caches
 from ftexp.training.ema import Ema
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class Recovery:
     """
 
     def __init__(self, network: Network, optimizer: Optimizer, schedule: Schedule, ema: Ema, retries: int) -> None:
+        self._module = network.module
         self._optimizer = optimizer
         self._schedule = schedule
         self._ema = ema
@@ -65,6 +67,7 @@ class Recovery:
         self.left -= 1
         for tensor, good in zip(self._tensors, self._good, strict=True):
             tensor.copy_(good)
+        drop_eval_caches(self._module)
         self._ema.put_back(self._good_averages)
         self._optimizer.state.clear()
         self._schedule.restart(self._tick, scale=0.5)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ftexp.errors import DivergedError
 from ftexp.finetune.decay import decay_rules
 from ftexp.models.blocks import HEAD, Network
+from ftexp.models.eval_caches import drop_eval_caches
+from ftexp.training.metrics import Scores
+
+log = logging.getLogger(__name__)
 
 
 def backbone_state(network: Network) -> dict[str, Tensor]:
@@ -56,29 +62,38 @@ class StartPenalty:
 
 @torch.no_grad()
 def best_blend(
-    network: Network, start: Mapping[str, Tensor], alphas: Sequence[float], score: Callable[[], float]
-) -> tuple[float, float]:
+    network: Network, start: Mapping[str, Tensor], alphas: Sequence[float], score: Callable[[], Scores], metric: str
+) -> tuple[float, Scores]:
     """Put the best of several averages of start and end into the network.
 
     Every backbone tensor becomes ``(1 - alpha) * start + alpha * end``; the head stays as it ended.
 
     Args:
         alphas: shares of the end, in the order in which they are preferred among equals.
-        score: scores the network as it is; more is better.
+        score: scores the network as it is; an average for which it raises DivergedError is left out.
+        metric: of the scores; more is better.
 
     Returns:
-        The best share and its score.
+        The best share and its scores.
+
+    Raises:
+        DivergedError: the last one, when no average has a finite loss.
 
     Source: WiSE-FT (Wortsman et al., 2022, arXiv 2109.01903).
     """
     end = backbone_state(network)
-    scores = {}
+    scored: dict[float, Scores] = {}
     for alpha in alphas:
         _blend(network, start, end, alpha)
-        scores[alpha] = score()
-    best = max(scores, key=lambda alpha: scores[alpha])
+        try:
+            scored[alpha] = score()
+        except DivergedError as error:
+            if not scored and alpha == alphas[-1]:
+                raise
+            log.warning("wise-ft alpha %g is left out. %s", alpha, error)
+    best = max(scored, key=lambda alpha: scored[alpha].metric(metric))
     _blend(network, start, end, best)
-    return best, scores[best]
+    return best, scored[best]
 
 
 def _blend(network: Network, start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> None:
@@ -86,3 +101,4 @@ def _blend(network: Network, start: Mapping[str, Tensor], end: Mapping[str, Tens
     for name, tensor in end.items():
         if name in state:
             state[name].copy_(torch.lerp(start[name], tensor, alpha))
+    drop_eval_caches(network.module)

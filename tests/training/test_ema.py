@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import make_phase
+from torch import nn
 
 from ftexp.finetune.freezing import open_blocks
 from ftexp.models.blocks import Network
@@ -12,7 +13,7 @@ from ftexp.training.ema import Ema, build_ema
 def test_averages_by_hand() -> None:
     """Warm-up decays 2/11 and 3/12, then the configured 0.3, for 4/13 is above it."""
     tensor = torch.zeros(1)
-    ema = Ema([tensor], 0.3)
+    ema = Ema(nn.Module(), [tensor], 0.3)
     average = 0.0
     for value, decay in ((1.0, 2 / 11), (2.0, 3 / 12), (4.0, 0.3), (4.0, 0.3)):
         tensor.fill_(value)
@@ -25,7 +26,7 @@ def test_averages_by_hand() -> None:
 
 def test_an_error_within_puts_the_weights_back() -> None:
     tensor = torch.zeros(1)
-    ema = Ema([tensor], 0.9)
+    ema = Ema(nn.Module(), [tensor], 0.9)
     tensor.fill_(5.0)
     with pytest.raises(KeyError), ema.applied():
         raise KeyError

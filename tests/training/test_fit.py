@@ -396,35 +396,6 @@ def test_the_average_with_the_start_that_validates_best_is_saved(
     )
 
 
-def test_an_average_whose_loss_is_not_finite_is_left_out(
-    configure: Compose,
-    splits: Splits,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The body's first weight squared: finite at both ends, and NaN between them."""
-    original = TinyNet.forward
-
-    def forward(self: TinyNet, images: torch.Tensor) -> torch.Tensor:
-        between = (self.stem[1].running_mean != self.fixed).any() if hasattr(self, "fixed") else False
-        return original(self, images) * (math.nan if between else 1)
-
-    def blend(self: Fit, val: object) -> None:
-        self.network.module.fixed = self.network.module.stem[1].running_mean.clone()
-        original_blend(self, val)
-
-    original_blend = Fit.blend_with_start
-    monkeypatch.setattr(TinyNet, "forward", forward)
-    monkeypatch.setattr(Fit, "blend_with_start", blend)
-    result = fit(
-        configure(*SMALL, "stage=full", "bn_policy=train", "stage.epochs=1", "train.wise_ft=[0.5]"), splits, tmp_path
-    )
-    assert result.best is not None
-    assert result.best.alpha == 1
-    assert any("wise-ft alpha 0.5 is left out. The validation loss is not finite (nan)" in m for m in caplog.messages)
-
-
 def planted_validation_loss(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The first so many validations meet outputs that are NaN."""
     original, left = fit_module.evaluate, [times]
@@ -476,7 +447,7 @@ def test_the_test_split_is_scored_with_the_best_weights(configure: Compose, spli
     recorder = Recorder(tmp_path, NoTracker(), read_against(config, splits.train, splits.val), [])
     scores = score_test_split(result, splits, TestLedger(tmp_path / "ledger.sqlite"), recorder)
     network, runtime = fresh_network(), prepare_runtime(config.runtime)
-    restore_weights(tmp_path / "checkpoints" / "best.pt", network)
+    network.module.load_state_dict(best)
     runtime.place(network.module.eval())
     with InputSource(config, network, splits, runtime) as source:
         expected = evaluate(network.module, source.for_scoring(colours(10, seed=3)), 4, runtime)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from conftest import make_phase
 
+from ftexp.errors import DivergedError
 from ftexp.finetune.freezing import open_blocks
 from ftexp.finetune.param_groups import build_param_groups
 from ftexp.models.blocks import Network
+from ftexp.training.metrics import Scores
 from ftexp.training.start import StartPenalty, backbone_state, best_blend
 
 
@@ -42,7 +46,22 @@ def test_it_takes_the_place_of_the_backbones_weight_decay(network: Network) -> N
     assert sum(len(group.names) for group in groups) == 7
 
 
-def test_a_blend_is_linear_in_the_backbone_and_leaves_the_head(network: Network) -> None:
+def scores_of(accuracy: float) -> Scores:
+    labels = np.zeros(10, dtype=np.int64)
+    return Scores.of(1.0, labels, (np.arange(10) >= round(10 * accuracy)).astype(np.int64), 4)
+
+
+def test_without_a_finite_loss_at_any_share_it_fails(network: Network) -> None:
+    def score() -> Scores:
+        raise DivergedError("NaN")
+
+    with pytest.raises(DivergedError, match="NaN"):
+        best_blend(network, backbone_state(network), [1.0, 0.5], score, "accuracy")
+
+
+def test_a_blend_is_linear_in_the_backbone_and_leaves_the_head(
+    network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
     start = backbone_state(network)
     with torch.no_grad():
         for name, tensor in network.module.state_dict().items():
@@ -51,13 +70,18 @@ def test_a_blend_is_linear_in_the_backbone_and_leaves_the_head(network: Network)
     values = {1.0: 0.5, 0.25: 0.9, 0.75: 0.9}
     seen = []
 
-    def score() -> float:
+    def score() -> Scores:
         share = ((network.module.stem[0].weight - start["stem.0.weight"]).mean() / 4).item()
         seen.append(round(share, 5))
-        return values[seen[-1]]
+        if seen[-1] == 0.5:
+            raise DivergedError("NaN")
+        return scores_of(values[seen[-1]])
 
-    assert best_blend(network, start, [1.0, 0.25, 0.75], score) == (0.25, 0.9)  # the first of equals
-    assert seen == [1.0, 0.25, 0.75]
+    alpha, scores = best_blend(network, start, [1.0, 0.5, 0.25, 0.75], score, "accuracy")
+    assert (alpha, scores.accuracy) == (0.25, 0.9)  # the first of equals
+    assert seen == [1.0, 0.5, 0.25, 0.75]
+    (message,) = caplog.messages
+    assert message == "wise-ft alpha 0.5 is left out. NaN"
     state = network.module.state_dict()
     for name in ("stem.0.weight", "stem.1.running_var", "body.1.bias", "token"):
         torch.testing.assert_close(state[name], start[name] + 1.0)

@@ -1,0 +1,163 @@
+"""Layers that keep, in eval mode, what they computed from their weights: never of other weights than those in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import Compose, TinyNet, make_phase
+from torch import Tensor
+
+from ftexp.errors import DivergedError
+from ftexp.finetune.optimizers import build_optimizer
+from ftexp.finetune.param_groups import build_param_groups
+from ftexp.finetune.schedules import Schedule, Span
+from ftexp.models.blocks import Block, Network
+from ftexp.models.eval_caches import drop_eval_caches
+from ftexp.preprocessing import Preprocessing
+from ftexp.ranks import ALONE
+from ftexp.training.checkpoint import checkpoint_content, restore_weights, write_checkpoint
+from ftexp.training.ema import build_ema
+from ftexp.training.fit import Fit
+from ftexp.training.metrics import Scores
+from ftexp.training.recovery import Recovery
+from ftexp.training.run_checkpoints import RunCheckpoints
+from ftexp.training.runtime import prepare_runtime
+from ftexp.training.start import backbone_state, best_blend
+
+IMAGES = torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
+
+
+class KeepingNet(TinyNet):
+    """Its token is computed once for eval mode, as timm's LeViT does with its attention biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: Tensor | None = None
+
+    def train(self, mode: bool = True) -> KeepingNet:
+        super().train(mode)
+        if mode:
+            self.kept = None
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            return self.fc(self.body(self.stem(images)).mean(dim=(2, 3)) + self.token.exp())
+        if self.kept is None:
+            self.kept = self.token.detach().exp()
+        return self.fc(self.body(self.stem(images)).mean(dim=(2, 3)) + self.kept)
+
+
+@pytest.fixture
+def used() -> Network:
+    """A network that has scored images: whatever it keeps is there."""
+    torch.manual_seed(0)
+    half, blocks = (0.5, 0.5, 0.5), [Block("stem", ("stem",)), Block("body", ("body", "token"))]
+    preprocessing = Preprocessing(8, 8, "bilinear", half, half)
+    network = Network(KeepingNet(), blocks, head="fc", preprocessing=preprocessing, name="tiny", num_classes=4)
+    network.module.eval()(IMAGES)
+    return network
+
+
+def assert_nothing_stale(network: Network) -> None:
+    fresh = KeepingNet().eval()
+    fresh.load_state_dict(network.module.state_dict())
+    assert torch.equal(network.module(IMAGES), fresh(IMAGES))
+
+
+def other_weights(network: Network) -> dict[str, Tensor]:
+    return {name: tensor + 1 for name, tensor in network.module.state_dict().items()}
+
+
+def test_modes_stay_as_they_are(used: Network) -> None:
+    used.module.train()
+    used.module.stem.eval()
+    drop_eval_caches(used.module)
+    modes = {name: module.training for name, module in used.module.named_modules()}
+    assert [name for name, training in modes.items() if not training] == ["stem", "stem.0", "stem.1", "stem.2"]
+
+
+def test_averages_in_the_weights_places_and_the_weights_put_back(used: Network) -> None:
+    ema = build_ema(used, make_phase("body", "head"), 0.9)
+    with torch.no_grad():
+        used.module.token.add_(1)
+    drop_eval_caches(used.module)
+    ema.update()
+    with ema.applied():
+        assert_nothing_stale(used)
+    assert_nothing_stale(used)
+
+
+def test_an_epoch_that_is_taken_back(used: Network) -> None:
+    phase = make_phase("body", "head")
+    optimizer = build_optimizer(phase.optimizer, build_param_groups(used, phase), torch.device("cpu"))
+    schedule = Schedule(phase.scheduler, optimizer, Span(1, 10, 80))
+    recovery = Recovery(used, optimizer, schedule, build_ema(used, phase, None), retries=1)
+    used.module.load_state_dict(other_weights(used))
+    drop_eval_caches(used.module)
+    used.module(IMAGES)
+    recovery.recover(DivergedError())
+    assert_nothing_stale(used)
+
+
+def test_every_average_of_start_and_end_is_scored_as_it_is(used: Network) -> None:
+    start = backbone_state(used)
+    used.module.load_state_dict(other_weights(used))
+    drop_eval_caches(used.module)
+    accuracies = iter([0.0, 1.0, 0.0])
+
+    def score() -> Scores:
+        assert_nothing_stale(used)
+        labels = np.zeros(1, dtype=np.int64)
+        return Scores.of(1.0, labels, labels + int(next(accuracies) == 0), 4)
+
+    assert best_blend(used, start, [1.0, 0.5, 0.2], score, "accuracy")[0] == 0.5
+    assert_nothing_stale(used)
+
+
+@pytest.mark.parametrize("way", ["checkpoint", "best", "resume"])
+def test_weights_from_files(used: Network, configure: Compose, tmp_path: Path, way: str) -> None:
+    config = configure("runtime.device=cpu")
+    content = checkpoint_content(used, config, {}, epoch=1)
+    content["model"] = other_weights(used)
+    write_checkpoint(tmp_path / "best.pt", content)
+    checkpoints = RunCheckpoints(tmp_path, used, config, {}, ALONE)
+    fit = Fit(used, config, prepare_runtime(config.runtime), checkpoints, lambda record: None)
+    run = {"history": "[]", "phase_number": 0, "best": None}
+    ways: dict[str, Callable[[], object]] = {
+        "checkpoint": lambda: restore_weights(used, content["model"], tmp_path / "best.pt"),
+        "best": checkpoints.restore_best,
+        "resume": lambda: fit.resume({"model": content["model"], "run": run, "phase": {}}),
+    }
+    ways[way]()
+    assert used.module.token.mean() == 1
+    assert_nothing_stale(used)
+
+
+FAMILIES = ["levit_128s", "tiny_vit_5m_224", "efficientformer_l1", "efficientformerv2_s0", "efficientvit_m0"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_timms_attention_biases(name: str) -> None:
+    module, fresh = (timm.create_model(name, num_classes=3).eval() for _ in range(2))
+    images = torch.randn(1, *module.pretrained_cfg["input_size"])
+    with torch.inference_mode():
+        for parameter in module.parameters():  # some blocks add nothing at first
+            if parameter.ndim == 1:
+                parameter.add_(torch.rand_like(parameter))
+        module(images)
+        for path, parameter in module.named_parameters():
+            if path.endswith("attention_biases"):
+                parameter.normal_()
+        fresh.load_state_dict(module.state_dict())
+        expected = fresh.forward_features(images)
+        assert not torch.allclose(module.forward_features(images), expected, rtol=1e-2), (
+            "timm keeps them: without that no test is needed"
+        )
+        drop_eval_caches(module)
+        torch.testing.assert_close(module.forward_features(images), expected)
