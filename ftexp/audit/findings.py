@@ -16,7 +16,10 @@ _TIE = "data.tie_duplicates=true (with data.split=stratified where the data brin
 KINDS: dict[str, tuple[str, str]] = {
     "same_image": ("the same image in two splits", _TIE),
     "near_duplicate": ("nearly the same image in two splits", _TIE),
-    "group": ("a group in two splits", "data.split=group"),
+    "group": (
+        "a group in two splits",
+        "data.split=group (a group of the data's own test split: take its images out of train and val)",
+    ),
     "time": ("training on the future of a later split", "data.split=time"),
     "two_labels": ("the same image under two labels", "remove or relabel one of each pair"),
     "one_colour": ("an image of one colour alone", "look at these files; remove those that show nothing"),

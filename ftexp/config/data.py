@@ -16,10 +16,12 @@ class DataConfig:
     """Where the samples come from and how they are cut into train, val and test."""
 
     source: Literal["digits", "imagefolder", "manifest", "torchvision", "huggingface"] = MISSING
-    # auto: the splits that the source brings, else stratified. given: insist on those of the source. stratified,
-    # group, time: cut anew; group keeps every group in one split, time trains on the past and tests on the future.
+    # auto: the splits that the source brings, else stratified. given: insist on those of the source. stratified: cut
+    # anew. group, time: keep the source's test split and cut the rest, or cut all; group keeps every group in one
+    # split, time trains on the past and tests on the future.
     split: Literal["auto", "stratified", "group", "time", "given"] = "auto"
-    # Shares of all samples. A split that the source lacks is cut out of train, by the same shares.
+    # Shares of all samples. A split that the source lacks is cut out of train, by the same shares, and by group where
+    # the samples have groups.
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     # Of the split only; runtime.seed is for everything else, so that many runs share one split.

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.data.samples import sorted_naturally
-from ftexp.errors import DataError
+from ftexp.errors import DataError, listed
 
 # Random orders of the groups tried before saying that no cut has every class in every split.
 MAX_GROUP_ORDERS = 100
+_NO_GROUPS = "groups do not count without data.group_column"
 
 
 def cut_stratified(labels: Sequence[str], fractions: Mapping[str, float], seed: int) -> list[str]:
@@ -33,7 +34,7 @@ def cut_stratified(labels: Sequence[str], fractions: Mapping[str, float], seed: 
     few = [f"{name} ({counts[name]})" for name in sorted_naturally(counts) if counts[name] < num_splits]
     if few:
         raise DataError(
-            f"Too few images to put one of each class into train, {' and '.join(fractions)}: {', '.join(few)}."
+            f"Too few images to put one of each class into train, {' and '.join(fractions)}: {listed(few)}."
             f" Every class needs at least {num_splits}: add images or remove the class."
         )
     assigned = ["train"] * len(labels)
@@ -121,7 +122,7 @@ def _check_groups(labels: Sequence[str], groups: Sequence[str], splits: list[str
     if num_groups < len(splits):
         raise DataError(
             f"There are {num_groups} groups for {len(splits)} splits ({', '.join(splits)}), and a group cannot be in"
-            f" two. It takes at least {len(splits)} groups; data.split=stratified ignores groups."
+            f" two. It takes at least {len(splits)} groups; {_NO_GROUPS}."
         )
     groups_of: dict[str, set[str]] = {}
     for label, group in zip(labels, groups, strict=True):
@@ -132,8 +133,8 @@ def _check_groups(labels: Sequence[str], groups: Sequence[str], splits: list[str
     if few:
         raise DataError(
             f"These classes come from fewer groups than there are splits, so they cannot be in each of"
-            f" {', '.join(splits)} without a group being in two: {', '.join(few)}. Add groups of these classes or"
-            " remove the classes; data.split=stratified ignores groups."
+            f" {', '.join(splits)} without a group being in two: {listed(few)}. Add groups of these classes or"
+            f" remove the classes; {_NO_GROUPS}."
         )
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -18,10 +19,11 @@ from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, Sample, sorted_naturally
 from ftexp.data.sealed import SealedTest
 from ftexp.data.times import times_of
-from ftexp.errors import DataError
+from ftexp.errors import DataError, listed
 
 log = logging.getLogger(__name__)
 
+By = Literal["stratified", "group", "time"]
 COLUMNS = ("path", "label", "split", "group", "time")
 
 
@@ -77,9 +79,13 @@ def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[s
                 "The data brings its own splits; to tie duplicates it is cut anew: add data.split=stratified."
             )
         return _keep_given(ordered, given, config)
+    if "test" in given and config.split in ("group", "time"):
+        return _keep_test(ordered, config, ties)
     if given:
-        log.info("The splits that the data brings are not used: data.split=%s cuts anew.", config.split)
-    return _cut(ordered, {"val": config.val_fraction, "test": config.test_fraction}, config, ties)
+        level = logging.WARNING if "test" in given else logging.INFO  # no score compares with a published one then
+        log.log(level, "The splits that the data brings are not used: data.split=%s cuts anew.", config.split)
+    by: By = config.split if config.split in ("group", "time") else "stratified"
+    return _cut(ordered, {"val": config.val_fraction, "test": config.test_fraction}, config, by, ties)
 
 
 def seal(assigned: Sequence[Sample], digests: ContentDigests | None = None) -> Splits:
@@ -100,12 +106,12 @@ def seal(assigned: Sequence[Sample], digests: ContentDigests | None = None) -> S
         unknown = sorted_naturally(present[split] - present["train"])
         if unknown:
             raise DataError(
-                f"{split} holds classes that train lacks: {', '.join(unknown)}. They could never be predicted;"
+                f"{split} holds classes that train lacks: {listed(unknown)}. They could never be predicted;"
                 f" put some of their images into train, or remove them from {split}."
             )
         absent = sorted_naturally(present["train"] - present[split])
         if absent:
-            log.warning("No image of %s in %s: its scores say nothing about them.", ", ".join(absent), split)
+            log.warning("No image of %s in %s: its scores say nothing about them.", listed(absent), split)
     digests = digests or ContentDigests()
     return Splits(by_split["train"], by_split["val"], SealedTest(by_split["test"], digests), classes, digests)
 
@@ -133,31 +139,47 @@ def _given_splits(samples: Sequence[Sample]) -> set[str]:
 
 
 def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> list[Sample]:
-    """What the source brings, and what it lacks cut out of train."""
+    """What the source brings, and what it lacks cut out of train: by group where there are groups."""
     if "train" not in given:
         raise DataError(f"The data brings the splits {', '.join(sorted(given))} but no train.")
     wanted = {"val": config.val_fraction, "test": config.test_fraction}
     fractions = {split: share for split, share in wanted.items() if split not in given}
     if not fractions:
         return samples
-    for split, share in fractions.items():
-        log.info(
-            "The data brings no %s split: %g of train is set aside for it (data.%s_fraction).", split, share, split
-        )
     train = [sample for sample in samples if sample.split == "train"]
+    by: By = "group" if any(sample.group is not None for sample in train) else "stratified"
+    for split, share in fractions.items():
+        how = ", by group" if by == "group" else ""
+        log.info(
+            "The data brings no %s split: %g of train is set aside for it%s (data.%s_fraction).",
+            split,
+            share,
+            how,
+            split,
+        )
     others = [sample for sample in samples if sample.split != "train"]
-    return sorted(others + _cut(train, fractions, config, None), key=lambda sample: sample.path)
+    return sorted(others + _cut(train, fractions, config, by, None), key=lambda sample: sample.path)
+
+
+def _keep_test(samples: list[Sample], config: DataConfig, ties: Mapping[str, str] | None) -> list[Sample]:
+    """The test split that the source brings, and the rest cut into train and val."""
+    log.info("The data's own test split is kept; data.split=%s cuts the rest into train and val.", config.split)
+    test = [sample for sample in samples if sample.split == "test"]
+    rest = [sample for sample in samples if sample.split != "test"]
+    by: By = "time" if config.split == "time" else "group"
+    cut = _cut(rest, {"val": config.val_fraction}, config, by, ties)
+    return sorted(test + cut, key=lambda sample: sample.path)
 
 
 def _cut(
-    samples: list[Sample], fractions: dict[str, float], config: DataConfig, ties: Mapping[str, str] | None
+    samples: list[Sample], fractions: dict[str, float], config: DataConfig, by: By, ties: Mapping[str, str] | None
 ) -> list[Sample]:
     labels = [sample.label for sample in samples]
     assigned: Sequence[str | None]
-    if config.split == "time":
+    if by == "time":
         assigned = cut_by_time(times_of(samples), fractions, config.time_gap)
-    elif config.split == "group" or ties is not None:
-        groups = _groups_of(samples) if config.split == "group" else [sample.path for sample in samples]
+    elif by == "group" or ties is not None:
+        groups = _groups_of(samples) if by == "group" else [sample.path for sample in samples]
         if ties is not None:
             groups = join_groups(groups, [ties.get(sample.path) for sample in samples])
         assigned = cut_by_group(labels, groups, fractions, config.seed)
@@ -177,8 +199,9 @@ def _groups_of(samples: Sequence[Sample]) -> list[str]:
     without = [sample.path for sample in samples if sample.group is None]
     if without:
         raise DataError(
-            f"data.split=group, but {len(without)} of {len(samples)} samples have no group, {without[0]} for one."
-            " Give every sample a group (data=manifest with data.group_column), or use data.split=stratified."
+            f"The cut goes by group, but {len(without)} of {len(samples)} samples have no group, {without[0]} for one."
+            " Give every sample a group (data=manifest with data.group_column), or leave data.group_column and"
+            " data.split=group out."
         )
     return [sample.group for sample in samples if sample.group is not None]
 

@@ -44,7 +44,7 @@ def test_seed_moves_groups() -> None:
 
 
 def test_fewer_groups_than_splits() -> None:
-    with pytest.raises(DataError, match=r"2 groups for 3 splits \(train, val, test\).*data\.split=stratified"):
+    with pytest.raises(DataError, match=r"2 groups for 3 splits \(train, val, test\).*without data\.group_column"):
         cut_by_group(["a", "b"] * 4, ["x", "y"] * 4, FRACTIONS, 0)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftexp.audit.boundaries import find_shared_groups
 from ftexp.config import DataConfig
 from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits, assign_splits, join_groups, make_splits, write_splits
@@ -168,6 +169,80 @@ def test_explicit_stratified_cuts_given_splits_anew(caplog: pytest.LogCaptureFix
         splits = make_splits(samples_of({"a": 20, "b": 20}, "train"), DataConfig(source="digits", split="stratified"))
     assert (len(splits.train), len(splits.val), len(splits.test)) == (24, 8, 8)
     assert "are not used: data.split=stratified cuts anew" in caplog.text
+
+
+def patients(**splits: int) -> list[Sample]:
+    """So many patients in each split, each with 4 images, two of either class; numbered in the order of their times."""
+    samples: list[Sample] = []
+    for split, count in splits.items():
+        for _ in range(count):
+            number = len(samples) // 4
+            group, time = f"p{number}", str(number)
+            samples += [Sample(f"{number:03d}/{i}", "ab"[i % 2], split, group, time) for i in range(4)]
+    return samples
+
+
+def crossing(samples: list[Sample]) -> int:
+    splits_of: dict[str | None, set[str | None]] = {}
+    for sample in samples:
+        splits_of.setdefault(sample.group, set()).add(sample.split)
+    return sum(len(splits) > 1 for splits in splits_of.values())
+
+
+def official_test(samples: list[Sample]) -> list[str]:
+    return [sample.path for sample in samples if sample.split == "test"]
+
+
+@pytest.mark.parametrize("split", ["auto", "given", "group", "time"])
+def test_the_missing_val_is_cut_by_group_and_the_official_test_stays(
+    split: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    samples = patients(train=20, test=6)
+    assigned = assign_splits(samples, DataConfig(source="digits", split=split))  # type: ignore[arg-type]
+    assert official_test(assigned) == official_test(samples)
+    assert Counter(s.split for s in assigned) == {"train": 64, "val": 16, "test": 24}
+    assert crossing(assigned) == 0
+    if split == "time":
+        last = max(int(s.time or "") for s in assigned if s.split == "train")
+        assert last < min(int(s.time or "") for s in assigned if s.split == "val")
+    said = {"auto": "0.2 of train is set aside for it, by group", "given": "for it, by group"}
+    assert said.get(split, f"own test split is kept; data.split={split} cuts the rest") in caplog.text
+
+
+def test_a_missing_test_split_is_cut_by_group_too() -> None:
+    samples = patients(train=20, val=5)
+    assigned = assign_splits(samples, DataConfig(source="digits"))
+    assert crossing(assigned) == 0
+    assert Counter(s.split for s in assigned) == {"train": 64, "val": 20, "test": 16}
+
+
+def test_a_group_that_crosses_into_the_official_test_is_left_to_the_audit() -> None:
+    samples = patients(train=20, test=6)
+    samples.append(Sample("extra", "a", "train", group="p25"))
+    for split in ("auto", "group"):
+        assigned = assign_splits(samples, DataConfig(source="digits", split=split))  # type: ignore[arg-type]
+        assert official_test(assigned) == official_test(samples)
+        assert len(find_shared_groups(assigned)) == crossing(assigned) == 1
+
+
+def test_a_cut_by_group_of_official_train_needs_all_groups() -> None:
+    samples = [*patients(train=20, test=6), Sample("x", "a", "train")]
+    with pytest.raises(DataError, match=r"The cut goes by group, but 1 of 81 samples have no group, x for one"):
+        assign_splits(samples, DataConfig(source="digits"))
+
+
+def test_ties_hold_in_what_is_cut_beside_an_official_test() -> None:
+    samples = patients(train=20, test=6)
+    ties = {"000/0": "t", "010/0": "t", "019/1": "t"}
+    assigned = assign_splits(samples, DataConfig(source="digits", split="group"), ties)
+    assert len({s.split for s in assigned if s.group in ("p0", "p10", "p19")}) == 1
+    assert official_test(assigned) == official_test(samples)
+
+
+def test_moving_an_official_test_split_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assign_splits(patients(train=20, test=6), DataConfig(source="digits", split="stratified"))
+    assert "The splits that the data brings are not used: data.split=stratified cuts anew" in caplog.text
 
 
 def test_given_without_any() -> None:
