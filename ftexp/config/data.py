@@ -82,10 +82,11 @@ class ImageFolderConfig(DataConfig):
 
 @dataclass(slots=True)
 class ManifestConfig(DataConfig):
-    """A table, CSV or Parquet, with one row per image."""
+    """A table, in a text file or Parquet, with one row per image."""
 
     file: str = MISSING
-    # The folder that relative paths start from and that every path must lie in; null: the table's own folder.
+    # The folder that relative paths start from and that every path must lie in; null: the table's own folder. Images
+    # inside of a Parquet file are written into it, once.
     root: str | None = None
     path_column: str = "path"
     label_column: str = "label"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftexp.data.samples import sorted_naturally
+from ftexp.data.written_images import MARK
 from ftexp.errors import DataError
 
 # Device and inode: the same for a folder and every link to it.
@@ -41,7 +42,7 @@ CLUTTER_FOLDERS = frozenset(("__macosx", "__pycache__", "lost+found", "$recycle.
 SERVER_FOLDERS = frozenset(("@eadir", "@recycle", "#recycle", "#snapshot"))
 CLUTTER = CLUTTER_FILES | CLUTTER_FOLDERS | SERVER_FOLDERS
 # A folder that holds one of these was written by ftexp or by Hydra.
-RUN_MARKS = frozenset(("run.json", "sweep.json", ".hydra", "ftexp.log", ".written_by_ftexp"))
+RUN_MARKS = frozenset(("run.json", "sweep.json", ".hydra", "ftexp.log", MARK))
 
 
 @dataclass(slots=True)

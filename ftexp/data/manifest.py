@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
-
 from ftexp.config import ManifestConfig
-from ftexp.data.samples import SPLITS, Sample
-from ftexp.errors import DataError, nearest
+from ftexp.data.listed_paths import find_listed
+from ftexp.data.samples import SPLITS, Sample, is_one_line
+from ftexp.data.several_labels import SEVERAL_LABELS, refuse_several_labels
+from ftexp.data.split_names import split_of
+from ftexp.errors import DataError, nearest, shorten
 
-# A row as text, with where it stands for messages: "photos.csv, line 7".
-Row = tuple[str, Mapping[str, str]]
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+# No name of a class, a group or a time is longer; a longer cell is something else, such as an image.
+MAX_NAME = 200
 
 
 def read_manifest(config: ManifestConfig) -> list[Sample]:
@@ -24,14 +23,15 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
 
     Raises:
         DataError: naming file and line (Parquet: row): an unreadable table, unknown columns, a missing path or
-            label, an unknown split, a path outside the root, a file that does not exist, or one listed twice.
+            label, an unknown split, a path outside the root, a file that does not exist, or one listed twice;
+            labels that name several classes.
     """
     file = Path(config.file).expanduser()
     if not file.is_file():
         raise DataError(f"data.file={config.file} does not exist or is no file (looked for {file.absolute()}).")
-    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
-    if file.suffix.lower() not in readers:
-        raise DataError(f"data.file={config.file}: the name must end in .csv or .parquet, to say what it is.")
+    suffix = file.suffix.lower()
+    if suffix not in (*TEXT_SUFFIXES, ".parquet"):
+        raise DataError(f"data.file={config.file}: the name must end in .csv, .tsv or .parquet, to say what it is.")
     columns = {
         "path": config.path_column,
         "label": config.label_column,
@@ -43,18 +43,24 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
     root = Path(config.root).expanduser() if config.root is not None else file.parent
     if not root.is_dir():
         raise DataError(f"data.root={config.root} is not a folder (looked for {root.absolute()}).")
+    if suffix == ".parquet":
+        from ftexp.data.parquet_table import parquet_rows
+
+        rows = parquet_rows(file, wanted, root)
+    else:
+        from ftexp.data.text_table import text_rows
+
+        rows = text_rows(file, list(wanted.values()))
 
     samples: list[Sample] = []
-    first_seen: dict[str, str] = {}
-    for where, row in readers[file.suffix.lower()](file, list(wanted.values())):
+    first_seen: dict[str, tuple[str, str]] = {}
+    for where, row in rows:
         sample = _to_sample(where, {key: row[column].strip() for key, column in wanted.items()}, wanted, root)
-        place = os.path.abspath(sample.path)
-        if place in first_seen:
-            raise DataError(f"{where}: {sample.path} is listed twice, first in {first_seen[place]}. Keep one of them.")
-        first_seen[place] = where
+        _refuse_second(where, sample, first_seen)
         samples.append(sample)
     if not samples:
         raise DataError(f"data.file={config.file} has columns but no rows.")
+    refuse_several_labels(f"{file}, column {config.label_column!r}", (sample.label for sample in samples))
     return samples
 
 
@@ -63,87 +69,32 @@ def _to_sample(where: str, row: dict[str, str], columns: Mapping[str, str], root
         if not row[key]:
             raise DataError(f"{where}: no {key} (column {columns[key]!r} is empty).")
     for key, text in row.items():
-        if not text.isprintable():
-            raise DataError(f"{where}: column {columns[key]!r} holds {text!r}, with characters that do not print.")
-    split = row.get("split")
-    if split is not None and split not in SPLITS:
-        raise DataError(
-            f"{where}: split {split!r} (column {columns['split']!r}) is none of"
-            f" {', '.join(SPLITS)}.{nearest(split, SPLITS)}"
-        )
+        if not is_one_line(text):
+            what = shorten(repr(text))
+            raise DataError(f"{where}: column {columns[key]!r} holds {what}, with characters that do not print.")
+        if key != "path" and len(text) > MAX_NAME:
+            raise DataError(f"{where}: column {columns[key]!r} holds {shorten(text)}, which is too long for a {key}.")
     return Sample(
-        path=str(_inside(where, row["path"], root)),
+        path=find_listed(where, row["path"], root),
         label=row["label"],
-        split=split,
+        split=_split(where, row["split"], columns["split"]) if "split" in row else None,
         group=row.get("group") or None,
         time=row.get("time") or None,
     )
 
 
-def _inside(where: str, path: str, root: Path) -> Path:
-    # By name, not by what links point to: a link inside the root is its owner's decision, ".." is the table's.
-    full = Path(os.path.normpath(root / path))
-    if not full.absolute().is_relative_to(os.path.abspath(root)):
+def _split(where: str, text: str, column: str) -> str:
+    split = split_of(text)
+    if split is None:
         raise DataError(
-            f"{where}: {path} lies outside data.root={root}. Set data.root to a folder that holds all images."
+            f"{where}: split {text!r} (column {column!r}) is none of {', '.join(SPLITS)}.{nearest(text, SPLITS)}"
         )
-    try:
-        exists = full.is_file()
-    except (OSError, ValueError) as error:  # a name too long for the file system
-        raise DataError(f"{where}: {path[:100]}: {error}") from error
-    if not exists:
-        raise DataError(f"{where}: there is no file {full} (paths start from data.root={root}).")
-    return full
+    return split
 
 
-def _csv_rows(file: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    try:
-        # utf-8-sig: spreadsheets put a byte order mark in front.
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.reader(text, strict=True)
-            header = next(reader, [])
-            _check_columns(file, header, wanted)
-            for cells in reader:
-                where = f"{file}, line {reader.line_num}"
-                if not cells:
-                    continue  # a blank line
-                if len(cells) != len(header):
-                    raise DataError(f"{where}: {len(cells)} values, but the header names {len(header)} columns.")
-                yield where, dict(zip(header, cells, strict=True))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text ({error}); save it as CSV in UTF-8.") from error
-    except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num}: {error}.") from error
-
-
-def _parquet_rows(file: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    try:
-        parquet = pyarrow.parquet.ParquetFile(file)
-        _check_columns(file, parquet.schema_arrow.names, wanted)
-        number = 0
-        for batch in parquet.iter_batches(columns=list(wanted)):
-            for record in batch.to_pylist():
-                number += 1
-                yield f"{file}, row {number}", {name: _as_text(value) for name, value in record.items()}
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read as Parquet: {error}.") from error
-
-
-def _as_text(value: object) -> str:
-    """Cells as CSV would show them; whole floats without their point, as integers with gaps become floats."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _check_columns(file: Path, header: Sequence[str], wanted: Sequence[str]) -> None:
-    if not header:
-        raise DataError(f"{file} is empty; its first line must name the columns.")
-    for column in wanted:
-        if header.count(column) > 1:
-            raise DataError(f"{file} has {header.count(column)} columns called {column!r}; which one is meant?")
-        if column not in header:
-            shown = ", ".join(map(repr, header[:30]))[:500]
-            raise DataError(f"{file} has no column {column!r}.{nearest(column, header)} It has: {shown}.")
+def _refuse_second(where: str, sample: Sample, first_seen: dict[str, tuple[str, str]]) -> None:
+    place = os.path.abspath(sample.path)
+    line, label = first_seen.setdefault(place, (where, sample.label))
+    if line != where:
+        advice = "Keep one of them." if label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"
+        raise DataError(f"{where}: {sample.path} is listed twice, first in {line}. {advice}")

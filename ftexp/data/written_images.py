@@ -1,0 +1,41 @@
+"""Images that come inside of tables, written out as files once and read from there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ftexp.errors import DataError
+
+# Marks the folder, so that its images are never taken for a class.
+MARK = ".written_by_ftexp"
+
+
+class WrittenImages:
+    """A folder of such files, whose name must follow from their content."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / MARK).touch()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Write a file unless it is there; another process may do the same at the same time."""
+        path = self._folder / name
+        try:
+            if not path.exists() or path.stat().st_size != len(content):
+                unfinished = path.with_suffix(f".{os.getpid()}")
+                unfinished.write_bytes(content)
+                os.replace(unfinished, path)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        return path
+
+    def _cannot_write(self, error: OSError) -> DataError:
+        return DataError(
+            f"The images of the data set cannot be written to {self._folder}: {error.strerror}. Set data.root to a"
+            " folder that can be written, with enough space."
+        )
