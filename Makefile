@@ -44,6 +44,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.head_partial
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.loss_parts
 	$(BIN)/python -m benchmarks.side_by_side start
 	$(BIN)/python -m benchmarks.memory
 

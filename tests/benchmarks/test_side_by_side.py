@@ -12,7 +12,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import memory, side_by_side, step, throughput
+from benchmarks import loss_parts, memory, side_by_side, step, throughput
 from benchmarks.processes import Log, Outcome, Reached, run_process
 from benchmarks.side_by_side import main
 
@@ -90,6 +90,12 @@ def test_digits_are_there_as_files_where_no_folder_is_given(monkeypatch: pytest.
     main(["head", "--rounds", "1", "--sides", "ftexp", "--results", str(tmp_path / "results.md")])
     assert seen == [("train", (10, 10), 1347, 10), ("val", (10, 10), 450, 10)]
     assert "| digits at 224 px |" in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.slow
+def test_parts_and_two_processes_give_what_one_batch_gives(tmp_path: Path) -> None:
+    loss_parts.main(["--precisions", "float64", "--results", str(tmp_path / "results.md")])  # exits where they do not
+    assert (tmp_path / "results.md").read_text().count("| float64 |") == 12
 
 
 @pytest.mark.slow
