@@ -38,7 +38,7 @@ class SearchSweeper(Sweeper):
 
         assert self.config is not None
         freeze_config(self._loader)
-        sweep(self.config, self._settings, arguments, self._launcher)
+        sweep(self.config, self._settings, arguments, self._loader.get_group_options, self._launcher)
 
 
 def register_sweeper() -> None:

@@ -8,8 +8,7 @@ from itertools import product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_optuna_distribution_from_override
+from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -19,6 +18,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from ftexp.errors import ConfigError
+from ftexp.sweeps.ranges import Options, parse_range, read_range
 
 EACH_BLOCK = "optimizer.block_lrs.*"
 
@@ -93,6 +93,7 @@ def build_space(
     arguments: Sequence[str],
     options: Mapping[str, str],
     learning_blocks: Sequence[str],
+    options_of: Options,
 ) -> Space:
     """Put a preset and the command line together.
 
@@ -101,27 +102,30 @@ def build_space(
         arguments: the overrides of the command line.
         options: group -> option in use where the space does not vary it.
         learning_blocks: what ``optimizer.block_lrs.*`` stands for.
+        options_of: a group -> the names of all its options.
 
     Raises:
         ConfigError: for a range that is none, or a space with nothing in it.
     """
     overrides = OverridesParser.create().parse_overrides(list(arguments))
-    own = {override.get_key_element(): override for override in overrides if override.is_sweep_override()}
+    searched = [override for override in overrides if override.is_sweep_override()]
+    for override in searched:
+        if override.key_or_group.partition(".")[0] == "sweep":
+            raise ConfigError(f"{override.input_line}: what is searched cannot be searched itself. Give one value.")
+    found = {override.get_key_element(): read_range(override, options_of) for override in searched}
     fixed = tuple(str(override.input_line) for override in overrides if not override.is_sweep_override())
     named = {override.get_key_element().lstrip("+") for override in overrides}
-    listed = bool(own) and "sweep" not in named and all(map(_is_list, own.values()))
-    texts: dict[str, str] = {}
+    listed = bool(found) and "sweep" not in named and all(one.listed for one in found.values())
     if not listed:
         useless = {key for choice, keys in idle.items() if _holds(choice, options) for key in keys}
-        texts = {
-            key: text
+        from_preset = {
+            key: parse_range(key, text, options_of)
             for name, text in preset.items()
             for key in _expand(name, learning_blocks)
             if key not in useless and key not in named
         }
-    ranges = {key: _parse_range(key, text) for key, text in texts.items()}
-    ranges |= {key: _distribution(override) for key, override in own.items()}
-    texts |= {key: str(override.input_line).partition("=")[2] for key, override in own.items()}
+        found = {**from_preset, **found}
+    ranges = {key: one.distribution for key, one in found.items()}
     if not ranges:
         raise ConfigError(
             "There is nothing to search: every setting of the space is fixed. Give one a range, for example "
@@ -131,7 +135,7 @@ def build_space(
     order = sorted(ranges, key=lambda key: not isinstance(ranges[key], CategoricalDistribution))
     return Space(
         {key: ranges[key] for key in (ranges if listed else order)},
-        texts,
+        {key: one.text for key, one in found.items()},
         fixed,
         {} if listed else {choice: list(keys) for choice, keys in idle.items()},
         listed,
@@ -145,26 +149,6 @@ def _expand(name: str, learning_blocks: Sequence[str]) -> list[str]:
 def _holds(choice: str, values: Mapping[str, Any]) -> bool:
     group, _, option = choice.partition("=")
     return str(values.get(group)) == option
-
-
-def _is_list(override: Override) -> bool:
-    return override.is_choice_sweep() and bool(getattr(override.value(), "simple_form", False))
-
-
-def _parse_range(key: str, text: str) -> BaseDistribution:
-    (override,) = OverridesParser.create().parse_overrides([f"{key}={text}"])
-    if not override.is_sweep_override():
-        raise ConfigError(f"sweep.space.{key}={text} is no range; write interval(a, b), choice(a, b) or range(a, b).")
-    return _distribution(override)
-
-
-def _distribution(override: Override) -> BaseDistribution:
-    try:
-        distribution = create_optuna_distribution_from_override(override)
-    except ValueError as error:
-        raise ConfigError(f"{override.input_line}: {error}") from error
-    assert isinstance(distribution, BaseDistribution)
-    return distribution
 
 
 def _spans(distribution: BaseDistribution, value: float) -> bool:

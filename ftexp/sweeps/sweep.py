@@ -19,6 +19,7 @@ from ftexp.models.blocks import HEAD
 from ftexp.sweeps.confirm import check_confirmable, confirm
 from ftexp.sweeps.parent import parent_run, record_summary
 from ftexp.sweeps.pruning import build_pruner
+from ftexp.sweeps.ranges import Options, check_whole_numbers
 from ftexp.sweeps.samplers import build_sampler
 from ftexp.sweeps.search import Search
 from ftexp.sweeps.space import EACH_BLOCK, Space, build_space
@@ -31,7 +32,11 @@ log = logging.getLogger(__name__)
 
 
 def sweep(
-    composed: DictConfig, settings: Mapping[str, Any], arguments: Sequence[str], launcher: Callable[[], Any]
+    composed: DictConfig,
+    settings: Mapping[str, Any],
+    arguments: Sequence[str],
+    options_of: Options,
+    launcher: Callable[[], Any],
 ) -> None:
     """Run trials until the study has as many as asked for, then write the summary.
 
@@ -39,6 +44,7 @@ def sweep(
         composed: the whole configuration, Hydra's part too; the sweep's folder and study are entered there.
         settings: ``hydra.sweeper``.
         arguments: the overrides of the command line.
+        options_of: a group -> the names of all its options.
         launcher: starts Hydra's launcher, once all is known.
 
     Raises:
@@ -53,7 +59,10 @@ def sweep(
         arguments=arguments,
         options=composed.hydra.runtime.choices,
         learning_blocks=_learning_blocks(config) if EACH_BLOCK in config.sweep.space else [],
+        options_of=options_of,
     )
+    for key, distribution in space.ranges.items():
+        check_whole_numbers(key, distribution, space.texts[key], OmegaConf.select(composed, key.lstrip("+")))
     check_confirmable(config.sweep, space)
     sampler = cast(dict[str, Any], OmegaConf.to_container(settings["sampler"]))
     is_grid = space.listed or sampler["_target_"].endswith(".GridSampler")

@@ -21,7 +21,7 @@ def test_mean_and_spread_are_those_of_the_fresh_seeds() -> None:
 
 
 def test_a_searched_seed_is_not_fresh() -> None:
-    space = build_space({}, {}, ["runtime.seed=0,1"], {}, [])
+    space = build_space({}, {}, ["runtime.seed=0,1"], {}, [], lambda _: [])
     with pytest.raises(ConfigError, match=r"sweep\.confirm=2 .* runtime\.seed is a range of this search"):
         check_confirmable(SweepConfig(objectives=["val_loss"], confirm=2), space)
 

@@ -16,7 +16,7 @@ IDLE = {"stage=head": ["optimizer.block_decay"]}
 
 
 def build(*arguments: str, stage: str = "partial", preset: dict[str, str] = PRESET) -> Space:
-    return build_space(preset, IDLE, arguments, {"stage": stage}, ["stage6", "stage7"])
+    return build_space(preset, IDLE, arguments, {"stage": stage}, ["stage6", "stage7"], lambda _: [])
 
 
 def draw(space: Space, count: int) -> list[dict[str, object]]:
