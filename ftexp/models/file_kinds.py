@@ -8,6 +8,8 @@ from pathlib import Path
 from ftexp.errors import WeightsError
 
 HEAD_BYTES = 512
+# The Hugging Face hub's list of the files that large weights are cut into.
+INDEX = ".index.json"
 TENSORFLOW = "a file of TensorFlow or Keras; take the weights for PyTorch (.pth, .safetensors) of the same network"
 ONNX = "a network for ONNX Runtime; take the weights for PyTorch (.pth, .safetensors) that it was exported from"
 COMPRESSED = "a compressed archive; unpack it, and give the file that is inside"

@@ -28,8 +28,8 @@ SAVE_TENSORS = (
     "If you trust it, save its tensors once: torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW)."
 )
 # No file of weights needs these: a pickle that names them wants something done.
-SHELLS = ("commands", "nt", "os", "posix", "pty", "shutil", "subprocess", "sys")
-LOADERS = ("code", "codeop", "ctypes", "importlib", "marshal", "runpy", "socket", "webbrowser")
+SHELLS = ("nt", "os", "posix", "pty", "shutil", "subprocess", "sys")
+LOADERS = ("ctypes", "importlib", "marshal", "runpy", "socket", "webbrowser")
 CALLS = frozenset(
     f"builtins.{name}" for name in ("__import__", "breakpoint", "compile", "eval", "exec", "input", "open")
 )

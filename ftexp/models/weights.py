@@ -15,7 +15,7 @@ import torch
 
 from ftexp.errors import WeightsError, listed, nearest
 from ftexp.models.download import download
-from ftexp.models.file_kinds import check_kind
+from ftexp.models.file_kinds import INDEX, check_kind
 
 # What a file of weights is usually called; any other file that is there is read, too, if weights are in it.
 FILE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".safetensors")
@@ -76,7 +76,7 @@ def weights_from_file(given: str) -> Weights:
             raise _no_such_file(path, given)
         if not path.is_file():
             raise WeightsError(f"model.weights={given} is no regular file.")
-        if path.suffix != ".json":
+        if not path.name.endswith(INDEX):
             check_kind(path)
     except OSError as error:
         raise WeightsError(f"model.weights={given} cannot be opened: {error.strerror or error}.") from error
@@ -111,12 +111,14 @@ def _no_such_file(path: Path, given: str) -> WeightsError:
 
 def _file_in(folder: Path, given: str) -> Path:
     """The weights in a folder: of a run of ftexp, of Hugging Face's libraries, or the only file of weights in it."""
-    snapshots = sorted(folder.glob("snapshots/*/"))  # the cache of the Hugging Face hub
-    for place in (folder, *snapshots[-1:]):
+    for place in (folder, _snapshot(folder)):
         for name in IN_FOLDERS:
             if (place / name).is_file():
                 return place / name
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name.lower().endswith(FILE_SUFFIXES))
+    for place in (folder, folder / "checkpoints"):
+        files = [file for file in sorted(place.glob("*")) if file.name.lower().endswith(FILE_SUFFIXES)]
+        if files:
+            break
     if len(files) == 1:
         return files[0]
     if files:
@@ -126,6 +128,12 @@ def _file_in(folder: Path, given: str) -> Path:
         f"model.weights={given} is a folder without weights (looked for {', '.join(IN_FOLDERS[:1] + IN_FOLDERS[3:6])}, "
         f"and for one file that ends in {', '.join(FILE_SUFFIXES)})."
     )
+
+
+def _snapshot(folder: Path) -> Path:
+    """What a folder in the cache of the Hugging Face hub has checked out; any other folder is itself."""
+    head = folder / "refs" / "main"
+    return folder / "snapshots" / head.read_text(encoding="utf-8").strip() if head.is_file() else folder
 
 
 def is_installed(package: str) -> bool:

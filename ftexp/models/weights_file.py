@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ftexp.errors import WeightsError
-from ftexp.models.file_kinds import check_kind, is_safetensors
+from ftexp.models.file_kinds import INDEX, check_kind, is_safetensors
 from ftexp.models.inert_pickle import SAVE_TENSORS, Inert, read_pickled
 
 # Where checkpoints keep a network's tensors; averaged weights come first, as in timm, then the usual names.
@@ -21,9 +21,8 @@ PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "netwo
 # Beside them: the classes in the order of the head's rows, and the name of the architecture.
 CLASS_NUMBERS = ("class_to_idx", "class_to_index", "label2id")
 CLASS_LISTS = ("classes", "class_names", "label_names", "categories", "names", "id2label", "idx_to_class")
-MODEL_NAMES = ("model_name", "arch", "architecture", "model", "backbone")
+MODEL_NAMES = ("model_name", "arch", "architecture", "model", "backbone", "model_type")
 SETTINGS = ("hyper_parameters", "args", "config")
-INDEX = ".index.json"
 
 
 @dataclass(frozen=True, slots=True)

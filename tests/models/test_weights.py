@@ -66,7 +66,7 @@ def test_a_missing_file_says_where_it_was_looked_for_and_what_there_is(
         (["best/checkpoints/best.pt", "0/checkpoints/best.pt"], "best/checkpoints/best.pt"),
         (["config.json", "model.safetensors", "optimizer.pt", "training_args.bin"], "model.safetensors"),
         (["config.json", "pytorch_model.bin"], "pytorch_model.bin"),
-        (["refs/main", "snapshots/abc/model.safetensors"], "snapshots/abc/model.safetensors"),
+        (["checkpoints/epoch=3.ckpt", "hparams.yaml"], "checkpoints/epoch=3.ckpt"),
         (["model_best.pth.tar", "last.pth.tar", "checkpoint-3.pth.tar"], "model_best.pth.tar"),
         (["epoch=3-step=40.ckpt", "notes.txt"], "epoch=3-step=40.ckpt"),
     ],
@@ -77,6 +77,17 @@ def test_the_weights_in_a_folder_are_found(tmp_path: Path, files: list[str], exp
         torch.save({"w": torch.ones(1)}, tmp_path / name)
     weights = weights_from_file(str(tmp_path))
     assert (weights.path, weights.label) == (tmp_path / expected, str(tmp_path / expected))
+
+
+def test_the_hubs_cache_is_read_at_what_it_has_checked_out(tmp_path: Path) -> None:
+    for name in ("snapshots/abc/model.safetensors", "snapshots/def/model.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        torch.save({"w": torch.ones(1)}, tmp_path / name)
+    with pytest.raises(WeightsError, match="a folder without weights"):
+        weights_from_file(str(tmp_path))
+    (tmp_path / "refs").mkdir()
+    (tmp_path / "refs" / "main").write_text("abc\n")
+    assert weights_from_file(str(tmp_path)).path == tmp_path / "snapshots/abc/model.safetensors"
 
 
 def test_a_folder_without_weights_or_with_many_is_refused(tmp_path: Path) -> None:
