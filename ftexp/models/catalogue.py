@@ -16,6 +16,7 @@ from ftexp.models import timm_models, torchvision_models
 from ftexp.models.blocks import HEAD, Block, Network
 from ftexp.models.timm_blocks import derive_blocks
 from ftexp.models.weights import Weights, is_file_name, is_installed, weights_from_file, weights_from_package
+from ftexp.models.weights_file import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +90,17 @@ def build_network(
         WeightsError: if the weights do not fit.
         ConfigError: if the blocks or the head do not fit the network, or it takes no images of that size.
     """
-    image_size = config.image_size or image_size
+    file = read_weights(weights.path, weights.label) if weights and weights.origin != "library" else None
+    own = file.preprocessing if file else None
+    image_size = config.image_size or image_size or (own.image_size if own else None)
     if config.library == "torchvision":
-        module = torchvision_models.build(config, weights, classes)
+        module = torchvision_models.build(config, weights, classes, file)
     else:
-        module = timm_models.build(config, weights, classes, image_size)
+        module = timm_models.build(config, weights, classes, image_size, file)
         if image_size is None:
             timm_models.check_square(module, config.name)
     network = _network(config, module, classes if isinstance(classes, int) else len(classes))
+    network.preprocessing = own or network.preprocessing
     own_size = network.preprocessing.image_size
     network.preprocessing = network.preprocessing.at(image_size)
     _check_image_size(module, network.preprocessing.image_size, own_size, config.name)

@@ -176,6 +176,8 @@ def say_published(module: nn.Module, weights: Weights, heads: tuple[str, ...]) -
 def _say(file: WeightsFile, count: int, head: str, left_out: Sequence[str]) -> None:
     of = f" of its {file.key}" if file.key else ""
     told = f"{file.source}: {count} tensors{of} loaded; {head}"
+    if file.preprocessing is not None:
+        told += "; images get the transforms it names"
     if file.passed_over:
         told += f"; {', '.join(file.passed_over)} passed over"
     if left_out:

@@ -19,7 +19,7 @@ from ftexp.models.download import check_answers
 from ftexp.models.heads import reset_head
 from ftexp.models.loading import load_in_order, load_weights, reading, say_published
 from ftexp.models.weights import Weights, hub_file, is_file_name, no_such_weights, unreachable, weights_from_hub
-from ftexp.models.weights_file import read_weights
+from ftexp.models.weights_file import WeightsFile
 from ftexp.preprocessing import Preprocessing
 
 # What timm's repositories on the Hugging Face hub call their weights; the first one is preferred.
@@ -106,9 +106,20 @@ def _hub_files(cfg: Any) -> tuple[str, ...]:
 
 
 def build(
-    config: ModelConfig, weights: Weights | None, classes: int | Sequence[str], image_size: int | None
+    config: ModelConfig,
+    weights: Weights | None,
+    classes: int | Sequence[str],
+    image_size: int | None,
+    file: WeightsFile | None = None,
 ) -> nn.Module:
     """The network with a new head, or with the rows that a file's head has for the same classes.
+
+    Args:
+        config: the model.
+        weights: where they lie; None: random ones.
+        classes: of the data, or how many there are.
+        image_size: side of the images in pixels; None: the architecture's own.
+        file: what was read from there; None: timm reads its own.
 
     Raises:
         ConfigError: if the architecture has no such option (``model.drop_rate``, ``model.drop_path_rate``).
@@ -134,11 +145,11 @@ def build(
     reset_head(module, paths)
     if weights is None:
         return module
-    if weights.origin == "file":
-        load_weights(module, read_weights(weights.path, weights.label), paths, classes)
+    if file is not None and weights.origin == "file":
+        load_weights(module, file, paths, classes)
     else:
-        if weights.origin == "package":
-            load_in_order(module, read_weights(weights.path, weights.label), paths)
+        if file is not None:
+            load_in_order(module, file, paths)
         say_published(module, weights, paths)
     return module
 

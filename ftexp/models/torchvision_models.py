@@ -15,7 +15,7 @@ from ftexp.errors import ConfigError
 from ftexp.models.heads import replace_head, set_drop_path_rate, set_drop_rate
 from ftexp.models.loading import load_weights, reading, say_published
 from ftexp.models.weights import Weights, hub_file, is_file_name, no_such_weights, weights_from_hub
-from ftexp.models.weights_file import read_weights
+from ftexp.models.weights_file import WeightsFile
 from ftexp.preprocessing import Preprocessing
 
 
@@ -59,8 +59,16 @@ def locate(config: ModelConfig) -> Weights:
     return weights_from_hub(member.url, config.name, f"{config.name} {member.name} of torchvision")
 
 
-def build(config: ModelConfig, weights: Weights | None, classes: int | Sequence[str]) -> nn.Module:
+def build(
+    config: ModelConfig, weights: Weights | None, classes: int | Sequence[str], file: WeightsFile | None = None
+) -> nn.Module:
     """The network with a new head, or with the rows that a file's head has for the same classes.
+
+    Args:
+        config: the model.
+        weights: where they lie; None: random ones.
+        classes: of the data, or how many there are.
+        file: what was read from there; None: torchvision reads its own.
 
     Raises:
         ConfigError: if the architecture has no dropout or no stochastic depth to set.
@@ -68,13 +76,12 @@ def build(config: ModelConfig, weights: Weights | None, classes: int | Sequence[
     """
     assert config.head is not None
     num_classes = classes if isinstance(classes, int) else len(classes)
-    own = weights is not None and weights.origin == "library"
+    own = weights is not None and file is None
     # torchvision's own loading renames where a family needs it; the file is in its cache by now.
     with reading(weights):
         module: nn.Module = get_model(config.name, weights=published_weights(config) if own else None, progress=False)
     replace_head(module, config.head, num_classes)
-    if weights is not None and not own:
-        file = read_weights(weights.path, weights.label)
+    if file is not None:
         load_weights(module, file.renamed(_current_names(file.tensors)), (config.head,), classes)
     elif weights is not None:
         say_published(module, weights, (config.head,))

@@ -14,6 +14,7 @@ from torch import Tensor
 from ftexp.errors import WeightsError
 from ftexp.models.file_kinds import INDEX, check_kind, is_safetensors
 from ftexp.models.inert_pickle import SAVE_TENSORS, Inert, read_pickled
+from ftexp.preprocessing import Preprocessing
 
 # Where checkpoints keep a network's tensors; averaged weights come first, as in timm, then the usual names.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
@@ -37,6 +38,7 @@ class WeightsFile:
         passed_over: the other networks in the file.
         classes: in the order of the head's rows; None where the file does not tell.
         made_for: the name of the architecture, where the file tells.
+        preprocessing: the transforms that the weights were trained with, where the file, one of ftexp's, tells.
     """
 
     source: str
@@ -46,6 +48,7 @@ class WeightsFile:
     passed_over: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     made_for: str | None = None
+    preprocessing: Preprocessing | None = None
 
     def renamed(self, tensors: Mapping[str, Tensor], left_out: Sequence[str] = ()) -> WeightsFile:
         """The same with other names of tensors, or other tensors."""
@@ -86,6 +89,7 @@ def read_weights(path: Path, source: str | None = None) -> WeightsFile:
         passed_over=passed_over,
         classes=next(filter(None, map(_class_names, facts)), None),
         made_for=next(filter(None, map(_model_name, facts)), None),
+        preprocessing=_preprocessing(path, facts),
     )
 
 
@@ -209,3 +213,15 @@ def _in_order(
 def _model_name(facts: Mapping[Any, object]) -> str | None:
     named = (facts.get(key) for key in MODEL_NAMES)
     return next((value for value in named if isinstance(value, str) and value), None)
+
+
+def _preprocessing(path: Path, facts: Sequence[Mapping[Any, object]]) -> Preprocessing | None:
+    values = facts[0].get("preprocessing") if facts else None
+    if not isinstance(values, Mapping) or not {"image_size", "mean", "std"} <= values.keys():
+        return None
+    try:
+        return Preprocessing.from_dict(values)
+    except TypeError as error:
+        raise WeightsError(
+            f"{path} describes transforms that this version of ftexp does not know ({error}). Update ftexp."
+        ) from error

@@ -159,6 +159,25 @@ def test_the_head_of_a_file_is_kept_by_the_names_of_the_classes(tmp_path: Path, 
         assert same == [number == row for number in range(3)]
 
 
+@pytest.mark.parametrize("option", [("resnet18",), ("timm", "name=test_vit")])
+def test_a_checkpoint_brings_the_transforms_and_the_size_it_was_trained_with(
+    tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    given = Preprocessing(64, 80, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), crop_mode="squash", crop_pct=0.8)
+    source = build(*option, "weights=null", image_size=64)
+    content = {"model": source.module.state_dict(), "preprocessing": given.as_dict()}
+    torch.save(content, tmp_path / "best.pt")
+    network = build(*option, f"weights={tmp_path}/best.pt")
+    assert network.preprocessing == given
+    assert network.module(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    if option == ("resnet18",):
+        assert build(*option, f"weights={tmp_path}/best.pt", image_size=96).preprocessing == given.at(96)
+
+    torch.save({**content, "preprocessing": {**given.as_dict(), "gamma": 2.2}}, tmp_path / "best.pt")
+    with pytest.raises(WeightsError, match=r"best\.pt describes transforms that this version .*gamma.* Update ftexp"):
+        build(*option, f"weights={tmp_path}/best.pt")
+
+
 @pytest.mark.parametrize("name", ["a1_in1k", "IMAGENET1K_V1"])
 def test_a_file_called_like_published_weights_is_meant_with_a_slash_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -22,7 +22,7 @@ class Net(nn.Module):
         self.norm = nn.BatchNorm1d(width)
         self.fc = nn.Linear(width, num_classes)
         self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
-        self.register_buffer("index", torch.arange(2), persistent=False)
+        self.body.register_buffer("index", torch.arange(2), persistent=False)
 
 
 def file(state: dict[str, Tensor], **facts: object) -> WeightsFile:
@@ -152,7 +152,7 @@ def test_tensors_that_are_views_are_loaded() -> None:
 def test_what_old_and_new_versions_of_the_libraries_differ_in_is_no_difference() -> None:
     state = dict(Net().state_dict())
     del state["norm.num_batches_tracked"]
-    state["index"] = torch.arange(2)  # stored by an older version
+    state["body.index"] = torch.arange(2)  # stored by an older version
     load(Net(), state)
     network = nn.ModuleDict({"norm": nn.GroupNorm(1, 4), "fc": nn.Linear(4, 3)})
     load(network, {**network.state_dict(), "norm.num_batches_tracked": torch.tensor(3)})

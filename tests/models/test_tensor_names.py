@@ -86,4 +86,5 @@ def test_two_networks_that_fit_are_not_chosen_between() -> None:
 
 
 def test_names_of_another_network_stay_for_the_message() -> None:
-    assert list(renamed("conv.weight", "trunk.0.bias", "fc.bias").tensors) == ["conv.weight", "trunk.0.bias", "fc.bias"]
+    names = ["conv.weight", "trunk.0.bias", "head.fc.bias"]
+    assert list(renamed(*names).tensors) == names
