@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import CommandLine
 
 from ftexp.command_line import run_command
@@ -31,3 +33,14 @@ def test_a_mistake_ends_as_one_message(command_line: CommandLine) -> None:
     ended = command_line("stage.epochs=0", entry=lambda: run_command(job))
     assert ended.returncode == 1
     assert ended.stderr.startswith("ftexp: stage.epochs=0 is not allowed")
+
+
+def test_memory_that_runs_out_ends_as_one_message(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("ftexp.prepare.read_data", lambda *_: SimpleNamespace(classes=("a", "b"), train=[]))
+    monkeypatch.setattr("ftexp.training.range_test.find_ranges", no_room)
+    ended = command_line("runtime.device=cpu", "tracking=none", entry=lambda: run_command(job))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("ftexp: Out of memory on cpu with train.batch_size=32. Start again with")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # What may differ from the run that is gone on with, where the user insists: nothing of it enters the result, rounding
-# aside.
+# and the draws of dropout aside. Nothing that changes how many steps a phase has belongs here (finetune/epochs.py).
 HARMLESS = (
     "runtime.device",
     "runtime.compile",

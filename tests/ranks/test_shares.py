@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import Compose, TinyNet
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from ftexp.config import Config
 from ftexp.data.loading import Loader, make_loader
 from ftexp.data.order import EpochOrder
 from ftexp.data.samples import Sample
@@ -19,6 +21,7 @@ from ftexp.data.transforms import View
 from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
 from ftexp.generators import forked_generators
+from ftexp.models.blocks import Network
 from ftexp.prepare import check_graphs, check_shares, prepare
 from ftexp.ranks import ALONE, Ranks, _Replica, joined
 from ftexp.training.epoch_sums import EpochSums
@@ -239,6 +242,9 @@ class Pretended(Ranks):
     def share(self, make: Callable[[], T]) -> T:
         return make()
 
+    def first_on_host(self, make: Callable[[], T]) -> T:
+        return make()
+
 
 def test_they_are_refused_before_data_is_read(
     configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -247,3 +253,32 @@ def test_they_are_refused_before_data_is_read(
     config = configure("runtime.device=cpu", "runtime.compile=true", "runtime.compile_mode=max-autotune")
     with pytest.raises(ConfigError, match="records CUDA graphs"):
         prepare(config, tmp_path, Pretended(0, 2), score_test=False)
+
+
+def test_batch_sizes_are_measured_before_layers_in_which_ranks_meet_are_put_in(
+    configure: Compose, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that runs out of memory in the middle of a trial step would leave the others waiting in such a layer."""
+    calls = []
+
+    def settle(config: Config, *_: object) -> Config:
+        calls.append("settle")
+        return config
+
+    def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
+        calls.append("synchronise")
+        return module
+
+    splits = SimpleNamespace(classes=("a", "b"), train=[])
+    for name, instead in {
+        "_read_or_record_refusal": lambda *_: splits,
+        "locate_weights": lambda *_: None,
+        "build_network": lambda *_: network,
+        "_identify": lambda *_: SimpleNamespace(batch_size=0),
+        "settle_batch_size": settle,
+        "synchronise_statistics": synchronise,
+    }.items():
+        monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
+    with forked_generators(CPU):
+        prepare(configure("runtime.device=cpu", "bn_policy=train"), tmp_path, Pretended(0, 2), score_test=False)
+    assert calls == ["settle", "synchronise"]
