@@ -39,6 +39,12 @@ def test_a_device_that_runs_out_of_memory_has_said_enough() -> None:
     assert largest_that_fits(tried, 100.0, 1024) == 8
 
 
+def test_the_smallest_batch_is_tried_first() -> None:
+    assert largest_that_fits(lambda images: 10 * images, 20, 1, least=2) == 2
+    with pytest.raises(DeviceError, match="2 images do not fit"):
+        largest_that_fits(lambda images: 10 * images, 15, 64, least=2)
+
+
 @pytest.mark.parametrize(
     "message", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory"]
 )

@@ -14,6 +14,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
 
 from ftexp.models.blocks import Network
+from ftexp.ranks import Ranks
 from ftexp.training.batches import Inputs
 from ftexp.training.compilation import CompiledForward, forward_of
 from ftexp.training.runtime import prepare_runtime
@@ -207,3 +208,15 @@ def test_auto_compiles_where_it_pays_and_says_where_not(
     assert isinstance(forward, CompiledForward) == (reason is None)
     said = f"compile off in phase: {reason}; runtime.compile=true compiles all the same"
     assert caplog.messages == ([said] if asked == "auto" and reason else [])
+
+
+def test_whole_batches_are_this_ranks_part_of_the_first_ones(
+    configure: Compose, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr("ftexp.training.compilation.CompiledForward", lambda _, *given, mode: sizes.extend(given))
+    settings = configure("runtime.device=cpu", "runtime.compile=true").runtime
+    train, val = SimpleNamespace(num_images=lambda _: 9), SimpleNamespace(num_images=lambda _: 5)
+    inputs = Inputs(network, network.module, train, val, prepare_runtime(settings, Ranks(1, 2)))
+    forward_of(make_phase("head"), inputs, settings)
+    assert sizes == [4, 2]
