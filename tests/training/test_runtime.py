@@ -19,7 +19,7 @@ from ftexp.run import run
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.out_of_memory import out_of_memory_explained
 from ftexp.training.phase_state import random_state, set_random_state
-from ftexp.training.runtime import prepare_runtime, seed_apart
+from ftexp.training.runtime import prepare_runtime, seed_phase
 
 # How many pages a tensor costs when equal ones were made and given back before it. The first few still find the place.
 COUNT_PAGES = """
@@ -73,7 +73,7 @@ def test_a_run_on_the_cpu_leaves_cuda_alone(
     runtime = prepare_runtime(config.runtime)
     settle_batch_size(config, network, [make_phase("body", "head")], runtime, 100)
     split(network, "head")
-    seed_apart(0, Ranks(1, 2))
+    seed_phase(0, 0, Ranks(1, 2))
     before = random_state(runtime.device)
     drawn = torch.rand(3)
     set_random_state(before, runtime.device)
