@@ -60,8 +60,7 @@ def part_of(net: TinyNet, part: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return net if part == "network" else (lambda images: net(images))
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("part", ["network", "suffix"])
+@pytest.mark.parametrize(("part", "layout"), [("network", torch.channels_last), ("suffix", torch.contiguous_format)])
 def test_one_compilation_for_training_and_one_for_scoring(net: TinyNet, part: str, layout: torch.memory_format) -> None:
     compiled, backend = counting()
     net.to(memory_format=layout)
@@ -129,8 +128,9 @@ def test_a_rank_without_images_has_no_logits(net: TinyNet) -> None:
     assert compiled == []
 
 
-@pytest.mark.parametrize("part", ["network", "suffix"])
-@pytest.mark.parametrize("backend", [failing, backward_failing])
+@pytest.mark.parametrize(
+    ("part", "backend"), [("network", failing), ("suffix", failing), ("network", backward_failing)]
+)
 def test_where_compiling_fails_it_goes_on_eagerly_with_one_line(
     net: TinyNet, part: str, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,9 +148,12 @@ def test_where_compiling_fails_it_goes_on_eagerly_with_one_line(
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("backend", [failing, backward_failing])
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")]
+    ("backend", "error"),
+    [
+        (failing, torch.OutOfMemoryError("CUDA out of memory.")),
+        (backward_failing, RuntimeError("CUDA error: out of memory")),
+    ],
 )
 def test_memory_that_runs_out_is_no_failure_of_the_compiler(
     net: TinyNet, error: Exception, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
