@@ -103,6 +103,12 @@ def read_pickled(path: Path) -> object:
 
 
 def _unreadable(path: Path, names: Iterable[str], message: str) -> WeightsError:
+    if "Unsupported operand" in message:
+        return WeightsError(
+            f"{path} has a pickle of another protocol than torch's own, 2, which cannot be read without executing code "
+            "that the file names. If you trust it, write it anew: "
+            "torch.save(torch.load(FILE, weights_only=False), NEW)."
+        )
     why = message.partition("WeightsUnpickler error:")[2].strip() or message
     plain = ("builtins.", "collections.", "torch._", "torch.storage", "torch.Size", "torch.device")
     objects = sorted(name for name in names if not name.startswith(plain) and not name.endswith("Storage"))

@@ -59,7 +59,7 @@ def _prefix_of_the_network(own: set[str], names: Iterable[str], source: str) -> 
     averaged = [prefix for prefix in best if AVERAGED in prefix]
     if len(best) > 1 and len(averaged) != 1:
         raise WeightsError(
-            f"{source} holds {len(best)} networks that fit, under {' and '.join(sorted(best))}. "
+            f"{source} holds {len(best)} networks that fit, under {' and '.join(p.rstrip('.') for p in sorted(best))}. "
             "Save the one that is meant alone."
         )
     return averaged[0] if len(best) > 1 else best[0]

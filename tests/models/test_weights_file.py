@@ -163,6 +163,15 @@ def test_a_whole_pickled_network_is_refused_with_what_to_do(tmp_path: Path, key:
         read_weights(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("beside", [1, argparse.Namespace(a=1)], ids=["plain", "namespace"])
+def test_another_version_of_pickle_is_said_with_what_to_do(tmp_path: Path, beside: object) -> None:
+    torch.save({"model": STATE, "args": beside}, tmp_path / "a.pt", pickle_protocol=4)
+    with pytest.raises(
+        WeightsError, match=r"a\.pt has a pickle of another protocol than .* write it anew: torch\.save"
+    ):
+        read_weights(tmp_path / "a.pt")
+
+
 def test_what_holds_no_tensors_is_said(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "model": {}}, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="holds no tensors by name, but epoch, model"):
