@@ -51,7 +51,6 @@ class InputSource:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for loader in self._loaders:
             loader.close()
-        self._loaders.clear()
         self._runtime.memory.end_phase()
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch's, at any line of ours
             raise WorkerError(

@@ -16,6 +16,7 @@ from ftexp.models.blocks import Network
 from ftexp.ranks import Ranks
 from ftexp.training import memory_budget
 from ftexp.training.batch_size import largest_that_fits, settle_batch_size
+from ftexp.training.memory_budget import MemoryBudget
 from ftexp.training.runtime import prepare_runtime
 
 T = TypeVar("T")
@@ -178,6 +179,19 @@ def test_on_a_cpu_it_is_what_autograd_keeps_of_an_image(configure: Compose, netw
     # Half of the memory may be used; a power of two is at most twice too small.
     for needed in per_image:
         assert 2 * (3 + 4 + 6) * 8 * 8 * 4 < needed < 4 * 4 * (3 + 4 * 3 + 6 * 4) * 8 * 8 * 4
+
+
+def test_what_a_step_takes_is_promised_to_it(configure: Compose, network: Network) -> None:
+    config = configure(*AUTO)
+    runtime = replace(prepare_runtime(config.runtime), memory=MemoryBudget(lambda: 2**24, 0.5, keeps=True))
+    assert runtime.memory.take(2**23)
+    runtime.memory.end_phase()
+    settled = settle_batch_size(config, network, [make_phase("stem", "body", "head")], runtime, 500).train
+    assert settled.images_per_step == 16
+    assert not runtime.memory.take(2**23)
+    # Of 8 x 8 images, 3 channels of input, and 4 and 6 of the convolutions, are kept at least.
+    assert not runtime.memory.take(2**23 - 16 * (3 + 4 + 6) * 8 * 8 * 4)
+    assert runtime.memory.take(2**22)
 
 
 def test_weights_statistics_and_random_numbers_stay(configure: Compose, network: Network) -> None:

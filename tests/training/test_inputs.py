@@ -134,7 +134,7 @@ def test_an_epoch_of_activations_on_the_device_is_sent_at_once(
         assert isinstance(images, ImageBatches)
         rows = _Rows(torch.zeros(20, 6), torch.tensor([0, 1]), lambda: None, runtime)
         assert rows.device.type == "meta"
-        views = SimpleNamespace(of_view=lambda _: rows)
+        views = SimpleNamespace(of_view=lambda _: rows)  # in the place of PrefixViews
         assert transfers(CachedBatches(views, 1, images, runtime), 1) == 2  # type: ignore[arg-type]
 
 
@@ -152,6 +152,13 @@ def test_images_and_activations_of_a_phase_share_one_budget(
                     transfers(batches, 1)
                     on_device.append(transfers(batches, 2) == 2)
             assert on_device == expected
+
+
+def test_views_take_room_in_turn_until_there_is_none() -> None:
+    """Half of 2,000 bytes is two views of 480; the third stays in the file."""
+    runtime = on_a_device(2000)
+    views = [_Rows(torch.zeros(20, 6), torch.tensor([0, 1]), lambda: None, runtime) for _ in range(3)]
+    assert [view.device.type for view in views] == ["meta", "meta", "cpu"]
 
 
 def test_a_step_that_was_measured_leaves_less_to_keep(

@@ -92,6 +92,10 @@ def test_it_knows_the_network(network: Network, change: Callable[[Network], None
     assert digest(network) != before
 
 
+def test_it_knows_devices_of_which_nothing_else_is_known(network: Network) -> None:
+    assert len({digest(network, replace(CPU, device=torch.device(name))) for name in ("meta", "mps", "xpu")}) == 3
+
+
 def test_blocks_that_learn_do_not_enter(network: Network) -> None:
     before = digest(network)
     network.module.token.data += 1
