@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import cached_property
 from itertools import chain, islice
 
 import numpy as np
@@ -118,8 +119,17 @@ class PixelSource:
         self._view = view
         self._store = store
         self._opened = opened
-        self._key = _key(samples, view, digests)
+        self._digests = digests
         self.pixels: Pixels | None = None
+
+    @cached_property
+    def _key(self) -> str:
+        """The images' name in the store, of their content when they are first asked for."""
+        facts = ["pixels", VERSION, self._view.prepared_as, torchvision.__version__, PIL.__version__]
+        digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+        for sample in self._samples:
+            digest.update(self._digests.of(sample).encode())
+        return digest.hexdigest()
 
     @property
     def is_kept(self) -> bool:
@@ -215,11 +225,3 @@ def _ahead(prepare: Callable[[int], UInt8Image], order: Iterable[int]) -> Genera
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _key(samples: Sequence[Sample], view: View, digests: ContentDigests) -> str:
-    facts = ["pixels", VERSION, view.prepared_as, torchvision.__version__, PIL.__version__]
-    digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
-    for sample in samples:
-        digest.update(digests.of(sample).encode())
-    return digest.hexdigest()
