@@ -24,9 +24,9 @@ from ftexp.models.eval_caches import load_weights
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
-# Of all checkpoints; to be raised when a field is added, goes, or gets another meaning. Files without a number, from
-# before there was one, have format 1.
-FORMAT = 1
+# Of all checkpoints; to be raised when a field is added, goes, or gets another meaning, with a step in _upgrade. Files
+# without a number, from before there was one, have format 1. 2: an epoch's sums hold totals and weights of its batches.
+FORMAT = 2
 # Characters of torch's message that are shown.
 MAX_REASON = 300
 
@@ -131,7 +131,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "model" not in content:
         raise FormatError(f"{path} is no checkpoint of ftexp: it holds no weights under the name model.")
     check_format(content.get("format"), FORMAT, path)
+    _upgrade(content)
     return content
+
+
+def _upgrade(content: dict[str, Any]) -> None:
+    """Bring what an older version wrote into the present format."""
+    sums = content.get("phase", {}).get("sums", {})
+    if "losses" in sums:  # format 1: the mean of each batch, which counted by its images
+        losses, sizes = sums.pop("losses"), sums["sizes"]
+        sums["totals"] = [loss * size for loss, size in zip(losses, sizes, strict=True)]
+        sums["weights"] = [float(size) for size in sizes]
 
 
 def restore_weights(network: Network, weights: Mapping[str, torch.Tensor], file: Path) -> None:

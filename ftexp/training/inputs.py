@@ -24,14 +24,14 @@ from ftexp.ranks import ALONE
 from ftexp.training.batches import ImageBatches, Inputs
 from ftexp.training.imbalance import class_weights
 from ftexp.training.mixing import mix
-from ftexp.training.prefix_cache import cache_prefix
+from ftexp.training.prefix_cache import CachedBatches, cache_prefix
 from ftexp.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 
 class InputSource:
-    """Opens the loaders a run needs and closes them at the end of a ``with``."""
+    """Opens what a phase needs, and lets all of it go at the end of a ``with``, its place on the device with it."""
 
     def __init__(self, config: Config, network: Network, splits: Splits, runtime: Runtime) -> None:
         self._config = config
@@ -39,7 +39,7 @@ class InputSource:
         self._runtime = runtime
         self._splits = splits
         self._normalizer = Normalizer(network.preprocessing)
-        self._loaders: list[Loader] = []
+        self._opened: list[Loader | CachedBatches] = []
         settings = config.runtime
         folder = Path(settings.cache_folder).expanduser()
         self._pixels = TensorStore(folder, settings.cache_gib)
@@ -49,8 +49,8 @@ class InputSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        for loader in self._loaders:
-            loader.close()
+        for batches in self._opened:
+            batches.close()  # whoever still has them
         self._runtime.memory.end_phase()
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch's, at any line of ours
             raise WorkerError(
@@ -86,7 +86,9 @@ class InputSource:
             self._open(self._splits.val, as_it_is, keep=True, whole=True),
         )
         digests = self._splits.digests
-        return cache_prefix(inputs, first, in_order, self._activations, digests, augment, phase.epochs, seed)
+        cached = cache_prefix(inputs, first, in_order, self._activations, digests, augment, phase.epochs, seed)
+        self._opened += [batches for batches in (cached.train, cached.val) if isinstance(batches, CachedBatches)]
+        return cached
 
     def for_scoring(self, samples: Sequence[Sample]) -> ImageBatches:
         """Samples as they are, in their order."""
@@ -133,7 +135,7 @@ class InputSource:
             batch_views=batch_views,
             ranks=ranks,
         )
-        self._loaders.append(loader)
+        self._opened.append(loader)
         return ImageBatches(loader, self._normalizer, self._runtime)
 
     def _epoch_of(self, phase: Phase) -> EpochLength:

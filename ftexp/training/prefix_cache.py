@@ -58,6 +58,10 @@ class CachedBatches:
             activations = rows.take(of_rows).to(self.device, non_blocking=True)
             yield activations, self._labels.index_select(0, of_labels)
 
+    def close(self) -> None:
+        """Let go of the activations."""
+        self._activations.close()
+
 
 class PrefixViews:
     """What the prefix makes of some samples, one view after the other, each when it is first asked for.
@@ -104,6 +108,10 @@ class PrefixViews:
                 how, seconds = "had run before" if kept.found else "ran once", time.perf_counter() - started
                 log.info("cache   view %d: the frozen blocks %s, %.1f s", view, how, seconds)
         return self._opened[view]
+
+    def close(self) -> None:
+        """Let go of all views."""
+        self._opened.clear()
 
     @torch.no_grad()
     def _compute(self, view: int, append: Append) -> Mapping[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def test_a_run_from_before_there_were_format_numbers_goes_on(configure: Compose,
     assert [record.epoch for record in ended.history] == list(range(1, 19))
     assert load_checkpoint(old_run / "checkpoints" / LAST)["format"] == FORMAT
     assert load_checkpoint(old_run / "checkpoints" / "best.pt")["format"] == FORMAT
+
+
+def test_means_of_batches_become_totals_and_weights(old_run: Path) -> None:
+    file = old_run / "checkpoints" / LAST
+    before, now = (read(file)["phase"]["sums"] for read in (partial(torch.load, weights_only=True), load_checkpoint))
+    assert now["weights"] == before["sizes"] == [8, 8, 8, 8]
+    assert [total / 8 for total in now["totals"]] == before["losses"]
+    assert now["norms"] == before["norms"]
 
 
 @pytest.mark.parametrize(

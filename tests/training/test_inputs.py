@@ -25,8 +25,9 @@ from ftexp.data.pixel_store import Pixels
 from ftexp.data.samples import SPLITS
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
+from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
-from ftexp.training.batches import Batches, ImageBatches
+from ftexp.training.batches import Batches, ImageBatches, Inputs
 from ftexp.training.inputs import InputSource
 from ftexp.training.memory_budget import MemoryBudget
 from ftexp.training.prefix_cache import CachedBatches, _Rows
@@ -66,13 +67,19 @@ def test_nothing_that_a_phase_kept_outlives_it(
             original(self, *args)  # type: ignore[operator]
 
         monkeypatch.setattr(kind, "__init__", remember)
-    entered = InputSource.__enter__
+    entered, for_phase = InputSource.__enter__, InputSource.for_phase
+    handed_out: list[Inputs] = []
 
     def enter(self: InputSource) -> InputSource:
         alive.append(sum(reference() is not None for reference in made))
         return entered(self)
 
+    def hold(self: InputSource, phase: Phase) -> Inputs:
+        handed_out.append(for_phase(self, phase))
+        return handed_out[-1]
+
     monkeypatch.setattr(InputSource, "__enter__", enter)
+    monkeypatch.setattr(InputSource, "for_phase", hold)  # in the place of any variable that outlives the phase
     machine = ("runtime.device=cpu", "runtime.workers=0", f"runtime.cache_folder={tmp_path}/kept", "tracking=none")
     staged = ("stage=staged", "stage.epochs=1", "stage.gate=off", "train.wise_ft=[0.5]", "train.batch_size=8")
     result = fit(configure(*machine, *staged, *settings), splits, tmp_path)
