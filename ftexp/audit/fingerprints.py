@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,9 +91,7 @@ def look_at_images(
     """
     limits, digests = limits or ImageLimits(), digests or ContentDigests()
     seen: list[Fingerprint | Reason] = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        # Pillow warns of a decompression bomb at its own limit; ours is checked before anything is decoded.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(samples), CHUNK):
             seen += _look_at_chunk(samples[start : start + CHUNK], extractor, cache, pool, limits, digests)
     return seen

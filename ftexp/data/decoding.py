@@ -64,6 +64,8 @@ def open_lazily(file: str | BinaryIO, name: str = "") -> ImageFile.ImageFile:
         Exception: whatever Pillow raises; UnidentifiedImageError where it knows no format that begins so.
     """
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT_BYTES
+    # The limit is data.max_megapixels, on every file before it is first decoded; Pillow would stop at 179 megapixels.
+    Image.MAX_IMAGE_PIXELS = None
     try:
         image = Image.open(file)
     except UnidentifiedImageError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -137,9 +136,7 @@ def _decode_all(
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
     decode_one = partial(_decode_one, limits=limits or ImageLimits())
     # Threads: Pillow's decoders let go of the interpreter lock.
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        # Pillow warns of a decompression bomb at its own limit; ours is checked before anything is decoded.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with ThreadPoolExecutor(threads) as pool:
         return list(zip(files, pool.map(decode_one, files), strict=True))
 
 

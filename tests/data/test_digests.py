@@ -89,7 +89,7 @@ def test_pixels_in_memory_are_looked_at_each_time() -> None:
 def test_a_million_images_take_no_more_than_their_digests_and_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count, state = 20_000, image(tmp_path)
+    count, state = 4_000, image(tmp_path)
     samples, facts = [Sample(f"{number}.jpg", "a") for number in range(count)], os.stat(state.path)
     monkeypatch.setattr(os, "stat", lambda _: facts)
     monkeypatch.setattr(Path, "read_bytes", lambda _: b"x")

@@ -72,6 +72,19 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path, decoded: 
 
 
 @ways
+def test_the_limit_of_the_settings_takes_the_place_of_pillows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, reasons: Reasons
+) -> None:
+    """Pillow warns above its own limit and refuses twice that, whatever data.max_megapixels says."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    small, large = bomb(tmp_path / "small.png", 50, 50), bomb(tmp_path / "large.png", 14_000, 14_000)
+    assert reasons([small], ImageLimits(max_pixels=2500)) == [None]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
+    assert reasons([large], ImageLimits(max_pixels=195_000_000)) == ["196.0 megapixels, above data.max_megapixels=195"]
+    assert not recwarn.list
+
+
+@ways
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
 def test_nothing_beyond_a_limit_is_decoded(tmp_path: Path, decoded: list[str], reasons: Reasons, kind: str) -> None:
     file = tmp_path / f"picture.{kind}"
