@@ -60,3 +60,23 @@ def test_without_the_extra_the_message_says_what_to_install(tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'ftexp\[huggingface\]'"):
         read_samples(config(tmp_path))
+
+
+def test_several_labels_an_image_are_refused(saved: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the optional extra huggingface")
+    rows = datasets.load_from_disk(str(saved / "saved"))["train"]
+    datasets.DatasetDict({"train": rows.remove_columns("label").add_column("label", [[0, 1], [1]])}).save_to_disk(
+        str(saved / "several")
+    )
+    with pytest.raises(DataError, match=r"column 'label' holds lists\. Several labels for an image .* not supported"):
+        read_samples(HuggingFaceDataConfig(source="huggingface", name=str(saved / "several"), root=str(saved / "i")))
+
+
+def test_a_folder_of_parquet_files_as_it_is_on_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the optional extra huggingface")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", saved / "cache")
+    rows = datasets.load_from_disk(str(saved / "saved"))["train"]
+    (saved / "repository").mkdir()
+    rows.to_parquet(str(saved / "repository" / "train-00000-of-00001.parquet"))
+    config = HuggingFaceDataConfig(source="huggingface", name=str(saved / "repository"), root=str(saved / "images"))
+    assert [(s.label, s.split) for s in read_samples(config)] == [("dog", "train"), ("cat", "train")]
