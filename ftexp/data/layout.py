@@ -36,8 +36,8 @@ def find_splits(root: str, top: Mapping[str, Folder]) -> dict[str, Folder]:
     named = {name: split for name, split in split_for.items() if split is not None}
     with_classes = {name: split for name, split in named.items() if classes_in(top[name])}
     if "train" in with_classes.values():
-        _refuse_unknown(root, top, named)
         _refuse_twice(root, named)
+        _refuse_unknown(root, top, named)
         return _in_order(top, named)
     if named and len(named) == len(top):
         _refuse_splits_without_train(root, named)
@@ -83,13 +83,16 @@ def _repeats(folder: Folder) -> bool:
 
 def _refuse_unknown(root: str, top: Mapping[str, Folder], named: Mapping[str, str]) -> None:
     train = next(name for name, split in named.items() if split == "train")
-    for name in top:
-        if name not in named:
+    unknown = [name for name in top if name not in named]
+    for name in unknown:
+        if holds_images(top[name]):
             raise DataError(
                 f"data.root={root} holds {train}/ with folders in it, so its folders are splits, but {name!r} is none"
                 f" of {', '.join(SPLITS)}.{nearest(name, SPLITS)} Rename it or move it away. Or, if all of them are"
                 f" classes: {_CLASSES}."
             )
+    if unknown:
+        log.warning("Folders beside the splits hold no images and are not used: %s.", listed(unknown))
 
 
 def _refuse_twice(root: str, named: Mapping[str, str]) -> None:

@@ -241,7 +241,7 @@ def build(case: Case) -> None:
         tops = [case.root / "wrapper"]
     case.classes = [top / name for top in tops for name in names]
     for folder in case.classes:
-        for number in range(int(case.rng.integers(1, 6))):
+        for number in range(int(case.rng.integers(2, 9))):
             case.picture(folder / f"{number}{case.pick('.png', '.jpg', '.bmp', '.webp')}")
     parts = [PARTS[int(i)] for i in case.rng.choice(len(PARTS), int(case.rng.integers(0, 4)), replace=False)]
     for part in sorted(parts, key=lambda part: part is permissions):

@@ -14,7 +14,8 @@ from strange_folders import Case, images_on_disk
 # A path as it stands in the table, and a label.
 Row = tuple[str, str]
 
-HEADERS = (("path", "label"), (" path ", " label"), ("path", "lable"), ("Path", "label"), ("path", "label"))
+HEADERS = (*(("path", "label"),) * 5, (" path ", " label"), ("path", "lable"), ("Path", "label"))
+SUFFIXES = (".csv", ".csv", ".CSV", ".tsv", ".txt", ".parquet", ".parquet", ".xlsx")
 ENCODINGS = ("utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1")
 LOST = ("gone.png", "", "../x.png", "C:\\x.png", "s3://bucket/x.png", "y" * 10_000, "/dev/null", ".", "a\0b")
 
@@ -24,7 +25,7 @@ def write_table(case: Case) -> Path:
     paths = [path for path in images_on_disk(case.root) if str(path).isprintable()]
     rows = _mistakes(case, [(_spelt(case, path), path.parent.name) for path in paths])
     header = HEADERS[int(case.rng.integers(len(HEADERS)))]
-    file = case.root / f"table{case.pick('.csv', '.csv', '.tsv', '.parquet', '.xlsx')}"
+    file = case.root / f"table{case.pick(*SUFFIXES)}"
     if file.suffix == ".parquet":
         _write_parquet(case, file, header, rows)
     else:

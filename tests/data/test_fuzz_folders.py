@@ -69,17 +69,21 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def use(config: DataConfig, folder: Path) -> tuple[list[Sample], list[Sample]]:
-    """The samples that were listed, and those that are left after every image was opened and the rest was cut."""
+def open_all(config: DataConfig, folder: Path) -> tuple[list[Sample], list[Sample]]:
+    """The samples that were listed, and those whose images can be opened."""
     listed = read_samples(config)
     kept = screen_images(listed, config, folder, workers=1)
     for sample in kept:
         image = open_image(sample)
         assert image.mode == "RGB"
         assert min(image.size) > 0
+    return listed, kept
+
+
+def cut(config: DataConfig, kept: list[Sample]) -> None:
+    """All samples are in the splits."""
     splits = make_splits(kept, config)
     assert len(splits.train) + len(splits.val) + len(splits.test) == len(kept)
-    return listed, kept
 
 
 def check_nothing_is_lost(case: Case, listed: list[Sample], kept: list[Sample], said: list[str]) -> None:
@@ -121,7 +125,8 @@ def run_case(seed: int, scratch: Path, caplog: pytest.LogCaptureFixture) -> str:
             table = ManifestConfig(source="manifest", file=str(write_table(case)), on_bad_image="skip")
             case.root.chmod(0o777)
             with permissions_hold(case.forbidden):
-                use(table, place)
+                listed, kept = open_all(table, place)
+            cut(table, kept)
         else:
             layout = case.pick("auto", "auto", "auto", "classes")
             config = ImageFolderConfig(
@@ -131,8 +136,9 @@ def run_case(seed: int, scratch: Path, caplog: pytest.LogCaptureFixture) -> str:
                 on_bad_image="skip",  # type: ignore[arg-type]
             )
             with permissions_hold(case.forbidden):
-                listed, kept = use(config, place)
+                listed, kept = open_all(config, place)
             check_nothing_is_lost(case, listed, kept, [record.getMessage() for record in caplog.records])
+            cut(config, kept)
     except UserError as error:
         return str(error)
     return "used"

@@ -139,6 +139,12 @@ def test_a_split_without_classes_is_said(tmp_path: Path, caplog: pytest.LogCaptu
     assert "val holds no images: the data has no val split" in caplog.text
 
 
+def test_a_folder_without_images_beside_the_splits_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "annotations/1.xml", "docs/read/me.txt")
+    assert len(found(tmp_path)) == 2
+    assert "Folders beside the splits hold no images and are not used: annotations, docs." in caplog.text
+
+
 def test_images_beside_the_classes_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "0.jpg", "train/1.jpg", "train/a/1.jpg", "train/b/1.jpg", "train/notes.md")
     assert len(found(tmp_path)) == 2
