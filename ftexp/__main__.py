@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 from ftexp.command_line import guarded, in_sweep, run_command
 from ftexp.config import Config
 from ftexp.interpreter import end_process, garbage_left_alone
+from ftexp.resume import own_overrides
+from ftexp.run_folder import start_again
 
 
 def job(composed: DictConfig) -> object:
@@ -29,10 +31,12 @@ def _fine_tune(config: Config, folder: Path) -> object:
             address = TrialAddress(sweeper.storage, sweeper.study_name, int(place), sweeper.pruner)
         one_by_one = HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
         return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs)
+    if in_sweep():
+        start_again(folder, finished=False)
     with garbage_left_alone():
         from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 
-    return run(config, folder, score_test=not in_sweep())
+    return run(config, folder, score_test=not in_sweep(), overrides=own_overrides(HydraConfig.get().overrides.task))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserEr
 from ftexp.messages import explain
 from ftexp.redaction import redact_saved
 from ftexp.resume import expand
+from ftexp.run_folder import StoppedEarly
 from ftexp.streams import keep_streams
 from ftexp.sweeps.plugin import register_sweeper
 from ftexp.torchrun import is_main, may_speak, same_arguments, several_processes
@@ -33,7 +35,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # All that a configuration can have Hydra call, beside its own plugins and Python's log handlers.
-CALLABLE = ["ftexp.redaction.RedactingFormatter"]
+CALLABLE = ["ftexp.redaction.RedactingFormatter", "ftexp.run_folder.ClaimFolder"]
 
 # Where the user's HYDRA_FULL_ERROR is kept while we set our own.
 TRACEBACK = "FTEXP_TRACEBACK"
@@ -70,8 +72,9 @@ def run_command(task: Callable[[DictConfig], object], *, under_torchrun: bool = 
         _stop("interrupted.", code=128 + stopped.signal)
     except KeyboardInterrupt:
         _stop("interrupted.", code=130)
-    except Exception as error:
-        message = None if wants_traceback else explain(error)
+    except (Exception, StoppedEarly) as stopped:
+        reason = (stopped.__cause__ or stopped) if isinstance(stopped, StoppedEarly) else stopped
+        message = None if wants_traceback else explain(reason)
         if message is None:
             traceback.print_exc()
             sys.exit(1)
@@ -84,12 +87,13 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     redact_saved(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return task(parse(composed), folder)
+        with _where_it_was_started():
+            return task(parse(composed), folder)
     except InterruptedRunError:
         if in_sweep():
             log.warning("Everything is saved. The same command goes on with the sweep.")
         elif (folder / "checkpoints" / "last.pt").exists():
-            log.warning("Everything is saved. Go on with: python -m ftexp resume=%s", folder)
+            log.warning("Everything is saved. Go on with: python -m ftexp %s", shlex.quote(f"resume={folder}"))
         raise
     except (UserError, DivergedError) as error:
         if in_sweep() or _wants_traceback():
@@ -108,11 +112,23 @@ def in_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
+@contextmanager
+def _where_it_was_started() -> Iterator[None]:
+    """Take relative paths from where the command was given: hydra.job.chdir would take them from the job's folder."""
+    settings, here = HydraConfig.get(), Path.cwd()
+    if settings.job.chdir:
+        os.chdir(settings.runtime.cwd)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
 def _arguments(under_torchrun: bool) -> list[str]:
     """The command line that Hydra is to see, the same in all processes of a run."""
     given = readable(sys.argv[1:])
     if not several_processes():
-        return expand(given)
+        return expand(given, resumable=under_torchrun)
     if set(MULTIRUN) & set(given):
         raise ConfigError(
             "torchrun trains one run with several processes, --multirun is many runs. Start the sweep without it: "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, locate_weights
 from ftexp.ranks import Ranks
 from ftexp.run_identity import RunIdentity
+from ftexp.run_images import as_they_were
 from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import Tracker
@@ -60,13 +63,14 @@ class Prepared:
         return run_name(self.config, self.phases)
 
 
-def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> Prepared:
+def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, overrides: Sequence[str] = ()) -> Prepared:
     """Find every mistake that can be found before training, and build what training needs.
 
     The main process reads the data and looks into the folder, for all.
 
     Args:
         score_test: whether the test split is to be scored in the end.
+        overrides: of the command, to be kept with a run that begins.
 
     Raises:
         UserError: for anything the user has to put right; most of it before any data is read.
@@ -77,9 +81,10 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool) -> 
     check_graphs(config, runtime)
     phases = plan(config)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
-    splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, run_name(config, phases)))
+    name = run_name(config, phases)
+    splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun))
     ledger = open_ledger(config.tracking)
-    identity = ranks.share(lambda: _identify(config, splits, begun, ledger if score_test else None))
+    identity = ranks.share(lambda: _identify(config, splits, begun, overrides, ledger if score_test else None))
     seed_generators(config.runtime.seed)  # whatever was drawn before: an audit that is cached draws less
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
@@ -143,19 +148,23 @@ def _begun(config: Config, folder: Path) -> RunIdentity | None:
     return begun
 
 
-def _identify(config: Config, splits: Splits, begun: RunIdentity | None, ledger: TestLedger | None) -> RunIdentity:
-    """What the run is; refused where it is not what it was, or may not open its test split in the end."""
+def _identify(
+    config: Config, splits: Splits, begun: RunIdentity | None, overrides: Sequence[str], ledger: TestLedger | None
+) -> RunIdentity:
+    """What the run is; refused where it may not open its test split in the end."""
     identity = RunIdentity.of(config, splits)
-    if begun is not None:
-        begun.check_data(identity)
+    identity.run_id = begun.run_id if begun else uuid.uuid4().hex
+    identity.overrides = begun.overrides if begun else list(overrides)
     if ledger is not None:
         ledger.check(splits.test.content_digest(), config.test.max_uses)
     return identity
 
 
-def _read_or_record_refusal(config: Config, folder: Path, device: torch.device, name: str) -> Splits:
+def _read_or_record_refusal(
+    config: Config, folder: Path, device: torch.device, name: str, begun: RunIdentity | None
+) -> Splits:
     try:
-        return read_data(config, folder, device)
+        return read_data(config, folder, device, begun)
     except LeakError:
         record_refusal(config, folder, name)
         raise
@@ -182,8 +191,12 @@ def plan(config: Config) -> tuple[Phase, ...]:
     return plan_phases(config, block_names(config.model))
 
 
-def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
-    """List the samples, look at every image once, cut train, val and test, and audit the cut."""
+def read_data(config: Config, folder: Path, device: torch.device, begun: RunIdentity | None = None) -> Splits:
+    """List the samples, look at every image once, cut train, val and test, and audit the cut.
+
+    Args:
+        begun: of a run that is gone on with, whose images have to be the same; they are cut as they were.
+    """
     workers = config.runtime.workers
     samples, look, ties, digests = read_samples(config.data), None, None, ContentDigests()
     if config.audit.on_leak == "off" and not config.data.tie_duplicates:
@@ -193,7 +206,11 @@ def read_data(config: Config, folder: Path, device: torch.device) -> Splits:
         samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
         ties = find_ties(samples, look) if config.data.tie_duplicates else None
     assigned = assign_splits(samples, config.data, ties)
+    if begun is not None:
+        assigned = as_they_were(assigned, begun.images, digests)
     splits = seal(assigned, digests)
+    if begun is not None:
+        begun.check_data(RunIdentity.of(config, splits))  # before any file of the run is replaced
     write_splits(folder / "splits.csv", splits)
     log.info(
         "data    %s: %d images of %d classes; train %d, val %d, test %d (sealed)",

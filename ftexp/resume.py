@@ -1,52 +1,62 @@
 """``resume=FOLDER`` and ``resume=auto``: the command of an interrupted run, again, in its own folder.
 
-All of this comes before Hydra composes anything, because the folder is a part of what it composes.
+``resume=FOLDER`` is replaced before Hydra composes anything, because the folder is a part of what it composes.
+``resume=auto`` is settled when it has: only then is it known where the runs of a command are.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from ftexp.config.uri import hide_credentials
-from ftexp.errors import ConfigError
+from ftexp.errors import CheckpointError, ConfigError
 
+AUTO = "auto"
 RUN_FOLDER = "hydra.run.dir"
 # Of a run that can be gone on with; written when it begins.
 IDENTITY = "run.json"
+# Of a run that has ended.
+RESULT = "result.json"
 LOCK = ".lock"
+RESUME = ("resume", "resume.run")
 
 
-def expand(arguments: Sequence[str]) -> list[str]:
+def expand(arguments: Sequence[str], *, resumable: bool = True) -> list[str]:
     """The command line with ``resume=`` replaced by what it stands for.
 
     Args:
         arguments: without the program's name.
+        resumable: whether the command has runs to go on with.
 
     Returns:
-        The overrides of the run that is gone on with, then those given now, which win; with ``resume=auto`` and no such
-        run, the arguments without it.
+        The overrides of the run that is gone on with, then those given now, which win; ``resume=auto`` as Hydra
+        composes it.
 
     Raises:
         ConfigError: when there is nothing to go on with in the folder.
     """
-    asked = [argument.partition("=")[2] for argument in arguments if _key(argument) in ("resume", "resume.run")]
-    rest = [argument for argument in arguments if _key(argument) not in ("resume", "resume.run")]
+    asked = [argument.partition("=")[2] for argument in arguments if _key(argument) in RESUME]
+    rest = [argument for argument in arguments if _key(argument) not in RESUME]
     if not asked or asked[-1] == "null":
         return rest
+    if not resumable:
+        raise ConfigError("resume= goes on with a run of python -m ftexp. This command has none: leave it out.")
     if {"-m", "--multirun"} & set(rest):
         raise ConfigError("resume= goes on with one run. A sweep goes on when its own command is given again.")
-    folder = _newest_unfinished(rest) if asked[-1] == "auto" else _checked(Path(asked[-1]))
-    if folder is None:
-        print("ftexp: resume=auto: no unfinished run of this command, so a new one begins.", file=sys.stderr)
-        return rest
+    if asked[-1] == AUTO:
+        return [*rest, f"resume.run={AUTO}"]
+    folder = _checked(Path(_unquoted(asked[-1])))
     flags, given = [a for a in rest if a.startswith("-")], [a for a in rest if not a.startswith("-")]
-    saved = [override for override in saved_overrides(folder) if _key(override) not in {_key(a) for a in given}]
+    saved = [override for override in _known_overrides(folder) if _key(override) not in {_key(a) for a in given}]
     for override in saved:
         if override != hide_credentials(override) or "***" in override:
             raise ConfigError(
@@ -58,10 +68,52 @@ def expand(arguments: Sequence[str]) -> list[str]:
     return [*flags, *saved, *given, *place, "hydra.output_subdir=null"]
 
 
-def saved_overrides(folder: Path) -> list[str]:
-    """What the run was started with, without what says where it was to be."""
-    overrides = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
-    return [str(o) for o in overrides if not _key(str(o)).startswith(("resume", RUN_FOLDER))]
+def newest_unfinished(folders: Sequence[Path], overrides: Iterable[str]) -> Path | None:
+    """The last of the runs that were interrupted or killed; one that failed would fail again.
+
+    Args:
+        folders: where to look, the newest last.
+        overrides: of the run that is looked for, in any order.
+    """
+    wanted = sorted(own_overrides(overrides))
+    for folder in reversed(folders):
+        if not (folder / IDENTITY).exists() or status_of(folder) not in (None, "interrupted"):
+            continue
+        if sorted(saved_overrides(folder) or []) == wanted and _is_free(folder):
+            return folder
+    return None
+
+
+def own_overrides(overrides: Iterable[str]) -> list[str]:
+    """Those that make a run what it is: nothing of where it is and how it goes on, and no password."""
+    elsewhere = ("resume", "hydra.", "hydra/")
+    return [hide_credentials(str(o)) for o in overrides if not _key(str(o)).startswith(elsewhere)]
+
+
+def saved_overrides(folder: Path) -> list[str] | None:
+    """What the run was started with; None: that is not kept, because a copy of the folder lacks ``.hydra``."""
+    kept = _read(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
+    if kept is None:
+        file = folder / ".hydra" / "overrides.yaml"  # of runs of ftexp 0.1.0
+        kept = (yaml.safe_load(file.read_text(encoding="utf-8")) or []) if file.exists() else None
+    return None if kept is None else own_overrides(kept)
+
+
+def status_of(folder: Path) -> str | None:
+    """Of a run that has ended; None: it was killed, or is still going on."""
+    file = folder / RESULT
+    return str(_read(file).get("status")) if file.exists() else None
+
+
+def _known_overrides(folder: Path) -> list[str]:
+    saved = saved_overrides(folder)
+    if saved is None:
+        print(
+            f"ftexp: {folder} lacks .hydra/overrides.yaml, which says what the run was started with. Only overrides "
+            "of this command are used.",
+            file=sys.stderr,
+        )
+    return saved or []
 
 
 def _checked(folder: Path) -> Path:
@@ -69,29 +121,28 @@ def _checked(folder: Path) -> Path:
         raise ConfigError(f"resume={folder}: there is no such folder. Give that of a run, or resume=auto.")
     if not (folder / IDENTITY).exists():
         raise ConfigError(f"resume={folder}: there is no {IDENTITY} in it, so no run had begun to train there.")
-    if _status(folder) == "finished":
-        raise ConfigError(f"resume={folder}: this run has finished; its result is in {folder / 'result.json'}.")
+    if status_of(folder) == "finished":
+        raise ConfigError(
+            f"resume={folder}: this run has finished; its result is in {folder / RESULT}. For more epochs begin a new "
+            f"run with its weights: {_from_weights(folder)}"
+        )
     return folder
 
 
-def _newest_unfinished(arguments: Iterable[str]) -> Path | None:
-    """The newest run of the same overrides that was interrupted or killed; one that failed would fail again."""
-    given = [hide_credentials(argument) for argument in arguments if not argument.startswith("-")]
-    wanted = sorted(argument for argument in given if _key(argument) not in (RUN_FOLDER, "resume.force"))
-    named = [argument.partition("=")[2] for argument in given if _key(argument) == RUN_FOLDER]
-    folders = [Path(named[-1])] if named else sorted(Path("outputs").glob("*/*"), reverse=True)
-    for folder in folders:
-        if not (folder / IDENTITY).exists() or _status(folder) not in (None, "interrupted"):
-            continue
-        if sorted(hide_credentials(override) for override in saved_overrides(folder)) == wanted and _is_free(folder):
-            return folder
-    return None
+def _from_weights(folder: Path) -> str:
+    """The command of a new run that begins with the best weights of a finished one."""
+    replaced = ("model.weights", "stage.epochs")
+    same = [override for override in saved_overrides(folder) or [] if _key(override) not in replaced]
+    weights = f"model.weights={folder / 'checkpoints' / 'best.pt'}"
+    return shlex.join(["python", "-m", "ftexp", *same, weights, "stage.epochs=NUMBER"])
 
 
-def _status(folder: Path) -> str | None:
-    """Of a run that has ended; None: it was killed, or is still going on."""
-    file = folder / "result.json"
-    return str(json.loads(file.read_text(encoding="utf-8"))["status"]) if file.exists() else None
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged ({error}). Put it back, or remove the folder.") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _is_free(folder: Path) -> bool:
@@ -108,5 +159,9 @@ def _key(override: str) -> str:
 
 def _quoted(folder: Path) -> str:
     """For Hydra's grammar, in which a comma or an equals sign would mean something."""
-    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+    return QuotedString(str(folder), Quote.single).with_quotes()
+
+
+def _unquoted(folder: str) -> str:
+    quoted = len(folder) > 1 and folder[0] == folder[-1] and folder[0] in "'\""
+    return folder[1:-1] if quoted and not Path(folder).exists() else folder

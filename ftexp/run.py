@@ -25,7 +25,7 @@ from ftexp.prepare import Prepared, log_data_tables, prepare
 from ftexp.preprocessing import Preprocessing
 from ftexp.ranks import joined
 from ftexp.report.recorder import Recorder
-from ftexp.run_identity import locked
+from ftexp.run_folder import claimed
 from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
@@ -53,6 +53,7 @@ def run(
     *,
     score_test: bool = True,
     observers: Sequence[Observer] = (),
+    overrides: Sequence[str] = (),
 ) -> float:
     """Fine-tune as configured and leave everything in ``folder``; under torchrun, together with its other processes.
 
@@ -60,6 +61,7 @@ def run(
         folder: of the main process; what the others give does not matter.
         score_test: False in a sweep, which must never see the test split.
         observers: told of every epoch, and asked before every other one; what they raise ends the run.
+        overrides: of the command, without passwords; kept for a command that goes on with the run.
 
     Returns:
         The best value of ``train.metric`` on validation.
@@ -71,9 +73,9 @@ def run(
     """
     with joined(config.runtime.device) as ranks, StopSignals() as stop:
         place = ranks.share(lambda: folder)
-        with locked(place) if ranks.is_main else nullcontext():
+        with claimed(place, new=not config.resume.run) if ranks.is_main else nullcontext():
             started = time.perf_counter()
-            prepared = prepare(config, place, ranks, score_test=score_test)
+            prepared = prepare(config, place, ranks, score_test=score_test, overrides=overrides)
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
             with _recorder(prepared, place) as recorder, memory:
                 return _train_and_score(prepared, recorder, stop, started, observers, score_test=score_test)
@@ -90,7 +92,9 @@ def _train_and_score(
 ) -> float:
     config, splits, runtime, network = prepared.config, prepared.splits, prepared.runtime, prepared.network
     phases = prepared.phases
-    fit = fine_tune(config, network, splits, phases, runtime, recorder, stop, observers, resumable=score_test)
+    settled = (config, network, splits, phases, runtime)
+    run_id = prepared.identity.run_id
+    fit = fine_tune(*settled, recorder, stop, observers, resumable=score_test, run_id=run_id)
     assert fit.best is not None
     test = score_test_split(fit, splits, prepared.ledger, recorder) if score_test else None
     if runtime.ranks.is_main:
@@ -116,7 +120,10 @@ def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
     identity.write(folder)
     recorder = Recorder(folder, tracker, setting, prepared.phases)
     try:
-        tracker.log_params(flatten(config))
+        if prepared.mlflow_run_id is None:
+            tracker.log_params(flatten(config))
+        else:
+            recorder.send_missing()  # a store refuses to change what it has, such as the place of the images
         tracker.set_tags(prepared.runtime.facts() | {"folder": str(folder)} | provenance(asdict(identity)))
         counts = {"train": len(splits.train), "val": len(splits.val), "test": splits.test.num_samples}
         tracker.log_data_set(config.data.source, identity.data_digest, counts)
@@ -139,6 +146,7 @@ def fine_tune(
     observers: Sequence[Observer] = (),
     *,
     resumable: bool = True,
+    run_id: str = "",
 ) -> Fit:
     """Run the phases one after the other, each from the best weights so far, as long as the gate keeps them.
 
@@ -146,6 +154,7 @@ def fine_tune(
 
     Args:
         resumable: whether there shall be such a file.
+        run_id: by which checkpoints are known to be this run's.
 
     Returns:
         What happened; the best weights are in the network.
@@ -155,7 +164,7 @@ def fine_tune(
         network=network,
         config=config,
         runtime=runtime,
-        checkpoints=RunCheckpoints(folder, network, config, splits.class_to_idx, runtime.ranks, resumable),
+        checkpoints=RunCheckpoints(folder, network, config, splits.class_to_idx, runtime.ranks, resumable, run_id),
         on_epoch=recorder.epoch,
         report=recorder.state,
         stop=stop or StopSignals(),

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
-import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ftexp.config import Config, as_data
-from ftexp.config.resume import HARMLESS
+from ftexp.config.resume import HARMLESS, PLACES
 from ftexp.data.splits import Splits
-from ftexp.errors import CheckpointError, ConfigError, DataError
+from ftexp.errors import ConfigError, DataError
 from ftexp.file_format import check_format, reading
 from ftexp.json_files import write_json
-from ftexp.resume import IDENTITY, LOCK
+from ftexp.resume import IDENTITY
+from ftexp.run_images import FILE, KnownImage, changed_images, images_of, read_images, write_images
 from ftexp.tracking.params import flatten_data
 
 PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
 # Of run.json and digests.csv; to be raised when a field is added, goes, or gets another meaning.
-FORMAT = 1
-DIGESTS = "digests.csv"
+FORMAT = 2
 MAX_NAMED = 8
 
 log = logging.getLogger(__name__)
@@ -44,6 +39,8 @@ class RunIdentity:
         data_digest: of all images and labels; ``split_digest``: of which image is in which split.
         batch_size: in use; the configuration may say ``auto``.
         mlflow_run_id: None until the run is tracked.
+        run_id: in every checkpoint of the run, too; "" of a run of ftexp 0.1.0.
+        overrides: that the run was started with, without passwords.
     """
 
     config: dict[str, Any]
@@ -53,35 +50,30 @@ class RunIdentity:
     versions: dict[str, str]
     batch_size: int = 0
     mlflow_run_id: str | None = None
-    files: dict[str, str] = field(default_factory=dict, repr=False)
+    run_id: str = ""
+    overrides: list[str] | None = None
+    images: list[KnownImage] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, config: Config, splits: Splits) -> RunIdentity:
         """Of a run that is about to train; reads the files that have not been read for the audit."""
-        samples = [("train", sample) for sample in splits.train] + [("val", sample) for sample in splits.val]
-        files = {sample.path: splits.digests.of(sample) for _, sample in samples}
-        test = splits.test.content_digest()
-        contents = sorted(f"{files[sample.path]} {sample.label}" for _, sample in samples)
-        cut = sorted(f"{sample.path} {split}" for split, sample in samples)
-        cut += sorted(f"{row['path']} test" for row in splits.test.listing())
+        images = images_of(splits)
+        contents = sorted(f"{image.digest} {image.label}" for image in images if image.split != "test")
+        cut = sorted(f"{image.path} {image.split}" for image in images if image.split != "test")
+        cut += sorted(f"{image.path} test" for image in images if image.split == "test")
         return cls(
             config=json.loads(json.dumps(as_data(config))),
             classes=list(splits.classes),
-            data_digest=_digest([*contents, test]),
+            data_digest=_digest([*contents, splits.test.content_digest()]),
             split_digest=_digest(cut),
             versions=installed_versions(),
-            files=files,
+            images=images,
         )
 
     def write(self, folder: Path) -> None:
-        """Leave ``run.json``, and ``digests.csv`` with the content of every training and validation image."""
-        unfinished = folder / "run.tmp"
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("path", "digest"))
-            writer.writerows(sorted(self.files.items()))
-        os.replace(unfinished, folder / DIGESTS)
-        facts = {"format": FORMAT, **{name: value for name, value in asdict(self).items() if name != "files"}}
+        """Leave ``run.json``, and ``digests.csv`` with the content of every image."""
+        write_images(folder, self.images)
+        facts = {"format": FORMAT, **{name: value for name, value in asdict(self).items() if name != "images"}}
         write_json(folder / IDENTITY, facts)
 
     @classmethod
@@ -95,8 +87,8 @@ class RunIdentity:
             facts = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
             check_format(facts.pop("format", None), FORMAT, folder / IDENTITY)
             identity = cls(**facts)
-        with reading(folder / DIGESTS), (folder / DIGESTS).open(newline="", encoding="utf-8") as file:
-            identity.files = {row["path"]: row["digest"] for row in csv.DictReader(file)}
+        with reading(folder / FILE):
+            identity.images = read_images(folder)
         return identity
 
     def warn_of_versions(self) -> None:
@@ -126,6 +118,7 @@ class RunIdentity:
         before, now = flatten_data(self.config), flatten_data(json.loads(json.dumps(as_data(config))))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         added = [key for key in changed if key not in before and _is_new_field(key, config, self.config)]
+        changed = [key for key in changed if key not in PLACES]  # the images are known by their content
         refused = [key for key in changed if not (force and key.startswith(HARMLESS))]
         if not set(refused) - set(added):
             for key in added:
@@ -134,6 +127,8 @@ class RunIdentity:
         listed = "\n".join(f"  {key}: {_show(before, key)} -> {_show(now, key)}" for key in refused)
         harmless = all(key.startswith(HARMLESS) for key in refused)
         advice = "Add resume.force=true to go on all the same" if harmless else "Start a new run for other settings"
+        if any(key.startswith("stage.") and key.endswith(".epochs") for key in refused):
+            advice += "; for more epochs, one that begins with model.weights=FOLDER OF THE RUN/checkpoints/best.pt"
         raise ConfigError(f"The run began with other settings:\n{listed}\n{advice}.")
 
     def check_data(self, now: RunIdentity) -> None:
@@ -144,30 +139,18 @@ class RunIdentity:
         """
         if now.classes != self.classes:
             raise DataError(f"The run began with the classes {self.classes}; now there are {now.classes}.")
-        paths = self.files.keys() | now.files.keys()
-        changed = sorted(path for path in paths if self.files.get(path) != now.files.get(path))
+        changed = changed_images(self.images, now.images)
         if changed:
             more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
             raise DataError(
-                f"{len(changed)} images of train and val are not those the run began with: "
+                f"{len(changed)} images are not those the run began with: "
                 f"{', '.join(changed[:MAX_NAMED])}{more}. Put them back, or start a new run."
             )
-        if (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest):
-            raise DataError("Labels, test images or splits are not those the run began with. Start a new run.")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second run out of the folder; the lock goes with the process, however it ends.
-
-    Raises:
-        CheckpointError: when another run is at work there.
-    """
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise CheckpointError(f"Another run is at work in {folder}. Wait for it, or take another folder.") from None
+        cut = [image[1:] for image in self.images] != [image[1:] for image in now.images]
+        if any(not image.split for image in self.images):  # of ftexp 0.1.0, which knew images by their paths
+            cut = (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest)
+        if cut:
+            raise DataError("Labels or splits are not those the run began with. Start a new run.")
 
 
 def installed_versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ftexp.config.uri import check_uri, hide_credentials
 from ftexp.errors import CheckpointError, ConfigError, UserError
 from ftexp.json_files import write_json
 from ftexp.resume import IDENTITY
-from ftexp.run_identity import locked
+from ftexp.run_folder import locked
 from ftexp.streams import keep_streams
 from ftexp.versions import version_line
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the command, sync, and say in one line what was sent; a user's mistake is one message and 1."""
     keep_streams()
     parser = argparse.ArgumentParser(prog="python -m ftexp.sync", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of the run, such as outputs/2026-11-24/09-30-00")
+    parser.add_argument("folder", type=Path, help="of the run, such as outputs/2026-11-24/09-30-00-123456")
     parser.add_argument("uri", nargs="?", help="tracking.uri=URI: another store than the run was given")
     parser.add_argument("experiment", nargs="?", help="tracking.experiment=NAME: another experiment")
     parser.add_argument("--version", action="version", version=version_line())
@@ -36,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ftexp: {hide_credentials(str(error))}", file=sys.stderr)
         return 1
     return 0
+
+
+def _command(folder: Path) -> str:
+    return shlex.join(["python", "-m", "ftexp.sync", str(folder)])
 
 
 def _settings(given: Sequence[str]) -> tuple[str | None, str | None]:
@@ -62,7 +67,7 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
     uri = uri or identity["config"]["tracking"]["uri"]
     if not uri or "***" in uri:
         why = "keeps no password" if uri else "was not tracked"
-        raise ConfigError(f"The run in {folder} {why}. Say where to: python -m ftexp.sync {folder} tracking.uri=URI.")
+        raise ConfigError(f"The run in {folder} {why}. Say where to: {_command(folder)} tracking.uri=URI.")
     check_uri(uri)
     from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
     from ftexp.tracking.sync import send_missing, status_of

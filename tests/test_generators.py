@@ -22,6 +22,7 @@ from torch import nn
 
 from ftexp import prepare
 from ftexp.audit.features import PretrainedFeatures
+from ftexp.config import Config
 from ftexp.generators import forked_generators, seed_generators
 from ftexp.lr_find import find_rates
 from ftexp.models.blocks import Block, Network
@@ -142,8 +143,12 @@ class Workplace:
         place.mkdir()
         name = "warm" if warm else str(self._count)
         caches = (f"audit.cache={self.folder / name}.sqlite", f"runtime.cache_folder={self.folder / name}.cache")
-        run(self.configure(*SETTINGS, *caches, *overrides), place)
+        run(self.begin(*caches, *overrides), place)
         return curve(place)
+
+    def begin(self, *overrides: str) -> Config:
+        given = {override.partition("=")[0] for override in overrides}
+        return self.configure(*(text for text in SETTINGS if text.partition("=")[0] not in given), *overrides)
 
 
 @pytest.fixture

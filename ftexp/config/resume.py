@@ -22,6 +22,10 @@ HARMLESS = (
 )
 
 
+# What may differ without any insisting: a run that goes on knows its images by their content.
+PLACES = ("data.root", "data.file")
+
+
 @dataclass(slots=True)
 class ResumeConfig:
     """Going on with an interrupted run."""

@@ -41,6 +41,10 @@ class SealedTest:
         digests = sorted(f"{self.__digests.of(sample)} {sample.label}\n" for sample in self.__samples)
         return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 
+    def digests(self) -> dict[str, str]:
+        """The name of each image's content, by its path."""
+        return {sample.path: self.__digests.of(sample) for sample in self.__samples}
+
     def open(self) -> list[Sample]:
         """The test samples, after selection is done.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from ftexp.config import Config, parse
 from ftexp.config.check import check
 from ftexp.config.sweep import DIRECTIONS
 from ftexp.config.uri import at_home
+from ftexp.errors import ConfigError
 from ftexp.models.blocks import HEAD
+from ftexp.run_folder import refuse_trials
 from ftexp.sweeps.confirm import check_confirmable, confirm
 from ftexp.sweeps.parent import parent_run, record_summary
 from ftexp.sweeps.pruning import build_pruner
@@ -82,10 +85,13 @@ def sweep(
     prefix = "grid" if space.listed else str(composed.hydra.runtime.choices["sweep"])
     name = settings["study_name"] or name_study(prefix, plain, space.texts)
     folder = _sweep_folder(composed, name)
+    _refuse_other_study(folder, name)
     storage = at_home(settings["storage"] or "") or f"{JOURNAL}{folder / 'study.journal'}"
     _hand_over(composed, folder=folder, storage=storage, study_name=name, pruner=pruner)
     shared = SharedStudy(folder, storage, name, directions)
     try:
+        if not shared.study.get_trials(deepcopy=False):
+            refuse_trials(folder)  # of a study of this name in another storage
         # A grid's points are all planned; there is nothing to draw.
         shared.study.sampler = RandomSampler() if is_grid else build_sampler(sampler, shared.session)
         shared.study.pruner = built
@@ -148,6 +154,21 @@ def _sweep_folder(composed: DictConfig, name: str) -> Path:
     """The folder that the user named; else one after the study, for the same command to find it again."""
     named = any(override.startswith("hydra.sweep.dir=") for override in composed.hydra.overrides.hydra)
     return Path(composed.hydra.sweep.dir if named else Path("multirun") / name).absolute()
+
+
+def _refuse_other_study(folder: Path, name: str) -> None:
+    """Refuse to put the trials of a study into the folders of another one's.
+
+    Raises:
+        ConfigError: when the folder is another study's.
+    """
+    file = folder / "sweep.json"
+    known = json.loads(file.read_text(encoding="utf-8"))["study"] if file.exists() else name
+    if known != name:
+        raise ConfigError(
+            f"{folder} is the folder of the study {known}, and this search is the study {name}. Take another "
+            "hydra.sweep.dir, or none: every study has a folder of its own in multirun/."
+        )
 
 
 def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: str, pruner: str) -> None:

@@ -16,6 +16,7 @@ from optuna.samplers import RandomSampler
 from ftexp.config import Config
 from ftexp.errors import PrunedError
 from ftexp.run import run
+from ftexp.run_folder import locked, start_again
 from ftexp.sweeps.places import placed
 from ftexp.sweeps.pruning import PruningObserver, build_pruner
 from ftexp.sweeps.study import EPOCHS, open_storage, running_trial
@@ -23,6 +24,8 @@ from ftexp.training.history import EpochRecord
 
 # What a pruned trial returns: a plain word, for it may come from another process.
 PRUNED = "pruned"
+# A launcher that lost the process of a trial starts the trial again; what is left of that process may take as long.
+SECONDS_TO_DIE = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,9 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
     observers = _observers(address, objectives, config.train.metric) if address else []
     locks = (folder.parent if address else folder.parents[1]) / ".sessions"
     per_gpu = config.sweep.trials_per_gpu
-    with placed(config.runtime, locks, trials_per_gpu=per_gpu, num_jobs=num_jobs) as runtime:
+    place = placed(config.runtime, locks, trials_per_gpu=per_gpu, num_jobs=num_jobs)
+    with locked(folder, SECONDS_TO_DIE), place as runtime:
+        start_again(folder, finished=True)
         try:
             run(replace(config, runtime=runtime), folder, score_test=False, observers=observers)
         except PrunedError:

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.pt", "previous.pt"
 # Of all checkpoints; to be raised when a field is added, goes, or gets another meaning, with a step in _upgrade. Files
 # without a number, from before there was one, have format 1. 2: an epoch's sums hold totals and weights of its batches.
-FORMAT = 2
+# 3: run_id names the run; it is missing from checkpoints of runs that began before, and from their run.json.
+FORMAT = 3
 # Characters of torch's message that are shown.
 MAX_REASON = 300
 

@@ -42,6 +42,7 @@ class RunCheckpoints:
 
     Attributes:
         resumable: False in a sweep, which begins a trial that was stopped anew: nothing is kept to go on from.
+        run_id: of ``run.json``, in every checkpoint of the run.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class RunCheckpoints:
     class_to_idx: dict[str, int]
     ranks: Ranks
     resumable: bool = True
+    run_id: str = ""
     _saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -66,8 +68,7 @@ class RunCheckpoints:
         metric = self.config.train.metric
         facts = {"epoch": best.record.epoch, "metric": metric, "value": best.scores.metric(metric)}
         if self.ranks.is_main:
-            content = checkpoint_content(self.network, self.config, self.class_to_idx, **facts)
-            write_checkpoint(best.checkpoint, content)
+            write_checkpoint(best.checkpoint, self._content(**facts))
 
     def save_best_of(self, state: PhaseState) -> None:
         """Write the weights that a phase has now, averaged where it averages them, as those of its best epoch."""
@@ -88,14 +89,18 @@ class RunCheckpoints:
         run = {**run, "history": json.dumps([asdict(record) for record in history])}
         if self.ranks.is_main:
             facts = {"epoch": len(history), "run": run, "phase": phase}
-            write_last(self.folder, checkpoint_content(self.network, self.config, self.class_to_idx, **facts))
+            write_last(self.folder, self._content(**facts))
         self._saved_at = time.monotonic()
 
     def read_last(self) -> dict[str, Any] | None:
-        """What ``save_last`` wrote; None when the run had not got so far."""
+        """What ``save_last`` wrote; None when the run had not got so far.
+
+        Raises:
+            CheckpointError: when another run wrote it.
+        """
         if self.ranks.is_main and (self.folder / UNBLENDED).exists():
             os.replace(self.folder / UNBLENDED, self.folder / BEST)
-        return self.ranks.share(lambda: read_last(self.folder))
+        return self.ranks.share(self._read_own_last)
 
     def restore_best(self) -> None:
         """Put the run's best weights back into the network."""
@@ -134,13 +139,25 @@ class RunCheckpoints:
             log.warning("resume  the weights of the best epoch, %d, are gone; the best from here on is taken.", epoch)
             state.best = None
 
+    def _content(self, **facts: object) -> dict[str, object]:
+        return checkpoint_content(self.network, self.config, self.class_to_idx, run_id=self.run_id, **facts)
+
+    def _read_own_last(self) -> dict[str, Any] | None:
+        content = read_last(self.folder)
+        if content is not None and content.get("run_id", "") != self.run_id:
+            raise CheckpointError(
+                f"The checkpoints in {self.folder} were not written by the run of the run.json beside it, so it cannot "
+                "go on from them. Put the files of one run back together, or start a new run."
+            )
+        return content
+
     def _has_weights_of(self, best: Best) -> bool:
         return self.ranks.share(lambda: any(self._is_of(path, best) for path in (best.checkpoint, self.folder / BEST)))
 
-    @staticmethod
-    def _is_of(path: Path, best: Best) -> bool:
+    def _is_of(self, path: Path, best: Best) -> bool:
         try:
-            return bool(load_checkpoint(path).get("epoch") == best.record.epoch)
+            content = load_checkpoint(path)
+            return (content.get("epoch"), content.get("run_id", "")) == (best.record.epoch, self.run_id)
         except FormatError:
             raise
         except (FileNotFoundError, CheckpointError):

@@ -136,7 +136,7 @@ def test_run_json_from_before_there_were_format_numbers_is_read(configure: Compo
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: facts.update(format=2), r"run.json has format 2.*Update ftexp"),
+        (lambda facts: facts.update(format=3), r"run.json has format 3.*Update ftexp"),
         (lambda facts: facts.update(format="1"), r"run.json has the unknown format '1'"),
         (lambda facts: facts.update(folds=3), r"run.json has other fields than ftexp \S+ reads.*folds"),
         (lambda facts: facts.pop("split_digest"), r"run.json has other fields.*split_digest"),
@@ -164,11 +164,11 @@ def test_digests_are_written_whole_or_not_at_all(
 ) -> None:
     RunIdentity.of(configure(), splits()).write(tmp_path)
     begun = RunIdentity.of(configure(), splits())
-    begun.files = dict.fromkeys("abc", None)  # type: ignore[arg-type]
-    monkeypatch.setattr("ftexp.run_identity.csv.writer", lambda _: 1 / 0)
+    begun.images.clear()
+    monkeypatch.setattr("ftexp.run_images.csv.writer", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         begun.write(tmp_path)
-    assert set(RunIdentity.read(tmp_path).files) == {"t", "u", "v"}
+    assert [image.path for image in RunIdentity.read(tmp_path).images] == ["t", "u", "v", "w"]
 
 
 def test_other_versions_are_warned_of_and_named(

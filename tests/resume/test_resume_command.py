@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +17,13 @@ import numpy as np
 import pytest
 import yaml
 from conftest import CommandLine, Compose
-from filelock import FileLock
 
 from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.resume import expand
-from ftexp.run_identity import RunIdentity, locked
+from ftexp.run_identity import RunIdentity
 
 
 def make_run(folder: Path, *overrides: str, status: str | None = None) -> Path:
@@ -56,20 +57,41 @@ def test_without_it_nothing_changes(here: Path) -> None:
     assert expand(["stage=head", "-m"]) == ["stage=head", "-m"]
 
 
-def test_auto_finds_the_newest_unfinished_run_of_the_same_command(here: Path) -> None:
-    make_run(here / "outputs/2026-01-01/10-00-00", "stage=head", "train.ema=0.9")
-    make_run(here / "outputs/2026-01-02/10-00-00", "train.ema=0.9", "stage=head", status="interrupted")
-    make_run(here / "outputs/2026-01-03/10-00-00", "stage=head", "train.ema=0.9", status="finished")
-    make_run(here / "outputs/2026-01-04/10-00-00", "stage=head", "train.ema=0.9", status="failed")
-    make_run(here / "outputs/2026-01-05/10-00-00", "stage=full", "train.ema=0.9")
-    assert "resume.run='outputs/2026-01-02/10-00-00'" in expand(["resume=auto", "stage=head", "train.ema=0.9"])
-    with FileLock("outputs/2026-01-02/10-00-00/.lock"):  # that one is still going on
-        assert "resume.run='outputs/2026-01-01/10-00-00'" in expand(["resume=auto", "stage=head", "train.ema=0.9"])
+def test_auto_is_settled_when_hydra_has_composed(here: Path) -> None:
+    assert expand(["resume=auto", "stage=head"]) == ["stage=head", "resume.run=auto"]
 
 
-def test_auto_begins_a_new_run_where_there_is_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert expand(["stage=head", "resume=auto"]) == ["stage=head"]
-    assert "no unfinished run of this command, so a new one begins" in capsys.readouterr().err
+def test_a_folder_in_quotes_is_the_folder(here: Path) -> None:
+    make_run(here / "a b")
+    assert "resume.run='a b'" in expand(["resume='a b'"])
+
+
+def test_a_copy_without_its_overrides_goes_by_those_of_the_command(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(make_run(here / "copy", "stage=full") / ".hydra")
+    assert expand(["resume=copy", "stage=head"])[0] == "stage=head"
+    assert "copy lacks .hydra/overrides.yaml" in capsys.readouterr().err
+
+
+def test_a_damaged_run_json_is_named(here: Path) -> None:
+    (make_run(here / "run") / "run.json").write_text('{"overrides": [')
+    with pytest.raises(CheckpointError, match=r"run/run.json is damaged"):
+        expand(["resume=run"])
+
+
+def test_a_finished_run_names_the_command_for_more_epochs(here: Path) -> None:
+    make_run(here / "it's", "data=imagefolder", "data.root='a b'", "stage.epochs=3", status="finished")
+    with pytest.raises(ConfigError) as refused:
+        expand(["resume=it's"])
+    _, _, command = str(refused.value).partition("For more epochs begin a new run with its weights: ")
+    expected = ["data=imagefolder", "data.root='a b'", "model.weights=it's/checkpoints/best.pt", "stage.epochs=NUMBER"]
+    assert shlex.split(command) == ["python", "-m", "ftexp", *expected]
+
+
+def test_a_command_that_has_no_runs_goes_on_with_none(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"resume= goes on with a run of python -m ftexp. This command has none"):
+        expand(["resume=auto"], resumable=False)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +152,7 @@ def test_other_data_is_refused_with_what_is_different(configure: Compose, tmp_pa
     begun = RunIdentity.read(tmp_path)
     begun.check_data(RunIdentity.of(configure(), splits()))
     for other, message in (
-        (splits(shade=1), r"1 images of train and val are not those the run began with: t\. Put them back"),
+        (splits(shade=1), r"1 images are not those the run began with: t\. Put them back"),
         (splits(val=("v", "x")), r"1 images .*: x\."),
         (splits(classes=("a", "c")), r"began with the classes \['a', 'b'\]; now there are \['a', 'c'\]"),
     ):
@@ -140,11 +162,6 @@ def test_other_data_is_refused_with_what_is_different(configure: Compose, tmp_pa
     moved.train.append(moved.val.pop())
     with pytest.raises(DataError, match="splits are not those"):
         begun.check_data(RunIdentity.of(configure(), moved))
-
-
-def test_a_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(CheckpointError, match="Another run is at work in"), locked(tmp_path):
-        pass
 
 
 def wait_for(file: Path, seconds: float = 90) -> None:
