@@ -38,10 +38,9 @@ def find_rates(config: Config, folder: Path) -> None:
     seed_generators(config.runtime.seed)
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     runtime.place(network.module)
-    deepest = max(phases, key=lambda phase: len(phase.learning))
-    config = settle_batch_size(config, network, [deepest], runtime, len(splits.train))
+    config = settle_batch_size(config, network, phases, runtime, len(splits.train))
     with out_of_memory_explained(config.train, runtime):
-        report_ranges(find_ranges(config, network, splits, deepest, runtime), folder)
+        report_ranges(find_ranges(config, network, splits, phases, runtime), folder)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from ftexp.data.ledger import TestLedger
 from ftexp.data.splits import Splits
 from ftexp.file_format import reading
 from ftexp.finetune.epochs import span_of
-from ftexp.finetune.freezing import open_blocks, set_train_mode
-from ftexp.finetune.param_groups import build_param_groups, group_table
+from ftexp.finetune.freezing import set_train_mode
+from ftexp.finetune.param_groups import group_table
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.prepare import Prepared, log_data_tables, prepare
@@ -40,6 +40,7 @@ from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import evaluate
 from ftexp.training.metrics import Scores
 from ftexp.training.out_of_memory import out_of_memory_explained
+from ftexp.training.phase_state import open_phase
 from ftexp.training.run_checkpoints import RunCheckpoints
 from ftexp.training.runtime import Runtime, seed_phase
 from ftexp.training.start import backbone_state
@@ -179,8 +180,7 @@ def fine_tune(
             continue
         fit.phase_number = number
         fit.before_epoch()
-        open_blocks(network, phase)
-        groups = build_param_groups(network, phase, decay_backbone=config.train.l2_sp is None)
+        groups = open_phase(network, phase, config.train)
         recorder.start_phase(phase, group_table(network, groups))
         with InputSource(config, network, splits, runtime) as source:
             set_train_mode(network, phase)

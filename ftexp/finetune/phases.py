@@ -25,6 +25,7 @@ class Phase:
 
     Attributes:
         learning: names of the blocks that learn, in the order of the network; always with the head.
+        lr_factor: what the optimizer's rates have been multiplied by already.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Phase:
     scheduler: SchedulerConfig
     bn_policy: BatchNormPolicyConfig
     augment: AugmentConfig
+    lr_factor: float = 1.0
 
 
 def plan_phases(config: Config, names: Sequence[str]) -> tuple[Phase, ...]:
@@ -76,6 +78,7 @@ def _resolve(phase: PhaseConfig, config: Config, names: Sequence[str]) -> Phase:
         scheduler=with_changes(config.scheduler, phase.scheduler, f"{key}.scheduler"),
         bn_policy=with_changes(config.bn_policy, phase.bn_policy, f"{key}.bn_policy"),
         augment=with_changes(config.augment, phase.augment, f"{key}.augment"),
+        lr_factor=phase.lr_factor,
     )
 
 

@@ -27,7 +27,11 @@ def report_ranges(tests: Sequence[RangeTest], folder: Path) -> None:
     for test in tests:
         if test.suggestion is None:
             log.warning("lr_find the loss does not depend on %s: look at the labels, or unfreeze more", test.key)
-    settings = [f"{test.key}={test.suggestion:.1e}" for test in tests if test.suggestion is not None]
+    for test in tests:
+        if test.suggestion is not None and test.phase is not None:
+            log.info("lr_find %s of phase %s in stage.phases: %.1e", test.key, test.phase, test.suggestion)
+    common = [test for test in tests if test.suggestion is not None and test.phase is None]
+    settings = [f"{test.key}={test.suggestion:.1e}" for test in common]
     log.info("lr_find %s  %s", " ".join(settings) or "no suggestion", folder)
 
 

@@ -113,6 +113,11 @@ class Step:
         return norm
 
 
+def completes_update(batch: int, num_batches: int, accumulate: int) -> bool:
+    """Whether an update follows a batch, from 0, of an epoch."""
+    return (batch + 1) % accumulate == 0 or batch + 1 == num_batches
+
+
 def train_epoch(
     step: Step,
     batches: Batches,
@@ -138,7 +143,7 @@ def train_epoch(
     started = time.perf_counter() - sums.seconds
     done = len(sums.sizes)
     for number, (inputs, labels) in enumerate(batches.epoch(epoch, done), done):
-        completes = (number + 1) % accumulate == 0 or number + 1 == batches.num_batches
+        completes = completes_update(number, batches.num_batches, accumulate)
         loss = step.backward(inputs, labels, batches.num_images(number), completes=completes)
         sums.add(loss, len(labels))
         if completes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 from ftexp.config import TrainConfig
 from ftexp.errors import CheckpointError
 from ftexp.finetune.epochs import span_of
+from ftexp.finetune.freezing import open_blocks
 from ftexp.finetune.optimizers import build_optimizer
-from ftexp.finetune.param_groups import ParamGroup
+from ftexp.finetune.param_groups import ParamGroup, build_param_groups
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Schedule
 from ftexp.models.blocks import HEAD, Network
@@ -123,6 +124,39 @@ class PhaseState:
         return [[group["block"], [names[p] for p in group["params"]]] for group in self.optimizer.param_groups]
 
 
+def open_phase(network: Network, phase: Phase, settings: TrainConfig) -> list[ParamGroup]:
+    """Give the phase's blocks gradients, and group their parameters."""
+    open_blocks(network, phase)
+    return build_param_groups(network, phase, decay_backbone=settings.l2_sp is None)
+
+
+def build_step(
+    optimizer: Optimizer,
+    inputs: Inputs,
+    forward: Forward,
+    settings: TrainConfig,
+    start: Mapping[str, torch.Tensor],
+    after_update: Sequence[Callable[[], object]] = (),
+) -> Step:
+    """A training step as the settings ask for it: loss and class weights, clipping, the pull towards the start.
+
+    Args:
+        forward: images or activations of ``inputs`` to logits, as it is to be trained.
+        start: the backbone's tensors at the beginning of the run; needed for ``settings.l2_sp`` alone.
+        after_update: called after every update, in this order.
+    """
+    network, runtime = inputs.network, inputs.runtime
+    return Step(
+        runtime.ranks.replicate(forward, network.module),
+        optimizer,
+        build_loss(settings, inputs.class_weights).to(runtime.device),
+        runtime,
+        clip_norm=settings.clip_norm,
+        before_update=[StartPenalty(network, start, settings.l2_sp).add_gradients],
+        after_update=after_update,
+    )
+
+
 def begin_phase(
     phase: Phase,
     groups: Sequence[ParamGroup],
@@ -134,23 +168,15 @@ def begin_phase(
     """All that trains in a phase, before its first step.
 
     Args:
-        forward: images or activations of ``inputs`` to logits, as it is to be trained.
-        start: the backbone's tensors at the beginning of the run; needed for ``settings.l2_sp`` alone.
+        groups: from ``open_phase``.
+        forward, start: as ``build_step``'s.
     """
     network, runtime = inputs.network, inputs.runtime
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
     span = span_of(phase, network, settings, inputs.train.num_samples, runtime.ranks.size)
     schedule = Schedule(phase.scheduler, optimizer, span)
     ema = build_ema(network, phase, settings.ema)
-    step = Step(
-        runtime.ranks.replicate(forward, network.module),
-        optimizer,
-        build_loss(settings, inputs.class_weights).to(runtime.device),
-        runtime,
-        clip_norm=settings.clip_norm,
-        before_update=[StartPenalty(network, start, settings.l2_sp).add_gradients],
-        after_update=(schedule.after_step, ema.update),
-    )
+    step = build_step(optimizer, inputs, forward, settings, start, (schedule.after_step, ema.update))
     recovery = Recovery(network, optimizer, schedule, ema, settings.nan_retries)
     return PhaseState(network, optimizer, schedule, step, ema, recovery, head_parameters(network))
 

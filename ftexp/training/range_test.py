@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from ftexp.config import Config
+from ftexp.config import Config, OptimizerConfig
 from ftexp.data.splits import Splits
 from ftexp.errors import DivergedError
-from ftexp.finetune.freezing import open_blocks, set_train_mode
+from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
-from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.eval_caches import load_weights
 from ftexp.training.batches import Batches
 from ftexp.training.inputs import InputSource
-from ftexp.training.loop import Step
-from ftexp.training.losses import build_loss
+from ftexp.training.loop import Step, completes_update
+from ftexp.training.losses import LossSum
+from ftexp.training.phase_state import build_step, open_phase
 from ftexp.training.runtime import Runtime, seed_phase
+from ftexp.training.start import backbone_state
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 120
@@ -47,11 +49,13 @@ class RangeTest:
         key: the setting that it is about, such as ``optimizer.head_lr``.
         rates: growing by the same factor from step to step.
         losses: running means of the training loss, one per rate, all finite.
+        phase: whose own value of the setting, under ``stage.phases``, it is about; None: the setting of all phases.
     """
 
     key: str
     rates: tuple[float, ...]
     losses: tuple[float, ...]
+    phase: str | None = None
 
     @property
     def suggestion(self) -> float | None:
@@ -70,42 +74,47 @@ class RangeTest:
 
 
 def find_ranges(
-    config: Config, network: Network, splits: Splits, phase: Phase, runtime: Runtime
+    config: Config, network: Network, splits: Splits, phases: Sequence[Phase], runtime: Runtime
 ) -> tuple[RangeTest, ...]:
     """Test the head's rate, then, on a head trained at the rate found, the backbone's; changes the weights.
 
-    The backbone's blocks keep the ratios of their rates, and the head rests while theirs grow.
-
-    Args:
-        phase: says which blocks learn, and how they are trained.
+    The head's is tested as in the first phase, which it begins with, and the backbone's as in the phase in which most
+    blocks learn. What is tested is the setting, which a phase multiplies by its ``lr_factor``. The backbone's blocks
+    keep the ratios of their rates; the head, and blocks with rates of their own (``block_lrs``), rest meanwhile.
 
     Source: Smith, 2017, "Cyclical learning rates for training neural networks".
     """
-    start = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
-    head_phase = replace(phase, learning=(HEAD,))
-    with _training(config, network, splits, head_phase, runtime) as (optimizer, step, batches):
-        head = sweep_rates("optimizer.head_lr", step, optimizer, batches, [1.0] * len(optimizer.param_groups))
-    if phase.learning == (HEAD,):
+    weights = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
+    start = backbone_state(network) if config.train.needs_start else {}
+    training = partial(_training, config, network, splits, runtime, start)
+    first, deepest = phases[0], max(phases, key=lambda phase: len(phase.learning))
+    head_phase = replace(first, learning=(HEAD,))
+    head_key = f"optimizer.block_lrs.{HEAD}" if HEAD in first.optimizer.block_lrs else "optimizer.head_lr"
+    with training(head_phase) as (optimizer, updates):
+        head = sweep_rates(head_key, updates, optimizer, [first.lr_factor] * len(optimizer.param_groups))
+    head = replace(head, phase=_owner(first, _head_rate(first.optimizer), _head_rate(config.optimizer)))
+    blocks = [block for block in deepest.learning if block != HEAD and block not in deepest.optimizer.block_lrs]
+    if not blocks:
         return (head,)
-    load_weights(network.module, start)
-    with _training(config, network, splits, head_phase, runtime) as (optimizer, step, batches):
+    load_weights(network.module, weights)
+    with training(head_phase) as (optimizer, updates):
         for group in optimizer.param_groups:
-            group["lr"] = head.suggestion or group["lr"]
-        for images, labels in islice(_endless(batches), NUM_STEPS):
-            step.backward(images, labels)
-            step.update()
-    with _training(config, network, splits, phase, runtime) as (optimizer, step, batches):
-        ratios = [
-            0.0 if group["block"] == HEAD else group["lr"] / phase.optimizer.backbone_lr
-            for group in optimizer.param_groups
-        ]
-        return head, sweep_rates("optimizer.backbone_lr", step, optimizer, batches, ratios)
+            group["lr"] = (head.suggestion or group["lr"] / first.lr_factor) * first.lr_factor
+        for _ in islice(updates, NUM_STEPS + 1):  # an update is made when the next one is asked for
+            pass
+    with training(deepest) as (optimizer, updates):
+        setting = deepest.optimizer.backbone_lr / deepest.lr_factor
+        ratios = [group["lr"] / setting if group["block"] in blocks else 0.0 for group in optimizer.param_groups]
+        backbone = sweep_rates("optimizer.backbone_lr", updates, optimizer, ratios)
+    owner = _owner(deepest, deepest.optimizer.backbone_lr, config.optimizer.backbone_lr)
+    return head, replace(backbone, phase=owner)
 
 
-def sweep_rates(key: str, step: Step, optimizer: Optimizer, batches: Batches, ratios: Sequence[float]) -> RangeTest:
+def sweep_rates(key: str, updates: Iterator[float], optimizer: Optimizer, ratios: Sequence[float]) -> RangeTest:
     """Take steps at rates from ``LOWEST`` to ``HIGHEST`` until the loss diverges.
 
     Args:
+        updates: the loss of one update after the other; a step is made when the next one is asked for.
         ratios: of each of the optimizer's groups to the rate that is tested.
 
     Raises:
@@ -114,18 +123,16 @@ def sweep_rates(key: str, step: Step, optimizer: Optimizer, batches: Batches, ra
     rates: list[float] = []
     losses: list[float] = []
     total = weight = loss = 0.0
-    for number, (images, labels) in enumerate(islice(_endless(batches), NUM_SETTLING + NUM_STEPS), -NUM_SETTLING):
+    for number, loss in enumerate(islice(updates, NUM_SETTLING + NUM_STEPS), -NUM_SETTLING):
         rate = LOWEST * (HIGHEST / LOWEST) ** (max(0, number) / (NUM_STEPS - 1))
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
             group["lr"] = rate * ratio
-        loss = step.backward(images, labels).mean.item()
         total, weight = SMOOTHING * total + loss, SMOOTHING * weight + 1
         if not math.isfinite(loss) or (losses and total / weight > DIVERGED * min(losses)):
             break
         if number >= 0:
             rates.append(rate)
             losses.append(total / weight)
-        step.update()
     if not rates:
         raise DivergedError(
             f"The training loss is not finite ({loss:g}) before {key} was raised above {LOWEST:g}, so there is nothing "
@@ -136,24 +143,42 @@ def sweep_rates(key: str, step: Step, optimizer: Optimizer, batches: Batches, ra
 
 @contextmanager
 def _training(
-    config: Config, network: Network, splits: Splits, phase: Phase, runtime: Runtime
-) -> Iterator[tuple[Optimizer, Step, Batches]]:
-    """A phase that is ready for its first step."""
-    open_blocks(network, phase)
-    groups = build_param_groups(network, phase)
+    config: Config,
+    network: Network,
+    splits: Splits,
+    runtime: Runtime,
+    start: Mapping[str, torch.Tensor],
+    phase: Phase,
+) -> Iterator[tuple[Optimizer, Iterator[float]]]:
+    """A phase that is ready for its first step, with the updates to come; its rates are what the caller sets."""
+    groups = open_phase(network, phase, config.train)
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
     with InputSource(config, network, splits, runtime) as source:
         set_train_mode(network, phase)
         inputs = source.for_phase(phase)
-        loss_fn = build_loss(config.train, inputs.class_weights).to(runtime.device)
         set_train_mode(network, phase)  # cutting the network in two left it in eval mode
         seed_phase(config.runtime.seed, 0, runtime.ranks)
-        yield (
-            optimizer,
-            Step(inputs.forward, optimizer, loss_fn, runtime, clip_norm=config.train.clip_norm),
-            inputs.train,
-        )
+        step = build_step(optimizer, inputs, inputs.forward, config.train, start)
+        yield optimizer, losses_of_updates(step, inputs.train, config.train.accumulate)
 
 
-def _endless(batches: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return (batch for epoch in count(1) for batch in batches.epoch(epoch))
+def losses_of_updates(step: Step, batches: Batches, accumulate: int) -> Iterator[float]:
+    """Train without end: gradients of an update, its mean loss, and the update when the next one is asked for."""
+    for epoch in count(1):
+        parts: list[LossSum] = []
+        for number, (images, labels) in enumerate(batches.epoch(epoch)):
+            completes = completes_update(number, batches.num_batches, accumulate)
+            parts.append(step.backward(images, labels, batches.num_images(number), completes=completes))
+            if completes:
+                yield (torch.stack([part.total for part in parts]).sum() / sum(part.weight for part in parts)).item()
+                step.update()
+                parts.clear()
+
+
+def _head_rate(config: OptimizerConfig) -> float:
+    return config.block_lrs.get(HEAD, config.head_lr)
+
+
+def _owner(phase: Phase, rate: float, common: float) -> str | None:
+    """The phase's name where its rate does not follow from the setting that all phases have in common."""
+    return None if rate == common * phase.lr_factor else phase.name
