@@ -201,4 +201,5 @@ def _is_hexadecimal(name: str) -> bool:
 
 
 def _cannot_list(path: str, error: OSError) -> DataError:
-    return DataError(f"The folder {path} cannot be read: {error.strerror}. Make it readable, or move it away.")
+    # A link into a closed folder is named itself.
+    return DataError(f"{error.filename or path} cannot be read: {error.strerror}. Make it readable, or move it away.")

@@ -65,7 +65,6 @@ def _other_spellings(path: str) -> Iterator[str]:
     for spelling in (path, slashes):
         for form in ("NFC", "NFD"):
             yield unicodedata.normalize(form, spelling)
-    yield slashes
 
 
 def _what_is_wrong(kind: str, path: str, full: str, root: Path) -> str:

@@ -218,6 +218,21 @@ def test_loops_end_and_no_folder_is_read_twice(tmp_path: Path, target: str, capl
     )
 
 
+def test_a_folder_goes_by_its_own_path_before_that_of_a_link(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/deep/inner/1.jpg", "dog/3.jpg")
+    (tmp_path / "cat" / "a").symlink_to("deep/inner")
+    assert [path for path, _, _ in found(tmp_path)] == ["cat/deep/inner/1.jpg", "dog/3.jpg"]
+
+
+def test_a_link_into_a_folder_that_may_not_be_entered_is_an_error(as_nobody: Path) -> None:
+    touch(as_nobody, "data/cat/1.jpg", "data/dog/2.jpg", "locked/more/3.jpg")
+    (as_nobody / "data" / "cat" / "more").symlink_to(as_nobody / "locked" / "more")
+    (as_nobody / "data" / "cat" / "3.jpg").symlink_to(as_nobody / "locked" / "more" / "3.jpg")
+    (as_nobody / "locked").chmod(0)
+    with pytest.raises(DataError, match=rf"{as_nobody}/data/cat/(more|3\.jpg) cannot be read: Permission denied"):
+        read(as_nobody / "data")
+
+
 def test_a_loop_at_the_top_is_no_class(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "self").symlink_to(".")
@@ -243,7 +258,7 @@ def test_a_linked_folder_that_is_gone_is_an_error(tmp_path: Path, name: str) -> 
 def test_a_folder_that_may_not_be_read_is_an_error(as_nobody: Path, name: str) -> None:
     touch(as_nobody, "cat/1.jpg", "dog/deep/1.jpg", "train/2.jpg")
     (as_nobody / name).chmod(0)
-    with pytest.raises(DataError, match=rf"The folder {as_nobody / name} cannot be read: Permission denied"):
+    with pytest.raises(DataError, match=rf"{as_nobody / name} cannot be read: Permission denied"):
         read(as_nobody)
 
 
