@@ -38,6 +38,7 @@ from ftexp.data.images import open_image
 from ftexp.data.samples import Sample
 from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, make_splits
+from ftexp.evaluation.diagnosis import read_against
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
 from ftexp.prepare import plan
@@ -46,7 +47,6 @@ from ftexp.report.recorder import Recorder
 from ftexp.report.tables import format_table
 from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
-from ftexp.training.diagnosis import read_against
 from ftexp.training.runtime import prepare_runtime
 
 SECTION = "Head and partial beside a hand-written loop"
@@ -128,7 +128,7 @@ def run_ftexp(config: Config, network: Network, splits: Splits) -> float:
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(Path(folder), NoTracker(), read_against(config, splits.train, splits.val), phases)
         fit = fine_tune(config, network, splits, phases, runtime, recorder)
-    return fit.history[-1].val_accuracy
+    return fit.history[-1].val["accuracy"]
 
 
 SIDES: dict[str, tuple[Callable[[Config, Network, Splits], float], list[str]]] = {

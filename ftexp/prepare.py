@@ -21,6 +21,8 @@ from ftexp.data.ledger import TestLedger
 from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, assign_splits, seal, write_splits
 from ftexp.errors import ConfigError, LeakError
+from ftexp.evaluation.intervals import warn_if_too_small
+from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, plan_phases
 from ftexp.generators import seed_generators
@@ -33,7 +35,6 @@ from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import Tracker
 from ftexp.training.batch_size import settle_batch_size
-from ftexp.training.intervals import warn_if_too_small
 from ftexp.training.runtime import Runtime, prepare_runtime
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
     name = run_name(config, phases)
     splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun))
+    check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
     identity = ranks.share(lambda: _identify(config, splits, begun, overrides, ledger if score_test else None))
     seed_generators(config.runtime.seed)  # whatever was drawn before: an audit that is cached draws less

@@ -15,6 +15,10 @@ from typing import Any
 from ftexp.config import Config
 from ftexp.data.ledger import TestLedger
 from ftexp.data.splits import Splits
+from ftexp.evaluation.diagnosis import read_against
+from ftexp.evaluation.gate import judge
+from ftexp.evaluation.history import Observer
+from ftexp.evaluation.scores import Scores
 from ftexp.file_format import reading
 from ftexp.finetune.epochs import span_of
 from ftexp.finetune.freezing import set_train_mode
@@ -31,14 +35,9 @@ from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.checkpoint import LAST
-from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
-from ftexp.training.gate import judge
-from ftexp.training.history import Observer
 from ftexp.training.inputs import InputSource
 from ftexp.training.interruption import StopSignals
-from ftexp.training.loop import evaluate
-from ftexp.training.metrics import Scores
 from ftexp.training.out_of_memory import out_of_memory_explained
 from ftexp.training.phase_state import open_phase
 from ftexp.training.run_checkpoints import RunCheckpoints
@@ -225,7 +224,7 @@ def score_test_split(fit: Fit, splits: Splits, ledger: TestLedger, recorder: Rec
     test_set = splits.test.content_digest()
     use = runtime.ranks.share(lambda: ledger.record_opening(test_set, str(recorder.folder)))
     with InputSource(fit.config, network, splits, runtime) as source:
-        scores = evaluate(network.module, source.for_scoring(splits.test.open()), network.num_classes, runtime, "test")
+        scores = fit.score(network.module, source.for_scoring(splits.test.open()), "test")
     if runtime.ranks.is_main:
         ledger.record_score(use, scores.accuracy)
         recorder.test_uses = len(ledger.uses(test_set))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -34,6 +35,7 @@ from ftexp.config import (
     parse,
     register_schema,
 )
+from ftexp.evaluation.scores import Scores
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
@@ -152,6 +154,12 @@ def network() -> Network:
         name="tiny",
         num_classes=4,
     )
+
+
+def scores_of(labels: Sequence[int], predictions: Sequence[int], num_classes: int, loss: float = 1.0) -> Scores:
+    """Scores that follow from predictions alone; every sample has the same loss."""
+    truth, guess = np.asarray(labels), np.asarray(predictions)
+    return Scores(truth, guess, (truth != guess).astype(np.int64), np.full(len(truth), loss), num_classes)
 
 
 def make_phase(*learning: str, policy: str = "train", **optimizer: object) -> Phase:

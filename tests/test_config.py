@@ -97,7 +97,7 @@ MISTAKES = {
     # Wrong types.
     "optimizer.head_lr=fast": "optimizer.head_lr: Value 'fast' of type 'str' could not be converted to Float",
     "train.batch_size=1.5": "train.batch_size: Value '1.5' of type 'float' is incompatible",
-    "train.metric=f1": "train.metric: Invalid value 'f1', expected one of ['accuracy', 'macro_f1']",
+    "train.metric=f1": "train.metric=f1: there is no such metric. Did you mean 'macro_f1'? Allowed are accuracy, macro",
     "scheduler.interval=batch": "scheduler.interval: Invalid value 'batch', expected one of ['step', 'epoch']",
     # Values out of range.
     "stage.epochs=0": "stage.epochs=0 is not allowed: it must be at least 1",

@@ -31,6 +31,7 @@ from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
 from ftexp.config.train import AugmentConfig, TrainConfig
 from ftexp.errors import ConfigError
+from ftexp.evaluation.metric_names import METRICS
 
 
 @dataclass(slots=True)
@@ -51,6 +52,12 @@ class Config:
     test: TestConfig = MISSING
     sweep: SweepConfig = MISSING
     resume: ResumeConfig = MISSING
+
+    @property
+    def asked_metrics(self) -> list[str]:
+        """The metrics that a setting names, the one that decides first."""
+        objectives = [name.removeprefix("val_") for name in self.sweep.objectives]
+        return list(dict.fromkeys([self.train.metric, *(name for name in objectives if name in METRICS)]))
 
     def __post_init__(self) -> None:
         if self.train.accumulate > 1 and self.runtime.may_record_graphs:

@@ -9,11 +9,11 @@ from omegaconf import MISSING
 
 from ftexp.config.check import check
 from ftexp.errors import ConfigError, nearest
+from ftexp.evaluation.metric_names import METRICS
 
 # What a search can go by, and which way is better.
 DIRECTIONS = {
-    "val_accuracy": "maximize",
-    "val_macro_f1": "maximize",
+    **{f"val_{metric.name}": "maximize" if metric.maximize else "minimize" for metric in METRICS.values()},
     "val_loss": "minimize",
     "seconds": "minimize",
     "peak_memory_mib": "minimize",

@@ -9,7 +9,8 @@ from typing import Literal
 from omegaconf import MISSING
 
 from ftexp.config.check import check
-from ftexp.errors import ConfigError
+from ftexp.errors import ConfigError, nearest
+from ftexp.evaluation.metric_names import METRICS
 
 
 @dataclass(slots=True)
@@ -81,8 +82,8 @@ class TrainConfig:
     batch_size: int | str = MISSING
     # Largest norm of the gradient over all trainable parameters; null: no clipping.
     clip_norm: float | None = MISSING
-    # Of the validation split; decides which checkpoint is the best.
-    metric: Literal["accuracy", "macro_f1"] = MISSING
+    # Of the validation split; decides which checkpoint is the best. One of ftexp/evaluation/metric_names.py.
+    metric: str = MISSING
     # cross_entropy; bce: every class a yes or no of its own; focal: cross-entropy in which easy samples count less.
     # The validation loss is always cross-entropy.
     loss: Literal["cross_entropy", "bce", "focal"] = MISSING
@@ -126,6 +127,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         size = self.batch_size
+        if self.metric not in METRICS:
+            raise ConfigError(
+                f"train.metric={self.metric}: there is no such metric.{nearest(self.metric, METRICS)}"
+                f" Allowed are {', '.join(METRICS)}."
+            )
         number = isinstance(size, int) and not isinstance(size, bool) and size >= 1
         check(number or size == "auto", "train.batch_size", size, "at least 1, or auto")
         minutes = self.save_every_minutes

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ftexp.training.history import EpochRecord
+from ftexp.evaluation.history import EpochRecord
+from ftexp.evaluation.metric_names import METRICS
 
 # Okabe and Ito's palette: told apart with any colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -23,20 +24,23 @@ MAX_TICK_LABELS = 50
 MAX_LABEL_LENGTH = 24
 
 
-def plot_curves(history: Sequence[EpochRecord], path: Path, best_epoch: int | None = None) -> None:
+def plot_curves(
+    history: Sequence[EpochRecord], path: Path, best_epoch: int | None = None, metric: str = "accuracy"
+) -> None:
     """Loss, validation scores and learning rates over the epochs, phases told apart, the best epoch marked.
 
     Args:
         history: one record per epoch, at least one.
         path: the PNG to write.
         best_epoch: the one whose weights were kept in the end; None marks none.
+        metric: the one that decided; it is drawn beside accuracy and macro F1 where its range is like theirs.
     """
     assert history, "no epoch to draw"
     figure = Figure(figsize=(8.0, 8.5), dpi=120, layout="constrained")
     losses, scores, rates = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     _draw(losses, history, {"train": (BLUE, "train_loss"), "validation": (ORANGE, "val_loss")})
     losses.set_ylabel("loss")
-    _draw(scores, history, {"accuracy": (BLUE, "val_accuracy"), "macro F1": (GREEN, "val_macro_f1")})
+    _draw(scores, history, _score_lines(metric))
     scores.set_ylabel("validation score")
     _draw(rates, history, {"head": (BLUE, "lr_head"), "backbone, block next to the head": (ORANGE, "lr_backbone")})
     _scale_rates(rates, history)
@@ -92,7 +96,7 @@ def _draw(axes: Axes, history: Sequence[EpochRecord], curves: dict[str, tuple[st
             if i and record.phase != history[i - 1].phase:
                 epochs.append(record.epoch - 0.5)
                 values.append(math.nan)
-            value = getattr(record, name)
+            value = record.as_row()[name]
             epochs.append(float(record.epoch))
             values.append(math.nan if value is None else float(value))
         if not all(map(math.isnan, values)):
@@ -100,6 +104,14 @@ def _draw(axes: Axes, history: Sequence[EpochRecord], curves: dict[str, tuple[st
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _score_lines(metric: str) -> dict[str, tuple[str, str]]:
+    """Label -> colour and column of the scores that share an axis."""
+    colors = {"accuracy": BLUE, "macro_f1": GREEN}
+    if METRICS[metric].maximize:
+        colors = {**colors, metric: colors.get(metric, ORANGE)}
+    return {METRICS[name].label: (color, f"val_{name}") for name, color in colors.items()}
 
 
 def _scale_rates(axes: Axes, history: Sequence[EpochRecord]) -> None:

@@ -12,6 +12,14 @@ from typing import Any
 from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits
 from ftexp.errors import PrunedError, RankError
+from ftexp.evaluation.best import Best
+from ftexp.evaluation.classes import class_table, majority_baseline
+from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose
+from ftexp.evaluation.gate import Verdict
+from ftexp.evaluation.history import EpochRecord
+from ftexp.evaluation.intervals import accuracy_interval
+from ftexp.evaluation.metric_names import METRICS
+from ftexp.evaluation.scores import Scores
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.json_files import write_json
@@ -22,12 +30,6 @@ from ftexp.report.result import best_entry, score_entry
 from ftexp.report.tables import format_table, write_rows
 from ftexp.tracking.sync import send_missing_if_possible
 from ftexp.tracking.tracker import Status, Tracker
-from ftexp.training.best import Best
-from ftexp.training.diagnosis import Diagnosis, Setting, diagnose
-from ftexp.training.gate import Verdict
-from ftexp.training.history import EpochRecord
-from ftexp.training.imbalance import class_table, majority_baseline
-from ftexp.training.metrics import Scores, accuracy_interval
 
 log = logging.getLogger(__name__)
 
@@ -124,19 +126,17 @@ class Recorder:
     def epoch(self, record: EpochRecord) -> None:
         """One line on the terminal, one row in ``metrics.csv``, one batch of metrics in the store."""
         self._history.append(record)
-        values = asdict(record)
         self._write_history()
-        numbers = {name: float(value) for name, value in values.items() if isinstance(value, float)}
+        numbers = {name: float(value) for name, value in record.as_row().items() if isinstance(value, float)}
         self._tracker.log_metrics(numbers, step=record.epoch)
         log.info(
-            "%-8s epoch %2d/%d  loss %.4f  val loss %.4f  accuracy %.4f  macro F1 %.4f  %4.0f images/s  %5.1f s%s",
+            "%-8s epoch %2d/%d  loss %.4f  val loss %.4f  %s  %4.0f images/s  %5.1f s%s",
             record.phase,
             record.epoch,
             self._epochs,
             record.train_loss,
             record.val_loss,
-            record.val_accuracy,
-            record.val_macro_f1,
+            self._shown(record.val),
             record.images_per_second,
             record.seconds,
             "  best" if record.best else "",
@@ -149,7 +149,7 @@ class Recorder:
 
     def _write_history(self) -> None:
         if self._history:
-            write_rows(self.folder / "metrics.csv", [asdict(row) for row in self._history])
+            write_rows(self.folder / "metrics.csv", [row.as_row() for row in self._history])
 
     def _diagnose(self, phase: str) -> None:
         """Read the curves so far, and speak where something new is wrong."""
@@ -169,14 +169,14 @@ class Recorder:
         """
         scores, split = (test, "test") if test else (best.scores, "validation")
         baseline = majority_baseline(splits.train, splits.classes, scores.confusion)
-        plot_curves(self._history, self.folder / "curves.png", best.record.epoch)
+        plot_curves(self._history, self.folder / "curves.png", best.record.epoch, self._metric)
         plot_confusion_matrix(scores.confusion, splits.classes, self.folder / "confusion_matrix.png", split)
         write_rows(self.folder / "classes.csv", class_table(scores.confusion, splits.classes))
         result = {
             "status": "finished",
             "metric": self._metric,
             "best": best_entry(best),
-            "test": {**score_entry(test), "uses": self.test_uses} if test else None,
+            "test": {**score_entry(test, list(best.record.val)), "uses": self.test_uses} if test else None,
             "baseline": {"split": split, **baseline},
             "phases": self._phases + self._skipped(),
             "diagnosis": self._diagnosis_of(best.record.phase),
@@ -201,8 +201,9 @@ class Recorder:
         if self._diagnosis:
             self._tracker.set_tags({"diagnosis": self._diagnosis.signal})
         if test:
-            scores = {"test_accuracy": test.accuracy, "test_macro_f1": test.macro_f1, "test_loss": test.loss}
-            self._tracker.log_metrics(scores, self._history[-1].epoch)
+            last = self._history[-1]
+            scores = {f"test_{name}": value for name, value in test.metrics(last.val).items()}
+            self._tracker.log_metrics({**scores, "test_loss": test.loss}, last.epoch)
 
     def log_model(self, network: Network, example: Sample, register_as: str | None) -> None:
         """Give the tracking store the best network as a model."""
@@ -225,12 +226,18 @@ class Recorder:
 
     def _verdict(self, best: Best, test: Scores | None) -> str:
         if test is None:
-            return f"validation {self._metric} {best.scores.metric(self._metric):.4f} (epoch {best.record.epoch})"
+            value = best.scores.metric(self._metric)
+            return f"validation {METRICS[self._metric].label} {value:.4f} (epoch {best.record.epoch})"
         low, high = accuracy_interval(test.num_correct, test.num_samples)
         return (
             f"test accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {test.num_samples} images)  "
-            f"macro F1 {test.macro_f1:.4f}"
+            f"{self._shown(test.metrics(best.record.val), without='accuracy')}"
         )
+
+    def _shown(self, values: Mapping[str, float], without: str = "") -> str:
+        """The metrics that a line shows: accuracy, macro F1, and the one that decides."""
+        names = [name for name in dict.fromkeys(("accuracy", "macro_f1", self._metric)) if name != without]
+        return "  ".join(f"{METRICS[name].label} {values[name]:.4f}" for name in names)
 
     def _diagnosis_of(self, phase: str) -> object:
         return next(entry["diagnosis"] for entry in self._phases if entry["name"] == phase)
@@ -244,6 +251,6 @@ def _explain(name: str, verdict: Verdict, metric: str, num_samples: int) -> str:
     outcome = "kept" if verdict.kept else "dropped, its weights undone; the stage ends here"
     p_value = "" if verdict.p_value is None else f", p = {verdict.p_value:.3f}"
     return (
-        f"{name} {outcome}: validation {metric} {verdict.before:.4f} -> {verdict.after:.4f} "
+        f"{name} {outcome}: validation {METRICS[metric].label} {verdict.before:.4f} -> {verdict.after:.4f} "
         f"(of {num_samples} images it gained {verdict.gained} and lost {verdict.lost}{p_value})"
     )

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from ftexp.training.best import Best
-from ftexp.training.intervals import bootstrap_intervals
-from ftexp.training.metrics import Scores, accuracy_interval
+from ftexp.evaluation.best import Best
+from ftexp.evaluation.intervals import accuracy_interval, bootstrap_intervals
+from ftexp.evaluation.scores import Scores
 
 
 def best_entry(best: Best) -> dict[str, object]:
-    """The best epoch with its validation scores and their 95 % intervals."""
-    scores = best.scores
-    intervals = bootstrap_intervals(scores.confusion)
+    """The best epoch with its validation metrics and their 95 % intervals by bootstrap."""
+    scores, names = best.scores, list(best.record.val)
+    intervals = bootstrap_intervals(scores, names)
     return {
         "epoch": best.record.epoch,
         "wise_ft_alpha": best.alpha,
-        "val_accuracy": scores.accuracy,
-        "val_macro_f1": scores.macro_f1,
         "val_loss": scores.loss,
-        "val_accuracy_ci95": list(intervals["accuracy"]),
-        "val_macro_f1_ci95": list(intervals["macro_f1"]),
+        **{f"val_{name}": value for name, value in scores.metrics(names).items()},
+        **{f"val_{name}_ci95": list(interval) for name, interval in intervals.items()},
     }
 
 
-def score_entry(scores: Scores) -> dict[str, object]:
-    """Scores of the test split with their 95 % intervals: the accuracy's by formula, macro F1's by bootstrap."""
+def score_entry(scores: Scores, names: list[str]) -> dict[str, object]:
+    """Metrics of the test split with their 95 % intervals: the accuracy's by formula, the others' by bootstrap."""
+    intervals = bootstrap_intervals(scores, names)
+    intervals["accuracy"] = accuracy_interval(scores.num_correct, scores.num_samples)
     return {
-        "accuracy": scores.accuracy,
-        "accuracy_ci95": list(accuracy_interval(scores.num_correct, scores.num_samples)),
-        "macro_f1": scores.macro_f1,
-        "macro_f1_ci95": list(bootstrap_intervals(scores.confusion)["macro_f1"]),
         "loss": scores.loss,
+        **scores.metrics(names),
+        **{f"{name}_ci95": list(interval) for name, interval in intervals.items()},
         "num_samples": scores.num_samples,
     }

@@ -9,8 +9,8 @@ from optuna.trial import Trial
 
 from ftexp.config.check import check
 from ftexp.errors import PrunedError
-from ftexp.training.history import EpochRecord
-from ftexp.training.metrics import is_better
+from ftexp.evaluation.history import EpochRecord
+from ftexp.evaluation.metric_names import METRICS
 
 # Name -> from the epochs of a trial to the pruner.
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
@@ -56,7 +56,8 @@ class PruningObserver:
 
     def __call__(self, record: EpochRecord) -> None:
         """Report the value of the best checkpoint so far."""
-        if self._best is None or is_better(self._score(record), self._score(self._best)):
+        best = self._best.val[self._metric] if self._best else None
+        if self._best is None or METRICS[self._metric].is_better(record.val[self._metric], best):
             self._best = record
         self._trial.report(self._value, record.epoch)
         self._undecided = record
@@ -74,7 +75,4 @@ class PruningObserver:
     @property
     def _value(self) -> float:
         assert self._best is not None
-        return float(getattr(self._best, self._objective))
-
-    def _score(self, record: EpochRecord) -> float:
-        return float(getattr(record, f"val_{self._metric}"))
+        return self._best.value(self._objective)

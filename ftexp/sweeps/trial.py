@@ -20,7 +20,6 @@ from ftexp.run_folder import locked, start_again
 from ftexp.sweeps.places import placed
 from ftexp.sweeps.pruning import PruningObserver, build_pruner
 from ftexp.sweeps.study import EPOCHS, open_storage, running_trial
-from ftexp.training.history import EpochRecord
 
 # What a pruned trial returns: a plain word, for it may come from another process.
 PRUNED = "pruned"
@@ -73,7 +72,7 @@ def objective_value(result: Mapping[str, Any], objective: str) -> float:
 
 def _observers(address: TrialAddress, objectives: list[str], metric: str) -> list[PruningObserver]:
     (objective, *others) = objectives
-    if others or objective not in {field for field in EpochRecord.__slots__ if field.startswith("val_")}:
+    if others or not objective.startswith("val_"):
         return []  # several objectives have no order, and time spent is no promise
     study = optuna.load_study(
         study_name=address.study_name,

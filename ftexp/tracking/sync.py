@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftexp.evaluation.metric_names import METRICS
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import Status, Tracker, brief
@@ -80,7 +81,8 @@ def _values(folder: Path) -> dict[int, dict[str, float]]:
                 numbers = {key: float(text) for key, text in row.items() if key not in WORDS and text}
                 steps[int(row["epoch"])] = numbers
     if steps and (test := _result(folder).get("test")):
-        steps[max(steps)] |= {f"test_{name}": test[name] for name in ("accuracy", "macro_f1", "loss")}
+        numbers = {name: value for name, value in test.items() if name == "loss" or name in METRICS}
+        steps[max(steps)] |= {f"test_{name}": value for name, value in numbers.items() if value is not None}
     return steps
 
 

@@ -13,21 +13,22 @@ import torch
 
 from ftexp.config import Config
 from ftexp.errors import DivergedError, InterruptedRunError
+from ftexp.evaluation.best import Best
+from ftexp.evaluation.history import EpochRecord, Observer
+from ftexp.evaluation.metric_names import METRICS, recorded
+from ftexp.evaluation.scores import Scores
 from ftexp.file_format import reading
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import HEAD, Network
-from ftexp.training.batches import Batches, Inputs
-from ftexp.training.best import Best
+from ftexp.training.batches import Batches, Forward, Inputs
 from ftexp.training.checkpoint import LAST, restore_weights
 from ftexp.training.compilation import forward_of
 from ftexp.training.epoch_sums import EpochStats, EpochSums
-from ftexp.training.history import EpochRecord, Observer
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import evaluate, train_epoch
-from ftexp.training.metrics import Scores, is_better
 from ftexp.training.phase_state import PhaseState, begin_phase
 from ftexp.training.progress import Progress
 from ftexp.training.run_checkpoints import RunCheckpoints
@@ -99,7 +100,7 @@ class Fit:
                     stats = self._train_epoch(phase, state, inputs.train)
                     self.network.module.eval()
                     with state.ema.applied():
-                        scores = evaluate(forward, inputs.val, self.network.num_classes, self.runtime)
+                        scores = self.score(forward, inputs.val)
                         untouched.check()
                         record = self._record(phase, state, stats, scores, time.perf_counter() - started)
                 except DivergedError as error:
@@ -109,6 +110,15 @@ class Fit:
                 self._end_epoch(state, record, scores)
         assert state.best is not None
         return state.best
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that every epoch records."""
+        return recorded(self.config.asked_metrics, self.network.num_classes)
+
+    def score(self, forward: Forward, batches: Batches, split: str = "validation") -> Scores:
+        """Score all samples; the network has to be in eval mode. Raises DivergedError where the loss is not finite."""
+        return evaluate(forward, batches, self.network.num_classes, self.runtime, split, metrics=self.metrics)
 
     def before_epoch(self) -> None:
         """To be called where another epoch is certain to come, before anything is prepared for it."""
@@ -127,7 +137,7 @@ class Fit:
         """
         restore_weights(self.network, saved["model"], self.checkpoints.folder / LAST)
         run = saved["run"]
-        self.history = [EpochRecord(**record) for record in json.loads(run["history"])]
+        self.history = [EpochRecord.from_row(record) for record in json.loads(run["history"])]
         self.phase_number = run["phase_number"]
         if run["best"] is not None:
             self.best = Best.from_state(run["best"], self.checkpoints.folder, self.network.num_classes)
@@ -140,12 +150,12 @@ class Fit:
         metric, alphas = self.config.train.metric, [1.0, *self.config.train.wise_ft]
 
         def score() -> Scores:
-            return evaluate(self.network.module, val, self.network.num_classes, self.runtime)
+            return self.score(self.network.module, val)
 
         self.network.module.eval()
         alpha, scores = best_blend(self.network, self.start, alphas, score, metric)
         values = scores.metric(metric), alpha, self.best.scores.metric(metric)
-        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", metric, *values)
+        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", METRICS[metric].label, *values)
         self.best = replace(self.best, scores=scores, alpha=alpha)
         self.checkpoints.replace_best(self.best)
 
@@ -199,21 +209,22 @@ class Fit:
             epoch=len(self.history) + 1,
             train_loss=stats.loss,
             val_loss=scores.loss,
-            val_accuracy=scores.accuracy,
-            val_macro_f1=scores.macro_f1,
+            val=scores.metrics(self.metrics),
             grad_norm=stats.grad_norm,
             head_change=state.head_change,
             lr_head=rates[HEAD],
             lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
             images_per_second=stats.images_per_second,
             seconds=seconds,
-            best=is_better(scores.metric(metric), state.best.scores.metric(metric) if state.best else None),
+            best=METRICS[metric].is_better(
+                scores.metric(metric), state.best.scores.metric(metric) if state.best else None
+            ),
         )
 
     def _end_epoch(self, state: PhaseState, record: EpochRecord, scores: Scores) -> None:
         """Save everything, then tell of the epoch: what has been told is never lost."""
         value = scores.metric(self.config.train.metric)
-        state.schedule.after_epoch(value)
+        state.schedule.after_epoch(value if METRICS[self.config.train.metric].maximize else -value)
         state.epochs_done += 1
         state.sums = EpochSums()
         self.history.append(record)

@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ftexp.errors import DivergedError
+from ftexp.evaluation.scores import ScoreKeeper, Scores
 from ftexp.training.batches import Batches, Forward
 from ftexp.training.epoch_sums import EpochStats, EpochSums
 from ftexp.training.losses import Loss, LossSum
-from ftexp.training.metrics import ScoreKeeper, Scores
 from ftexp.training.progress import Bar
 from ftexp.training.runtime import Runtime
 
@@ -186,17 +186,23 @@ def _all_skipped(epoch: int, stats: EpochStats, scale: float) -> None:
 
 @torch.inference_mode()
 def evaluate(
-    forward: Forward, batches: Batches, num_classes: int, runtime: Runtime, split: str = "validation"
+    forward: Forward,
+    batches: Batches,
+    num_classes: int,
+    runtime: Runtime,
+    split: str = "validation",
+    metrics: Sequence[str] = (),
 ) -> Scores:
     """Score all samples; the network has to be in eval mode.
 
     Args:
         split: what messages call the samples.
+        metrics: the names of those that will be asked for.
 
     Raises:
         DivergedError: if the loss is not finite; names the samples.
     """
-    keeper = ScoreKeeper(num_classes)
+    keeper = ScoreKeeper(num_classes, metrics)
     for inputs, labels in batches.epoch(0):
         if len(labels) == 0:  # fewer images in the last batch than ranks, and many networks cannot run on none
             continue

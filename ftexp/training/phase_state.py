@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ftexp.config import TrainConfig
 from ftexp.errors import CheckpointError
+from ftexp.evaluation.best import Best
 from ftexp.finetune.epochs import span_of
 from ftexp.finetune.freezing import open_blocks
 from ftexp.finetune.optimizers import build_optimizer
@@ -23,7 +24,6 @@ from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Schedule
 from ftexp.models.blocks import HEAD, Network
 from ftexp.training.batches import Forward, Inputs
-from ftexp.training.best import Best
 from ftexp.training.ema import Ema, build_ema
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.loop import Step

@@ -7,15 +7,16 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ftexp.config import Config
 from ftexp.errors import CheckpointError, FormatError
+from ftexp.evaluation.best import Best
+from ftexp.evaluation.history import EpochRecord
 from ftexp.models.blocks import Network
 from ftexp.ranks import Ranks
-from ftexp.training.best import Best
 from ftexp.training.checkpoint import (
     checkpoint_content,
     load_checkpoint,
@@ -24,7 +25,6 @@ from ftexp.training.checkpoint import (
     write_checkpoint,
     write_last,
 )
-from ftexp.training.history import EpochRecord
 from ftexp.training.phase_state import PhaseState
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class RunCheckpoints:
         if not self.resumable:
             return
         phase = state.state_dict()
-        run = {**run, "history": json.dumps([asdict(record) for record in history])}
+        run = {**run, "history": json.dumps([record.as_row() for record in history])}
         if self.ranks.is_main:
             facts = {"epoch": len(history), "run": run, "phase": phase}
             write_last(self.folder, self._content(**facts))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ftexp.errors import DivergedError
+from ftexp.evaluation.metric_names import METRICS
+from ftexp.evaluation.scores import Scores
 from ftexp.finetune.decay import decay_rules
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.eval_caches import drop_eval_caches
-from ftexp.training.metrics import Scores
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def best_blend(
     Args:
         alphas: shares of the end, in the order in which they are preferred among equals.
         score: scores the network as it is; an average for which it raises DivergedError is left out.
-        metric: of the scores; more is better.
+        metric: of the scores; the best value wins.
 
     Returns:
         The best share and its scores.
@@ -91,7 +92,7 @@ def best_blend(
             if not scored and alpha == alphas[-1]:
                 raise
             log.warning("wise-ft alpha %g is left out. %s", alpha, error)
-    best = max(scored, key=lambda alpha: scored[alpha].metric(metric))
+    best = max(scored, key=lambda alpha: METRICS[metric].gain(0.0, scored[alpha].metric(metric)))
     _blend(network, start, end, best)
     return best, scored[best]
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import Compose, TinyNet, make_phase
+from conftest import Compose, TinyNet, make_phase, scores_of
 from torch import Tensor
 
 from ftexp.errors import DivergedError
+from ftexp.evaluation.scores import Scores
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.schedules import Schedule, Span
@@ -23,7 +24,6 @@ from ftexp.ranks import ALONE
 from ftexp.training.checkpoint import checkpoint_content, restore_weights, write_checkpoint
 from ftexp.training.ema import build_ema
 from ftexp.training.fit import Fit
-from ftexp.training.metrics import Scores
 from ftexp.training.recovery import Recovery
 from ftexp.training.run_checkpoints import RunCheckpoints
 from ftexp.training.runtime import prepare_runtime
@@ -114,7 +114,7 @@ def test_every_average_of_start_and_end_is_scored_as_it_is(used: Network) -> Non
     def score() -> Scores:
         assert_nothing_stale(used)
         labels = np.zeros(1, dtype=np.int64)
-        return Scores.of(1.0, labels, labels + int(next(accuracies) == 0), 4)
+        return scores_of(labels, labels + int(next(accuracies) == 0), 4)
 
     assert best_blend(used, start, [1.0, 0.5, 0.2], score, "accuracy")[0] == 0.5
     assert_nothing_stale(used)

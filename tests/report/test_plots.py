@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ftexp.evaluation.history import EpochRecord
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
-from ftexp.training.history import EpochRecord
 
 
 def record(epoch, phase="partial", *, best=False, lr_head=1e-3, lr_backbone=3e-4, val_loss=0.5):
@@ -14,8 +14,7 @@ def record(epoch, phase="partial", *, best=False, lr_head=1e-3, lr_backbone=3e-4
         epoch=epoch,
         train_loss=1.0 / epoch,
         val_loss=val_loss,
-        val_accuracy=0.9,
-        val_macro_f1=0.85,
+        val={"accuracy": 0.9, "macro_f1": 0.85, "auroc": 0.95, "log_loss": 0.5},
         grad_norm=1.0,
         head_change=0.1,
         lr_head=lr_head,

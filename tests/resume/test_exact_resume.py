@@ -21,6 +21,7 @@ from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import CheckpointError, InterruptedRunError
+from ftexp.evaluation.diagnosis import read_against
 from ftexp.finetune.phases import plan_phases
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
@@ -30,7 +31,6 @@ from ftexp.tracking.tracker import NoTracker
 from ftexp.training import checkpoint as checkpoint_module
 from ftexp.training import fit as fit_module
 from ftexp.training.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
-from ftexp.training.diagnosis import read_against
 from ftexp.training.fit import Fit
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import Step

@@ -11,15 +11,15 @@ from conftest import Compose
 from optuna.trial import TrialState
 
 from ftexp.errors import PrunedError
+from ftexp.evaluation.history import EpochRecord
 from ftexp.sweeps import trial as trial_module
 from ftexp.sweeps.pruning import PruningObserver, build_pruner
 from ftexp.sweeps.study import EPOCHS
 from ftexp.sweeps.trial import PRUNED, TrialAddress, run_trial
-from ftexp.training.history import EpochRecord
 
 
 def record(epoch: int, *, loss: float = 1.0, accuracy: float = 0.5, macro_f1: float = 0.5) -> EpochRecord:
-    scores = {"val_loss": loss, "val_accuracy": accuracy, "val_macro_f1": macro_f1}
+    scores = {"val_loss": loss, "val": {"accuracy": accuracy, "macro_f1": macro_f1}}
     others = {"train_loss": 1.0, "grad_norm": 1.0, "head_change": 0.1, "lr_head": 0.1, "lr_backbone": None}
     return EpochRecord(phase="head", epoch=epoch, images_per_second=1.0, seconds=1.0, best=True, **scores, **others)
 

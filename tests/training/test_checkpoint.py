@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Compose
+from conftest import Compose, scores_of
 
 from ftexp.errors import CheckpointError
+from ftexp.evaluation.best import Best
+from ftexp.evaluation.history import EpochRecord
 from ftexp.models.blocks import Network
 from ftexp.ranks import ALONE
-from ftexp.training.best import Best
 from ftexp.training.checkpoint import load_checkpoint, write_checkpoint, write_last
-from ftexp.training.history import EpochRecord
-from ftexp.training.metrics import Scores
 from ftexp.training.run_checkpoints import BEST, RunCheckpoints
 
 
@@ -30,9 +29,9 @@ def checkpoints(configure: Compose, network: Network, tmp_path: Path) -> RunChec
 
 
 def best_of(epoch: int, checkpoints: RunCheckpoints) -> Best:
-    record = EpochRecord("phase", epoch, 1.0, 1.0, 0.5, 0.5, 1.0, 0.0, 0.1, None, 1.0, 1.0, True)
+    record = EpochRecord("phase", epoch, 1.0, 1.0, {"accuracy": 0.5}, 1.0, 0.0, 0.1, None, 1.0, 1.0, True)
     labels = torch.arange(4).numpy()
-    return Best(record, Scores.of(1.0, labels, labels, 4), checkpoints.path(proven=True))
+    return Best(record, scores_of(labels, labels, 4), checkpoints.path(proven=True))
 
 
 def die(*_: object, **__: object) -> None:

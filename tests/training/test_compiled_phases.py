@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Compose, TinyNet
-from test_fit import SMALL, colours, curve, fit, subfolder
+from tiny_runs import SMALL, colours, curve, fit, subfolder
 from torch._dynamo.utils import counters
 
 from ftexp.data.sealed import SealedTest

@@ -2,87 +2,43 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import Compose, TinyNet
+from tiny_runs import CPU, SMALL, colours, curve, fit, fresh_network, subfolder
 from torch.nn import functional as F
 
-from ftexp.config import Config
 from ftexp.data.ledger import TestLedger
-from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import ConfigError, DivergedError
-from ftexp.finetune.phases import plan_phases
+from ftexp.evaluation.diagnosis import read_against
+from ftexp.evaluation.scores import Scores
 from ftexp.finetune.schedules import Schedule, Span
-from ftexp.models.blocks import Block, Network
-from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
-from ftexp.run import fine_tune, score_test_split
+from ftexp.run import score_test_split
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training import fit as fit_module
 from ftexp.training.batches import Forward
 from ftexp.training.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.compilation import CompiledForward
-from ftexp.training.diagnosis import read_against
-from ftexp.training.fit import Fit
-from ftexp.training.history import Observer
 from ftexp.training.inputs import InputSource
 from ftexp.training.loop import Step, evaluate
-from ftexp.training.metrics import Scores
 from ftexp.training.runtime import prepare_runtime
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
-
-NAMES = ("stem", "body", "head")
-CPU = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none")
-SMALL = (*CPU, "train.batch_size=8", "stage.epochs=3")
-
-
-def colours(num_samples: int, seed: int) -> list[Sample]:
-    """Noise around one of four colours: learnable in a few steps, but not at once."""
-    rng = np.random.default_rng(seed)
-    centres = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [130, 130, 130]])
-    samples = []
-    for i in range(num_samples):
-        pixels = np.clip(centres[i % 4] + rng.normal(0, 60, (8, 8, 3)), 0, 255).astype(np.uint8)
-        samples.append(Sample(path=f"colours/{seed}-{i:03d}", label="rgbx"[i % 4], pixels=pixels))
-    return samples
 
 
 @pytest.fixture
 def splits() -> Splits:
     return Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
-
-
-def fresh_network() -> Network:
-    torch.manual_seed(0)
-    blocks = [Block("stem", ("stem",)), Block("body", ("body", "token"))]
-    half = (0.5, 0.5, 0.5)
-    return Network(
-        TinyNet(),
-        blocks,
-        head="fc",
-        preprocessing=Preprocessing(8, 8, "bilinear", half, half),
-        name="tiny",
-        num_classes=4,
-    )
-
-
-def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> Fit:
-    setting = read_against(config, splits.train, splits.val)
-    recorder = Recorder(folder, NoTracker(), setting, plan_phases(config, NAMES))
-    network = fresh_network()
-    runtime = prepare_runtime(config.runtime)
-    runtime.place(network.module)
-    return fine_tune(config, network, splits, plan_phases(config, NAMES), runtime, recorder, observers=observers)
 
 
 def recording(spans: list[Span], original: Callable[..., None]) -> Callable[..., None]:
@@ -91,16 +47,6 @@ def recording(spans: list[Span], original: Callable[..., None]) -> Callable[...,
         original(schedule, config, optimizer, span)
 
     return init
-
-
-def subfolder(folder: Path, name: str) -> Path:
-    (folder / name).mkdir()
-    return folder / name
-
-
-def curve(result: Fit) -> list[tuple[float, ...]]:
-    """All that must repeat: everything but times."""
-    return [(r.train_loss, r.val_loss, r.val_accuracy, r.val_macro_f1, r.grad_norm, r.lr_head) for r in result.history]
 
 
 @pytest.mark.parametrize("stage", ["head", "partial", "full"])
@@ -157,7 +103,7 @@ def test_the_best_checkpoint_reproduces_the_logged_score_exactly(
     content = load_checkpoint(result.best.checkpoint)
     assert content["epoch"] == result.best.record.epoch
     assert content["metric"] == "macro_f1"
-    assert content["value"] == result.best.record.val_macro_f1
+    assert content["value"] == result.best.record.val["macro_f1"]
     assert content["class_to_idx"] == {"b": 0, "g": 1, "r": 2, "x": 3}
     assert content["model_name"] == "tiny"
     assert content["preprocessing"]["image_size"] == 8
@@ -172,11 +118,21 @@ def test_the_best_checkpoint_reproduces_the_logged_score_exactly(
     with InputSource(config, network, splits, runtime) as source:
         scores = evaluate(network.module, source.for_scoring(splits.val), 4, runtime)
     logged = result.best.record
-    assert (scores.loss, scores.accuracy, scores.macro_f1) == (
-        logged.val_loss,
-        logged.val_accuracy,
-        logged.val_macro_f1,
-    )
+    assert (scores.loss, scores.metrics(logged.val)) == (logged.val_loss, logged.val)
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "log_loss", "auroc"])
+def test_the_metric_that_is_asked_for_decides(configure: Compose, splits: Splits, tmp_path: Path, metric: str) -> None:
+    settings = ("stage=gradual", "stage.gate=significant", f"train.metric={metric}", "optimizer.head_lr=0.1")
+    result = fit(configure(*CPU, "train.batch_size=8", "stage.epochs=2", *settings), splits, tmp_path)
+    assert result.best is not None
+    kept = [record.val[metric] for record in result.history if record.phase == result.best.record.phase]
+    assert result.best.record.val[metric] == (min(kept) if metric == "log_loss" else max(kept))
+    assert result.best.record.val["log_loss" if metric == "log_loss" else "accuracy"] != 0
+    content = load_checkpoint(result.best.checkpoint)
+    assert (content["metric"], content["value"]) == (metric, result.best.record.val[metric])
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open(newline="")))
+    assert [float(row[f"val_{metric}"]) for row in rows] == [record.val[metric] for record in result.history]
 
 
 def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp_path: Path) -> None:
@@ -385,7 +341,7 @@ def test_the_average_with_the_start_that_validates_best_is_saved(
     with caplog.at_level("INFO", logger="ftexp"):
         result = fit(configure(*SMALL, *wild, "train.wise_ft=[0.1,0.4]"), splits, tmp_path)
     assert result.best is not None
-    assert result.best.scores.accuracy >= result.history[0].val_accuracy
+    assert result.best.scores.accuracy >= result.history[0].val["accuracy"]
     saved, last = (load_checkpoint(result.checkpoints.folder / name)["model"] for name in ("best.pt", "last.pt"))
     start, alpha = fresh_network().module.state_dict(), result.best.alpha
     for name in ("stem.0.weight", "body.1.running_mean"):
@@ -400,10 +356,10 @@ def planted_validation_loss(monkeypatch: pytest.MonkeyPatch, times: int) -> None
     """The first so many validations meet outputs that are NaN."""
     original, left = fit_module.evaluate, [times]
 
-    def evaluated(forward: Forward, *rest: Any) -> Scores:
+    def evaluated(forward: Forward, *rest: Any, **options: Any) -> Scores:
         left[0] -= 1
         broken = left[0] >= 0
-        return original((lambda inputs: forward(inputs) * math.nan) if broken else forward, *rest)
+        return original((lambda inputs: forward(inputs) * math.nan) if broken else forward, *rest, **options)
 
     monkeypatch.setattr(fit_module, "evaluate", evaluated)
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import CommandLine, Compose, make_phase
-from test_fit import fit
 from test_pixel_store import photographs
+from tiny_runs import fit
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ftexp.data import digests

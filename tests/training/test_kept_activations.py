@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 from conftest import Compose
-from test_fit import SMALL, colours, curve, fit, subfolder
+from tiny_runs import SMALL, colours, curve, fit, subfolder
 
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Compose
-from test_fit import CPU, colours, fit
+from tiny_runs import CPU, colours, fit
 
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import PrunedError
-from ftexp.training.history import EpochRecord
+from ftexp.evaluation.history import EpochRecord
 from ftexp.training.inputs import InputSource
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import Compose
 from PIL import Image
-from test_fit import curve, fit, subfolder
+from tiny_runs import curve, fit, subfolder
 
 from ftexp.config import AugmentConfig
 from ftexp.data import image_set, loading, pixel_store

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Compose
-from test_fit import NAMES, SMALL, colours, fit, fresh_network
+from tiny_runs import NAMES, SMALL, colours, fit, fresh_network
 from torch import nn
 
 from ftexp.config import Config

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Compose
-from test_fit import CPU, colours, fit
+from tiny_runs import CPU, colours, fit
 
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_phase
+from conftest import make_phase, scores_of
 
 from ftexp.errors import DivergedError
+from ftexp.evaluation.scores import Scores
 from ftexp.finetune.freezing import open_blocks
 from ftexp.finetune.param_groups import build_param_groups
 from ftexp.models.blocks import Network
-from ftexp.training.metrics import Scores
 from ftexp.training.start import StartPenalty, backbone_state, best_blend
 
 
@@ -46,9 +46,9 @@ def test_it_takes_the_place_of_the_backbones_weight_decay(network: Network) -> N
     assert sum(len(group.names) for group in groups) == 7
 
 
-def scores_of(accuracy: float) -> Scores:
+def scores_at(accuracy: float) -> Scores:
     labels = np.zeros(10, dtype=np.int64)
-    return Scores.of(1.0, labels, (np.arange(10) >= round(10 * accuracy)).astype(np.int64), 4)
+    return scores_of(labels, (np.arange(10) >= round(10 * accuracy)).astype(np.int64), 4)
 
 
 def test_without_a_finite_loss_at_any_share_it_fails(network: Network) -> None:
@@ -75,7 +75,7 @@ def test_a_blend_is_linear_in_the_backbone_and_leaves_the_head(
         seen.append(round(share, 5))
         if seen[-1] == 0.5:
             raise DivergedError("NaN")
-        return scores_of(values[seen[-1]])
+        return scores_at(values[seen[-1]])
 
     alpha, scores = best_blend(network, start, [1.0, 0.5, 0.25, 0.75], score, "accuracy")
     assert (alpha, scores.accuracy) == (0.25, 0.9)  # the first of equals

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import binomtest
 
 from ftexp.config import StageConfig
-from ftexp.training.metrics import Scores, macro_f1
+from ftexp.evaluation.intervals import num_resamples
+from ftexp.evaluation.metric_names import METRICS
+from ftexp.evaluation.scores import Scores
 
 # A phase that changes nothing passes the significance gate in one case of twenty.
 SIGNIFICANCE = 0.05
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,19 @@ def judge(stage: StageConfig, metric: str, before: Scores, after: Scores) -> Ver
     """Compare the best of a phase with the best of those before it.
 
     Args:
-        metric: ``accuracy`` (McNemar's test) or ``macro_f1`` (paired bootstrap) decides.
+        metric: decides; accuracy by McNemar's test, every other by a paired bootstrap.
         before, after: of the same validation samples in the same order.
     """
     assert np.array_equal(before.labels, after.labels), "the gate compares the same samples"
     right_before, right_after = before.predictions == before.labels, after.predictions == after.labels
     gained, lost = int(np.sum(right_after & ~right_before)), int(np.sum(right_before & ~right_after))
     old, new = before.metric(metric), after.metric(metric)
-    p_value = None
+    gain, p_value = METRICS[metric].gain(old, new), None
     if stage.gate == "significant":
-        p_value = mcnemar(gained, lost) if metric == "accuracy" else bootstrap_macro_f1(before, after)
-        kept = new > old and p_value < SIGNIFICANCE
+        p_value = mcnemar(gained, lost) if metric == "accuracy" else paired_bootstrap(before, after, metric)
+        kept = gain > 0 and p_value < SIGNIFICANCE
     else:
-        kept = stage.gate == "off" or new > old + stage.margin
+        kept = stage.gate == "off" or gain > stage.margin
     return Verdict(kept, old, new, gained, lost, p_value)
 
 
@@ -63,18 +63,13 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
 
 
-def bootstrap_macro_f1(before: Scores, after: Scores, seed: int = 0) -> float:
-    """Share of resampled validation sets on which the later macro F1 is not above the earlier one."""
+def paired_bootstrap(before: Scores, after: Scores, metric: str, seed: int = 0) -> float:
+    """Share of resampled validation sets on which the later predictions score no better than the earlier ones."""
     rng = np.random.default_rng(seed)
-    size = before.num_samples
+    size, resamples = before.num_samples, num_resamples(before, metric)
     worse = 0
-    for _ in range(RESAMPLES):
+    for _ in range(resamples):
         rows = rng.integers(0, size, size)
-        worse += _f1(after, rows) <= _f1(before, rows)
-    return worse / RESAMPLES
-
-
-def _f1(scores: Scores, rows: npt.NDArray[np.int64]) -> float:
-    num_classes = len(scores.confusion)
-    cells = scores.labels[rows] * num_classes + scores.predictions[rows]
-    return macro_f1(np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes))
+        gain = METRICS[metric].gain(before.take(rows).metric(metric), after.take(rows).metric(metric))
+        worse += not gain > 0  # a NaN, of a draw without one of the classes, is no gain
+    return worse / resamples

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Compose
-from test_fit import CPU, colours, fit
+from tiny_runs import CPU, colours, fit
 
 from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
-from ftexp.training.diagnosis import Diagnosis, Setting, diagnose, read_against
-from ftexp.training.history import EpochRecord
+from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose, read_against
+from ftexp.evaluation.history import EpochRecord
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -24,7 +24,7 @@ SETTING = Setting(metric="accuracy", num_val=400, chance_loss=math.log(4), start
 
 def history(train: list[float], val: list[float], accuracy: list[float], moved: float = 0.5) -> list[EpochRecord]:
     return [
-        EpochRecord("p", i + 1, t, v, a, a, 1.0, moved, 1e-3, None, 1.0, 1.0, best=False)
+        EpochRecord("p", i + 1, t, v, {"accuracy": a, "macro_f1": a}, 1.0, moved, 1e-3, None, 1.0, 1.0, best=False)
         for i, (t, v, a) in enumerate(zip(train, val, accuracy, strict=True))
     ]
 
@@ -49,7 +49,7 @@ def test_each_signal_is_read_from_its_curve(signal: str) -> None:
 
 def test_overfitting_says_since_when_and_by_how_much() -> None:
     sentence = diagnose(CURVES["overfitting"], SETTING).sentence
-    assert "Since epoch 2 the validation loss rose from 0.600 to 0.900 and accuracy lost 0.050" in sentence
+    assert "Since epoch 2 the validation loss rose from 0.600 to 0.900 and accuracy got worse by 0.050" in sentence
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,7 @@ class EpochRecord:
 
     Attributes:
         epoch: from 1 over the whole run, not over the phase.
+        val: metric -> its value on validation.
         grad_norm: mean over the epoch's steps, before clipping.
         head_change: distance of the head from where the phase began, as a share of its norm then.
         lr_head, lr_backbone: rates at the start of the epoch; of the backbone, the highest block's; None: all frozen.
@@ -24,8 +26,7 @@ class EpochRecord:
     epoch: int
     train_loss: float
     val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
+    val: dict[str, float]
     grad_norm: float
     head_change: float
     lr_head: float
@@ -33,6 +34,25 @@ class EpochRecord:
     images_per_second: float
     seconds: float
     best: bool
+
+    def as_row(self) -> dict[str, Any]:
+        """The record as columns, each metric as ``val_NAME``."""
+        row: dict[str, Any] = {}
+        for column in fields(self):
+            value = getattr(self, column.name)
+            row |= {f"val_{name}": one for name, one in value.items()} if column.name == "val" else {column.name: value}
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> EpochRecord:
+        """The record of which ``as_row`` gave the columns."""
+        scores = {name for name in row if name.startswith("val_") and name != "val_loss"}
+        val = {name.removeprefix("val_"): value for name, value in row.items() if name in scores}
+        return cls(**{name: value for name, value in row.items() if name not in scores}, val=val)
+
+    def value(self, column: str) -> float:
+        """A column of numbers, ``val_loss`` or ``val_NAME`` of a metric among them."""
+        return float(self.as_row()[column])
 
 
 class Observer(Protocol):

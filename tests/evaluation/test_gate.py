@@ -1,19 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from conftest import scores_of
 
 from ftexp.config import PhaseConfig, StageConfig
-from ftexp.training.gate import bootstrap_macro_f1, judge, mcnemar
-from ftexp.training.metrics import Scores, macro_f1
-
-
-def scores(labels: list[int], predictions: list[int]) -> Scores:
-    truth, guess = np.array(labels), np.array(predictions)
-    confusion = np.zeros((2, 2), dtype=np.int64)
-    np.add.at(confusion, (truth, guess), 1)
-    accuracy = float(np.mean(truth == guess))
-    return Scores(0.0, accuracy, macro_f1(confusion), len(labels), confusion, truth, guess)
+from ftexp.evaluation.gate import judge, mcnemar, paired_bootstrap
+from ftexp.evaluation.metric_names import METRICS
 
 
 def stage(**settings: object) -> StageConfig:
@@ -21,8 +16,8 @@ def stage(**settings: object) -> StageConfig:
 
 
 LABELS = [0, 1] * 20
-WORSE = scores(LABELS, [1 - LABELS[i] if i < 10 else LABELS[i] for i in range(40)])  # 30 of 40
-BETTER = scores(LABELS, [1 - LABELS[i] if i in (0, 39) else LABELS[i] for i in range(40)])  # gains 9, loses 1
+WORSE = scores_of(LABELS, [1 - LABELS[i] if i < 10 else LABELS[i] for i in range(40)], 2)  # 30 of 40
+BETTER = scores_of(LABELS, [1 - LABELS[i] if i in (0, 39) else LABELS[i] for i in range(40)], 2)  # gains 9, loses 1
 
 
 def test_mcnemar_by_hand() -> None:
@@ -50,7 +45,7 @@ def test_a_significant_gain_is_kept_with_its_numbers() -> None:
     ],
 )
 def test_a_small_gain_of_two_images_passes_only_some_gates(settings: dict[str, object], kept: bool) -> None:
-    slightly = scores(LABELS, [1 - LABELS[i] if i < 8 else LABELS[i] for i in range(40)])
+    slightly = scores_of(LABELS, [1 - LABELS[i] if i < 8 else LABELS[i] for i in range(40)], 2)
     assert judge(stage(**settings), "accuracy", WORSE, slightly).kept is kept
 
 
@@ -62,6 +57,25 @@ def test_no_gain_and_a_loss_are_undone(gate: str, kept: bool, metric: str) -> No
 
 
 def test_macro_f1_is_compared_by_a_paired_bootstrap() -> None:
-    assert bootstrap_macro_f1(WORSE, BETTER) < 0.01
-    assert bootstrap_macro_f1(BETTER, WORSE) > 0.99
+    assert paired_bootstrap(WORSE, BETTER, "macro_f1") < 0.01
+    assert paired_bootstrap(BETTER, WORSE, "macro_f1") > 0.99
     assert judge(stage(gate="significant"), "macro_f1", WORSE, BETTER).kept
+
+
+@pytest.mark.parametrize("metric", [name for name, one in METRICS.items() if one.needs != "probabilities"])
+def test_every_metric_passes_the_gate_by_its_own_gain(metric: str) -> None:
+    """A loss that falls is a gain; nothing but the metric that is named is tested."""
+    worse = replace(WORSE, losses=np.where(WORSE.ranks > 0, 3.0, 0.1), ranks=WORSE.ranks * 7)
+    better = replace(BETTER, losses=np.where(BETTER.ranks > 0, 3.0, 0.1), ranks=BETTER.ranks * 7)
+    passed, failed = (judge(stage(gate="significant"), metric, *pair) for pair in ((worse, better), (better, worse)))
+    assert passed.kept
+    assert passed.p_value is not None
+    assert passed.p_value < 0.05
+    assert (passed.before, passed.after) == (worse.metric(metric), better.metric(metric))
+    assert not failed.kept
+
+
+def test_the_margin_of_a_loss_is_how_far_it_falls() -> None:
+    before, after = replace(WORSE, losses=np.full(40, 1.0)), replace(WORSE, losses=np.full(40, 0.9))
+    assert judge(stage(gate="better", margin=0.05), "log_loss", before, after).kept
+    assert not judge(stage(gate="better", margin=0.2), "log_loss", before, after).kept

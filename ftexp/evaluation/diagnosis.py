@@ -17,7 +17,8 @@ import torch
 
 from ftexp.config import Config
 from ftexp.data.samples import Sample
-from ftexp.training.history import EpochRecord
+from ftexp.evaluation.history import EpochRecord
+from ftexp.evaluation.metric_names import METRICS, Metric
 from ftexp.training.imbalance import class_weights
 from ftexp.training.losses import build_loss, chance_loss
 
@@ -85,10 +86,10 @@ def diagnose(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis:
     for check in checks:
         if found := check(history, setting):
             return found
-    first, last = history[0], history[-1]
+    first, last, label = history[0], history[-1], METRICS[setting.metric].label
     sentence = (
-        f"Training loss fell from {first.train_loss:.3f} to {last.train_loss:.3f}, and validation {setting.metric} "
-        f"reached {max(_values(history, setting)):.3f}."
+        f"Training loss fell from {first.train_loss:.3f} to {last.train_loss:.3f}, and validation {label} "
+        f"reached {_best(_values(history, setting), setting):.3f}."
     )
     return Diagnosis("working", sentence, None)
 
@@ -112,7 +113,7 @@ def _diverging(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | 
 
 def _not_learning(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | None:
     """Validation never left chance; why is told by the training loss and the gradients."""
-    best = max(record.val_accuracy for record in history)
+    best = max(record.val["accuracy"] for record in history)
     if best > setting.chance_accuracy + Z95 * _spread(setting.chance_accuracy, setting.num_val):
         return None
     first, last = history[0].train_loss, history[-1].train_loss
@@ -140,10 +141,14 @@ def _not_learning(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis
 
 
 def _erratic(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | None:
-    """The validation set is too small to tell epochs apart, or the metric jumps more than its size explains."""
-    values = _values(history, setting)
-    level = sum(values[1:]) / (len(values) - 1)
-    spread = _spread(level, setting.num_val)
+    """The validation set is too small to tell epochs apart, or the metric jumps more than its size explains.
+
+    The accuracy is read in place of a metric without bounds, whose scatter no number of images tells.
+    """
+    metric = METRICS[setting.metric if math.isfinite(METRICS[setting.metric].high) else "accuracy"]
+    accuracies, values = ([record.val[name] for record in history] for name in ("accuracy", metric.name))
+    level = sum(accuracies[1:]) / (len(accuracies) - 1)
+    spread = _scatter(metric, sum(values[1:]) / (len(values) - 1), setting.num_val)
     half_width = Z95 * _spread(min(level, 0.9), setting.num_val)
     if half_width > MAX_HALF_WIDTH:
         sentence = (
@@ -154,10 +159,10 @@ def _erratic(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | No
     # The first epochs move by learning, not by chance: only what follows the first half counts.
     late = values[len(values) // 2 :]
     jumps = [abs(after - before) for before, after in pairwise(late)]
-    if len(jumps) < 2 or sorted(jumps)[-2] < 4 * max(spread, 1 / setting.num_val):
+    if len(jumps) < 2 or sorted(jumps)[-2] < 4 * max(spread, (metric.high - metric.low) / setting.num_val):
         return None
     sentence = (
-        f"Validation {setting.metric} jumped by {max(jumps):.3f} from one epoch to the next, where {setting.num_val} "
+        f"Validation {metric.label} jumped by {max(jumps):.3f} from one epoch to the next, where {setting.num_val} "
         f"images alone would scatter by {spread:.3f}: the steps are too large."
     )
     return Diagnosis("erratic validation", sentence, f"optimizer.head_lr={_peak(history) / 3:.1g}")
@@ -168,22 +173,34 @@ def _overfitting(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis 
     lowest = min(range(len(history)), key=lambda i: history[i].val_loss)
     best, last = history[lowest], history[-1]
     values = _values(history, setting)
-    lost = max(values) - values[-1]
+    metric, peak = METRICS[setting.metric], _best(values, setting)
+    lost = metric.gain(values[-1], peak)
     risen = last.val_loss / best.val_loss - 1
     since = len(history) - 1 - lowest
-    noticeable = lost > _spread(max(values), setting.num_val) or risen > 0.5
+    bounded = math.isfinite(metric.high)
+    noticeable = risen > 0.5 or (bounded and lost > _scatter(metric, peak, setting.num_val))
     if since < 2 or risen < 0.1 or last.train_loss > 0.9 * best.train_loss or not noticeable:
         return None
     sentence = (
         f"Since epoch {best.epoch} the validation loss rose from {best.val_loss:.3f} to {last.val_loss:.3f} and "
-        f"{setting.metric} lost {lost:.3f}, while the training loss fell from {best.train_loss:.3f} to "
+        f"{metric.label} got worse by {lost:.3f}, while the training loss fell from {best.train_loss:.3f} to "
         f"{last.train_loss:.3f}."
     )
     return Diagnosis("overfitting", sentence, "augment=light" if lowest > 0 else "stage=head")
 
 
 def _values(history: Sequence[EpochRecord], setting: Setting) -> list[float]:
-    return [r.val_macro_f1 if setting.metric == "macro_f1" else r.val_accuracy for r in history]
+    return [record.val[setting.metric] for record in history]
+
+
+def _scatter(metric: Metric, value: float, num_images: int) -> float:
+    """What the number of images alone lets a metric scatter by: as an accuracy at the same place of its range."""
+    whole = metric.high - metric.low
+    return whole * _spread((value - metric.low) / whole, num_images)
+
+
+def _best(values: Sequence[float], setting: Setting) -> float:
+    return max(values) if METRICS[setting.metric].maximize else min(values)
 
 
 def _peak(history: Sequence[EpochRecord]) -> float:

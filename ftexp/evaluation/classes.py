@@ -1,0 +1,46 @@
+"""Scores of every class, and the score of always naming the largest one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ftexp.data.samples import Sample
+from ftexp.evaluation.metrics import accuracy, macro_f1
+
+
+def class_table(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, object]]:
+    """Precision, recall, F1 and support of every class; 0 where a quotient has nothing below the line.
+
+    Args:
+        confusion: int64 [classes, classes], rows are the truth.
+    """
+    hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return [
+        {
+            "class": name,
+            "precision": _share(hits[i], predicted[i]),
+            "recall": _share(hits[i], support[i]),
+            "f1": _share(2 * hits[i], support[i] + predicted[i]),
+            "support": int(support[i]),
+        }
+        for i, name in enumerate(classes)
+    ]
+
+
+def majority_baseline(
+    train: Sequence[Sample], classes: Sequence[str], confusion: npt.NDArray[np.int64]
+) -> dict[str, object]:
+    """What always predicting the largest class of training would score on the split of a confusion matrix."""
+    counts = Counter(sample.label for sample in train)
+    largest = max(range(len(classes)), key=lambda index: counts[classes[index]])
+    always = np.zeros_like(confusion)
+    always[:, largest] = confusion.sum(axis=1)
+    return {"class": classes[largest], "accuracy": float(accuracy(always)), "macro_f1": float(macro_f1(always))}
+
+
+def _share(part: np.int64, whole: np.int64) -> float:
+    return float(part / whole) if whole else 0.0

@@ -1,0 +1,95 @@
+"""The metrics there are: names, directions and ranges, without the libraries that compute them.
+
+To add a metric: an entry here, and its function in ``ftexp/evaluation/metrics.py``. What may be chosen as
+``train.metric`` and as a sweep's objective, the columns of ``metrics.csv``, the intervals, the gate, the diagnosis, the
+plots and the tracking follow from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ftexp.errors import ConfigError, DataError
+
+Needs = Literal["confusion", "samples", "probabilities"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One way to score predictions.
+
+    Attributes:
+        name: in settings, tables and files.
+        label: in sentences and plots.
+        low, high: the range; ``low`` is the worst value where larger is better.
+        needs: ``confusion``: the confusion matrix alone; ``samples``: the rank of the true class and the loss of every
+            sample; ``probabilities``: those of every class, which are kept only where such a metric is asked for.
+        binary: whether it is defined for two classes alone; the second in the order of the names is the positive one.
+        maximize: whether larger is better.
+    """
+
+    name: str
+    label: str
+    low: float
+    high: float
+    needs: Needs = "confusion"
+    binary: bool = False
+    maximize: bool = True
+
+    def gain(self, before: float, after: float) -> float:
+        """How much better ``after`` is, positive for an improvement."""
+        return after - before if self.maximize else before - after
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value beats the best so far: ties keep the earlier one, and NaN never wins."""
+        return not math.isnan(value) and (best is None or self.gain(best, value) > 0)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", 0, 1),
+        Metric("macro_f1", "macro F1", 0, 1),
+        Metric("balanced_accuracy", "balanced accuracy", 0, 1),
+        Metric("cohen_kappa", "Cohen's kappa", -1, 1),
+        Metric("matthews", "Matthews correlation", -1, 1),
+        Metric("top_5", "top-5 accuracy", 0, 1, needs="samples"),
+        Metric("log_loss", "log loss", 0, float("inf"), needs="samples", maximize=False),
+        Metric("auroc", "AUROC", 0, 1, needs="probabilities"),
+        Metric("average_precision", "average precision", 0, 1, needs="probabilities"),
+        Metric("sensitivity_at_90", "sensitivity at 90 % specificity", 0, 1, needs="probabilities", binary=True),
+        Metric("sensitivity_at_95", "sensitivity at 95 % specificity", 0, 1, needs="probabilities", binary=True),
+        Metric("sensitivity_at_99", "sensitivity at 99 % specificity", 0, 1, needs="probabilities", binary=True),
+    )
+}
+
+
+def recorded(asked: Sequence[str], num_classes: int) -> list[str]:
+    """The metrics that every epoch records: those that cost nothing, and those that a setting asks for."""
+    free = [name for name, metric in METRICS.items() if metric.needs == "confusion"]
+    also = [*asked, "top_5"] if num_classes > 5 else asked
+    return [*free, *(name for name in METRICS if name in also and name not in free)]
+
+
+def check_defined(asked: Sequence[str], classes: Sequence[str], val_labels: Sequence[str]) -> None:
+    """Refuse a metric that these classes, or this validation set, do not define.
+
+    Raises:
+        ConfigError: for a metric of two classes, with others.
+        DataError: for a metric that needs images of several classes, where validation has one.
+    """
+    for metric in (METRICS[name] for name in asked):
+        if metric.binary and len(classes) != 2:
+            others = ", ".join(name for name, one in METRICS.items() if not one.binary)
+            raise ConfigError(
+                f"{metric.name} is defined for two classes, and the data has {len(classes)}. Choose another "
+                f"train.metric or sweep.objectives: {others}."
+            )
+        if metric.needs == "probabilities" and len(set(val_labels)) < 2:
+            raise DataError(
+                f"{metric.name} compares images of different classes, and all {len(val_labels)} validation images are "
+                f"of {next(iter(set(val_labels)), 'none')}. Choose another train.metric, or cut another validation set."
+            )

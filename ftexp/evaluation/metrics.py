@@ -1,0 +1,132 @@
+"""The functions of the metrics; their names, directions and ranges are in ``metric_names``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, roc_curve
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating[Any]]
+# One value for each matrix, or for the one there is.
+Values = npt.NDArray[np.float64]
+
+
+def accuracy(confusion: Integers) -> Values:
+    """Share of the samples whose class was predicted. Args: int64 [..., C, C], the truth in rows, here and below."""
+    return _share(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
+
+
+def macro_f1(confusion: Integers) -> Values:
+    """Mean F1 over the classes that occur in the truth or the predictions."""
+    return _mean_share(2 * _hits(confusion), confusion.sum(axis=-2) + confusion.sum(axis=-1))
+
+
+def balanced_accuracy(confusion: Integers) -> Values:
+    """Mean recall over the classes that occur in the truth."""
+    return _mean_share(_hits(confusion), confusion.sum(axis=-1))
+
+
+def cohen_kappa(confusion: Integers) -> Values:
+    """Agreement beyond chance (Cohen, 1960); 0 where chance alone would always agree."""
+    total = confusion.sum(axis=(-2, -1)).astype(np.float64)
+    by_chance = (confusion.sum(axis=-2) * confusion.sum(axis=-1)).sum(axis=-1) / total**2
+    return _share(accuracy(confusion) - by_chance, 1 - by_chance)
+
+
+def matthews(confusion: Integers) -> Values:
+    """Matthews correlation of several classes (Gorodkin, 2004); 0 where one class alone occurs or is predicted."""
+    total, hits = confusion.sum(axis=(-2, -1)).astype(np.float64), _hits(confusion).sum(axis=-1)
+    truth, predicted = confusion.sum(axis=-1).astype(np.float64), confusion.sum(axis=-2).astype(np.float64)
+    spread = (total**2 - (truth**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    return _share(hits * total - (truth * predicted).sum(axis=-1), np.sqrt(spread))
+
+
+def _hits(confusion: Integers) -> Integers:
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
+
+
+def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> Values:
+    """The quotient; 0 where the denominator is 0."""
+    numerator, denominator = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)
+
+
+def _mean_share(parts: Integers, wholes: Integers) -> Values:
+    """Mean of the quotients over the classes whose denominator is not 0."""
+    return _share(_share(parts, wholes).sum(axis=-1), (wholes > 0).sum(axis=-1))
+
+
+def top_5(ranks: Integers, losses: Floats) -> float:
+    """Share of the samples whose class is among the five likeliest.
+
+    Args:
+        ranks: int64 [N], how many classes are likelier than the true one.
+        losses: float [N]; not used.
+    """
+    return float(np.mean(ranks < 5))
+
+
+def log_loss(ranks: Integers, losses: Floats) -> float:
+    """Mean cross-entropy in nats, without label smoothing. Args: as ``top_5``; the ranks are not used."""
+    return float(np.mean(losses))
+
+
+def auroc(labels: Integers, probabilities: Floats) -> float:
+    """Area under the ROC curve, each class against the rest, mean over the classes that occur and are not alone.
+
+    Args:
+        labels: int64 [N].
+        probabilities: float [N, C].
+
+    Source: Mann and Whitney (1947): the share of pairs of a positive and a negative in the right order, ties half.
+    """
+    areas = []
+    for index in np.unique(labels):
+        positive = labels == index
+        num_positive, num_negative = int(positive.sum()), int((~positive).sum())
+        if num_negative:
+            rank_sum = rankdata(probabilities[:, index])[positive].sum()
+            areas.append((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def average_precision(labels: Integers, probabilities: Floats) -> float:
+    """Average precision, each class against the rest, mean over the classes that occur. Args: as ``auroc``."""
+    return float(np.mean([average_precision_score(labels == k, probabilities[:, k]) for k in np.unique(labels)]))
+
+
+def sensitivity_at(specificity: float, labels: Integers, probabilities: Floats) -> float:
+    """The largest share of positives found at a threshold that leaves at least this share of negatives alone.
+
+    Args:
+        labels: int64 [N] of two classes; 1 is positive.
+        probabilities: float [N, 2].
+    """
+    if len(np.unique(labels)) < 2:
+        return float("nan")
+    false_positives, true_positives, _ = roc_curve(labels == 1, probabilities[:, 1], drop_intermediate=False)
+    return float(true_positives[false_positives <= 1 - specificity + 1e-12].max())
+
+
+# By what they need. Of confusion matrices alone: several at once, as a bootstrap draws them.
+OF_CONFUSION: dict[str, Callable[[Integers], Values]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "balanced_accuracy": balanced_accuracy,
+    "cohen_kappa": cohen_kappa,
+    "matthews": matthews,
+}
+OF_SAMPLES: dict[str, Callable[[Integers, Floats], float]] = {"top_5": top_5, "log_loss": log_loss}
+OF_PROBABILITIES: dict[str, Callable[[Integers, Floats], float]] = {
+    "auroc": auroc,
+    "average_precision": average_precision,
+    "sensitivity_at_90": partial(sensitivity_at, 0.90),
+    "sensitivity_at_95": partial(sensitivity_at, 0.95),
+    "sensitivity_at_99": partial(sensitivity_at, 0.99),
+}

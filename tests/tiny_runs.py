@@ -1,0 +1,71 @@
+"""Whole runs of a tiny network on coloured noise, in a second each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import TinyNet
+
+from ftexp.config import Config
+from ftexp.data.samples import Sample
+from ftexp.data.splits import Splits
+from ftexp.evaluation.diagnosis import read_against
+from ftexp.evaluation.history import Observer
+from ftexp.finetune.phases import plan_phases
+from ftexp.models.blocks import Block, Network
+from ftexp.preprocessing import Preprocessing
+from ftexp.report.recorder import Recorder
+from ftexp.run import fine_tune
+from ftexp.tracking.tracker import NoTracker
+from ftexp.training.fit import Fit
+from ftexp.training.runtime import prepare_runtime
+
+NAMES = ("stem", "body", "head")
+CPU = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none")
+SMALL = (*CPU, "train.batch_size=8", "stage.epochs=3")
+
+
+def colours(num_samples: int, seed: int) -> list[Sample]:
+    """Noise around one of four colours: learnable in a few steps, but not at once."""
+    rng = np.random.default_rng(seed)
+    centres = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [130, 130, 130]])
+    samples = []
+    for i in range(num_samples):
+        pixels = np.clip(centres[i % 4] + rng.normal(0, 60, (8, 8, 3)), 0, 255).astype(np.uint8)
+        samples.append(Sample(path=f"colours/{seed}-{i:03d}", label="rgbx"[i % 4], pixels=pixels))
+    return samples
+
+
+def fresh_network() -> Network:
+    torch.manual_seed(0)
+    blocks = [Block("stem", ("stem",)), Block("body", ("body", "token"))]
+    half = (0.5, 0.5, 0.5)
+    return Network(
+        TinyNet(),
+        blocks,
+        head="fc",
+        preprocessing=Preprocessing(8, 8, "bilinear", half, half),
+        name="tiny",
+        num_classes=4,
+    )
+
+
+def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> Fit:
+    setting = read_against(config, splits.train, splits.val)
+    recorder = Recorder(folder, NoTracker(), setting, plan_phases(config, NAMES))
+    network = fresh_network()
+    runtime = prepare_runtime(config.runtime)
+    runtime.place(network.module)
+    return fine_tune(config, network, splits, plan_phases(config, NAMES), runtime, recorder, observers=observers)
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+def curve(result: Fit) -> list[tuple[float, ...]]:
+    """All that must repeat: everything but times."""
+    return [(r.train_loss, r.val_loss, *r.val.values(), r.grad_norm, r.lr_head) for r in result.history]
