@@ -23,13 +23,14 @@ from torch import nn
 from ftexp import prepare
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config
+from ftexp.evaluation import intervals
 from ftexp.generators import forked_generators, seed_generators
 from ftexp.lr_find import find_rates
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report import recorder
 from ftexp.run import run
-from ftexp.training import batch_size, intervals
+from ftexp.training import batch_size
 from ftexp.training.inputs import InputSource
 from ftexp.training.loop import Step
 from ftexp.training.phase_state import random_state, set_random_state

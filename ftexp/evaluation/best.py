@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ftexp.evaluation.history import EpochRecord
@@ -34,7 +33,6 @@ class Best:
         arrays = {name: getattr(self.scores, name) for name in ARRAYS if getattr(self.scores, name) is not None}
         return {
             "record": self.record.as_row(),
-            "loss": self.scores.loss,
             **{name: torch.from_numpy(array) for name, array in arrays.items()},
             "checkpoint": self.checkpoint.name,
             "alpha": self.alpha,
@@ -44,8 +42,5 @@ class Best:
     def from_state(cls, state: dict[str, Any], folder: Path, num_classes: int) -> Best:
         """As it was when ``state_dict`` was called; its weights are in ``folder``."""
         arrays = {name: state[name].numpy() for name in ARRAYS if name in state}
-        if "losses" not in arrays:  # 0.1.0 kept the mean loss alone, and had no metric that needs more
-            arrays["losses"] = np.full(len(arrays["labels"]), state["loss"])
-            arrays["ranks"] = (arrays["labels"] != arrays["predictions"]).astype(np.int64)
         scores = Scores(num_classes=num_classes, **arrays)
         return cls(EpochRecord.from_row(state["record"]), scores, folder / state["checkpoint"], state["alpha"])

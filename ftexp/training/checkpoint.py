@@ -27,7 +27,8 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 # Of all checkpoints; to be raised when a field is added, goes, or gets another meaning, with a step in _upgrade. Files
 # without a number, from before there was one, have format 1. 2: an epoch's sums hold totals and weights of its batches.
 # 3: run_id names the run; it is missing from checkpoints of runs that began before, and from their run.json.
-FORMAT = 3
+# 4: the best epoch keeps the loss and the rank of every validation image.
+FORMAT = 4
 # Characters of torch's message that are shown.
 MAX_REASON = 300
 
@@ -143,6 +144,11 @@ def _upgrade(content: dict[str, Any]) -> None:
         losses, sizes = sums.pop("losses"), sums["sizes"]
         sums["totals"] = [loss * size for loss, size in zip(losses, sizes, strict=True)]
         sums["weights"] = [float(size) for size in sizes]
+    for part in ("run", "phase"):
+        best = content.get(part, {}).get("best")
+        if best and "losses" not in best:  # formats 1 to 3: the mean loss, and no metric that needs more than the predictions
+            best["losses"] = torch.full((len(best["labels"]),), best["loss"], dtype=torch.float64)
+            best["ranks"] = (best["labels"] != best["predictions"]).long()
 
 
 def restore_weights(network: Network, weights: Mapping[str, torch.Tensor], file: Path) -> None:

@@ -93,9 +93,6 @@ class EpochSums:
     @classmethod
     def from_state(cls, state: dict[str, Any], ranks: Ranks) -> EpochSums:
         """As they were when ``state_dict`` was called; the main rank stands for what all had done."""
-        if "losses" in state:  # 0.1.0 kept mean losses, each sample with the same weight
-            totals = [loss * size for loss, size in zip(state["losses"], state["sizes"], strict=True)]
-            state = {**state, "totals": totals, "weights": state["sizes"]}
         columns: list[list[Any]] = [list(state[name]) for name in ("totals", "weights", "sizes")]
         if not ranks.is_main:
             columns = [[0] * len(column) for column in columns]
