@@ -146,7 +146,7 @@ def _upgrade(content: dict[str, Any]) -> None:
         sums["weights"] = [float(size) for size in sizes]
     for part in ("run", "phase"):
         best = content.get(part, {}).get("best")
-        if best and "losses" not in best:  # formats 1 to 3: the mean loss, and no metric that needs more than the predictions
+        if best and "losses" not in best:  # formats 1 to 3: the mean loss alone
             best["losses"] = torch.full((len(best["labels"]),), best["loss"], dtype=torch.float64)
             best["ranks"] = (best["labels"] != best["predictions"]).long()
 

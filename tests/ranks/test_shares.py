@@ -269,7 +269,7 @@ def test_batch_sizes_are_measured_before_layers_in_which_ranks_meet_are_put_in(
         calls.append("synchronise")
         return module
 
-    splits = SimpleNamespace(classes=("a", "b"), train=[])
+    splits = SimpleNamespace(classes=("a", "b"), train=[], val=[])
     for name, instead in {
         "_read_or_record_refusal": lambda *_: splits,
         "locate_weights": lambda *_: None,

@@ -51,9 +51,9 @@ def test_anything_that_changes_the_activations_changes_the_key(
     elif change == "order":
         splits.train.reverse()
     else:
-        import test_fit
+        import tiny_runs
 
-        original = test_fit.fresh_network
+        original = tiny_runs.fresh_network
 
         def changed() -> object:
             network = original()
@@ -63,7 +63,7 @@ def test_anything_that_changes_the_activations_changes_the_key(
                 network.preprocessing = network.preprocessing.at(16)
             return network
 
-        monkeypatch.setattr(test_fit, "fresh_network", changed)
+        monkeypatch.setattr(tiny_runs, "fresh_network", changed)
     fit(configure(*SMALL, *kept), splits, subfolder(tmp_path, "second"))
     added = {file.name for file in (tmp_path / "kept").glob("*.safetensors")} - before
     # Train and validation have a file each; only a change of the network concerns both.
