@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from ftexp.arguments import MULTIRUN, readable
 from ftexp.config import Config, parse, register_schema
 from ftexp.config.uri import hide_credentials
+from ftexp.disk import RUN_FOLDER, SWEEP_FOLDER, Places, explain_disk, places_of
 from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
 from ftexp.messages import explain
 from ftexp.redaction import redact_saved
@@ -74,7 +75,7 @@ def run_command(task: Callable[[DictConfig], object], *, under_torchrun: bool = 
         _stop("interrupted.", code=130)
     except (Exception, StoppedEarly) as stopped:
         reason = (stopped.__cause__ or stopped) if isinstance(stopped, StoppedEarly) else stopped
-        message = None if wants_traceback else explain(reason)
+        message = None if wants_traceback else explain_disk(reason, _asked_place()) or explain(reason)
         if message is None:
             traceback.print_exc()
             sys.exit(1)
@@ -86,9 +87,12 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     keep_streams()  # for a job in a process of a launcher's
     redact_saved(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
+    places: Places = {RUN_FOLDER: folder}
     try:
         with _where_it_was_started():
-            return task(parse(composed), folder)
+            config = parse(composed)
+            places = places_of(config, folder, in_sweep=in_sweep())
+            return task(config, folder)
     except InterruptedRunError:
         if in_sweep():
             log.warning("Everything is saved. The same command goes on with the sweep.")
@@ -99,9 +103,11 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
         if in_sweep() or _wants_traceback():
             raise
         _stop(str(error), code=1)  # by SystemExit, which Hydra passes on without a report of its own
-    except Exception:
+    except Exception as error:
         if in_sweep():
             raise
+        if not _wants_traceback() and (message := explain_disk(error, places)) is not None:
+            _stop(message, code=1)
         if may_speak():
             print(hide_credentials(traceback.format_exc()), file=sys.stderr)  # Hydra would print the overrides as well
         sys.exit(1)
@@ -138,6 +144,13 @@ def _arguments(under_torchrun: bool) -> list[str]:
     if not under_torchrun:
         raise ConfigError("torchrun is for python -m ftexp; this command is a single process: leave torchrun out.")
     return same_arguments(expand(given) if is_main() else [])
+
+
+def _asked_place() -> Places:
+    """Where the job's folder is to be, as far as the arguments tell; for errors before anything is composed."""
+    setting = SWEEP_FOLDER if set(MULTIRUN) & set(sys.argv) else RUN_FOLDER
+    named = [argument.partition("=")[2] for argument in sys.argv if argument.startswith(f"{setting}=")]
+    return {setting: Path(named[-1].strip("'\"") if named else "").absolute()}
 
 
 def _wants_traceback() -> bool:

@@ -104,7 +104,8 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
         raise CheckpointError(f"Another run is at work in {folder}. Wait for it, or take another folder.") from None
     except OSError as error:
         raise ConfigError(
-            f"The folder of the run, {folder}, cannot be written to: {error.strerror or error}."
+            f"The folder of the run, {folder}, cannot be written to: {error.strerror or error}. hydra.run.dir=FOLDER "
+            "(of a sweep: hydra.sweep.dir=FOLDER) takes another."
         ) from error
     try:
         yield

@@ -17,7 +17,7 @@ from ftexp.config.resume import HARMLESS, PLACES
 from ftexp.data.splits import Splits
 from ftexp.errors import ConfigError, DataError
 from ftexp.file_format import check_format, reading
-from ftexp.json_files import write_json
+from ftexp.json_files import read_json, write_json
 from ftexp.resume import IDENTITY
 from ftexp.run_images import FILE, KnownImage, changed_images, images_of, read_images, write_images
 from ftexp.tracking.params import flatten_data
@@ -84,7 +84,7 @@ class RunIdentity:
             FormatError: when another version of ftexp wrote it and this one does not read it.
         """
         with reading(folder / IDENTITY):
-            facts = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+            facts = read_json(folder / IDENTITY)
             check_format(facts.pop("format", None), FORMAT, folder / IDENTITY)
             identity = cls(**facts)
         with reading(folder / FILE):

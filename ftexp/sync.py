@@ -6,15 +6,16 @@ It may be given again and again: only what is missing is sent.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ftexp.config.uri import check_uri, hide_credentials
+from ftexp.disk import explain_disk
 from ftexp.errors import CheckpointError, ConfigError, UserError
-from ftexp.json_files import write_json
+from ftexp.file_format import reading
+from ftexp.json_files import read_json, write_json
 from ftexp.resume import IDENTITY
 from ftexp.run_folder import locked
 from ftexp.streams import keep_streams
@@ -35,6 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(sync(given.folder.expanduser(), uri, experiment))
     except UserError as error:
         print(f"ftexp: {hide_credentials(str(error))}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        message = explain_disk(error, {"The folder of the run": given.folder.absolute()})
+        if message is None:
+            raise
+        print(f"ftexp: {message}", file=sys.stderr)
         return 1
     return 0
 
@@ -63,8 +70,11 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
     """
     if not (folder / IDENTITY).exists():
         raise ConfigError(f"{folder}: there is no {IDENTITY} in it, so no run had begun to train there.")
-    identity = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-    uri = uri or identity["config"]["tracking"]["uri"]
+    identity = read_json(folder / IDENTITY)
+    with reading(folder / IDENTITY):
+        name, tracking = identity["config"]["model"]["name"], identity["config"]["tracking"]
+        uri, experiment = uri or tracking["uri"], experiment or tracking["experiment"]
+        run_id = identity["mlflow_run_id"]
     if not uri or "***" in uri:
         why = "keeps no password" if uri else "was not tracked"
         raise ConfigError(f"The run in {folder} {why}. Say where to: {_command(folder)} tracking.uri=URI.")
@@ -74,10 +84,9 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
     from ftexp.tracking.tracker import brief
 
     with locked(folder):
-        name = identity["config"]["model"]["name"]
-        experiment = experiment or identity["config"]["tracking"]["experiment"]
+        status = status_of(folder)
         try:
-            tracker = MlflowTracker.start(uri, experiment, name, identity["mlflow_run_id"])
+            tracker = MlflowTracker.start(uri, experiment, name, run_id)
             sent = send_missing(tracker, folder)
         except UserError:
             raise
@@ -85,7 +94,7 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
             raise CheckpointError(f"Nothing sent: {uri} does not answer as it should ({brief(error)}).") from error
         identity["mlflow_run_id"] = tracker.run_id
         write_json(folder / IDENTITY, identity)
-        tracker.close(status_of(folder))
+        tracker.close(status)
     if not any((sent.metrics, sent.params, sent.files)):
         return f"{folder}: nothing was missing in run {tracker.run_id}."
     counts = f"values {sent.metrics}, settings {sent.params}, files {sent.files}"

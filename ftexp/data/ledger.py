@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ class TestLedger:
 
     def uses(self, test_set: str) -> list[Use]:
         """Its openings so far, oldest first."""
-        with closing(self._connect()) as connection:
+        with self._connected() as connection:
             rows = connection.execute(
                 "SELECT run, opened_at, accuracy FROM uses WHERE test_set = ? ORDER BY id", [test_set]
             )
@@ -45,8 +46,11 @@ class TestLedger:
         """Refuse before training what could not be scored after it.
 
         Raises:
-            DataError: when the test set has been opened ``max_uses`` times.
+            DataError: when the test set has been opened ``max_uses`` times, or an opening could not be counted.
         """
+        with self._connected() as connection:
+            connection.execute("INSERT INTO uses (test_set) VALUES ('')")  # fails where nothing can be written
+            connection.rollback()
         uses = self.uses(test_set)
         if max_uses is not None and len(uses) >= max_uses:
             listed = "\n".join(f"  {use.opened_at}  {use.run}" for use in uses)
@@ -62,7 +66,7 @@ class TestLedger:
 
         A run that was killed before it had a score, and is gone on with, is still at its one opening.
         """
-        with closing(self._connect()) as connection, connection:
+        with self._connected() as connection, connection:
             begun = "SELECT id FROM uses WHERE test_set = ? AND run = ? AND accuracy IS NULL"
             if (row := connection.execute(begun, [test_set, run]).fetchone()) is not None:
                 return int(row[0])
@@ -75,14 +79,22 @@ class TestLedger:
 
     def record_score(self, use: int, accuracy: float) -> None:
         """Add the score to an opening."""
-        with closing(self._connect()) as connection, connection:
+        with self._connected() as connection, connection:
             connection.execute("UPDATE uses SET accuracy = ? WHERE id = ?", [accuracy, use])
 
-    def _connect(self) -> sqlite3.Connection:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._file, timeout=SECONDS_TO_WAIT_FOR_OTHERS)
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS uses"
-            " (id INTEGER PRIMARY KEY, test_set TEXT, run TEXT, opened_at TEXT, accuracy REAL)"
-        )
-        return connection
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._file, timeout=SECONDS_TO_WAIT_FOR_OTHERS)) as connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS uses"
+                    " (id INTEGER PRIMARY KEY, test_set TEXT, run TEXT, opened_at TEXT, accuracy REAL)"
+                )
+                yield connection
+        except (sqlite3.Error, OSError) as error:
+            raise DataError(
+                f"{self._file}, which counts how often each test set is opened, cannot be used: {error}. Repair it, or "
+                "move it away to begin a new count. It is kept beside the tracking store: "
+                "tracking.uri=sqlite:///FOLDER/mlflow.db takes another folder."
+            ) from error

@@ -29,7 +29,8 @@ from ftexp.data.digests import ContentDigests
 from ftexp.data.images import open_image
 from ftexp.data.samples import Sample
 from ftexp.data.sending import send_parts
-from ftexp.data.tensor_store import Kept, StoreFullError, TensorStore, Unfinished
+from ftexp.data.tensor_file import Kept
+from ftexp.data.tensor_store import StoreError, StoreFullError, TensorStore, Unfinished
 from ftexp.data.transforms import View
 
 log = logging.getLogger(__name__)
@@ -186,11 +187,16 @@ class PixelSource:
                 except StoreFullError as reason:
                     log.info("pixels  off: the decoded images would take %s", reason)
                     fits = False
+                except StoreError:  # said by the store
+                    fits = False
                 if number < len(batches):
                     yield part
                 if not fits and number + 1 >= len(batches):
                     return None
-        return place.finish({"sizes": torch.tensor(sizes), "order": torch.tensor(order)})
+        try:
+            return place.finish({"sizes": torch.tensor(sizes), "order": torch.tensor(order)})
+        except StoreError:
+            return None
 
     def _prepare(self, index: int) -> UInt8Image:
         return np.array(self._view.prepare(open_image(self._samples[index])))

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from ftexp.arguments import readable
 from ftexp.command_line import conf_dir
 from ftexp.config import ModelConfig, parse, register_schema
+from ftexp.disk import explain_disk
 from ftexp.errors import ConfigError
 from ftexp.interpreter import end_process, garbage_left_alone
 from ftexp.messages import explain
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 show_model(given.model, overrides)
     except Exception as error:
-        message = None if os.environ.get("HYDRA_FULL_ERROR") == "1" else explain(error)
+        message = None if os.environ.get("HYDRA_FULL_ERROR") == "1" else explain(error) or explain_disk(error, {})
         if message is None:
             raise
         print(f"ftexp: {message}", file=sys.stderr)

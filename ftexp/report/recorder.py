@@ -221,7 +221,10 @@ class Recorder:
         elif isinstance(error, PrunedError):
             status = ("pruned", "FINISHED")
             self._tracker.set_tags({"pruned": "true"})
-        write_json(self.folder / "result.json", {"status": status[0], "error": f"{type(error).__name__}: {error}"})
+        try:
+            write_json(self.folder / "result.json", {"status": status[0], "error": f"{type(error).__name__}: {error}"})
+        except OSError as unwritten:  # the disk that ended the run, most likely
+            log.warning("result.json cannot be written: %s.", unwritten)
         return status[1]
 
     def _verdict(self, best: Best, test: Scores | None) -> str:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ftexp.config.sweep import SweepConfig
 from ftexp.errors import ConfigError
+from ftexp.json_files import read_json
 from ftexp.sweeps.job import outcome
 from ftexp.sweeps.space import Space
 from ftexp.sweeps.trial import objective_value
@@ -154,5 +155,5 @@ def _value(folder: Path, trial: FrozenTrial, seed: int, objective: str) -> float
     file = _folder(folder, trial, seed) / "result.json"
     if not file.exists():
         return None
-    result = json.loads(file.read_text(encoding="utf-8"))
+    result = read_json(file)
     return objective_value(result, objective) if result["status"] == "finished" else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from optuna.samplers import RandomSampler
 
 from ftexp.config import Config
 from ftexp.errors import PrunedError
+from ftexp.json_files import read_json
 from ftexp.run import run
 from ftexp.run_folder import locked, start_again
 from ftexp.sweeps.places import placed
@@ -61,7 +61,7 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
             if (folder / "checkpoints").exists():  # not where every epoch's score was NaN
                 shutil.rmtree(folder / "checkpoints")
             return PRUNED
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    result = read_json(folder / "result.json")
     return [objective_value(result, name) for name in objectives]
 
 

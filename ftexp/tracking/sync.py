@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ftexp.evaluation.metric_names import METRICS
+from ftexp.file_format import reading
+from ftexp.json_files import read_json
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import Status, Tracker, brief
@@ -42,7 +43,7 @@ def send_missing(tracker: Tracker, folder: Path) -> Sent:
     known = tracker.known()
     if known is None:
         return Sent(0, 0, 0)
-    identity = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    identity = read_json(folder / "run.json")
     params = {key: value for key, value in flatten_data(identity["config"]).items() if key not in known.params}
     if params:
         tracker.log_params(params)
@@ -69,14 +70,16 @@ def send_missing_if_possible(tracker: Tracker, folder: Path) -> None:
 
 def status_of(folder: Path) -> Status:
     """How the run in a folder ended; one that left no result was killed."""
-    return STATUS[_result(folder).get("status", "interrupted")]
+    status = _result(folder).get("status", "interrupted")
+    with reading(folder / "result.json"):
+        return STATUS[status]
 
 
 def _values(folder: Path) -> dict[int, dict[str, float]]:
     """Epoch -> its metrics; those of the test split at the last."""
     file, steps = folder / "metrics.csv", {}
     if file.exists():
-        with file.open(newline="", encoding="utf-8") as rows:
+        with reading(file), file.open(newline="", encoding="utf-8") as rows:
             for row in csv.DictReader(rows):
                 numbers = {key: float(text) for key, text in row.items() if key not in WORDS and text}
                 steps[int(row["epoch"])] = numbers
@@ -96,5 +99,4 @@ def _files(folder: Path) -> list[Path]:
 
 def _result(folder: Path) -> dict[str, Any]:
     file = folder / "result.json"
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return result
+    return read_json(file) if file.exists() else {}

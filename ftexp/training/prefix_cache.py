@@ -15,7 +15,8 @@ import torch
 from ftexp.config import AugmentConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.sending import send_parts
-from ftexp.data.tensor_store import Append, TensorStore
+from ftexp.data.tensor_file import Kept
+from ftexp.data.tensor_store import Append, StoreError, TensorStore
 from ftexp.models.boundary import SplitError, layout_of, trial_images
 from ftexp.models.prefix import Prefix, split
 from ftexp.training.batches import ImageBatches, Inputs
@@ -98,20 +99,35 @@ class PrefixViews:
     def of_view(self, view: int) -> _Rows:
         """The activations of a view; to be called with the frozen blocks in eval mode."""
         if view not in self._opened:
-            started = time.perf_counter()
-            shown = f"{self._random} {view}" if self._random else ""
-            key = images_key(self._frozen, self._in_order.samples, self._digests, shown)
-            kept = self._store.get(key, lambda append: self._compute(view, append))
-            self.num_found += kept.found
-            self._opened[view] = _Rows(kept.rows, kept.notes["layout"], kept.release, self._in_order.runtime)
-            if self._random:
-                how, seconds = "had run before" if kept.found else "ran once", time.perf_counter() - started
-                log.info("cache   view %d: the frozen blocks %s, %.1f s", view, how, seconds)
+            try:
+                self.open(view)
+            except StoreError:  # said by the store; training has begun on activations, and goes on with them
+                kept = TensorStore(None, 0).get("", lambda append: self._compute(view, append))
+                return self._rows(kept)  # for this epoch alone: all views would be too much for the memory
         return self._opened[view]
 
     def close(self) -> None:
         """Let go of all views."""
         self._opened.clear()
+
+    def open(self, view: int) -> None:
+        """Have the activations of a view kept.
+
+        Raises:
+            StoreError: when they cannot be.
+        """
+        started = time.perf_counter()
+        shown = f"{self._random} {view}" if self._random else ""
+        key = images_key(self._frozen, self._in_order.samples, self._digests, shown)
+        kept = self._store.get(key, lambda append: self._compute(view, append))
+        self.num_found += kept.found
+        self._opened[view] = self._rows(kept)
+        if self._random:
+            how, seconds = "had run before" if kept.found else "ran once", time.perf_counter() - started
+            log.info("cache   view %d: the frozen blocks %s, %.1f s", view, how, seconds)
+
+    def _rows(self, kept: Kept) -> _Rows:
+        return _Rows(kept.rows, kept.notes["layout"], kept.release, self._in_order.runtime)
 
     @torch.no_grad()
     def _compute(self, view: int, append: Append) -> Mapping[str, torch.Tensor]:
@@ -190,6 +206,9 @@ def cache_prefix(
     except SplitError as reason:
         log.info("cache   off: %s", reason)
         return inputs
+    unkept = not (_can_open(val) and (bool(random) or _can_open(train)))
+    if runtime.ranks.largest(unkept):  # on whichever rank
+        return inputs
     num_bytes = val.of_view(0).num_bytes
     if random:
         log.info("cache   %d views of every training image (augment.views=%s)", views, augment.views)
@@ -205,6 +224,15 @@ def cache_prefix(
         )
     batches = CachedBatches(train, views, inputs.train, runtime), CachedBatches(val, 1, inputs.val, runtime)
     return Inputs(network, suffix, *batches, runtime, inputs.class_weights)
+
+
+def _can_open(views: PrefixViews) -> bool:
+    """Have the first view kept, if it can be; where not, the store has said why."""
+    try:
+        views.open(0)
+    except StoreError:
+        return False
+    return True
 
 
 def _choose_views(augment: AugmentConfig, epochs: int, num_bytes: int, room_bytes: int, block: str) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import time
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from ftexp.data.tensor_store import Append, Fill, StoreFullError, TensorStore
+from ftexp.data.tensor_file import TensorWriter
+from ftexp.data.tensor_store import Append, Fill, StoreError, StoreFullError, TensorStore
 
 KIB = 2**10
 FILE_BYTES = 5 * KIB  # 1 KiB of rows behind a header of 4 KiB
@@ -100,6 +102,73 @@ def test_a_damaged_file_is_computed_anew_and_said(tmp_path: Path, caplog: pytest
     assert not again.found
     assert again.rows.eq(2.0).all()
     assert "is damaged" in caplog.text
+
+
+def test_what_was_changed_after_it_was_written_or_belongs_elsewhere_is_computed_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = TensorStore(tmp_path, limit_gib=1)
+    for key, value in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        store.get(key, rows(value))
+    file = tmp_path / "a.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1  # one bit of a row
+    file.write_bytes(content)
+    (tmp_path / "b.safetensors").write_bytes((tmp_path / "c.safetensors").read_bytes())
+    assert [store.get(key, rows(9.0)).found for key in "abc"] == [False, False, True]
+    assert [store.get(key, refuse).rows[0, 0].item() for key in "abc"] == [9.0, 9.0, 3.0]
+    assert caplog.text.count("is damaged") == 2
+
+
+def test_a_file_without_a_checksum_is_of_an_older_ftexp_and_no_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file({"rows": torch.zeros(4, 64)}, tmp_path / "a.safetensors")
+    file = tmp_path / "a.safetensors"
+    content = file.read_bytes()
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")].ljust(4 * KIB - 8)
+    file.write_bytes((4 * KIB - 8).to_bytes(8, "little") + header + bytes(KIB))
+    assert not TensorStore(tmp_path, limit_gib=1).get("a", rows(1.0)).found
+    assert not caplog.messages
+
+
+NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "fault", ["a file", "below a file", "a folder in place", "full", "full at the end", "no locks"]
+)
+def test_a_folder_that_cannot_be_used_is_one_warning_and_no_error(
+    tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "kept"
+    if fault in ("a file", "below a file"):
+        folder.touch()
+    folder = folder / "below" if fault == "below a file" else folder
+    if fault == "a folder in place":
+        (folder / "a.safetensors").mkdir(parents=True)
+    if fault.startswith("full"):
+        call = "_put" if fault == "full" else "_write"
+        original = getattr(TensorWriter, call)
+
+        def write(self: TensorWriter, first: object, *rest: object) -> None:
+            if fault == "full" or first == 0:  # the header, which comes last, stands at the beginning
+                raise NO_ROOM
+            original(self, first, *rest)
+
+        monkeypatch.setattr(TensorWriter, call, write)
+    if fault == "no locks":
+        refused = NotImplementedError("FileSystem does not appear to support flock")
+        monkeypatch.setattr("ftexp.data.tensor_store.FileLock", lambda _: (_ for _ in ()).throw(refused))
+    for _ in range(2):  # a run opens its store for every phase
+        store = TensorStore(folder, limit_gib=1)
+        with pytest.raises(StoreError, match=r"kept.* cannot be used"):
+            store.get("a", rows(1.0))
+        assert not store.holds("a")
+    (message,) = caplog.messages
+    assert message.startswith(f"cache   off: {folder} cannot be used (")
+    assert "name another folder with runtime.cache_folder=FOLDER" in message
+    assert not list(tmp_path.glob("**/*.tmp"))
 
 
 def test_a_crash_while_computing_leaves_no_file(tmp_path: Path) -> None:

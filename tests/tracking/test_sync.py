@@ -12,6 +12,7 @@ import mlflow
 import pytest
 from conftest import draw_pictures
 
+from ftexp.errors import ConfigError
 from ftexp.sync import main
 
 DATA = ["data=imagefolder", "data.root=pictures", "data.image_size=32", "audit.on_leak=off"]
@@ -100,12 +101,34 @@ def test_what_cannot_be_synced_is_one_message(
     assert message in capsys.readouterr().err
 
 
-def test_a_deleted_experiment_is_one_message_and_another_may_be_named(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+def test_a_refusal_of_ours_is_passed_on_and_another_experiment_may_be_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'late.db'}")
-    client.delete_experiment(client.create_experiment("ftexp"))
+    asked = []
+
+    def refuse(uri: str, experiment: str, *_: object) -> None:
+        asked.append((uri, experiment))
+        raise ConfigError("tracking.experiment=ftexp was deleted in MLflow.")
+
+    monkeypatch.setattr("ftexp.tracking.mlflow_tracker.MlflowTracker.start", refuse)
+    for more in ([URI], ["tracking.experiment=a new one", URI], ["sqlite:///late.db", "tracking.experiment=other"]):
+        assert main(["run", *more]) == 1
+        assert capsys.readouterr().err == "ftexp: tracking.experiment=ftexp was deleted in MLflow.\n"
+    assert asked == [("sqlite:///late.db", name) for name in ("ftexp", "a new one", "other")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", "{", "run/run.json is damaged or cannot be read: "),
+        ("run.json", "{}", "run/run.json has other fields than ftexp"),
+        ("result.json", "garbage", "run/result.json is damaged or cannot be read: "),
+        ("result.json", '{"status": "else"}', "run/result.json has other fields than ftexp"),
+    ],
+)
+def test_a_damaged_folder_is_one_message_that_names_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, message: str
+) -> None:
+    (folder / "run" / name).write_text(content)
     assert main(["run", URI]) == 1
-    assert "ftexp: tracking.experiment=ftexp was deleted in MLflow. Choose another" in capsys.readouterr().err
-    assert main(["run", "tracking.experiment=a new one", URI]) == 0
-    assert client.get_experiment_by_name("a new one") is not None
+    assert f"ftexp: {message}" in capsys.readouterr().err

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ftexp.config import TrackingConfig
-from ftexp.errors import ConfigError
+from ftexp.errors import ConfigError, FormatError
 from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.sync import Sent, send_missing, send_missing_if_possible
-from ftexp.tracking.tracker import NoTracker, brief
+from ftexp.tracking.tracker import Known, NoTracker, brief
 
 
 def test_backend_none_records_nothing_and_needs_no_mlflow(monkeypatch):
@@ -73,3 +73,15 @@ def test_the_warning_says_that_the_environment_names_the_store(caplog, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert isinstance(open_tracker(TrackingConfig(backend="mlflow", uri=uri), "run"), NoTracker)
     assert f"cannot open tracking.uri={uri} (from the environment variable MLFLOW_TRACKING_URI) (" in caplog.text
+
+
+class EmptyStore(NoTracker):
+    def known(self):
+        return Known(set(), {"a"}, set())
+
+
+def test_a_damaged_table_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"config": {"a": 1}}')
+    (tmp_path / "metrics.csv").write_text("epoch,val_loss\n1,x\n")
+    with pytest.raises(FormatError, match=r"metrics\.csv has other fields"):
+        send_missing(EmptyStore(), tmp_path)

@@ -13,6 +13,7 @@ from tiny_runs import SMALL, colours, curve, fit, subfolder
 
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
+from ftexp.data.tensor_file import TensorWriter
 from ftexp.data.tensor_store import Append, TensorStore
 from ftexp.training.prefix_cache import CachedBatches
 
@@ -138,6 +139,34 @@ def test_auto_keeps_eight_views_or_as_many_as_epochs_or_none(
         )
         fit(config, splits, subfolder(tmp_path, str(fitting)))
         assert expected in caplog.text
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 3])
+def test_where_activations_cannot_be_kept_the_curve_is_the_same(
+    configure: Compose,
+    splits: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fails_at: int,
+) -> None:
+    settings = (*SMALL, "stage=head", "stage.epochs=4", "augment=light", "augment.views=3")
+    expected = fit(configure(*settings, "runtime.cache=memory"), splits, subfolder(tmp_path, "memory"))
+    finish, finished = TensorWriter.finish, []
+
+    def full(self: TensorWriter, *args: object) -> object:
+        finished.append(self)
+        if len(finished) > fails_at:  # the views of validation and of the first epochs fit
+            raise OSError(28, "No space left on device")
+        return finish(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TensorWriter, "finish", full)
+    kept = ("runtime.cache=disk", f"runtime.cache_folder={tmp_path / 'kept'}")
+    result = fit(configure(*settings, *kept), splits, subfolder(tmp_path, "full"))
+    for found, wanted in zip(curve(result), curve(expected), strict=True):
+        assert found == pytest.approx(wanted, abs=1e-6)
+    assert caplog.text.count("No space left on device") == 1
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == fails_at
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes pages back at once")

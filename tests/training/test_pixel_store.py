@@ -120,6 +120,25 @@ def test_what_does_not_fit_is_decoded_each_time_and_said(tmp_path: Path, caplog:
     assert not list((tmp_path / "store").glob("*.safetensors"))
 
 
+def test_where_images_cannot_be_kept_they_are_decoded_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = photographs(tmp_path, 6)
+    view = eval_view(PREPROCESSING)
+    expected = epochs(loader(samples, view, None))
+    (tmp_path / "file").touch()
+    batches = loader(samples, view, TensorStore(tmp_path / "file", limit_gib=1))
+    assert all(map(torch.equal, epochs(batches), expected))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ftexp.data.tensor_file.TensorWriter.finish", full)
+    batches = loader(samples, view, TensorStore(tmp_path / "full", limit_gib=1))
+    assert all(map(torch.equal, epochs(batches), expected))
+    assert [message.partition(": ")[0] for message in caplog.messages] == ["cache   off"] * 2
+
+
 def test_images_are_the_same_on_the_device_they_move_to(tmp_path: Path) -> None:
     samples, store = photographs(tmp_path, 5), TensorStore(tmp_path / "store", 1)
     pixels = source_of(samples, eval_view(PREPROCESSING), store).open()

@@ -1,0 +1,80 @@
+"""The audit's cache on files and disks that do not work: one warning, and the audit goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from ftexp.audit.cache import FingerprintCache
+
+
+def blocked(kind: str, folder: Path) -> Path:
+    """A file that cannot be a cache."""
+    file = folder / "cache.sqlite"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "garbage":
+        file.write_bytes(b"no database" * 500)
+    elif kind == "cut short":
+        FingerprintCache(file).put({f"{n}": bytes(2000) for n in range(20)})
+        file.write_bytes(file.read_bytes()[:9000])
+    elif kind == "another table":
+        with sqlite3.connect(file) as connection:
+            connection.execute("CREATE TABLE fingerprints (name TEXT)")
+    elif kind == "below a file":
+        file.touch()
+        return file / "cache.sqlite"
+    return file
+
+
+@pytest.mark.parametrize("kind", ["folder", "garbage", "cut short", "another table", "below a file"])
+def test_a_file_that_is_no_cache_is_one_warning(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    file = blocked(kind, tmp_path)
+    before = file.read_bytes() if file.is_file() else b""
+    cache = FingerprintCache(file)
+    for _ in range(2):
+        assert cache.get(["a", "b"]) == {}
+        cache.put({"a": b"1"})
+    cache.close()
+    (message,) = caplog.messages
+    assert message.startswith(f"audit   audit.cache={file} cannot be used (")
+    assert "another file with audit.cache=FILE, or none with audit.cache=null" in message
+    assert not before or file.read_bytes() == before, "what it is may be dear to somebody"
+
+
+def test_a_cache_that_may_only_be_read_is_read_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "cache.sqlite"
+    FingerprintCache(file).put({"a": b"1"})
+    cache = FingerprintCache(file)
+    assert cache._connection is not None
+    cache._connection.execute("PRAGMA query_only = 1")  # what a read-only file system makes of it
+    cache.put({"b": b"2"})
+    cache.put({"b": b"2"})
+    assert cache.get(["a", "b"]) == {"a": b"1"}
+    (message,) = caplog.messages
+    assert "readonly database" in message
+
+
+def test_a_full_disk_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = FingerprintCache(tmp_path / "cache.sqlite")
+    assert cache._connection is not None
+    cache._connection.execute("PRAGMA max_page_count = 3")
+    cache.put({f"{n}": bytes(2000) for n in range(20)})
+    assert cache.get(["1"]) == {}
+    (message,) = caplog.messages
+    assert "full" in message
+
+
+def test_what_is_damaged_counts_as_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "cache.sqlite"
+    cache = FingerprintCache(file)
+    cache.put({"a": b"content", "b": b"content", "c": b"content"})
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE fingerprints SET value = CAST('other' AS BLOB) WHERE key LIKE '%/b'")
+        connection.execute("UPDATE fingerprints SET value = 7 WHERE key LIKE '%/c'")
+    assert cache.get(["a", "b", "c"]) == {"a": b"content"}
+    cache.put({"b": b"again"})
+    assert cache.get(["b"]) == {"b": b"again"}
+    assert not caplog.messages
