@@ -153,7 +153,13 @@ def reading(weights: Weights | None) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, EOFError, OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0]
+        if mismatches := [line.strip() for line in lines if "size mismatch" in line]:
+            raise WeightsError(
+                f"{weights.label} cannot be used at this image size: the library does not resample these weights "
+                f"({mismatches[0]}). Leave model.image_size and data.image_size at null, or take another model."
+            ) from error
         raise WeightsError(
             f"{weights.path}, the file of {weights.label}, cannot be loaded ({reason}). "
             "Delete it: the next run downloads it again."

@@ -18,6 +18,8 @@ from ftexp.errors import ConfigError, WeightsError, nearest
 from ftexp.models.download import check_answers
 from ftexp.models.heads import reset_head
 from ftexp.models.loading import load_in_order, load_weights, reading, say_published
+from ftexp.models.positions import resample_positions
+from ftexp.models.tensor_names import named_as
 from ftexp.models.weights import Weights, hub_file, is_file_name, no_such_weights, unreachable, weights_from_hub
 from ftexp.models.weights_file import WeightsFile
 from ftexp.preprocessing import Preprocessing
@@ -146,7 +148,8 @@ def build(
     if weights is None:
         return module
     if file is not None and weights.origin == "file":
-        load_weights(module, file, paths, classes)
+        named = resample_positions(module, named_as(module, file), paths, cfg.architecture)
+        load_weights(module, named, paths, classes)
     else:
         if file is not None:
             load_in_order(module, file, paths)

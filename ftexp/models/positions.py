@@ -1,0 +1,73 @@
+"""Position embeddings of a user's file at another image size: resampled as timm does it with its own weights."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor, nn
+
+from ftexp.errors import WeightsError
+from ftexp.models.blocks import under
+from ftexp.models.weights_file import WeightsFile
+
+logger = logging.getLogger(__name__)
+
+# Last parts of the names of tables that have a row per position, or per distance between two.
+POSITIONS = re.compile(
+    r"(pos_emb|pos_embed|patch_pos|pixel_pos|relative_position_bias_table|rel_pos_[hw]|(height|width)_rel"
+    r"|attention_biases)(_?\d+|_win|_window|_[xy])?"
+)
+# Of timm's vision transformers, parts of the names of those whose positions it resamples otherwise than all others'.
+BILINEAR = ("flexi", "radio")
+
+
+def resample_positions(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], name: str) -> WeightsFile:
+    """Give tables of positions the shapes that they have in the network, where nothing else of the backbone differs.
+
+    Args:
+        module: one of timm's networks, built for the size of the images.
+        file: its tensors under the network's names.
+        heads: paths of the classifying layers.
+        name: of the architecture.
+
+    Raises:
+        WeightsError: where nothing else differs, and timm does not resample these tables.
+    """
+    own = module.state_dict()
+    shared = [n for n in file.tensors if n in own and not under(n, heads)]
+    other = [n for n in shared if own[n].shape != file.tensors[n].shape]
+    if not other or not all(POSITIONS.fullmatch(n.rpartition(".")[2]) for n in other):
+        return file  # what does not fit is said where it is loaded
+    first = other[0]
+    sizes = f"{first}: {_shape(file.tensors[first])} there, {_shape(own[first])} here"
+    prepared = _as_timm_prepares(module, file.tensors, name)
+    fitting = {n: prepared[n] for n in other if n in prepared and prepared[n].shape == own[n].shape}
+    if len(fitting) < len(other):
+        raise WeightsError(
+            f"{file.source} was trained at another image size, and timm does not resample the positions of {name} "
+            f"({sizes}). Set model.image_size to the size that the file was trained at."
+        )
+    logger.info("weights %s: positions resampled for this image size (%s).", file.source, sizes)
+    return file.renamed(file.tensors | fitting)
+
+
+def _as_timm_prepares(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
+    """What timm makes of its own files before it loads them; nothing where it does not know what to make of these."""
+    prepare = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    if prepare is None:
+        return {}
+    if any(part in name for part in BILINEAR):
+        prepare = partial(prepare, interpolation="bilinear", antialias=False)
+    try:
+        prepared: Mapping[str, Tensor] = prepare(dict(tensors), module)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return {}
+    return prepared
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape))

@@ -1,0 +1,102 @@
+"""A file of weights at another image size: its positions are resampled, bit for bit as timm does with its own."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ftexp.config import ModelConfig
+from ftexp.errors import WeightsError
+from ftexp.models.catalogue import build_network, locate_weights
+from ftexp.models.timm_models import pretrained_cfg
+from ftexp.models.weights import Weights
+
+slow = pytest.mark.slow
+TABLE = "relative_position_bias_table"
+
+
+def trained(name: str) -> nn.Module:
+    """With other numbers in its tables than those it began with, which are 0 in some."""
+    torch.manual_seed(0)
+    module: nn.Module = timm.create_model(name)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.02)
+    return module
+
+
+def as_timm_loads(name: str, state: dict[str, torch.Tensor], image_size: int) -> dict[str, torch.Tensor]:
+    overlay = {"state_dict": dict(state), "custom_load": False}
+    loaded: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, img_size=image_size)
+    return loaded.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "table"),
+    [
+        ("test_vit", 96, "pos_embed"),
+        ("test_vit3", 224, "pos_embed"),
+        pytest.param("vit_tiny_patch16_224", 96, "pos_embed", marks=slow),
+        pytest.param("vit_tiny_r_s16_p8_224", 320, "pos_embed", marks=slow),
+        pytest.param("deit_tiny_distilled_patch16_224", 384, "pos_embed", marks=slow),
+        pytest.param("flexivit_small", 192, "pos_embed", marks=slow),
+        pytest.param("swin_tiny_patch4_window7_224", 128, f"layers.3.blocks.0.attn.{TABLE}", marks=slow),
+        pytest.param("swinv2_cr_tiny_ns_224", 320, None, marks=slow),
+        pytest.param("beit_base_patch16_224", 160, f"blocks.0.attn.{TABLE}", marks=slow),
+        pytest.param("eva02_tiny_patch14_224", 336, "pos_embed", marks=slow),
+        pytest.param("test_maxvit", 128, f"stages.0.blocks.0.attn_block.attn.rel_pos.{TABLE}", marks=slow),
+        pytest.param("tnt_s_patch16_224", 160, "patch_pos", marks=slow),
+        pytest.param("cait_xxs24_224", 224, None, marks=slow),
+    ],
+)
+def test_the_tables_are_those_that_timm_makes(
+    tmp_path: Path, name: str, image_size: int, table: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = trained(name).state_dict()
+    expected = as_timm_loads(name, state, image_size)
+    torch.save({"model": {f"module.{key}": tensor for key, tensor in state.items()}}, tmp_path / "mine.pth")
+    config = ModelConfig("timm", name, weights=str(tmp_path / "mine.pth"), head=None)
+    with caplog.at_level(logging.INFO, "ftexp"):
+        network = build_network(config, locate_weights(config), 3, image_size)
+    heads = network.heads
+    for key, tensor in network.module.state_dict().items():
+        assert key.startswith(heads) or torch.equal(tensor, expected[key]), key
+    assert (table is None) or expected[table].shape != state[table].shape
+    assert ("positions resampled for this image size" in caplog.text) is (table is not None)
+
+
+def test_what_was_resampled_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(trained("test_vit").state_dict(), tmp_path / "mine.pth")
+    config = ModelConfig("timm", "test_vit", weights=str(tmp_path / "mine.pth"), head=None, image_size=64)
+    with caplog.at_level(logging.INFO, "ftexp"):
+        build_network(config, locate_weights(config), 3, None)
+    assert "positions resampled for this image size (pos_embed: 1 x 101 x 64 there, 1 x 17 x 64 here)." in caplog.text
+
+
+def test_a_file_of_another_network_is_still_refused(tmp_path: Path) -> None:
+    """Another width, and another patch size, which timm itself would resample for its own files."""
+    assert pretrained_cfg(ModelConfig("timm", "vit_tiny_patch16_224", head=None)).fixed_input_size
+    torch.save(timm.create_model("test_vit3").state_dict(), tmp_path / "other.pth")
+    config = ModelConfig("timm", "test_vit", weights=str(tmp_path / "other.pth"), head=None)
+    with pytest.raises(WeightsError, match="does not fit the network"):
+        build_network(config, locate_weights(config), 3, 96)
+    patches = {**trained("test_vit").state_dict(), "patch_embed.proj.weight": torch.zeros(64, 3, 8, 8)}
+    torch.save(patches, tmp_path / "patches.pth")
+    config = ModelConfig("timm", "test_vit", weights=str(tmp_path / "patches.pth"), head=None)
+    with pytest.raises(WeightsError, match=r"pos_embed, patch_embed\.proj\.weight of another shape"):
+        build_network(config, locate_weights(config), 3, 96)
+
+
+def test_positions_that_timm_does_not_resample_are_one_message(tmp_path: Path) -> None:
+    torch.save(timm.create_model("levit_128s").state_dict(), tmp_path / "levit.pth")
+    config = ModelConfig("timm", "levit_128s", weights=str(tmp_path / "levit.pth"), head=None)
+    with pytest.raises(WeightsError, match=r"timm does not resample the positions of levit_128s \(.*196 there"):
+        build_network(config, locate_weights(config), 3, 160)
+    published = Weights(tmp_path / "levit.pth", "library", "levit_128s of timm")
+    with pytest.raises(WeightsError, match=r"levit_128s of timm cannot be used at this image size: .*size mismatch"):
+        build_network(config, published, 3, 160)
