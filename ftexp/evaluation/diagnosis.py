@@ -1,4 +1,4 @@
-"""Reading a phase's curves as the seed chapter's table of signals does, and proposing one setting to try.
+"""What a phase's curves show (diverging, not learning, erratic, overfitting), and one setting to try.
 
 Thresholds are set so that a healthy run is told nothing: a finding has to stand out from what the number of
 validation images alone would scatter.

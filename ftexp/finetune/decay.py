@@ -1,6 +1,6 @@
 """Which parameters weight decay applies to: by the type of their layer, then by their shape, then by a list.
 
-Names alone mislead: the seed chapter's rule (``"bn" in name``) decays all 49 BatchNorms of torchvision's
+Names alone mislead: the usual rule (``"bn" in name``) decays all 49 BatchNorms of torchvision's
 EfficientNet-B0, whose layers are called ``features.0.1``.
 """
 

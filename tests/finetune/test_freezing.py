@@ -15,7 +15,7 @@ from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 
-POLICIES = ["train", "freeze_affine", "eval", "chapter"]  # the seed chapter's code freezes statistics and affine
+POLICIES = ["train", "freeze_affine", "eval", "frozen"]  # code that is often seen freezes statistics and affine
 
 
 def changed_after_two_steps(network: Network, phase: Phase) -> set[str]:
@@ -46,7 +46,7 @@ HEAD = {"fc.weight", "fc.bias"}
         ("train", HEAD | BODY_WEIGHTS | BODY_AFFINE | BODY_STATISTICS),
         ("freeze_affine", HEAD | BODY_WEIGHTS | BODY_STATISTICS),
         ("eval", HEAD | BODY_WEIGHTS | BODY_AFFINE),
-        ("chapter", HEAD | BODY_WEIGHTS),
+        ("frozen", HEAD | BODY_WEIGHTS),
     ],
 )
 def test_exactly_the_open_tensors_move_in_the_last_block(network: Network, policy: str, moved: set[str]) -> None:
@@ -64,7 +64,7 @@ def test_full_moves_everything(network: Network) -> None:
 
 
 def test_a_later_phase_opens_what_an_earlier_policy_closed(network: Network) -> None:
-    open_blocks(network, make_phase("body", "head", policy="chapter"))
+    open_blocks(network, make_phase("body", "head", policy="frozen"))
     assert not network.module.body[1].weight.requires_grad
     open_blocks(network, make_phase(*network.names))
     assert all(p.requires_grad for p in network.module.parameters())

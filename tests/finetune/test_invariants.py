@@ -26,7 +26,7 @@ def test_a_phase_as_it_should_be_passes(network: Network, learning: tuple[str, .
 def test_a_frozen_block_in_training_mode_is_noticed(network: Network) -> None:
     phase = make_phase("body", "head")
     buffers = FrozenBuffers(network, phase)
-    network.module.train()  # the frozen stem too: the seed chapter's mistake
+    network.module.train()  # the frozen stem too: a common mistake
     network.module(torch.randn(8, 3, 8, 8) * 3 + 1)
     with pytest.raises(
         BufferDriftError, match=r"running_mean of the layer stem\.1 in block stem moved .*, and 2 more buffers"

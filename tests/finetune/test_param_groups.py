@@ -56,7 +56,7 @@ def test_efficientnet_norms_are_found_by_type_where_their_names_say_nothing() ->
     with torch.device("meta"):
         module = models.efficientnet_b0()
     norms = undecayed(module, "norm layer")
-    # 49 BatchNorms with a scale and a bias each; the seed chapter's rule by name finds none of the scales.
+    # 49 BatchNorms with a scale and a bias each; the usual rule by name finds none of the scales.
     assert len(norms) == 98
     assert {"features.0.1.weight", "features.0.1.bias", "features.8.1.weight"} <= norms
     rules = decay_rules(module)
