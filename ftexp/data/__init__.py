@@ -1,1 +1,1 @@
-"""Samples, splits, the sealed test set, views and loading."""
+"""Samples, splits, the sealed test set, transforms and loading."""

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftexp.cores import available_cores
-from ftexp.data.batch_views import BatchViews
-from ftexp.data.image_set import ImageSet
-from ftexp.data.order import EpochOrder
+from ftexp.data.batch_augmentation import BatchAugmentation
+from ftexp.data.dataset import ImageDataset
 from ftexp.data.pixel_store import PixelSource
+from ftexp.data.sampler import EpochSampler
 from ftexp.data.samples import Sample
-from ftexp.data.transforms import View
+from ftexp.data.transforms import ImageTransform
 from ftexp.errors import UserError
 from ftexp.ranks import ALONE, Ranks
 
@@ -32,7 +32,7 @@ class Loader:
     part of its rank. Nothing is read and no process is started before the first iteration.
     """
 
-    def __init__(self, images: ImageSet, order: EpochOrder, settings: _Settings) -> None:
+    def __init__(self, images: ImageDataset, order: EpochSampler, settings: _Settings) -> None:
         self._images = images
         self._order = order
         self._settings = settings
@@ -171,7 +171,7 @@ class _Settings:
 def make_loader(
     samples: Sequence[Sample],
     class_to_idx: Mapping[str, int],
-    view: View,
+    transform: ImageTransform,
     batch_size: int,
     *,
     shuffle: bool,
@@ -182,10 +182,10 @@ def make_loader(
     balanced: bool = False,
     views: int | None = None,
     source: PixelSource | None = None,
-    batch_views: BatchViews | None = None,
+    batch_augmentation: BatchAugmentation | None = None,
     ranks: Ranks = ALONE,
 ) -> Loader:
-    """Put samples, their view and an order together.
+    """Put samples, their transform and an order together.
 
     Args:
         batch_size: over all ranks, which it has to be a multiple of.
@@ -195,12 +195,14 @@ def make_loader(
         views: how many there are of an image, of which epoch e shows number e modulo ``views``; None: every epoch its
             own.
         source: of the prepared images of the samples, if they are to be kept; asked at the first iteration.
-        batch_views: makes the random views of whole batches of kept images, in the place of ``view.change``.
+        batch_augmentation: of whole batches of kept images, in the place of ``transform.change``.
         ranks: which part of every batch is wanted.
     """
     classes = np.array([class_to_idx[sample.label] for sample in samples]) if balanced else None
-    order = EpochOrder(len(samples), len(samples) if num_images is None else num_images, shuffle, seed, classes, ranks)
-    images = ImageSet(samples, class_to_idx, view, seed, views, source, batch_views)
+    order = EpochSampler(
+        len(samples), len(samples) if num_images is None else num_images, shuffle, seed, classes, ranks
+    )
+    images = ImageDataset(samples, class_to_idx, transform, seed, views, source, batch_augmentation)
     return Loader(images, order, _Settings(batch_size, workers, pin_memory, ranks))
 
 

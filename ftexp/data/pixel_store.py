@@ -1,7 +1,7 @@
 """Decoded images kept on disk: every file is decoded and resized once, for all epochs, phases, trials and runs.
 
-What is kept is what a view gives before anything in it is random (``View.prepare``), bit for bit, so training sees the
-same images with it and without.
+What is kept is what a transform gives before anything in it is random (``ImageTransform.prepare``), bit for bit, so
+training sees the same images with it and without.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ftexp.data.samples import Sample
 from ftexp.data.sending import send_parts
 from ftexp.data.tensor_file import Kept
 from ftexp.data.tensor_store import StoreError, StoreFullError, TensorStore, Unfinished
-from ftexp.data.transforms import View
+from ftexp.data.transforms import ImageTransform
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class PixelSource:
     """The prepared images of samples, decoded once, where they fit into the store.
 
     Args:
-        view: whose ``prepare`` makes them.
+        transform: whose ``prepare`` makes them.
         digests: of the images.
         opened: told of them once they are there; not to hold whoever holds this source, or they outlive their phase.
     """
@@ -111,13 +111,13 @@ class PixelSource:
     def __init__(
         self,
         samples: Sequence[Sample],
-        view: View,
+        transform: ImageTransform,
         store: TensorStore,
         digests: ContentDigests,
         opened: Callable[[Pixels], object] = lambda _: None,
     ) -> None:
         self._samples = samples
-        self._view = view
+        self._transform = transform
         self._store = store
         self._opened = opened
         self._digests = digests
@@ -126,7 +126,7 @@ class PixelSource:
     @cached_property
     def _key(self) -> str:
         """The images' name in the store, of their content when they are first asked for."""
-        facts = ["pixels", VERSION, self._view.prepared_as, torchvision.__version__, PIL.__version__]
+        facts = ["pixels", VERSION, self._transform.prepared_as, torchvision.__version__, PIL.__version__]
         digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
         for sample in self._samples:
             digest.update(self._digests.of(sample).encode())
@@ -199,7 +199,7 @@ class PixelSource:
             return None
 
     def _prepare(self, index: int) -> UInt8Image:
-        return np.array(self._view.prepare(open_image(self._samples[index])))
+        return np.array(self._transform.prepare(open_image(self._samples[index])))
 
     def _write(self, part: list[UInt8Image], place: Unfinished) -> None:
         flat = np.concatenate([image.reshape(-1) for image in part])

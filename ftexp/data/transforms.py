@@ -16,7 +16,7 @@ from ftexp.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ImageTransform:
     """How an RGB image becomes a uint8 tensor, 3 x height x width, in two steps.
 
     Normalizing waits for the device: a quarter of the bytes to copy.
@@ -38,14 +38,14 @@ class View:
         return self.change(self.prepare(image))
 
 
-def eval_view(preprocessing: Preprocessing) -> View:
+def eval_transform(preprocessing: Preprocessing) -> ImageTransform:
     """Resize and crop the centre, as the weights expect it."""
     prepare, name = _as_expected(preprocessing)
-    return View(prepare, name, v2.PILToTensor(), is_random=False)
+    return ImageTransform(prepare, name, v2.PILToTensor(), is_random=False)
 
 
-def train_view(preprocessing: Preprocessing, augment: AugmentConfig) -> View:
-    """The augmentation; with none configured, exactly ``eval_view``.
+def train_transform(preprocessing: Preprocessing, augment: AugmentConfig) -> ImageTransform:
+    """The augmentation; with none configured, exactly ``eval_transform``.
 
     Random crops are taken from the whole image, its short side reduced to as many pixels as leave the smallest crop
     those that the network sees; where the image is smaller than that, from the image as it is. They keep its shape up
@@ -72,7 +72,7 @@ def train_view(preprocessing: Preprocessing, augment: AugmentConfig) -> View:
     steps.append(v2.PILToTensor())
     if augment.erasing > 0:
         steps.append(v2.RandomErasing(augment.erasing, value=blank))
-    return View(prepare, name, v2.Compose(steps), augment.changes_images)
+    return ImageTransform(prepare, name, v2.Compose(steps), augment.changes_images)
 
 
 class Normalizer:

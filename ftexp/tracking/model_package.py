@@ -21,7 +21,7 @@ from mlflow.types.schema import AnyType
 from torch import nn
 
 from ftexp.data.samples import Sample
-from ftexp.data.transforms import Normalizer, eval_view
+from ftexp.data.transforms import Normalizer, eval_transform
 from ftexp.errors import DataError
 from ftexp.models.blocks import Network
 from ftexp.preprocessing import Preprocessing
@@ -47,7 +47,7 @@ class Classifier:
 
     def __init__(self, module: nn.Module, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
         self._module = module.eval()
-        self._view = eval_view(preprocessing)
+        self._transform = eval_transform(preprocessing)
         self._white_level = preprocessing.white_level
         self._normalizer = Normalizer(preprocessing)
         self._classes = list(classes)
@@ -68,7 +68,7 @@ class Classifier:
         """
         if IMAGE not in data:
             raise DataError(f"The table has no column '{IMAGE}'; it has {', '.join(map(str, data.columns)) or 'none'}.")
-        images = [self._view(open_given(image, row, self._white_level)) for row, image in data[IMAGE].items()]
+        images = [self._transform(open_given(image, row, self._white_level)) for row, image in data[IMAGE].items()]
         logits = [
             self._module(self._normalizer(torch.stack(images[start : start + BATCH_SIZE])))
             for start in range(0, len(images), BATCH_SIZE)

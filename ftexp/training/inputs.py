@@ -9,13 +9,13 @@ from pathlib import Path
 from types import TracebackType
 
 from ftexp.config import AugmentConfig, Config
-from ftexp.data.batch_views import BatchViews
+from ftexp.data.batch_augmentation import BatchAugmentation
 from ftexp.data.loading import Loader, make_loader
 from ftexp.data.pixel_store import Pixels, PixelSource
 from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
-from ftexp.data.transforms import Normalizer, View, eval_view, train_view
+from ftexp.data.transforms import ImageTransform, Normalizer, eval_transform, train_transform
 from ftexp.errors import DataError, WorkerError
 from ftexp.finetune.epochs import EpochLength, epoch_of, smallest_batch
 from ftexp.finetune.phases import Phase
@@ -65,12 +65,16 @@ class InputSource:
         frozen, activations through the blocks that learn.
         """
         network, augment, seed = self._network, phase.augment, self._config.runtime.seed
-        view = train_view(network.preprocessing, augment)
+        transform = train_transform(network.preprocessing, augment)
         length = self._epoch_of(phase)
         images = self._open(
-            self._splits.train, view, length, views=augment.num_views, batch_views=self._batch_views(augment)
+            self._splits.train,
+            transform,
+            length,
+            views=augment.num_views,
+            batch_augmentation=self._batch_augmentation(augment),
         )
-        as_it_is = eval_view(network.preprocessing)
+        as_it_is = eval_transform(network.preprocessing)
         val = self._open(self._splits.val, as_it_is, keep=True)
         weights = class_weights(self._splits.train, self._splits.classes, self._config.train.class_weights)
         train = mix(images, augment, network.num_classes, seed)
@@ -82,7 +86,7 @@ class InputSource:
             log.info("cache   off: %s", reason)
             return inputs
         in_order = (
-            self._open(self._splits.train, view, keep=True, whole=True),
+            self._open(self._splits.train, transform, keep=True, whole=True),
             self._open(self._splits.val, as_it_is, keep=True, whole=True),
         )
         digests = self._splits.digests
@@ -92,16 +96,16 @@ class InputSource:
 
     def for_scoring(self, samples: Sequence[Sample]) -> ImageBatches:
         """Samples as they are, in their order."""
-        return self._open(samples, eval_view(self._network.preprocessing))
+        return self._open(samples, eval_transform(self._network.preprocessing))
 
     def _open(
         self,
         samples: Sequence[Sample],
-        view: View,
+        transform: ImageTransform,
         length: EpochLength | None = None,
         *,
         views: int | None = None,
-        batch_views: BatchViews | None = None,
+        batch_augmentation: BatchAugmentation | None = None,
         keep: bool = False,
         whole: bool = False,
     ) -> ImageBatches:
@@ -120,7 +124,7 @@ class InputSource:
         loader = make_loader(
             samples,
             self._splits.class_to_idx,
-            view,
+            transform,
             self._config.train.images_per_step,
             shuffle=length is not None,
             seed=self._config.runtime.seed,
@@ -130,9 +134,11 @@ class InputSource:
             num_images=length.num_images if length else None,
             views=views,
             source=(
-                self._pixel_source(samples, view, batch_views, read_once=whole) if length is not None or keep else None
+                self._pixel_source(samples, transform, batch_augmentation, read_once=whole)
+                if length is not None or keep
+                else None
             ),
-            batch_views=batch_views,
+            batch_augmentation=batch_augmentation,
             ranks=ranks,
         )
         self._opened.append(loader)
@@ -153,19 +159,24 @@ class InputSource:
             )
         return length
 
-    def _batch_views(self, augment: AugmentConfig) -> BatchViews | None:
+    def _batch_augmentation(self, augment: AugmentConfig) -> BatchAugmentation | None:
         """The augmentation on the device, where there is room for images, and every epoch shows views of its own.
 
         Views that come again are torchvision's on every device: what frozen blocks make of them is kept.
         """
         preprocessing, runtime = self._network.preprocessing, self._runtime
         fresh = augment.changes_images and augment.num_views is None
-        if not fresh or not runtime.memory.keeps or not BatchViews.can_do(preprocessing):
+        if not fresh or not runtime.memory.keeps or not BatchAugmentation.can_do(preprocessing):
             return None
-        return BatchViews(preprocessing, augment, self._config.runtime.seed, runtime.device)
+        return BatchAugmentation(preprocessing, augment, self._config.runtime.seed, runtime.device)
 
     def _pixel_source(
-        self, samples: Sequence[Sample], view: View, batch_views: BatchViews | None, *, read_once: bool
+        self,
+        samples: Sequence[Sample],
+        transform: ImageTransform,
+        batch_augmentation: BatchAugmentation | None,
+        *,
+        read_once: bool,
     ) -> PixelSource | None:
         """Decoded images of files; images in memory are decoded already.
 
@@ -174,9 +185,9 @@ class InputSource:
         """
         if self._config.runtime.pixels == "off" or any(sample.pixels is not None for sample in samples):
             return None
-        used_whole = batch_views is not None or not view.is_random
+        used_whole = batch_augmentation is not None or not transform.is_random
         opened = partial(_keep_on_device, self._runtime) if used_whole and not read_once else _leave_where_they_are
-        return PixelSource(samples, view, self._pixels, self._splits.digests, opened)
+        return PixelSource(samples, transform, self._pixels, self._splits.digests, opened)
 
 
 def _keep_on_device(runtime: Runtime, pixels: Pixels) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from ftexp.config import AugmentConfig
 from ftexp.data.loading import Loader, make_loader
 from ftexp.data.samples import Sample
-from ftexp.data.transforms import eval_view, train_view
+from ftexp.data.transforms import eval_transform, train_transform
 from ftexp.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(8, 8, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -30,9 +30,9 @@ def on_disk(folder: Path, count: int) -> list[Sample]:
 
 
 def loader(samples: list[Sample], *, workers: int | str = 0, shuffle: bool = True, seed: int = 0) -> Loader:
-    view = train_view(PREPROCESSING, AugmentConfig(crop_scale=0.3, horizontal_flip=0.5, color_jitter=0.4))
+    transform = train_transform(PREPROCESSING, AugmentConfig(crop_scale=0.3, horizontal_flip=0.5, color_jitter=0.4))
     options = {"shuffle": shuffle, "seed": seed, "workers": workers, "pin_memory": False}
-    return make_loader(samples, CLASSES, view, 4, **options)
+    return make_loader(samples, CLASSES, transform, 4, **options)
 
 
 def epoch_of(batches: Loader, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,16 +53,16 @@ def test_shapes_types_and_counts() -> None:
 def test_unshuffled_keeps_the_order_and_the_labels() -> None:
     samples = in_memory(6)
     fixed = {"shuffle": False, "seed": 0, "workers": 0, "pin_memory": False}
-    batches = make_loader(samples, CLASSES, eval_view(PREPROCESSING), 4, **fixed)
+    batches = make_loader(samples, CLASSES, eval_transform(PREPROCESSING), 4, **fixed)
     images, labels = epoch_of(batches, 5)
     assert labels.tolist() == [0, 1, 0, 1, 0, 1]
-    expected = torch.stack([eval_view(PREPROCESSING)(Image.fromarray(s.pixels)) for s in samples])
+    expected = torch.stack([eval_transform(PREPROCESSING)(Image.fromarray(s.pixels)) for s in samples])
     assert torch.equal(images, expected)
 
 
 def test_an_epoch_may_show_fewer_than_all() -> None:
     fixed = {"shuffle": False, "seed": 0, "workers": 0, "pin_memory": False, "num_images": 8}
-    assert len(make_loader(in_memory(10), CLASSES, eval_view(PREPROCESSING), 4, **fixed)) == 2
+    assert len(make_loader(in_memory(10), CLASSES, eval_transform(PREPROCESSING), 4, **fixed)) == 2
 
 
 def test_same_bits_for_any_number_of_workers(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_epoch_and_seed_change_order_and_augmentation() -> None:
 def test_every_sample_comes_once_per_epoch() -> None:
     samples = in_memory(11)
     fixed = {"shuffle": True, "seed": 3, "workers": 0, "pin_memory": False}
-    images, _ = epoch_of(make_loader(samples, CLASSES, eval_view(PREPROCESSING), 4, **fixed), 7)
-    expected = {eval_view(PREPROCESSING)(Image.fromarray(s.pixels)).numpy().tobytes() for s in samples}
+    images, _ = epoch_of(make_loader(samples, CLASSES, eval_transform(PREPROCESSING), 4, **fixed), 7)
+    expected = {eval_transform(PREPROCESSING)(Image.fromarray(s.pixels)).numpy().tobytes() for s in samples}
     assert {image.numpy().tobytes() for image in images} == expected
 
 
@@ -119,7 +119,7 @@ def test_auto_needs_no_workers_for_images_in_memory() -> None:
 def test_balanced_epochs_hold_every_class_equally_often() -> None:
     samples = [Sample(str(i), "a" if i < 18 else "b", pixels=np.full((4, 4, 3), i, np.uint8)) for i in range(21)]
     fixed = {"shuffle": True, "seed": 0, "workers": 0, "pin_memory": False, "balanced": True}
-    batches = make_loader(samples, CLASSES, eval_view(PREPROCESSING), 4, **fixed)
+    batches = make_loader(samples, CLASSES, eval_transform(PREPROCESSING), 4, **fixed)
     first, second = epoch_of(batches, 1), epoch_of(batches, 2)
     assert sorted(torch.bincount(first[1]).tolist()) == [10, 11]
     values, times = first[0][:, 0, 0, 0].unique(return_counts=True)

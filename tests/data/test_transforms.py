@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from ftexp.config import AugmentConfig
-from ftexp.data.transforms import Normalizer, eval_view, train_view
+from ftexp.data.transforms import Normalizer, eval_transform, train_transform
 from ftexp.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(8, 10, "bilinear", (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
@@ -20,33 +20,37 @@ def picture(width: int = 40, height: int = 20) -> Image.Image:
 
 
 def test_eval_view_is_resize_then_centre_crop() -> None:
-    tensor = eval_view(PREPROCESSING)(picture())
+    tensor = eval_transform(PREPROCESSING)(picture())
     assert tensor.dtype == torch.uint8
     expected = picture().resize((20, 10), Image.Resampling.BILINEAR).crop((6, 1, 14, 9))
     assert np.array_equal(tensor.permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
 def test_without_augmentation_training_sees_the_eval_view() -> None:
-    assert torch.equal(train_view(PREPROCESSING, AugmentConfig())(picture()), eval_view(PREPROCESSING)(picture()))
+    assert torch.equal(
+        train_transform(PREPROCESSING, AugmentConfig())(picture()), eval_transform(PREPROCESSING)(picture())
+    )
 
 
 @pytest.mark.parametrize("setting", [{"crop_scale": 0.3}, {"horizontal_flip": 1.0}, {"color_jitter": 0.9}])
 def test_each_augmentation_changes_the_image_and_not_its_shape(setting: dict[str, float]) -> None:
     torch.manual_seed(0)
-    tensor = train_view(PREPROCESSING, AugmentConfig(**setting))(picture())
+    tensor = train_transform(PREPROCESSING, AugmentConfig(**setting))(picture())
     assert tensor.shape == (3, 8, 8)
     assert tensor.dtype == torch.uint8
-    assert not torch.equal(tensor, eval_view(PREPROCESSING)(picture()))
+    assert not torch.equal(tensor, eval_transform(PREPROCESSING)(picture()))
 
 
 def test_flip_is_the_mirror_image() -> None:
-    flipped = train_view(PREPROCESSING, AugmentConfig(horizontal_flip=1.0))(picture())
-    assert torch.equal(flipped, eval_view(PREPROCESSING)(picture()).flip(-1))
+    flipped = train_transform(PREPROCESSING, AugmentConfig(horizontal_flip=1.0))(picture())
+    assert torch.equal(flipped, eval_transform(PREPROCESSING)(picture()).flip(-1))
 
 
 def test_views_travel_to_worker_processes() -> None:
-    view = pickle.loads(pickle.dumps(train_view(PREPROCESSING, AugmentConfig(crop_scale=0.5, color_jitter=0.1))))
-    assert view(picture()).shape == (3, 8, 8)
+    transform = pickle.loads(
+        pickle.dumps(train_transform(PREPROCESSING, AugmentConfig(crop_scale=0.5, color_jitter=0.1)))
+    )
+    assert transform(picture()).shape == (3, 8, 8)
 
 
 def test_normalizer_by_hand() -> None:
@@ -62,18 +66,18 @@ def test_normalizer_by_hand() -> None:
 
 @pytest.mark.parametrize("policy", ["trivial", "rand"])
 def test_policies_change_images_from_draw_to_draw_and_repeat_with_the_generator(policy: str) -> None:
-    view = train_view(PREPROCESSING, AugmentConfig(policy=policy))
+    transform = train_transform(PREPROCESSING, AugmentConfig(policy=policy))
     torch.manual_seed(0)
-    first = [view(picture()) for _ in range(8)]
+    first = [transform(picture()) for _ in range(8)]
     torch.manual_seed(0)
-    assert all(torch.equal(view(picture()), image) for image in first)
+    assert all(torch.equal(transform(picture()), image) for image in first)
     assert all(image.dtype == torch.uint8 and image.shape == (3, 8, 8) for image in first)
     assert any(not torch.equal(image, first[0]) for image in first)
 
 
 def test_erasing_blanks_a_rectangle_with_the_mean_colour() -> None:
-    plain = eval_view(PREPROCESSING)(picture())
-    erased = train_view(PREPROCESSING, AugmentConfig(erasing=1.0))(picture())
+    plain = eval_transform(PREPROCESSING)(picture())
+    erased = train_transform(PREPROCESSING, AugmentConfig(erasing=1.0))(picture())
     changed = (erased != plain).any(dim=0)
     assert 1 <= changed.sum() < 64
     assert erased[:, changed].unique(dim=1).T.tolist() == [[128, 102, 76]]  # 255 times the means 0.5, 0.4 and 0.3
@@ -103,12 +107,12 @@ def test_the_middle_of_a_strip_is_resized_alone_and_to_the_same(size: tuple[int,
     preprocessing = Preprocessing(crop, 10, "bilinear", (0.5,) * 3, (0.5,) * 3)
     strip = Image.linear_gradient("L").resize(size).convert("RGB")
     whole = v2.Compose([v2.Resize(10, antialias=True), v2.CenterCrop(crop), v2.PILToTensor()])(strip)
-    assert (eval_view(preprocessing)(strip).int() - whole.int()).abs().max() <= 1
+    assert (eval_transform(preprocessing)(strip).int() - whole.int()).abs().max() <= 1
 
 
 def test_a_strip_of_one_pixel_takes_no_gigabytes() -> None:
     """Its short side enlarged to 224 px, all of it would have 224 x 14,560,000 pixels: 9.8 GB."""
     preprocessing = Preprocessing(224, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    tensor = eval_view(preprocessing)(Image.new("RGB", (65_000, 1), (10, 20, 30)))
+    tensor = eval_transform(preprocessing)(Image.new("RGB", (65_000, 1), (10, 20, 30)))
     assert tensor.shape == (3, 224, 224)
     assert tensor.flatten(1).unique(dim=1).flatten().tolist() == [10, 20, 30]

@@ -16,7 +16,7 @@ from conftest import Compose
 from PIL import Image
 
 from ftexp.config import AugmentConfig
-from ftexp.data.batch_views import BatchViews
+from ftexp.data.batch_augmentation import BatchAugmentation
 from ftexp.preprocessing import Preprocessing
 from ftexp.run import run
 from ftexp.training.batches import Batches
@@ -61,7 +61,7 @@ def test_views_made_on_the_device_are_those_of_the_cpu() -> None:
     images = [torch.from_numpy(rng.integers(0, 256, (height, 90, 3), np.uint8)) for height in (70, 90, 120)]
     preprocessing = Preprocessing(64, 72, "bicubic", (0.5,) * 3, (0.5,) * 3)
     augment = AugmentConfig(crop_scale=0.3, horizontal_flip=0.5, color_jitter=0.3, erasing=0.5)
-    here, there = (BatchViews(preprocessing, augment, 0, torch.device(name)) for name in ("cpu", "cuda"))
+    here, there = (BatchAugmentation(preprocessing, augment, 0, torch.device(name)) for name in ("cpu", "cuda"))
     expected = here(images, 1, [0, 1, 2])
     for given in (images, [image.cuda() for image in images]):
         difference = (there(given, 1, [0, 1, 2]).cpu().int() - expected.int()).abs()
@@ -98,10 +98,10 @@ def test_views_are_made_without_waiting_for_the_device() -> None:
     images = [torch.full((70, 90, 3), 100 + number, dtype=torch.uint8, device="cuda") for number in range(32)]
     preprocessing = Preprocessing(64, 72, "bicubic", (0.5,) * 3, (0.5,) * 3)
     augment = AugmentConfig(crop_scale=0.3, horizontal_flip=0.5, color_jitter=0.3, policy="rand", erasing=0.5)
-    views = BatchViews(preprocessing, augment, 0, torch.device("cuda"))
+    augment_batch = BatchAugmentation(preprocessing, augment, 0, torch.device("cuda"))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        made = [views(images, epoch, range(32)) for epoch in range(5)]
+        made = [augment_batch(images, epoch, range(32)) for epoch in range(5)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert {tuple(batch.shape) for batch in made} == {(32, 3, 64, 64)}

@@ -24,7 +24,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from ftexp.config import AugmentConfig, ModelConfig
 from ftexp.data.batch_resampling import RESIZE_KERNELS
-from ftexp.data.transforms import Normalizer, eval_view, train_view
+from ftexp.data.transforms import Normalizer, eval_transform, train_transform
 from ftexp.errors import ConfigError
 from ftexp.models import timm_models, torchvision_models
 from ftexp.models.catalogue import build_network
@@ -127,9 +127,9 @@ def test_evaluation_sees_the_bits_that_timms_own_transform_gives(weights: str, i
     args = {"img_size": image_size} if image_size else {}
     theirs = create_transform(**resolve_data_config(args, pretrained_cfg=described))
     preprocessing = timm_models.preprocessing(described).at(image_size)
-    view, normalizer = eval_view(preprocessing), Normalizer(preprocessing)
+    transform, normalizer = eval_transform(preprocessing), Normalizer(preprocessing)
     for shape in SHAPES:
-        assert torch.equal(normalizer(view(noise(*shape))), theirs(noise(*shape))), shape
+        assert torch.equal(normalizer(transform(noise(*shape))), theirs(noise(*shape))), shape
 
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
@@ -138,9 +138,9 @@ def test_every_share_and_mode_gives_timms_bits(mode: str) -> None:
     for crop_pct in {cfg.crop_pct for cfg in _model_pretrained_cfgs.values()}:
         described = {"input_size": (3, 64, 64), "crop_mode": mode, "crop_pct": crop_pct, "mean": (0.1, 0.45, 0.9)}
         theirs = create_transform(**resolve_data_config(pretrained_cfg=described), normalize=False)
-        view = eval_view(timm_models.preprocessing(described))
+        transform = eval_transform(timm_models.preprocessing(described))
         for shape in SHAPES:
-            assert torch.equal(view(noise(*shape)), theirs(noise(*shape))), (crop_pct, shape)
+            assert torch.equal(transform(noise(*shape)), theirs(noise(*shape))), (crop_pct, shape)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -148,7 +148,7 @@ def test_evaluation_sees_the_bits_that_torchvisions_own_transform_gives(shape: t
     weights = get_model_weights("efficientnet_b0").DEFAULT
     config = ModelConfig("torchvision", "efficientnet_b0", head="classifier.1", blocks={"all": ["features"]})
     preprocessing = torchvision_models.preprocessing(config)
-    seen = Normalizer(preprocessing)(eval_view(preprocessing)(noise(*shape)))
+    seen = Normalizer(preprocessing)(eval_transform(preprocessing)(noise(*shape)))
     assert torch.equal(seen, weights.transforms()(noise(*shape)))
 
 
@@ -158,8 +158,8 @@ def test_the_three_modes_by_hand() -> None:
     picture.paste((255, 255, 255), (10, 0, 20, 10))
     rows = {}
     for mode in ("center", "squash", "border"):
-        view = eval_view(Preprocessing(10, 10, "bilinear", (0.4, 0.4, 0.4), HALF, mode))
-        rows[mode] = view(picture)[0]
+        transform = eval_transform(Preprocessing(10, 10, "bilinear", (0.4, 0.4, 0.4), HALF, mode))
+        rows[mode] = transform(picture)[0]
     assert rows["center"].tolist() == [[0] * 5 + [255] * 5] * 10
     squashed = [0, 0, 0, 0, 0, 255, 255, 255, 255, 255]
     assert (rows["squash"].float() - torch.tensor(squashed)).abs().max() <= 64, "only where black meets white"
@@ -168,18 +168,18 @@ def test_the_three_modes_by_hand() -> None:
 
 
 def test_an_image_too_thin_to_fit_inside_keeps_one_pixel() -> None:
-    view = eval_view(Preprocessing(8, 8, "bicubic", HALF, HALF, "border"))
-    assert view(Image.new("RGB", (900, 1), "white")).eq(255).any(dim=0).sum() == 8
+    transform = eval_transform(Preprocessing(8, 8, "bicubic", HALF, HALF, "border"))
+    assert transform(Image.new("RGB", (900, 1), "white")).eq(255).any(dim=0).sum() == 8
 
 
 def test_random_crops_are_the_same_for_every_mode_and_what_is_kept_for_evaluation_is_not() -> None:
     augment, picture = AugmentConfig(crop_scale=0.5), noise(60, 30)
     modes = [Preprocessing(8, 8, "bilinear", HALF, HALF, mode) for mode in ("center", "squash", "border")]
-    assert len({train_view(mode, augment).prepared_as for mode in modes}) == 1
-    assert len({train_view(mode, AugmentConfig(horizontal_flip=0.5)).prepared_as for mode in modes}) == 3
-    kept = [eval_view(mode) for mode in (*modes, Preprocessing(8, 8, "bilinear", (0.4, 0.5, 0.5), HALF, "border"))]
-    assert len({view.prepared_as for view in kept}) == 4, "the colour of the border is in the pixels"
-    assert len({view(picture).numpy().tobytes() for view in kept}) == 4
+    assert len({train_transform(mode, augment).prepared_as for mode in modes}) == 1
+    assert len({train_transform(mode, AugmentConfig(horizontal_flip=0.5)).prepared_as for mode in modes}) == 3
+    kept = [eval_transform(mode) for mode in (*modes, Preprocessing(8, 8, "bilinear", (0.4, 0.5, 0.5), HALF, "border"))]
+    assert len({transform.prepared_as for transform in kept}) == 4, "the colour of the border is in the pixels"
+    assert len({transform(picture).numpy().tobytes() for transform in kept}) == 4
 
 
 def test_a_size_that_is_no_square_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_the_packaged_model_sees_images_as_training_did(tmp_path: Path, configur
     network.preprocessing = dataclasses.replace(network.preprocessing, crop_mode="squash")
     write_checkpoint(tmp_path / "best.pt", checkpoint_content(network, config, {"cat": 0, "dog": 1}))
     table = _load_pyfunc(str(tmp_path / "best.pt")).predict(pd.DataFrame({"image": [np.array(noise(90, 40))]}))
-    seen = Normalizer(network.preprocessing)(eval_view(network.preprocessing)(noise(90, 40)))
+    seen = Normalizer(network.preprocessing)(eval_transform(network.preprocessing)(noise(90, 40)))
     with torch.inference_mode():
         expected = network.module.eval()(seen[None]).softmax(1)[0]
     assert table[["p(cat)", "p(dog)"]].values[0].tolist() == pytest.approx(expected.tolist())

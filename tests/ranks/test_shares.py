@@ -15,9 +15,9 @@ from torch import nn
 
 from ftexp.config import Config
 from ftexp.data.loading import Loader, make_loader
-from ftexp.data.order import EpochOrder
+from ftexp.data.sampler import EpochSampler
 from ftexp.data.samples import Sample
-from ftexp.data.transforms import View
+from ftexp.data.transforms import ImageTransform
 from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
 from ftexp.generators import forked_generators
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 def order_of(rank: int, size: int, num_samples: int, used: int) -> list[int]:
-    order = EpochOrder(num_samples, used, shuffle=True, seed=3, ranks=Ranks(rank, size))
+    order = EpochSampler(num_samples, used, shuffle=True, seed=3, ranks=Ranks(rank, size))
     order.epoch = 5
     return [index for _, index in order]
 
@@ -63,11 +63,11 @@ def images(count: int, ranks: Ranks, *, shown: int | None = None) -> Loader:
     def to_tensor(image: object) -> torch.Tensor:
         return torch.full((3, 1, 1), int(image.getpixel((0, 0))[0]), dtype=torch.uint8)  # type: ignore[attr-defined]
 
-    view = View(lambda image: image, "as it is", to_tensor, is_random=True)
+    transform = ImageTransform(lambda image: image, "as it is", to_tensor, is_random=True)
     return make_loader(
         samples,
         {"a": 0},
-        view,
+        transform,
         8,
         shuffle=True,
         seed=0,

@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_runs import curve, fit, subfolder
 
 from ftexp.config import AugmentConfig
-from ftexp.data import image_set, loading, pixel_store
-from ftexp.data.batch_views import BatchViews
+from ftexp.data import dataset, loading, pixel_store
+from ftexp.data.batch_augmentation import BatchAugmentation
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading import Loader, make_loader
 from ftexp.data.pixel_store import PixelSource
@@ -21,7 +21,7 @@ from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
-from ftexp.data.transforms import View, eval_view, train_view
+from ftexp.data.transforms import ImageTransform, eval_transform, train_transform
 from ftexp.preprocessing import Preprocessing
 from ftexp.training import runtime
 from ftexp.training.memory_budget import MemoryBudget
@@ -44,14 +44,16 @@ def photographs(folder: Path, count: int, seed: int = 0) -> list[Sample]:
     return samples
 
 
-def source_of(samples: list[Sample], view: View, store: TensorStore) -> PixelSource:
-    return PixelSource(samples, view, store, ContentDigests())
+def source_of(samples: list[Sample], transform: ImageTransform, store: TensorStore) -> PixelSource:
+    return PixelSource(samples, transform, store, ContentDigests())
 
 
-def loader(samples: list[Sample], view: View, store: TensorStore | None, workers: int | str = 0) -> Loader:
-    source = source_of(samples, view, store) if store else None
+def loader(
+    samples: list[Sample], transform: ImageTransform, store: TensorStore | None, workers: int | str = 0
+) -> Loader:
+    source = source_of(samples, transform, store) if store else None
     options = {"shuffle": True, "seed": 0, "workers": workers, "pin_memory": False, "source": source}
-    return make_loader(samples, {"a": 0, "b": 1}, view, 4, **options)
+    return make_loader(samples, {"a": 0, "b": 1}, transform, 4, **options)
 
 
 def epochs(batches: Loader) -> list[torch.Tensor]:
@@ -65,15 +67,15 @@ def epochs(batches: Loader) -> list[torch.Tensor]:
 @pytest.mark.parametrize("augment", [AugmentConfig(), AugmentConfig(horizontal_flip=0.5), CROPS])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_those_of_decoding_each_time(tmp_path: Path, augment: AugmentConfig, workers: int) -> None:
-    samples, view = photographs(tmp_path, 11), train_view(PREPROCESSING, augment)
-    kept = loader(samples, view, TensorStore(tmp_path / "store", 1), workers)
-    plain = loader(samples, view, None)
+    samples, transform = photographs(tmp_path, 11), train_transform(PREPROCESSING, augment)
+    kept = loader(samples, transform, TensorStore(tmp_path / "store", 1), workers)
+    plain = loader(samples, transform, None)
     assert all(torch.equal(a, b) for a, b in zip(epochs(kept), epochs(plain), strict=True))
     kept.close()
 
 
 def test_files_are_decoded_once_and_need_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples, view = photographs(tmp_path, 9), train_view(PREPROCESSING, CROPS)
+    samples, transform = photographs(tmp_path, 9), train_transform(PREPROCESSING, CROPS)
     monkeypatch.setattr(loading, "MIN_FILES_FOR_WORKERS", 1)
     decoded: list[str] = []
     original = pixel_store.open_image
@@ -82,10 +84,10 @@ def test_files_are_decoded_once_and_need_no_workers(tmp_path: Path, monkeypatch:
         decoded.append(sample.path)
         return original(sample)
 
-    for module in (pixel_store, image_set):
+    for module in (pixel_store, dataset):
         monkeypatch.setattr(module, "open_image", open_image)
     for _ in range(2):
-        batches = loader(samples, view, TensorStore(tmp_path / "store", 1), "auto")
+        batches = loader(samples, transform, TensorStore(tmp_path / "store", 1), "auto")
         assert batches.num_workers > 0, "nothing is known before the first iteration"
         epochs(batches)
         assert batches.num_workers == 0
@@ -94,28 +96,30 @@ def test_files_are_decoded_once_and_need_no_workers(tmp_path: Path, monkeypatch:
 
 def test_crops_are_taken_from_the_whole_image_with_as_many_pixels_as_the_smallest_needs() -> None:
     """Crops of a quarter of the area have half the side: 16 px of the short side leave them the 8 px of the network."""
-    prepare = train_view(PREPROCESSING, AugmentConfig(crop_scale=0.25)).prepare
+    prepare = train_transform(PREPROCESSING, AugmentConfig(crop_scale=0.25)).prepare
     assert prepare(Image.new("RGB", (60, 30))).size == (32, 16)
     assert prepare(Image.new("RGB", (40, 12))).size == (40, 12)
 
 
 def test_another_image_or_size_is_kept_under_another_name(tmp_path: Path) -> None:
     samples, store = photographs(tmp_path, 3), TensorStore(tmp_path / "store", 1)
-    view = eval_view(PREPROCESSING)
-    source_of(samples, view, store).open()
-    source_of(samples, train_view(PREPROCESSING, AugmentConfig(horizontal_flip=0.5)), store).open()
+    transform = eval_transform(PREPROCESSING)
+    source_of(samples, transform, store).open()
+    source_of(samples, train_transform(PREPROCESSING, AugmentConfig(horizontal_flip=0.5)), store).open()
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 1, "what comes before the mirror is the same"
-    source_of(samples, eval_view(PREPROCESSING.at(12)), store).open()
+    source_of(samples, eval_transform(PREPROCESSING.at(12)), store).open()
     Image.new("RGB", (20, 20)).save(samples[1].path)
-    source_of(samples, view, store).open()
+    source_of(samples, transform, store).open()
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 3
 
 
 def test_what_does_not_fit_is_decoded_each_time_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    samples, view = photographs(tmp_path, 9), eval_view(PREPROCESSING)
+    samples, transform = photographs(tmp_path, 9), eval_transform(PREPROCESSING)
     caplog.set_level("INFO", logger="ftexp")
-    batches = loader(samples, view, TensorStore(tmp_path / "store", 1000 / 2**30))
-    assert all(torch.equal(a, b) for a, b in zip(epochs(batches), epochs(loader(samples, view, None)), strict=True))
+    batches = loader(samples, transform, TensorStore(tmp_path / "store", 1000 / 2**30))
+    assert all(
+        torch.equal(a, b) for a, b in zip(epochs(batches), epochs(loader(samples, transform, None)), strict=True)
+    )
     assert caplog.text.count("pixels  off: the decoded images would take") == 1
     assert not list((tmp_path / "store").glob("*.safetensors"))
 
@@ -124,24 +128,24 @@ def test_where_images_cannot_be_kept_they_are_decoded_each_time(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = photographs(tmp_path, 6)
-    view = eval_view(PREPROCESSING)
-    expected = epochs(loader(samples, view, None))
+    transform = eval_transform(PREPROCESSING)
+    expected = epochs(loader(samples, transform, None))
     (tmp_path / "file").touch()
-    batches = loader(samples, view, TensorStore(tmp_path / "file", limit_gib=1))
+    batches = loader(samples, transform, TensorStore(tmp_path / "file", limit_gib=1))
     assert all(map(torch.equal, epochs(batches), expected))
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ftexp.data.tensor_file.TensorWriter.finish", full)
-    batches = loader(samples, view, TensorStore(tmp_path / "full", limit_gib=1))
+    batches = loader(samples, transform, TensorStore(tmp_path / "full", limit_gib=1))
     assert all(map(torch.equal, epochs(batches), expected))
     assert [message.partition(": ")[0] for message in caplog.messages] == ["cache   off"] * 2
 
 
 def test_images_are_the_same_on_the_device_they_move_to(tmp_path: Path) -> None:
     samples, store = photographs(tmp_path, 5), TensorStore(tmp_path / "store", 1)
-    pixels = source_of(samples, eval_view(PREPROCESSING), store).open()
+    pixels = source_of(samples, eval_transform(PREPROCESSING), store).open()
     assert pixels is not None
     assert pixels.num_bytes == 5 * 8 * 8 * 3
     (before,) = pixels.batches([[3, 1]])
@@ -150,7 +154,7 @@ def test_images_are_the_same_on_the_device_they_move_to(tmp_path: Path) -> None:
     assert torch.equal(after[0], before)
     assert torch.equal(after[1], pixels.tensor(4).permute(2, 0, 1)[None])
     assert before.is_contiguous(memory_format=torch.channels_last)
-    ragged = source_of(samples, train_view(PREPROCESSING, CROPS), store).open()
+    ragged = source_of(samples, train_transform(PREPROCESSING, CROPS), store).open()
     assert ragged is not None
     image = ragged.tensor(4).clone()
     ragged.move(torch.device("cpu"))
@@ -178,7 +182,7 @@ def test_runs_with_and_without_kept_images_are_the_same(configure: Compose, tmp_
 
 
 def test_the_first_epoch_trains_while_it_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples, view = photographs(tmp_path, 11), eval_view(PREPROCESSING)
+    samples, transform = photographs(tmp_path, 11), eval_transform(PREPROCESSING)
     decoded: list[str] = []
     original = pixel_store.open_image
 
@@ -188,8 +192,8 @@ def test_the_first_epoch_trains_while_it_decodes(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(pixel_store, "open_image", open_image)
     monkeypatch.setattr(pixel_store, "CHUNK", 1)
-    batches = loader(samples, view, TensorStore(tmp_path / "store", 1))
-    plain = loader(samples, view, None)
+    batches = loader(samples, transform, TensorStore(tmp_path / "store", 1))
+    plain = loader(samples, transform, None)
     passing = iter(batches)
     first, _ = next(passing)
     assert len(decoded) <= 6, "four of the batch, one ahead, one under way"
@@ -202,28 +206,32 @@ def test_the_first_epoch_trains_while_it_decodes(tmp_path: Path, monkeypatch: py
 
 
 def test_a_first_epoch_that_is_left_keeps_nothing_and_can_be_begun_again(tmp_path: Path) -> None:
-    samples, view = photographs(tmp_path, 11), eval_view(PREPROCESSING)
-    batches = loader(samples, view, TensorStore(tmp_path / "store", 1))
+    samples, transform = photographs(tmp_path, 11), eval_transform(PREPROCESSING)
+    batches = loader(samples, transform, TensorStore(tmp_path / "store", 1))
     next(iter(batches))
     whole = [images for images, _ in batches]
     assert [len(images) for images in whole] == [4, 4, 3]
     (kept,) = (tmp_path / "store").glob("*.safetensors")
-    others = loader(photographs(tmp_path, 9, seed=1), view, TensorStore(tmp_path / "store", 1))
+    others = loader(photographs(tmp_path, 9, seed=1), transform, TensorStore(tmp_path / "store", 1))
     next(iter(others))
     others.close()
     assert [file for file in (tmp_path / "store").iterdir() if file.suffix != ".lock"] == [kept]
 
 
 def test_what_an_epoch_leaves_out_is_kept_too(tmp_path: Path) -> None:
-    samples, view, store = photographs(tmp_path, 11), eval_view(PREPROCESSING), TensorStore(tmp_path / "store", 1)
-    source = source_of(samples, view, store)
+    samples, transform, store = (
+        photographs(tmp_path, 11),
+        eval_transform(PREPROCESSING),
+        TensorStore(tmp_path / "store", 1),
+    )
+    source = source_of(samples, transform, store)
     shown = list(source.first_pass([[7, 2], [9, 0]]))
     assert [len(images) for images in shown] == [2, 2]
     assert source.pixels is not None
     for index, sample in enumerate(samples):
-        expected = np.asarray(view.prepare(pixel_store.open_image(sample)))
+        expected = np.asarray(transform.prepare(pixel_store.open_image(sample)))
         assert np.array_equal(source.pixels.tensor(index).numpy(), expected)
-    again = source_of(samples, view, store)
+    again = source_of(samples, transform, store)
     assert again.is_kept
     (found,) = again.first_pass([[9]])
     assert np.array_equal(found[0], shown[1][0]), "as when another process was faster"
@@ -235,13 +243,13 @@ def test_where_there_is_room_on_a_device_views_are_made_there(
 ) -> None:
     """The CPU as a device with room, for which it does not count by itself."""
     made: list[int] = []
-    original = BatchViews.__call__
+    original = BatchAugmentation.__call__
 
-    def make(self: BatchViews, images: list[torch.Tensor], epoch: int, indices: list[int]) -> torch.Tensor:
+    def make(self: BatchAugmentation, images: list[torch.Tensor], epoch: int, indices: list[int]) -> torch.Tensor:
         made.append(len(images))
         return original(self, images, epoch, indices)
 
-    monkeypatch.setattr(BatchViews, "__call__", make)
+    monkeypatch.setattr(BatchAugmentation, "__call__", make)
     monkeypatch.setattr(runtime, "budget_of", lambda *_: MemoryBudget(lambda: 2**21, 0.85, keeps=True))
     train, val = photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1)
     splits = Splits(train, val, SealedTest(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from ftexp.config import AugmentConfig
-from ftexp.data.batch_views import BatchViews, Draw, draw_rectangle, largest_centre
+from ftexp.data.batch_augmentation import BatchAugmentation, Draw, draw_rectangle, largest_centre
 from ftexp.preprocessing import Preprocessing
 
 CPU = torch.device("cpu")
@@ -24,24 +24,24 @@ def photographs(*shapes: tuple[int, int]) -> list[Tensor]:
     return [torch.from_numpy(rng.integers(64, 192, (*shape, 3), np.uint8)) for shape in shapes]
 
 
-def views(augment: AugmentConfig, seed: int = 0) -> BatchViews:
-    return BatchViews(PREPROCESSING, augment, seed, CPU)
+def augmentation(augment: AugmentConfig, seed: int = 0) -> BatchAugmentation:
+    return BatchAugmentation(PREPROCESSING, augment, seed, CPU)
 
 
 def test_crops_are_those_of_pillow_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     images = photographs((30, 40), (24, 21), (50, 20))
     crops = [(2, 5, 20, 30), (0, 0, 24, 21), (7, 3, 9, 11)]
     drawn = [Draw(crop, number == 1, (1, 1, 1), None) for number, crop in enumerate(crops)]
-    augment = views(AugmentConfig(crop_scale=0.5))
+    augment = augmentation(AugmentConfig(crop_scale=0.5))
     monkeypatch.setattr(augment, "_draw", lambda epoch, index, height, width: drawn[index])
     batch = augment(images, 1, [0, 1, 2])
     assert batch.shape == (3, 3, SIZE, SIZE)
     assert batch.is_contiguous(memory_format=torch.channels_last)
-    for image, draw, view in zip(images, drawn, batch, strict=True):
+    for image, draw, made in zip(images, drawn, batch, strict=True):
         whole = functional.to_pil_image(image.permute(2, 0, 1))
         expected = functional.resized_crop(whole, *draw.crop, [SIZE, SIZE], v2.InterpolationMode.BICUBIC)
         expected = functional.horizontal_flip(expected) if draw.mirrored else expected
-        difference = (functional.pil_to_tensor(expected).int() - view.int()).abs()
+        difference = (functional.pil_to_tensor(expected).int() - made.int()).abs()
         # Pillow rounds between the two directions as well.
         assert difference.max() <= 2
         assert difference.float().mean() < 0.4
@@ -49,9 +49,9 @@ def test_crops_are_those_of_pillow_to_rounding(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_drawn_follows_from_seed_epoch_and_index() -> None:
     images, augment = photographs((30, 40), (24, 21)), AugmentConfig(crop_scale=0.3, horizontal_flip=0.5, erasing=0.5)
-    first = views(augment)(images, 3, [7, 4])
-    assert torch.equal(views(augment)(images[::-1], 3, [4, 7]).flip(0), first)
-    for other in (views(augment)(images, 4, [7, 4]), views(augment, seed=1)(images, 3, [7, 4])):
+    first = augmentation(augment)(images, 3, [7, 4])
+    assert torch.equal(augmentation(augment)(images[::-1], 3, [4, 7]).flip(0), first)
+    for other in (augmentation(augment)(images, 4, [7, 4]), augmentation(augment, seed=1)(images, 3, [7, 4])):
         assert not torch.equal(other, first)
 
 
@@ -83,7 +83,7 @@ def test_where_no_crop_fits_it_is_the_largest_in_the_middle(
 
 def test_a_rectangle_is_blanked_out_in_what_the_network_sees_as_zero() -> None:
     images = photographs(*[(SIZE, SIZE)] * 50)
-    batch = views(AugmentConfig(erasing=1.0))(images, 1, range(50)).float()
+    batch = augmentation(AugmentConfig(erasing=1.0))(images, 1, range(50)).float()
     untouched = torch.stack(images).permute(0, 3, 1, 2).float()
     blank = torch.tensor([128.0, 64.0, 128.0])[:, None, None]
     erased = (batch == blank).all(dim=1, keepdim=True)
@@ -98,16 +98,18 @@ def test_a_rectangle_is_blanked_out_in_what_the_network_sees_as_zero() -> None:
 def test_a_policy_changes_the_crops_and_blanks_stay_on_top(policy: str) -> None:
     images = photographs(*[(SIZE, SIZE)] * 40)
     plain = AugmentConfig(erasing=1.0)
-    expected = views(plain)(images, 1, range(40))
-    changed = views(AugmentConfig(erasing=1.0, policy=policy))(images, 1, range(40))
+    expected = augmentation(plain)(images, 1, range(40))
+    changed = augmentation(AugmentConfig(erasing=1.0, policy=policy))(images, 1, range(40))
     blank = torch.tensor([128, 64, 128], dtype=torch.uint8)[:, None, None]
     erased = (expected == blank).all(dim=1, keepdim=True).expand_as(expected)
     assert torch.equal(changed[erased], expected[erased])
     different = (changed != expected).flatten(1).any(dim=1).float().mean()
     assert different > 0.7, "of the operations few leave an image as it is"
-    assert torch.equal(views(AugmentConfig(erasing=1.0, policy=policy))(images[5:], 1, range(5, 40)), changed[5:])
+    assert torch.equal(
+        augmentation(AugmentConfig(erasing=1.0, policy=policy))(images[5:], 1, range(5, 40)), changed[5:]
+    )
 
 
 def test_filters_that_pillow_alone_has_stay_with_it() -> None:
-    assert BatchViews.can_do(PREPROCESSING)
-    assert not BatchViews.can_do(Preprocessing(8, 8, "lanczos", (0,) * 3, (1,) * 3))
+    assert BatchAugmentation.can_do(PREPROCESSING)
+    assert not BatchAugmentation.can_do(Preprocessing(8, 8, "lanczos", (0,) * 3, (1,) * 3))

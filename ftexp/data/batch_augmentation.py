@@ -1,4 +1,4 @@
-"""Random views of a whole batch at once, on the device that keeps the images: crops, mirror images, colours, erasing.
+"""Augmentation of a whole batch at once, on the device that keeps the images: crops, flips, colours, erasing.
 
 A resize along one axis is a matrix, so two matrix products crop and resize all images of a batch, each from its own
 rectangle. What is random follows from (seed, epoch, index of the sample), in the distributions of torchvision's
@@ -31,10 +31,10 @@ JITTER = (adjust_brightness, adjust_contrast, adjust_saturation)
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What is random in one view of one image.
+    """What is drawn at random for one image.
 
     Attributes:
-        crop, erased: top, left, height, width; of the image, and of the view (None: nothing is erased).
+        crop, erased: top, left, height, width; of the image, and of the result (None: nothing is erased).
         factors: of brightness, contrast and saturation; 1: unchanged.
         operations: of the policy.
     """
@@ -46,7 +46,7 @@ class Draw:
     operations: tuple[Operation, ...] = ()
 
 
-class BatchViews:
+class BatchAugmentation:
     """The augmentation of training images as an operation on batches."""
 
     def __init__(self, preprocessing: Preprocessing, augment: AugmentConfig, seed: int, device: torch.device) -> None:
@@ -66,7 +66,7 @@ class BatchViews:
         return preprocessing.interpolation in RESIZE_KERNELS
 
     def __call__(self, images: Sequence[Tensor], epoch: int, indices: Sequence[int]) -> Tensor:
-        """The views of one epoch.
+        """The images as one epoch shows them.
 
         Args:
             images: uint8 [H, W, 3] each.
@@ -77,18 +77,18 @@ class BatchViews:
         """
         shapes = [(image.shape[0], image.shape[1]) for image in images]
         draws = [self._draw(epoch, index, *shape) for index, shape in zip(indices, shapes, strict=True)]
-        views = self._crop(images, draws)
+        batch = self._crop(images, draws)
         if self._augment.color_jitter > 0:
             factors = send([draw.factors for draw in draws], self.device)
             for change, factor in zip(JITTER, factors.unbind(1), strict=True):
-                views = change(views, factor)
+                batch = change(batch, factor)
         if self._policy is not None:
-            views = self._policy.apply(views.round_(), [draw.operations for draw in draws])
-        for view, draw in zip(views, draws, strict=True):
+            batch = self._policy.apply(batch.round_(), [draw.operations for draw in draws])
+        for image, draw in zip(batch, draws, strict=True):
             if draw.erased is not None:
                 top, left, height, width = draw.erased
-                view[:, top : top + height, left : left + width] = self._blank[:, None, None]
-        return views.round_().byte().contiguous(memory_format=torch.channels_last)
+                image[:, top : top + height, left : left + width] = self._blank[:, None, None]
+        return batch.round_().byte().contiguous(memory_format=torch.channels_last)
 
     def _draw(self, epoch: int, index: int, height: int, width: int) -> Draw:
         rng, augment, size = np.random.default_rng((self._seed, epoch, index)), self._augment, self._size

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from ftexp.ranks import ALONE, Ranks
 
 
-class EpochOrder(Sampler[tuple[int, int]]):
+class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) of a rank: the epoch travels with the index, so that persistent workers learn of it.
 
     Args:
