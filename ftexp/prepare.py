@@ -78,7 +78,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     """
     begun = ranks.share(lambda: _begun(config, folder))
     runtime = prepare_runtime(config.runtime, ranks)
-    check_shares(config, ranks)
+    check_shares(config, ranks, begun)
     check_graphs(config, runtime)
     phases = plan(config)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
@@ -92,10 +92,9 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     runtime.place(network.module)
     _introduce(config, network, runtime)
-    if begun is not None:
-        config.train.batch_size = begun.batch_size
     # Before layers are exchanged for those in which the ranks meet: if one ran out of memory, the others would wait.
-    config = settle_batch_size(config, network, phases, runtime, len(splits.train))
+    known = begun.batch_size if begun else None
+    config = settle_batch_size(config, network, phases, runtime, len(splits.train), known)
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
         network.module = synchronise_statistics(network.module, runtime.device)
     identity.batch_size = config.train.images_per_step
@@ -103,15 +102,18 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     return Prepared(config, runtime, phases, splits, network, ledger, identity, mlflow_run_id)
 
 
-def check_shares(config: Config, ranks: Ranks) -> None:
+def check_shares(config: Config, ranks: Ranks, begun: RunIdentity | None = None) -> None:
     """Refuse a batch that the processes cannot share evenly.
 
     Raises:
-        ConfigError: with sizes that they can.
+        ConfigError: with sizes that they can; a run that is gone on with, ``begun``, keeps its own.
     """
-    size = config.train.batch_size
+    size = begun.batch_size if begun else config.train.batch_size
     if not isinstance(size, int) or size % ranks.size == 0:
         return
+    if begun is not None:
+        shared = f"{ranks.size} processes cannot share evenly. Go on with a number of processes that divides {size}."
+        raise ConfigError(f"The run has batches of {size} images, which {shared}")
     below = size // ranks.size * ranks.size
     fitting = f"{below} or {below + ranks.size}" if below else f"{ranks.size}"
     raise ConfigError(

@@ -35,7 +35,12 @@ Measure = Callable[[int], float]
 
 
 def settle_batch_size(
-    config: Config, network: Network, phases: Sequence[Phase], runtime: Runtime, num_samples: int
+    config: Config,
+    network: Network,
+    phases: Sequence[Phase],
+    runtime: Runtime,
+    num_samples: int,
+    known: int | None = None,
 ) -> Config:
     """The configuration with a number for ``train.batch_size``, over all ranks; where it is one already, as it is.
 
@@ -43,6 +48,8 @@ def settle_batch_size(
 
     Args:
         num_samples: training images.
+        known: the number that a run has which is gone on with; its step is measured all the same, for nothing else to
+            take its memory.
 
     Raises:
         DeviceError: when not even one image fits.
@@ -68,8 +75,12 @@ def settle_batch_size(
         else:
             free -= STATES_PER_WEIGHT * sum(p.nbytes for p in module.parameters() if p.requires_grad)
             measure = partial(operator.mul, _saved_bytes(module, size, runtime))
-        own = largest_that_fits(remembered, free, min(most, LARGEST), least=least, ranks=ranks)
-    runtime.memory.promise_step(taken[own])
+        if known is None:
+            own = largest_that_fits(remembered, free, min(most, LARGEST), least=least, ranks=ranks)
+        else:
+            own = known // ranks.size
+            _fits(remembered, own, free)
+    runtime.memory.promise_step(taken.get(own, free))  # of one that did not fit, which training may find out: all of it
     settled = replace(config.train, batch_size=own * ranks.size)
     updates = epoch_of(deepest, network, settled, num_samples, ranks.size).num_updates
     log.info("batch   %d images of %d px: %d updates in an epoch", own * ranks.size, size, updates)

@@ -17,7 +17,7 @@ import torch
 
 from ftexp.config import Config, as_data
 from ftexp.errors import CheckpointError, FormatError
-from ftexp.file_format import check_format
+from ftexp.file_format import check_format, reading
 from ftexp.models.blocks import Network
 from ftexp.models.eval_caches import load_weights
 
@@ -133,7 +133,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "model" not in content:
         raise FormatError(f"{path} is no checkpoint of ftexp: it holds no weights under the name model.")
     check_format(content.get("format"), FORMAT, path)
-    _upgrade(content)
+    with reading(path):
+        _upgrade(content)
     return content
 
 

@@ -24,6 +24,7 @@ from ftexp.generators import forked_generators
 from ftexp.models.blocks import Network
 from ftexp.prepare import check_graphs, check_shares, prepare
 from ftexp.ranks import ALONE, Ranks, _Replica, joined
+from ftexp.run_identity import RunIdentity
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.loop import evaluate
 from ftexp.training.losses import LossSum
@@ -222,6 +223,15 @@ def test_a_batch_that_cannot_be_shared_is_refused(configure: Compose, size: int,
     check_shares(configure("train.batch_size=auto"), Ranks(0, 2))
     with pytest.raises(ConfigError, match=rf"train\.batch_size={size} is that of all 2 processes .*Take {fitting}\."):
         check_shares(configure(f"train.batch_size={size}"), Ranks(0, 2))
+
+
+@pytest.mark.parametrize("given", ["auto", "4"])
+def test_a_run_goes_on_with_as_many_processes_as_can_share_its_batches(configure: Compose, given: str) -> None:
+    config = configure(f"train.batch_size={given}")
+    begun = RunIdentity({}, [], "", "", {}, batch_size=4)
+    check_shares(config, Ranks(0, 2), begun)
+    with pytest.raises(ConfigError, match=r"batches of 4 images, which 3 processes .* processes that divides 4"):
+        check_shares(config, Ranks(0, 3), begun)
 
 
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])

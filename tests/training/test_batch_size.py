@@ -14,7 +14,7 @@ from conftest import Compose, make_phase
 from ftexp.errors import ConfigError, DeviceError
 from ftexp.models.blocks import Network
 from ftexp.ranks import Ranks
-from ftexp.training import memory_budget
+from ftexp.training import batch_size, memory_budget
 from ftexp.training.batch_size import largest_that_fits, settle_batch_size
 from ftexp.training.memory_budget import MemoryBudget
 from ftexp.training.runtime import prepare_runtime
@@ -192,6 +192,19 @@ def test_what_a_step_takes_is_promised_to_it(configure: Compose, network: Networ
     # Of 8 x 8 images, 3 channels of input, and 4 and 6 of the convolutions, are kept at least.
     assert not runtime.memory.take(2**23 - 16 * (3 + 4 + 6) * 8 * 8 * 4)
     assert runtime.memory.take(2**22)
+
+
+def test_a_run_that_goes_on_keeps_its_size_and_its_step_the_memory(configure: Compose, network: Network) -> None:
+    config, phases = configure(*AUTO), [make_phase("stem", "body", "head")]
+    runtime = replace(prepare_runtime(config.runtime), memory=MemoryBudget(lambda: 2**24, 0.5, keeps=True))
+    assert settle_batch_size(config, network, phases, runtime, 500, 24).train.images_per_step == 24
+    assert not runtime.memory.take(2**23 - 24 * (3 + 4 + 6) * 8 * 8 * 4)
+    assert runtime.memory.take(2**22)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_size, "_saved_bytes", lambda *_: 2**24)  # what fitted then does not now
+        assert settle_batch_size(config, network, phases, runtime, 500, 24).train.images_per_step == 24
+    runtime.memory.end_phase()
+    assert not runtime.memory.take(1)
 
 
 def test_weights_statistics_and_random_numbers_stay(configure: Compose, network: Network) -> None:
