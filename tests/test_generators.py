@@ -176,15 +176,15 @@ def workplace(configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 OPTIONAL = [
     ("audit.features=false",),
-    ("audit.cache=null",),
     ("audit.on_leak=off",),
     ("runtime.cache=off",),
     ("runtime.pixels=off",),
     ("train.batch_size=auto",),
-    ("train.save_every_minutes=0",),
 ]
 # Seconds each: a process that decodes, a database that is made.
 SLOW = [
+    ("audit.cache=null",),
+    ("train.save_every_minutes=0",),
     ("runtime.pixels=off", "runtime.workers=1"),
     ("tracking=mlflow", "tracking.uri=sqlite:///runs.db", "tracking.system_metrics=true"),
 ]

@@ -64,12 +64,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def begin(*overrides: str) -> DictConfig:
     """What Hydra goes by when a run is about to begin."""
     config = compose("config", overrides=list(overrides), return_hydra_config=True)
-    guard = ClaimFolder()
+    guard, before = ClaimFolder(), HydraConfig.instance().cfg
     try:
         guard.on_run_start(config)
     finally:
         guard.on_run_end(config)
-    assert HydraConfig.instance().cfg is not config
+    assert HydraConfig.instance().cfg is before
     return config
 
 
@@ -107,6 +107,7 @@ def test_auto_begins_a_new_run_where_there_is_none(here: Path, capsys: pytest.Ca
     config = begin("stage=head", "hydra.run.dir=run", "resume.run=auto")
     assert (config.resume.run, config.hydra.run.dir, config.hydra.output_subdir) == (None, "run", ".hydra")
     assert "no unfinished run of this command, so a new one begins" in capsys.readouterr().err
+    assert begin("resume.run=auto").hydra.run.dir.startswith(f"outputs/{time.strftime('%Y')}-")
 
 
 def test_all_processes_of_torchrun_go_on_with_the_run_that_the_first_one_found(
@@ -347,7 +348,8 @@ def test_a_second_command_leaves_a_run_as_it_is_and_the_printed_one_goes_on(
 @pytest.mark.usefixtures("no_pictures")
 def test_chdir_scatters_nothing_over_the_runs(command_line: CommandLine, pictures: Path) -> None:
     settings = [text for text in SETTINGS if text != "audit.on_leak=off"]
-    ended = command_line(*settings, "audit.on_leak=warn", "hydra.run.dir=run", "hydra.job.chdir=true")
+    look = ("audit.on_leak=warn", "audit.features=false")
+    ended = command_line(*settings, *look, "hydra.run.dir=run", "hydra.job.chdir=true")
     assert ended.returncode == 0, ended.stderr
     here = pictures.parent
     for path in (".ftexp/cache", ".ftexp/fingerprints.sqlite", "test_ledger.sqlite"):
@@ -357,6 +359,7 @@ def test_chdir_scatters_nothing_over_the_runs(command_line: CommandLine, picture
     assert Path.cwd() == here
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_a_copy_without_hidden_files_goes_on_and_checkpoints_of_another_run_are_refused(
     interrupted: CommandLine, command_line: CommandLine, tmp_path: Path

@@ -58,12 +58,12 @@ def curve(folder: Path) -> list[tuple[float, ...]]:
         return [tuple(float(row[name]) for name in names) for row in csv.DictReader(file)]
 
 
-def assert_same_curve(one: Path, two: Path) -> None:
+def assert_same_curve(one: Path, two: Path, rel: float = 2e-4) -> None:
     # float32 sums in another order differ by 1e-7 a step, and training all blocks makes more of it at every step: after
     # 30 of them losses differ by 2e-3, as much as between channels_last and not in one process. So few steps here.
     assert len(curve(one)) == len(curve(two)) > 0
     for alone, together in zip(curve(one), curve(two), strict=True):
-        assert together[:2] == pytest.approx(alone[:2], rel=2e-4)
+        assert together[:2] == pytest.approx(alone[:2], rel=rel)
         assert together[2] == pytest.approx(alone[2], rel=5e-3), "the gradient's norm"
         assert together[3:] == pytest.approx(alone[3:], abs=0.006), "two of 362 validation images"
 
@@ -220,4 +220,4 @@ def test_what_was_saved_goes_on_with_one_process_or_two(tmp_path: Path, end: str
     assert resumed.returncode == 0, resumed.stderr
     reference = train(tmp_path / "reference", *LONG, torchrun=False)
     assert reference.returncode == 0, reference.stderr
-    assert_same_curve(tmp_path / "reference", folder)
+    assert_same_curve(tmp_path / "reference", folder, rel=2e-3)  # after 20 steps of the whole network

@@ -66,7 +66,7 @@ def colours(num_samples: int, seed: int) -> list[Sample]:
     return [Sample(path=f"{seed}-{i}", label="rgbx"[i % 4], pixels=image) for i, image in enumerate(images)]
 
 
-def run(config: Config, folder: Path, stop: StopSignals | None = None) -> Fit:
+def run(config: Config, folder: Path, stop: StopSignals | None = None, run_id: str = "") -> Fit:
     """Begin, or go on where the folder says."""
     folder.mkdir(exist_ok=True)
     if (folder / "checkpoints").exists():
@@ -79,7 +79,7 @@ def run(config: Config, folder: Path, stop: StopSignals | None = None) -> Fit:
     preprocessing = Preprocessing(8, 8, "bilinear", half, half)
     network = Network(TinyNet(), blocks, head="fc", preprocessing=preprocessing, name="tiny", num_classes=4)
     runtime.place(network.module)
-    fit = fine_tune(config, network, splits, phases, runtime, recorder, stop)
+    fit = fine_tune(config, network, splits, phases, runtime, recorder, stop, run_id=run_id)
     (folder / "report.json").write_text(json.dumps(recorder.state()))
     return fit
 
@@ -205,6 +205,21 @@ def test_a_full_disk_is_a_clear_error_and_the_earlier_file_is_whole(configure: C
         signal.signal(signal.SIGXFSZ, handler)
     assert last.read_bytes() == before
     assert not list(last.parent.glob("*.tmp"))
+
+
+def test_checkpoints_of_another_run_are_not_gone_on_from(
+    configure: Compose, tmp_path: Path, kill_at: list[int]
+) -> None:
+    config, folder = configure(*VARIANTS["head"]), tmp_path / "run"
+    kill_at[0] = 30
+    with pytest.raises(KilledError):
+        run(config, folder, run_id="first")
+    kill_at[0] = -1
+    for name in ("second", ""):
+        with pytest.raises(CheckpointError, match=r"were not written by the run of the run.json beside it"):
+            run(config, folder, run_id=name)
+    assert run(config, folder, run_id="first").best is not None
+    assert load_checkpoint(folder / "checkpoints" / "best.pt")["run_id"] == "first"
 
 
 def _in_child(config: Config, folder: Path) -> None:
