@@ -34,6 +34,7 @@ from torchvision.transforms import v2
 from benchmarks.results import append_rows, machine, versions
 from ftexp.command_line import conf_dir
 from ftexp.config import Config, parse, register_schema
+from ftexp.config.loss import CrossEntropyConfig
 from ftexp.data.images import open_image
 from ftexp.data.samples import Sample
 from ftexp.data.sources import read_samples
@@ -97,7 +98,8 @@ def run_plain(config: Config, network: Network, splits: Splits) -> float:
         rate = config.optimizer.head_lr if block == HEAD else config.optimizer.backbone_lr
         groups.append({"params": parameters, "lr": rate})
     optimizer = torch.optim.AdamW(groups, weight_decay=config.optimizer.weight_decay)
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
+    assert isinstance(config.loss, CrossEntropyConfig)
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
     train = PlainDataset(splits.train, splits.class_to_idx, network.preprocessing)
     val = PlainDataset(splits.val, splits.class_to_idx, network.preprocessing)
     accuracy = 0.0

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 
 from ftexp.config import Config
 from ftexp.config.known_keys import HYDRA_PATHS, PATHS, hint, known_keys, string_keys, unknown_setting
+from ftexp.config.moved import moved_to
 from ftexp.errors import ConfigError
 
 MULTIRUN = ("-m", "--multirun")
@@ -62,12 +63,14 @@ def read_value(argument: str, *, multirun: bool = False) -> str:
         multirun: whether a comma separates values that are tried in turn.
 
     Raises:
-        ConfigError: when it can be read neither as it is nor in quotes.
+        ConfigError: when it can be read neither as it is nor in quotes, and for a setting that has another name now.
     """
     key, sign, value = argument.partition("=")
     key, name = key.strip(), key.strip().lstrip("+")
     if not sign or argument.startswith("~"):
         return argument
+    if moved := moved_to(name, value):
+        raise ConfigError(moved)
     if name in (*PATHS, *HYDRA_PATHS, *RESUME):
         value = os.path.expanduser(value)  # unlike Path.expanduser, it leaves the name of an unknown user as it is
     argument = f"{key}={value}"

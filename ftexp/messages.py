@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -13,6 +14,7 @@ from yaml import YAMLError
 
 from ftexp.config import SCHEMA, Config
 from ftexp.config.known_keys import unknown_setting
+from ftexp.config.moved import moved_to
 from ftexp.errors import DivergedError, UserError, nearest
 
 # hydra/launcher=NAME -> the extra of ours that brings it.
@@ -40,7 +42,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_first_line(cause)}."
     if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):
-        return str(error)
+        return _moved_in_a_file(str(error)) or str(error)
     if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):  # submitit's, when it has no scheduler
         return (
             "hydra/launcher=submitit_slurm needs SLURM, and this machine has no srun. Start it on a login node, or "
@@ -77,6 +79,13 @@ def _unknown_key(full_key: str, owner: type | None) -> str:
     ]
     belongs = f" It belongs to {' or '.join(f'{prefix}={name}' for name in others)}." if others else ""
     return unknown_setting(full_key, allowed, belongs)
+
+
+def _moved_in_a_file(text: str) -> str | None:
+    """The message about a setting in a config file that has another name now; None: Hydra's own is about another."""
+    found = re.match(r"(?P<file>In '.+': ).*?^ *full_key: (?P<key>\S+)$", text, flags=re.MULTILINE | re.DOTALL)
+    moved = moved_to(found["key"]) if found else None
+    return f"{found['file']}{moved}" if found and moved else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from ftexp.config.moved import renamed_overrides
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import CheckpointError, ConfigError
 
@@ -91,12 +92,15 @@ def own_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def saved_overrides(folder: Path) -> list[str] | None:
-    """What the run was started with; None: that is not kept, because a copy of the folder lacks ``.hydra``."""
+    """What the run was started with, by the names that settings have now.
+
+    None: that is not kept, because a copy of the folder lacks ``.hydra``.
+    """
     kept = _read(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
     if kept is None:
         file = folder / ".hydra" / "overrides.yaml"  # of runs of ftexp 0.1.0
         kept = (yaml.safe_load(file.read_text(encoding="utf-8")) or []) if file.exists() else None
-    return None if kept is None else own_overrides(kept)
+    return None if kept is None else renamed_overrides(own_overrides(kept))
 
 
 def status_of(folder: Path) -> str | None:

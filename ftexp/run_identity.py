@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ftexp.config import Config, as_data
+from ftexp.config.moved import renamed_settings
 from ftexp.config.resume import HARMLESS, PLACES
 from ftexp.data.splits import Splits
 from ftexp.errors import ConfigError, DataError
@@ -87,6 +88,7 @@ class RunIdentity:
             facts = read_json(folder / IDENTITY)
             check_format(facts.pop("format", None), FORMAT, folder / IDENTITY)
             identity = cls(**facts)
+            identity.config = renamed_settings(identity.config)
         with reading(folder / FILE):
             identity.images = read_images(folder)
         return identity

@@ -93,6 +93,16 @@ MISTAKES = {
     "optimizer=adam": "There is no optimizer=adam. Did you mean 'adamw'?",
     "stage=heads": "There is no stage=heads. Did you mean 'head'?",
     "data.root=photos": "There is no setting data.root. It belongs to data=imagefolder",
+    "loss=focus": "There is no loss=focus. Did you mean 'focal'?",
+    "loss=focal loss.label_smoothing=0.1": "loss.label_smoothing. It belongs to loss=cross_entropy or loss=bce.",
+    "loss=bce loss.class_weights=effective": "loss.class_weights. It belongs to loss=cross_entropy.",
+    # Settings that had another name.
+    "train.loss=focal": "train.loss is called loss now: loss=focal.",
+    "+train.label_smoothing=0.2": "train.label_smoothing is called loss.label_smoothing now: "
+    "loss.label_smoothing=0.2. It belongs to loss=cross_entropy or loss=bce.",
+    "train.focal_gamma=1": "train.focal_gamma is called loss.gamma now: loss.gamma=1. It belongs to loss=focal.",
+    "-m train.class_weights=none,balanced": "train.class_weights is called loss.class_weights now: "
+    "loss.class_weights=none,balanced. It belongs to loss=cross_entropy.",
     "optimizer.momentum=0.9": "There is no setting optimizer.momentum. It belongs to optimizer=sgd.",
     # Wrong types.
     "optimizer.head_lr=fast": "optimizer.head_lr: Value 'fast' of type 'str' could not be converted to Float",
@@ -117,7 +127,7 @@ MISTAKES = {
     "train.l2_sp=0": "train.l2_sp=0.0 is not allowed: it must be above 0, or null",
     "train.wise_ft=[0.5,1]": "train.wise_ft=[0.5, 1.0] is not allowed: it must be shares from 0 to below 1",
     "train.patience=0": "train.patience=0 is not allowed: it must be at least 1, or null",
-    "train.label_smoothing=1": "train.label_smoothing=1.0 is not allowed",
+    "loss.label_smoothing=1": "loss.label_smoothing=1.0 is not allowed",
     "augment.mixup=-1": "augment.mixup=-1.0 is not allowed: it must be 0 or above",
     "augment.cutmix=-1": "augment.cutmix=-1.0 is not allowed: it must be 0 or above",
     "augment.views=0": "augment.views=0 is not allowed: it must be auto, inf or a number from 1",

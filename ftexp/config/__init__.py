@@ -14,6 +14,7 @@ from ftexp.config.data import (
     TestConfig,
     TorchvisionDataConfig,
 )
+from ftexp.config.loss import LossConfig
 from ftexp.config.machine import RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
 from ftexp.config.optim import (
@@ -42,6 +43,7 @@ __all__ = [
     "HuggingFaceDataConfig",
     "ImageFolderConfig",
     "LionConfig",
+    "LossConfig",
     "ManifestConfig",
     "ModelConfig",
     "OptimizerConfig",

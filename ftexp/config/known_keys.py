@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import get_type_hints
 
+from ftexp.config.moved import moved_to
 from ftexp.config.root import SCHEMA, Config
 from ftexp.errors import closest, nearest
 
@@ -46,12 +47,14 @@ _ELSEWHERE = {
     "stage=head, partial or full": "freeze freeze_backbone freeze_layers unfreeze linear_probe freeze_epochs",
     "model.drop_rate": "dropout drop",
     "model.drop_path_rate": "drop_path stochastic_depth",
-    "train.label_smoothing": "smoothing",
+    "loss.label_smoothing": "smoothing",
+    "loss=NAME": "criterion loss_fn loss_func loss_function",
     "train.patience": "early_stopping early_stopping_patience",
     "train.accumulate": "grad_accum grad_accum_steps gradient_accumulation_steps accumulate_grad_batches",
     "train.clip_norm": "clip clip_grad clip_grad_norm grad_clip max_grad_norm max_norm gradient_clip_val",
     "train.ema": "model_ema model_ema_decay ema_decay",
-    "train.class_weights": "class_weight pos_weight",
+    "loss.class_weights": "class_weight pos_weight",
+    "loss.gamma, of loss=focal": "focal_gamma fl_gamma",
     "train.metric": "monitor eval_metric metric_for_best_model",
     "optimizer.block_decay": "layer_decay llrd",
     "augment.policy": "aa auto_augment autoaugment randaugment ra_magnitude trivial_augment",
@@ -70,6 +73,8 @@ def unknown_setting(full_key: str, allowed: list[str], belongs: str = "") -> str
         allowed: what there is beside it.
         belongs: a sentence about where it does exist, where that is known.
     """
+    if moved := moved_to(full_key):
+        return moved
     prefix = full_key.rpartition(".")[0]
     where = f"{prefix}." if prefix else ""
     listing = f" Allowed here: {', '.join(where + name for name in allowed)}." if allowed else ""

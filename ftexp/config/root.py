@@ -15,6 +15,7 @@ from ftexp.config.data import (
     TestConfig,
     TorchvisionDataConfig,
 )
+from ftexp.config.loss import LOSSES, LossConfig
 from ftexp.config.machine import WITHOUT_GRAPHS, RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
 from ftexp.config.optim import (
@@ -45,6 +46,7 @@ class Config:
     optimizer: OptimizerConfig = MISSING
     scheduler: SchedulerConfig = MISSING
     augment: AugmentConfig = MISSING
+    loss: LossConfig = MISSING
     train: TrainConfig = MISSING
     runtime: RuntimeConfig = MISSING
     tracking: TrackingConfig = MISSING
@@ -84,6 +86,7 @@ SCHEMA: dict[str, dict[str, type]] = {
     "optimizer": {"_adamw": AdamWConfig, "_sgd": SgdConfig, "_lion": LionConfig, "_adan": AdanConfig},
     "scheduler": {"_scheduler": SchedulerConfig, "_plateau": PlateauConfig},
     "augment": {"_augment": AugmentConfig},
+    "loss": {f"_{name}": kind for name, kind in LOSSES.items()},
     "runtime": {"_runtime": RuntimeConfig},
     "tracking": {"_tracking": TrackingConfig},
     "sweep": {"_sweep": SweepConfig},

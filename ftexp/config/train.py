@@ -84,16 +84,6 @@ class TrainConfig:
     clip_norm: float | None = MISSING
     # Of the validation split; decides which checkpoint is the best. One of ftexp/evaluation/metric_names.py.
     metric: str = MISSING
-    # cross_entropy; bce: every class a yes or no of its own; focal: cross-entropy in which easy samples count less.
-    # The validation loss is always cross-entropy.
-    loss: Literal["cross_entropy", "bce", "focal"] = MISSING
-    # This much of every target is spread evenly over all classes; not with focal.
-    label_smoothing: float = MISSING
-    # How much less easy samples count (loss=focal); null: 2, as in its paper.
-    focal_gamma: float | None = MISSING
-    # By how often a class occurs in training: balanced: rare classes count more, inverse to their count. effective:
-    # the same, but flattening out for large classes. data.sampler=balanced shows rare classes more often instead.
-    class_weights: Literal["none", "balanced", "effective"] = MISSING
     # Batches whose gradients are averaged into one update, as if they were one batch; BatchNorm still sees each alone.
     accumulate: int = MISSING
     # Epochs without a better metric after which a phase ends early; null: it runs to its end. The schedule does not
@@ -143,27 +133,8 @@ class TrainConfig:
             self.clip_norm,
             "above 0, or null for no clipping",
         )
-        check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0 and below 1")
         check(self.accumulate >= 1, "train.accumulate", self.accumulate, "at least 1")
         check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "at least 1, or null")
         check(self.ema is None or 0 < self.ema < 1, "train.ema", self.ema, "above 0 and below 1, or null")
         check(self.l2_sp is None or self.l2_sp > 0, "train.l2_sp", self.l2_sp, "above 0, or null")
         check(all(0 <= alpha < 1 for alpha in self.wise_ft), "train.wise_ft", self.wise_ft, "shares from 0 to below 1")
-        self._check_loss()
-
-    def _check_loss(self) -> None:
-        if self.class_weights != "none" and self.loss != "cross_entropy":
-            raise ConfigError(
-                f"train.class_weights={self.class_weights} goes with train.loss=cross_entropy, not with {self.loss}."
-            )
-        if self.loss != "focal":
-            if self.focal_gamma is not None:
-                raise ConfigError(f"train.focal_gamma={self.focal_gamma} has no effect with train.loss={self.loss}.")
-            return
-        if self.label_smoothing > 0:
-            raise ConfigError(
-                f"train.label_smoothing={self.label_smoothing} cannot go with train.loss=focal: no sample with a smooth"
-                " target is ever easy. Please set train.label_smoothing=0."
-            )
-        self.focal_gamma = 2.0 if self.focal_gamma is None else self.focal_gamma
-        check(self.focal_gamma >= 0, "train.focal_gamma", self.focal_gamma, "0 or above, or null")

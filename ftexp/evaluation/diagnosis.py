@@ -19,7 +19,6 @@ from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.metric_names import METRICS, Metric
-from ftexp.training.imbalance import class_weights
 from ftexp.training.losses import build_loss, chance_loss
 
 Signal = Literal["working", "overfitting", "not learning", "diverging", "erratic validation", "too early to say"]
@@ -54,11 +53,10 @@ class Setting:
 def read_against(config: Config, train: Sequence[Sample], val: Sequence[Sample]) -> Setting:
     """What guessing would reach on these samples, in the units of the configured training loss."""
     counts = Counter(sample.label for sample in train)
-    weights = class_weights(train, list(counts), config.train.class_weights)
     shares = torch.tensor(list(counts.values()), dtype=torch.float64) / len(train)
     if config.data.sampler == "balanced":
         shares = torch.full_like(shares, 1 / len(shares))
-    loss = build_loss(config.train, weights)
+    loss = build_loss(config.loss, list(counts.values()))
     truth = Counter(sample.label for sample in val)
     return Setting(
         metric=config.train.metric,

@@ -16,6 +16,7 @@ from filelock import FileLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ftexp.config.moved import renamed_overrides
 from ftexp.config.sweep import SweepConfig
 from ftexp.errors import ConfigError
 from ftexp.json_files import read_json
@@ -143,7 +144,8 @@ def _launch(
 def _overrides(space: Space, trial: FrozenTrial, seed: int) -> list[str]:
     fixed = [text for text in space.fixed if not text.startswith(f"{SEED}=")]
     params = [f"{key}={value}" for key, value in trial.params.items()]
-    return [*fixed, *params, f"{SEED}={seed}", f"hydra.sweep.subdir={FOLDER}/{trial.number}-{seed}"]
+    settings = renamed_overrides([*fixed, *params])
+    return [*settings, f"{SEED}={seed}", f"hydra.sweep.subdir={FOLDER}/{trial.number}-{seed}"]
 
 
 def _folder(folder: Path, trial: FrozenTrial, seed: int) -> Path:

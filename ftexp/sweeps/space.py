@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +17,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
+from ftexp.config.moved import refuse_moved
 from ftexp.errors import ConfigError
 from ftexp.sweeps.ranges import Options, parse_range, read_range
 
@@ -105,7 +106,7 @@ def build_space(
         options_of: a group -> the names of all its options.
 
     Raises:
-        ConfigError: for a range that is none, or a space with nothing in it.
+        ConfigError: for a range that is none, a setting that has another name now, or a space with nothing in it.
     """
     overrides = OverridesParser.create().parse_overrides(list(arguments))
     searched = [override for override in overrides if override.is_sweep_override()]
@@ -126,6 +127,7 @@ def build_space(
         }
         found = {**from_preset, **found}
     ranges = {key: one.distribution for key, one in found.items()}
+    refuse_moved([*ranges, *chain.from_iterable((choice.partition("=")[0], *keys) for choice, keys in idle.items())])
     if not ranges:
         raise ConfigError(
             "There is nothing to search: every setting of the space is fixed. Give one a range, for example "

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from ftexp.config.moved import renamed_overrides
 from ftexp.config.uri import hide_credentials
 from ftexp.json_files import write_json
 from ftexp.report.tables import write_rows
@@ -143,7 +144,7 @@ class Summary:
     def _command(self, params: Mapping[str, Any]) -> str:
         """A trial's settings with several seeds on validation, then one run that scores the test split."""
         fixed = [text for text in self._space.fixed if not text.startswith("sweep")]
-        overrides = [*fixed, *(f"{key}={value}" for key, value in params.items())]
+        overrides = renamed_overrides([*fixed, *(f"{key}={value}" for key, value in params.items())])
         texts = [shlex.quote(hide_credentials(text)) for text in overrides]
         seedless = [text for text in texts if not text.startswith(f"{SEED}=")]
         seeds = f"{SEED}={','.join(map(str, SEEDS))}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from ftexp.data.loading import Loader
 from ftexp.data.transforms import Normalizer
@@ -82,7 +83,7 @@ class Inputs:
     Attributes:
         network: all of it, for its modes and its weights.
         forward: a batch's inputs -> logits: the network itself, or its suffix where the batches hold activations.
-        class_weights: float [classes], of the training loss; None: all alike.
+        loss: what training minimises, a ``Loss``.
     """
 
     network: Network
@@ -90,4 +91,4 @@ class Inputs:
     train: Batches
     val: Batches
     runtime: Runtime
-    class_weights: torch.Tensor | None = None
+    loss: nn.Module

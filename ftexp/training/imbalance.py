@@ -7,16 +7,24 @@ from collections.abc import Sequence
 
 import torch
 
+from ftexp.config.loss import ClassWeights
 from ftexp.data.samples import Sample
 
 # How soon more samples of a class stop adding anything new; Cui et al. use 0.9 to 0.9999.
 EFFECTIVE_NUMBER_BETA = 0.999
 
 
-def class_weights(samples: Sequence[Sample], classes: Sequence[str], scheme: str) -> torch.Tensor | None:
+def class_counts(samples: Sequence[Sample], classes: Sequence[str]) -> list[int]:
+    """How many samples each class has, in the order of the classes."""
+    counts = Counter(sample.label for sample in samples)
+    return [counts[name] for name in classes]
+
+
+def class_weights(counts: Sequence[int], scheme: ClassWeights) -> torch.Tensor | None:
     """Weights of the classes in the loss, by how often they occur in training.
 
     Args:
+        counts: samples of each class.
         scheme: ``none``; ``balanced``: inverse to the count; ``effective``: inverse to the effective number of samples
             (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019).
 
@@ -25,13 +33,8 @@ def class_weights(samples: Sequence[Sample], classes: Sequence[str], scheme: str
     """
     if scheme == "none":
         return None
-    counts = torch.tensor(_counts(samples, classes), dtype=torch.float64)
+    numbers = torch.tensor(counts, dtype=torch.float64)
     if scheme == "effective":
-        counts = (1 - EFFECTIVE_NUMBER_BETA**counts) / (1 - EFFECTIVE_NUMBER_BETA)
-    weights = 1 / counts
+        numbers = (1 - EFFECTIVE_NUMBER_BETA**numbers) / (1 - EFFECTIVE_NUMBER_BETA)
+    weights = 1 / numbers
     return (weights / weights.mean()).float()
-
-
-def _counts(samples: Sequence[Sample], classes: Sequence[str]) -> list[int]:
-    counts = Counter(sample.label for sample in samples)
-    return [counts[name] for name in classes]

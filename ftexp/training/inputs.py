@@ -22,7 +22,8 @@ from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.ranks import ALONE
 from ftexp.training.batches import ImageBatches, Inputs
-from ftexp.training.imbalance import class_weights
+from ftexp.training.imbalance import class_counts
+from ftexp.training.losses import build_loss
 from ftexp.training.mixing import mix
 from ftexp.training.prefix_cache import CachedBatches, cache_prefix
 from ftexp.training.runtime import Runtime
@@ -76,9 +77,9 @@ class InputSource:
         )
         as_it_is = eval_transform(network.preprocessing)
         val = self._open(self._splits.val, as_it_is, keep=True)
-        weights = class_weights(self._splits.train, self._splits.classes, self._config.train.class_weights)
+        loss = build_loss(self._config.loss, class_counts(self._splits.train, self._splits.classes))
         train = mix(images, augment, network.num_classes, seed)
-        inputs = Inputs(network, network.module, train, val, self._runtime, weights)
+        inputs = Inputs(network, network.module, train, val, self._runtime, loss)
         first = phase.learning[0]
         if first == network.names[0] or self._config.runtime.cache == "off":
             return inputs

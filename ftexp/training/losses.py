@@ -6,14 +6,16 @@ combine to exactly the loss of the whole: the sum of their sums over the sum of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ftexp.config import TrainConfig
+from ftexp.config.loss import BceConfig, CrossEntropyConfig, FocalConfig, LossConfig
+from ftexp.training.imbalance import class_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +40,13 @@ class LossSum:
 Loss = Callable[[Tensor, Tensor], LossSum]
 
 
-def build_loss(config: TrainConfig, class_weights: Tensor | None = None) -> nn.Module:
+def build_loss(config: LossConfig, class_counts: Sequence[int]) -> nn.Module:
     """The configured ``Loss``: logits [B, K], and int64 [B] or float [B, K] targets -> the ``LossSum`` of B samples.
 
     Args:
-        class_weights: float [K], for cross-entropy only; the mean is a weighted one then.
+        class_counts: how many training samples each of the K classes has.
     """
-    assert class_weights is None or config.loss == "cross_entropy"
-    if config.loss == "bce":
-        return BinaryCrossEntropy(config.label_smoothing)
-    if config.loss == "focal":
-        assert config.focal_gamma is not None
-        return FocalLoss(config.focal_gamma)
-    return CrossEntropy(config.label_smoothing, class_weights)
+    return BUILDERS[type(config)](config, class_counts)
 
 
 class CrossEntropy(nn.Module):
@@ -125,6 +121,25 @@ class FocalLoss(nn.Module):
         # By expm1, for 1 - exp(log p) loses its digits where p is near 1; away from 0, where a root has no slope.
         weights = (-torch.expm1(log_p)).clamp_min(1e-7) ** self._gamma
         return LossSum(-(as_shares(targets, log_p) * weights * log_p).sum(), len(logits))
+
+
+def _cross_entropy(config: CrossEntropyConfig, class_counts: Sequence[int]) -> nn.Module:
+    return CrossEntropy(config.label_smoothing, class_weights(class_counts, config.class_weights))
+
+
+def _bce(config: BceConfig, _: Sequence[int]) -> nn.Module:
+    return BinaryCrossEntropy(config.label_smoothing)
+
+
+def _focal(config: FocalConfig, _: Sequence[int]) -> nn.Module:
+    return FocalLoss(config.gamma)
+
+
+BUILDERS: dict[type[LossConfig], Callable[[Any, Sequence[int]], nn.Module]] = {
+    CrossEntropyConfig: _cross_entropy,
+    BceConfig: _bce,
+    FocalConfig: _focal,
+}
 
 
 def chance_loss(loss: Loss, shares: Tensor) -> float:

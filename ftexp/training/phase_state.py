@@ -27,7 +27,6 @@ from ftexp.training.batches import Forward, Inputs
 from ftexp.training.ema import Ema, build_ema
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.loop import Step
-from ftexp.training.losses import build_loss
 from ftexp.training.recovery import Recovery
 from ftexp.training.start import StartPenalty
 
@@ -140,7 +139,7 @@ def build_step(
     start: Mapping[str, torch.Tensor],
     after_update: Sequence[Callable[[], object]] = (),
 ) -> Step:
-    """A training step as the settings ask for it: loss and class weights, clipping, the pull towards the start.
+    """A training step as the settings ask for it: the loss, clipping, the pull towards the start.
 
     Args:
         forward: images or activations of ``inputs`` to logits, as it is to be trained.
@@ -151,7 +150,7 @@ def build_step(
     return Step(
         runtime.ranks.replicate(forward, network.module),
         optimizer,
-        build_loss(settings, inputs.class_weights).to(runtime.device),
+        inputs.loss.to(runtime.device),
         runtime,
         clip_norm=settings.clip_norm,
         before_update=[StartPenalty(network, start, settings.l2_sp).add_gradients],

@@ -223,7 +223,7 @@ def cache_prefix(
             num_bytes / 2**20,
         )
     batches = CachedBatches(train, views, inputs.train, runtime), CachedBatches(val, 1, inputs.val, runtime)
-    return Inputs(network, suffix, *batches, runtime, inputs.class_weights)
+    return Inputs(network, suffix, *batches, runtime, inputs.loss)
 
 
 def _can_open(views: PrefixViews) -> bool:

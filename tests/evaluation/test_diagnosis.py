@@ -78,11 +78,11 @@ def labelled(labels: str) -> list[Sample]:
 @pytest.mark.parametrize(
     ("overrides", "by_hand"),
     [
-        (["train.label_smoothing=0"], -0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
+        (["loss.label_smoothing=0"], -0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
         ([], -0.725 * math.log(0.725) - 0.275 * math.log(0.275)),  # shares smoothed by 0.1
-        (["train.class_weights=balanced", "train.label_smoothing=0"], math.log(2)),
+        (["loss.class_weights=balanced", "loss.label_smoothing=0"], math.log(2)),
         (["data.sampler=balanced"], math.log(2)),
-        (["train.loss=bce", "train.label_smoothing=0"], -0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
+        (["loss=bce", "loss.label_smoothing=0"], -0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
     ],
 )
 def test_chance_by_hand(configure: Compose, overrides: list[str], by_hand: float) -> None:
@@ -94,7 +94,7 @@ def test_chance_by_hand(configure: Compose, overrides: list[str], by_hand: float
 
 def hundred_classes(configure: Compose) -> Setting:
     """Guessing costs 0.056 with bce, and a network that knows nothing begins at 0.69."""
-    config = configure("train.loss=bce", "train.label_smoothing=0")
+    config = configure("loss=bce", "loss.label_smoothing=0")
     setting = read_against(config, labelled("".join(map(chr, range(100, 200))) * 4), labelled("a" * 400))
     return replace(setting, chance_accuracy=0.01)
 

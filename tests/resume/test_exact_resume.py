@@ -46,7 +46,7 @@ RICH = (*SMALL, "stage=staged", "stage.gate=off", "augment=medium", "augment.mix
 PLATEAU = ("stage=full", "stage.epochs=4", "scheduler=plateau", "scheduler.patience=0", "optimizer=sgd")
 VARIANTS = {
     "head": (*SMALL, "stage=head", "stage.epochs=4"),
-    "staged": (*RICH, "train.accumulate=2", "train.class_weights=balanced"),
+    "staged": (*RICH, "train.accumulate=2", "loss.class_weights=balanced"),
     "gated": (*SMALL, "stage=staged", "stage.gate=significant"),
     "plateau": (*SMALL, *PLATEAU, "train.patience=2"),
     "pulled": (*SMALL, "stage=full", "stage.epochs=3", "train.l2_sp=0.1", "train.wise_ft=[0.3,0.6]"),

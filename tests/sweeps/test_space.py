@@ -101,3 +101,19 @@ def test_a_grid_leaves_out_what_makes_no_difference() -> None:
         {"stage": "full", "optimizer.block_decay": 0.5},
         {"stage": "full", "optimizer.block_decay": 0.7},
     ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "idle", "arguments"),
+    [
+        ({"train.focal_gamma": "interval(1, 3)"}, {}, []),
+        (PRESET, {"loss=focal": ["train.focal_gamma"]}, []),
+        (PRESET, {"train.focal_gamma=1": []}, []),
+        (PRESET, {}, ["train.focal_gamma=1,2"]),
+    ],
+)
+def test_a_setting_that_has_another_name_now_is_refused_before_the_first_trial(
+    preset: dict[str, str], idle: dict[str, list[str]], arguments: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"train\.focal_gamma is called loss\.gamma now.*belongs to loss=focal"):
+        build_space(preset, idle, arguments, {}, [], lambda _: [])

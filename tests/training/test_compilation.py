@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Compose, TinyNet, make_phase
+from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
 
@@ -205,7 +206,7 @@ def test_auto_compiles_where_it_pays_and_says_where_not(
     settings = configure("runtime.device=cpu", f"runtime.compile={asked}").runtime
     runtime = replace(prepare_runtime(settings), compile=asked != "false")  # as where auto finds CUDA
     batches = SimpleNamespace(num_batches=4, num_images=lambda _: 8)
-    inputs = Inputs(network, network.module if whole else lambda x: x, batches, batches, runtime)
+    inputs = Inputs(network, network.module if whole else lambda x: x, batches, batches, runtime, nn.Identity())
     with caplog.at_level("INFO", logger="ftexp"):
         forward = forward_of(replace(make_phase(*learning), epochs=epochs), inputs, settings)
     assert isinstance(forward, CompiledForward) == (reason is None)
@@ -220,6 +221,6 @@ def test_whole_batches_are_this_ranks_part_of_the_first_ones(
     monkeypatch.setattr("ftexp.training.compilation.CompiledForward", lambda _, *given, mode: sizes.extend(given))
     settings = configure("runtime.device=cpu", "runtime.compile=true").runtime
     train, val = SimpleNamespace(num_images=lambda _: 9), SimpleNamespace(num_images=lambda _: 5)
-    inputs = Inputs(network, network.module, train, val, prepare_runtime(settings, Ranks(1, 2)))
+    inputs = Inputs(network, network.module, train, val, prepare_runtime(settings, Ranks(1, 2)), nn.Identity())
     forward_of(make_phase("head"), inputs, settings)
     assert sizes == [4, 2]

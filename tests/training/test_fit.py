@@ -418,7 +418,7 @@ def test_class_weights_reach_the_loss(configure: Compose, splits: Splits, tmp_pa
         "stage=head",
         "stage.epochs=1",
         "train.batch_size=64",
-        "train.class_weights=balanced",
+        "loss.class_weights=balanced",
         f"runtime.cache={cache}",
     )
     config = configure(*SMALL, *one)

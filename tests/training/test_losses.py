@@ -8,8 +8,9 @@ from conftest import Compose
 from timm.loss import BinaryCrossEntropy as TimmBinaryCrossEntropy
 from torch.nn import functional as F
 
+from ftexp.config.loss import LOSSES
 from ftexp.errors import ConfigError
-from ftexp.training.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss, build_loss, chance_loss
+from ftexp.training.losses import BUILDERS, BinaryCrossEntropy, CrossEntropy, FocalLoss, build_loss, chance_loss
 
 # Probabilities 1/4 and 3/4.
 LOGITS = torch.tensor([[0.0, math.log(3.0)]])
@@ -57,30 +58,53 @@ def test_bce_is_timms() -> None:
     )
 
 
-@pytest.mark.parametrize("overrides", [("bce",), ("cross_entropy",), ("focal", "train.label_smoothing=0")])
-def test_class_numbers_and_their_one_hot_shares_give_the_same(configure: Compose, overrides: tuple[str, ...]) -> None:
-    loss_fn = build_loss(configure(f"train.loss={overrides[0]}", *overrides[1:]).train)
+def test_every_loss_of_the_schema_has_its_function() -> None:
+    assert BUILDERS.keys() == set(LOSSES.values())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_class_numbers_and_their_one_hot_shares_give_the_same(configure: Compose, name: str) -> None:
+    loss_fn = build_loss(configure(f"loss={name}").loss, [1] * 5)
     torch.manual_seed(0)
     logits, labels = torch.randn(6, 5), torch.randint(0, 5, (6,))
     torch.testing.assert_close(loss_fn(logits, labels).mean, loss_fn(logits, F.one_hot(labels, 5).float()).mean)
 
 
-def test_focal_takes_its_gamma_from_the_paper_or_the_user(configure: Compose) -> None:
-    for overrides, gamma in (((), 2.0), (("train.focal_gamma=1",), 1.0)):
-        config = configure("train.loss=focal", "train.label_smoothing=0", *overrides).train
-        expected = FocalLoss(gamma)(LOGITS, torch.tensor([0])).mean
-        assert build_loss(config)(LOGITS, torch.tensor([0])).mean == expected
+@pytest.mark.parametrize("name", LOSSES)
+def test_parts_of_a_batch_combine_to_the_loss_of_the_whole(configure: Compose, name: str) -> None:
+    loss_fn = build_loss(configure(f"loss={name}").loss, [1] * 5)
+    logits, labels = sample()
+    parts = [loss_fn(logits[rows], labels[rows]) for rows in (slice(0, 5), slice(5, 12))]
+    combined = sum(part.total for part in parts) / sum(part.weight for part in parts)
+    torch.testing.assert_close(combined, loss_fn(logits, labels).mean)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["loss=focal"], FocalLoss(2.0)),
+        (["loss=focal", "loss.gamma=1"], FocalLoss(1.0)),
+        (["loss=bce", "loss.label_smoothing=0.2"], BinaryCrossEntropy(0.2)),
+        ([], CrossEntropy(0.1)),
+        (["loss.label_smoothing=0", "loss.class_weights=balanced"], CrossEntropy(0.0, torch.tensor([0.5, 1.5]))),
+    ],
+)
+def test_settings_reach_the_loss(configure: Compose, overrides: list[str], expected: CrossEntropy) -> None:
+    loss_fn = build_loss(configure(*overrides).loss, [30, 10])
+    assert loss_fn(LOGITS, torch.tensor([1])).mean == expected(LOGITS, torch.tensor([1])).mean
+    assert loss_fn(LOGITS, torch.tensor([1])).total == expected(LOGITS, torch.tensor([1])).total
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["train.loss=focal"], r"label_smoothing=0\.1 cannot go with train\.loss=focal.*set train\.label_smoothing=0"),
-        (["train.focal_gamma=1"], r"focal_gamma=1\.0 has no effect with train\.loss=cross_entropy"),
-        (["train.loss=focal", "train.label_smoothing=0", "train.focal_gamma=-1"], r"focal_gamma=-1\.0 is not allowed"),
+        (["loss=focal", "loss.gamma=-1"], r"loss\.gamma=-1\.0 is not allowed: it must be 0 or above"),
+        (["loss.label_smoothing=1"], r"loss\.label_smoothing=1\.0 is not allowed: it must be at least 0 and below 1"),
+        (["loss=bce", "loss.label_smoothing=-0.1"], r"loss\.label_smoothing=-0\.1 is not allowed"),
+        (["loss.name=focal"], r"loss\.name=focal chooses nothing\. Choose with loss=NAME, one of cross_entropy, bce"),
     ],
 )
-def test_settings_that_contradict_the_loss_are_refused(configure: Compose, overrides: list[str], message: str) -> None:
+def test_values_out_of_range_are_refused(configure: Compose, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         configure(*overrides)
 
@@ -121,26 +145,26 @@ def test_rare_classes_lose_nothing_by_being_shares() -> None:
         assert loss_fn(torch.zeros(1000, 2), targets).mean.item() == pytest.approx(math.log(2), rel=1e-5)
 
 
-LOSSES = {"weighted": CrossEntropy(0.1, WEIGHTS), "bce": BinaryCrossEntropy(0.1), "focal": FocalLoss(2.0)}
+MODULES = {"weighted": CrossEntropy(0.1, WEIGHTS), "bce": BinaryCrossEntropy(0.1), "focal": FocalLoss(2.0)}
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("shares", [False, True])
 def test_parts_combine_to_the_whole(name: str, shares: bool) -> None:
     logits, targets = sample()
     if shares:
         targets = 0.3 * F.one_hot(targets, 5) + 0.7 * F.one_hot(targets.roll(1), 5)
-    parts = [LOSSES[name](*part) for part in zip(logits.split([1, 4, 7]), targets.split([1, 4, 7]), strict=True)]
+    parts = [MODULES[name](*part) for part in zip(logits.split([1, 4, 7]), targets.split([1, 4, 7]), strict=True)]
     combined = sum(part.total for part in parts) / sum(part.weight for part in parts)
-    assert combined.item() == pytest.approx(LOSSES[name](logits, targets).mean.item(), rel=1e-12)
+    assert combined.item() == pytest.approx(MODULES[name](logits, targets).mean.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", MODULES)
 def test_half_precision_logits_do_not_round_targets_or_sums(name: str) -> None:
     """Of 100 classes with a smoothing of 0.1, bf16 rounds 0.901 to 0.9023 and 0.001 to 0.0009995."""
     torch.manual_seed(0)
     logits, labels = torch.randn(64, 100).bfloat16(), torch.randint(0, 100, (64,))
-    loss_fn = CrossEntropy(0.1, torch.rand(100)) if name == "weighted" else LOSSES[name]
+    loss_fn = CrossEntropy(0.1, torch.rand(100)) if name == "weighted" else MODULES[name]
     shares = 0.3 * F.one_hot(labels, 100) + 0.7 * F.one_hot(labels.roll(1), 100)
     for targets in (labels, shares):
         with torch.autocast("cpu", torch.bfloat16):
@@ -166,10 +190,3 @@ def test_the_cost_of_guessing_is_that_of_the_loss_itself(
     loss_fn: CrossEntropy, shares: list[float], by_hand: float
 ) -> None:
     assert chance_loss(loss_fn, torch.tensor(shares, dtype=torch.float64)) == pytest.approx(by_hand, rel=1e-6)
-
-
-def test_class_weights_need_cross_entropy(configure: Compose) -> None:
-    with pytest.raises(
-        ConfigError, match=r"train\.class_weights=effective goes with train\.loss=cross_entropy, not with bce"
-    ):
-        configure("train.class_weights=effective", "train.loss=bce", "train.label_smoothing=0")

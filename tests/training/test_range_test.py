@@ -127,9 +127,9 @@ def test_an_update_has_as_many_batches_as_in_a_run(configure: Compose) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("train.class_weights=balanced",),
-        ("train.loss=bce",),
-        ("train.loss=focal", "train.focal_gamma=2", "train.label_smoothing=0"),
+        ("loss.class_weights=balanced",),
+        ("loss=bce",),
+        ("loss=focal", "loss.gamma=2"),
         ("augment.mixup=0.2",),
         ("augment.erasing=0.9", "augment.horizontal_flip=0.5"),
         ("bn_policy=train",),

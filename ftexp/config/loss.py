@@ -1,0 +1,80 @@
+"""The schema of ``loss``: what training minimises.
+
+To add a loss: a dataclass and its name in ``LOSSES`` here, its values in ``conf/loss``, and its function in
+``ftexp/training/losses.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from omegaconf import MISSING
+
+from ftexp.config.check import check
+from ftexp.config.option_name import check_name
+
+ClassWeights = Literal["none", "balanced", "effective"]
+
+
+@dataclass(slots=True)
+class LossConfig:
+    """What training minimises. The validation loss is always cross-entropy."""
+
+    name: str = MISSING
+
+    def __post_init__(self) -> None:
+        check_name("loss", self.name, type(self), LOSSES)
+
+
+@dataclass(slots=True)
+class CrossEntropyConfig(LossConfig):
+    """Cross-entropy of the softmax."""
+
+    name: str = "cross_entropy"
+    # This much of every target is spread evenly over all classes.
+    label_smoothing: float = 0.0
+    # By how often a class occurs in training: balanced: rare classes count more, inverse to their count. effective:
+    # the same, but flattening out for large classes. data.sampler=balanced shows rare classes more often instead.
+    class_weights: ClassWeights = "none"
+
+    def __post_init__(self) -> None:
+        LossConfig.__post_init__(self)
+        _check_smoothing(self.label_smoothing)
+
+
+@dataclass(slots=True)
+class BceConfig(LossConfig):
+    """Binary cross-entropy: every class is a yes or no of its own."""
+
+    name: str = "bce"
+    # This much of every target is spread evenly over all classes.
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        LossConfig.__post_init__(self)
+        _check_smoothing(self.label_smoothing)
+
+
+@dataclass(slots=True)
+class FocalConfig(LossConfig):
+    """Cross-entropy in which easy samples count less; no smoothing, for no sample with a smooth target is easy."""
+
+    name: str = "focal"
+    # How much less easy samples count; 0 is plain cross-entropy.
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        LossConfig.__post_init__(self)
+        check(self.gamma >= 0, "loss.gamma", self.gamma, "0 or above")
+
+
+LOSSES: dict[str, type[LossConfig]] = {
+    "cross_entropy": CrossEntropyConfig,
+    "bce": BceConfig,
+    "focal": FocalConfig,
+}
+
+
+def _check_smoothing(smoothing: float) -> None:
+    check(0 <= smoothing < 1, "loss.label_smoothing", smoothing, "at least 0 and below 1")
