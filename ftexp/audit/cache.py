@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Part of every key: a change of what a fingerprint holds makes the old ones unknown.
-VERSION = 5
+VERSION = 6
 SECONDS_TO_WAIT_FOR_OTHERS = 60
 CHECKSUM_BYTES = 4
 

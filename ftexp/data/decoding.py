@@ -26,6 +26,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Formats whose pages or frames are pictures of their own, not sizes or parts of one.
+SEQUENCES = frozenset({"TIFF", "GIF", "WEBP", "PNG", "AVIF"})
+# How a TIFF says that 0 is white.
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 # The byte order of 16 bits a channel in a decoder's name of its raw mode -> the other one, which reads the low bytes.
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B"}
 
@@ -91,6 +95,8 @@ def decode_opened(image: ImageFile.ImageFile, white_level: float | None = None) 
         image.load()
         if colour:  # Pillow keeps the upper byte of every value
             peak = Peak(max(high for _, high in _extrema(image)) * 257.0, FULL_SCALE_16_BITS)
+            if (key := _transparent_colour(image)) is not None:
+                image.info["transparency"] = tuple(value >> 8 for value in key)
         rgb = image
     orientation = _orientation(image)
     rgb, gray_peak = _to_rgb(rgb, white_level)
@@ -120,7 +126,7 @@ def _can_read_heic() -> bool:
 
 def _num_pages(image: ImageFile.ImageFile) -> int:
     try:
-        return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+        return int(getattr(image, "n_frames", 1)) if image.format in SEQUENCES else 1
     except Exception:  # a damaged page behind the first, which is the image
         return 1
 
@@ -154,8 +160,11 @@ def _read_16_bit_colour(image: ImageFile.ImageFile, white_level: float) -> tuple
     bytes_of = [np.asarray(part.convert("RGB") if part.mode != "RGBA" else part)[..., :3] for part in (image, low)]
     values = bytes_of[0].astype(np.float64) * 256 + bytes_of[1]
     scaled = Image.fromarray(_to_8_bits(values, white_level))
+    key = _transparent_colour(image)
     if image.mode == "RGBA":
         scaled.putalpha(image.getchannel("A"))
+    elif key is not None:
+        scaled.putalpha(_opaque_except((values == key).all(axis=-1)))
     return scaled, Peak(float(values.max()), white_level)
 
 
@@ -174,14 +183,29 @@ def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
     return cast(tuple[tuple[int, int], ...], image.getextrema())[:3]
 
 
+def _transparent_colour(image: Image.Image) -> tuple[int, ...] | None:
+    """The one colour that a PNG without an alpha channel declares transparent, in the file's own bits."""
+    key = image.info.get("transparency")
+    return key if isinstance(key, tuple) else None
+
+
+def _opaque_except(transparent: npt.NDArray[np.bool_]) -> Image.Image:
+    return Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8))
+
+
 def _to_rgb(image: Image.Image, white_level: float | None) -> tuple[Image.Image, Peak | None]:
     """Any mode as RGB; and how bright a gray image of more than 8 bits is."""
     peak = None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         full_scale = white_level or (FULL_SCALE_FLOATS if image.mode == "F" else FULL_SCALE_16_BITS)
         values = np.asarray(image, dtype=np.float64)
-        image, peak = Image.fromarray(_to_8_bits(values, full_scale)), Peak(float(values.max()), full_scale)
-    if image.mode == "RGB":
+        levels, key = _to_8_bits(values, full_scale), image.info.get("transparency")
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns only 8 bits around
+            levels = 255 - levels
+        image, peak = Image.fromarray(levels), Peak(float(values.max()), full_scale)
+        if isinstance(key, int):
+            image.putalpha(_opaque_except(values == key))
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image, peak
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -195,7 +219,12 @@ def _to_8_bits(values: npt.NDArray[np.float64], full_scale: float) -> npt.NDArra
     if not np.isfinite(values).all():
         raise ValueError("pixel values that are not finite")
     low, high = float(values.min()), float(values.max())
-    if low < 0 or high > full_scale:
+    if low < 0:
+        raise ValueError(
+            f"pixel values from {low:g} to {high:g}, and negative ones are not read. Choose what is to be black and "
+            "what white (of CT images: a window), and save the file as gray with 8 bits"
+        )
+    if high > full_scale:
         raise ValueError(
             f"pixel values from {low:g} to {high:g}; those from 0 to {full_scale:g} are read. Set data.white_level to "
             "the value that is white, or convert the file to 8 bits"

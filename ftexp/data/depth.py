@@ -33,7 +33,7 @@ class Depth:
 
     Attributes:
         peak: None for up to 8 bits a channel.
-        num_pages: of a TIFF; the image is the first.
+        num_pages: pages of a TIFF, or frames of an animation; the image is the first.
     """
 
     peak: Peak | None = None

@@ -122,8 +122,9 @@ def report_depth(depths: Sequence[Depth], white_level: float | None) -> None:
     stacks = [depth.num_pages for depth in depths if depth.num_pages > 1]
     if stacks:
         log.warning(
-            "data    %d TIFFs have several pages, up to %d; the first page of each is the image.",
+            "data    %d file%s several pages or frames (animations), up to %d; the first of each is the image.",
             len(stacks),
+            " has" if len(stacks) == 1 else "s have",
             max(stacks),
         )
 

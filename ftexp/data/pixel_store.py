@@ -36,7 +36,7 @@ from ftexp.data.transforms import ImageTransform
 log = logging.getLogger(__name__)
 
 # Part of every key: a change of what is kept makes older files unknown.
-VERSION = 3
+VERSION = 4
 # Images decoded before they are asked for, or written: enough to keep the threads busy, few enough for the memory.
 CHUNK = 256
 

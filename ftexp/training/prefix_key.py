@@ -18,7 +18,7 @@ from ftexp.models.blocks import Network
 from ftexp.training.runtime import Runtime
 
 # Part of every key: a change of what is kept makes older files unknown.
-VERSION = 3
+VERSION = 4
 
 
 def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime) -> str:

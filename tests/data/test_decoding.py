@@ -153,13 +153,61 @@ def test_dark_colour_of_16_bits_is_warned_of_too(tmp_path: Path, caplog: pytest.
     assert "data.white_level=4095," in caplog.text
 
 
-def test_a_stack_of_pages_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pages = [Image.new("L", (4, 4), level) for level in (10, 20, 30)]
-    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
-    sample = Sample(str(tmp_path / "stack.tif"), "a")
-    screen_images([sample], DataConfig(source="imagefolder"), tmp_path)
-    assert open_image(sample).getpixel((0, 0)) == (10, 10, 10)
-    assert "1 TIFFs have several pages, up to 3; the first page of each is the image." in caplog.text
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png", "avif"])
+def test_a_stack_of_pages_or_frames_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str) -> None:
+    pages = [Image.new("RGB", (16, 16), (level, level, level)) for level in (10, 100, 200)]
+    pages[0].save(tmp_path / f"stack.{suffix}", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / f"one.{suffix}")
+    samples = [Sample(str(tmp_path / f"{name}.{suffix}"), "a") for name in ("stack", "one")]
+    screen_images(samples, DataConfig(source="imagefolder"), tmp_path)
+    assert np.abs(np.asarray(open_image(samples[0])).astype(int) - 10).max() <= 2
+    assert "1 file has several pages or frames (animations), up to 3; the first of each is the image." in caplog.text
+
+
+def test_the_second_picture_of_a_camera_and_the_sizes_of_an_icon_are_no_pages(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = Image.new("RGB", (32, 32), "red")
+    picture.save(tmp_path / "x.mpo", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    picture.save(tmp_path / "x.ico", sizes=[(16, 16), (32, 32)])
+    screen_images(
+        [Sample(str(tmp_path / f"x.{end}"), "a") for end in ("mpo", "ico")], DataConfig("imagefolder"), tmp_path
+    )
+    assert "pages" not in caplog.text
+
+
+def test_a_colour_that_a_png_declares_transparent_lies_on_white(tmp_path: Path) -> None:
+    pixels = np.full((1, 2, 3), 40, np.uint8)
+    pixels[0, 1] = [200, 40, 40]
+    Image.fromarray(pixels).save(tmp_path / "x.png", transparency=(200, 40, 40))
+    assert decode(str(tmp_path / "x.png")).tobytes() == bytes([40, 40, 40, 255, 255, 255])
+
+
+@pytest.mark.parametrize("white", [None, 65535.0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_so_does_one_of_16_bits(channels: int, white: float | None) -> None:
+    values = np.full((1, 2, channels), 0x2800, np.uint16)
+    values[0, 1] = 0xC800
+    key = struct.pack(f">{channels}H", *[0xC800] * channels)
+    chunk = struct.pack(">I", len(key)) + b"tRNS" + key + struct.pack(">I", zlib.crc32(b"tRNS" + key))
+    png = png_of_16_bits(values)
+    image = decode(io.BytesIO(png[:33] + chunk + png[33:]), white)  # behind the signature and the header
+    assert image.tobytes() == bytes([40, 40, 40, 255, 255, 255])
+
+
+def test_white_is_zero_in_16_bits_too(tmp_path: Path) -> None:
+    values = np.array([[0, 65535, 0x4000]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.tif", tiffinfo={262: 0})
+    assert np.asarray(decode(str(tmp_path / "x.tif")))[0, :, 0].tolist() == [255, 0, 191]
+    Image.fromarray(values).save(tmp_path / "x.tif", tiffinfo={262: 1})
+    assert np.asarray(decode(str(tmp_path / "x.tif")))[0, :, 0].tolist() == [0, 255, 64]
+
+
+def test_of_negative_values_no_white_level_is_suggested(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[-1000, 900]], np.int32)).save(tmp_path / "ct.tif")
+    ((_, reason),) = find_bad_images([Sample(str(tmp_path / "ct.tif"), "a")], 1)
+    assert reason.startswith("pixel values from -1000 to 900, and negative ones are not read. Choose what is")
+    assert "white_level" not in reason
 
 
 # --- EXIF and what else lies beside the pixels --------------------------------------------------------------------
