@@ -80,13 +80,16 @@ def out_of_memory(error: BaseException | None) -> BaseException | None:
     return None
 
 
-def nearest(given: str, allowed: Iterable[str]) -> str:
+def nearest(given: str, allowed: Iterable[str], at_least: float = 0.4) -> str:
     """The allowed word closest to ``given`` as a hint, or nothing when none is close.
+
+    Args:
+        at_least: as of ``closest``.
 
     Returns:
         ``" Did you mean 'adamw'?"`` (with its leading space), or ``""``.
     """
-    match = closest(given, allowed)
+    match = closest(given, allowed, at_least)
     return f" Did you mean '{match}'?" if match else ""
 
 

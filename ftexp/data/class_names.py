@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 from ftexp.data.samples import Sample, sorted_naturally
 from ftexp.errors import DataError, listed
 
 log = logging.getLogger(__name__)
 
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE]\+?[0-9]{1,2})?")
+# Characters without width: marks of order, direction and breaks. Joiners stay: emoji and some scripts need them.
+INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+
 
 def unify_names(samples: Sequence[Sample]) -> list[Sample]:
-    """Give equal names one spelling: Unicode in its composed form (NFC), without spaces around it.
+    """Give equal names one spelling: Unicode in its composed form (NFC), without what nobody sees.
 
-    macOS writes ``é`` as two characters where other systems write one.
+    macOS writes ``é`` as two characters where other systems write one. Spreadsheets and web pages leave spaces around
+    names, spaces of other kinds in them, and characters without any width.
 
     Returns:
         The samples, in order; classes that were spelt in several ways are one class, which is said.
 
     Raises:
-        DataError: when names of classes differ only in upper and lower case. Single letters may: handwriting does.
+        DataError: when names of classes differ only in upper and lower case, or are the same number. Single letters
+            may differ in case: handwriting does.
     """
     spelling = {name: _plain(name) for name in {s.label for s in samples} | {s.group for s in samples if s.group}}
     labels = {sample.label for sample in samples}
@@ -31,6 +39,7 @@ def unify_names(samples: Sequence[Sample]) -> list[Sample]:
         if count > 1:
             log.warning("Class %r is spelt in %d ways that look the same; they are one class.", plain, count)
     _refuse_other_case(samples, {spelling[label] for label in labels})
+    _refuse_same_number(samples, {spelling[label] for label in labels})
     groups = {spelling[sample.group] for sample in samples if sample.group}
     for names in _equal_but_for_case(groups):
         log.warning("The groups %s differ only in upper and lower case, and count as several.", listed(names))
@@ -44,12 +53,34 @@ def unify_names(samples: Sequence[Sample]) -> list[Sample]:
 
 def _refuse_other_case(samples: Sequence[Sample], labels: set[str]) -> None:
     for names in _equal_but_for_case(label for label in labels if len(label) > 1):
-        counts = Counter(_plain(sample.label) for sample in samples)
-        found = [f"{name!r} ({counts[name]} images)" for name in names]
         raise DataError(
-            f"The classes {listed(found)} differ only in upper and lower case. If they are one class, give it one name;"
-            " if they are not, give them names that differ otherwise."
+            f"The classes {_counted(samples, names)} differ only in upper and lower case. If they are one class, give"
+            " it one name; if they are not, give them names that differ otherwise."
         )
+
+
+def _refuse_same_number(samples: Sequence[Sample], labels: set[str]) -> None:
+    """``1`` and ``1.0``: programs write whole numbers as floats where some are missing. ``007`` may be another code."""
+    together: dict[Decimal, list[str]] = {}
+    for name in sorted_naturally(label for label in labels if NUMBER.fullmatch(label)):
+        together.setdefault(Decimal(name), []).append(name)
+    for names in together.values():
+        if len(names) == 1:
+            continue
+        if all(name.isdecimal() for name in names):
+            log.warning(
+                "The classes %s are the same number but for zeros in front, and count as several.", listed(names)
+            )
+            continue
+        raise DataError(
+            f"The classes {_counted(samples, names)} are the same number. If they are one class, give it one name; if"
+            " they are not, give them names that differ otherwise."
+        )
+
+
+def _counted(samples: Sequence[Sample], names: Sequence[str]) -> str:
+    counts = Counter(_plain(sample.label) for sample in samples)
+    return listed([f"{name!r} ({counts[name]} images)" for name in names])
 
 
 def _equal_but_for_case(names: Iterable[str]) -> list[list[str]]:
@@ -60,4 +91,4 @@ def _equal_but_for_case(names: Iterable[str]) -> list[list[str]]:
 
 
 def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip() or name
+    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFC", name)).split()) or name

@@ -86,10 +86,10 @@ def _refuse_unknown(root: str, top: Mapping[str, Folder], named: Mapping[str, st
     unknown = [name for name in top if name not in named]
     for name in unknown:
         if holds_images(top[name]):
+            hint = nearest(name, SPLITS, at_least=0.6)
             raise DataError(
                 f"data.root={root} holds {train}/ with folders in it, so its folders are splits, but {name!r} is none"
-                f" of {', '.join(SPLITS)}.{nearest(name, SPLITS)} Rename it or move it away. Or, if all of them are"
-                f" classes: {_CLASSES}."
+                f" of {', '.join(SPLITS)}.{hint} Rename it or move it away. Or, if all of them are classes: {_CLASSES}."
             )
     if unknown:
         log.warning("Folders beside the splits hold no images and are not used: %s.", listed(unknown))

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from ftexp.data.folders import has_image_suffix
 from ftexp.errors import DataError, shorten
 
 
@@ -23,6 +24,11 @@ def find_listed(where: str, path: str, root: Path) -> str:
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
         raise DataError(
             f"{where}: {shorten(path)} is an address, not a file. Download the images, and list their paths."
+        )
+    if re.match(r"[a-zA-Z]:[\\/]|\\\\", path):
+        raise DataError(
+            f"{where}: {shorten(path)} is a path on a Windows machine, not on this one. List paths that start from"
+            f" data.root={root}."
         )
     full = _inside(where, path, root)
     kind = _kind(where, full, path)
@@ -67,12 +73,25 @@ def _other_spellings(path: str) -> Iterator[str]:
             yield unicodedata.normalize(form, spelling)
 
 
+def _similar(full: str) -> str:
+    """A file of that name but for its case, or for a suffix that the table leaves out, as a hint."""
+    folder, name = os.path.split(full)
+    try:
+        files = sorted(os.listdir(folder))
+    except OSError:
+        return ""
+    for file in files:
+        if file.casefold() == name.casefold():
+            return f" There is {shorten(file)}: write the name in the same case."
+        if os.path.splitext(file)[0] == name and has_image_suffix(file):
+            return f" There is {shorten(file)}: list the names with their suffix."
+    return ""
+
+
 def _what_is_wrong(kind: str, path: str, full: str, root: Path) -> str:
     if kind == "folder":
         return f"{shorten(full, 200)} is a folder; list the images in it one by one."
     if kind == "special":
         return f"{shorten(full, 200)} is no regular file but a pipe, a socket or a device."
-    if re.match(r"[a-zA-Z]:[\\/]|\\\\", path):
-        return f"{shorten(path)} is a path of another, a Windows machine. List paths that start from data.root={root}."
-    hint = " It is there from the working folder: set data.root=." if os.path.isfile(path) else ""
+    hint = " It is there from the working folder: set data.root=." if os.path.isfile(path) else _similar(full)
     return f"there is no file {shorten(full, 200)} (paths start from data.root={root}).{hint}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ftexp.config import ManifestConfig
@@ -11,9 +13,13 @@ from ftexp.data.listed_paths import find_listed
 from ftexp.data.samples import SPLITS, Sample, is_one_line
 from ftexp.data.several_labels import SEVERAL_LABELS, refuse_several_labels
 from ftexp.data.split_names import split_of
+from ftexp.data.table_kinds import check_table
 from ftexp.errors import DataError, nearest, shorten
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+log = logging.getLogger(__name__)
+
+# How R and pandas write a value that is missing. Such a name may also be meant: Namibia's is NA.
+MISSING = frozenset({"NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
 # No name of a class, a group or a time is longer; a longer cell is something else, such as an image.
 MAX_NAME = 200
 
@@ -29,9 +35,7 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
     file = Path(config.file).expanduser()
     if not file.is_file():
         raise DataError(f"data.file={config.file} does not exist or is no file (looked for {file.absolute()}).")
-    suffix = file.suffix.lower()
-    if suffix not in (*TEXT_SUFFIXES, ".parquet"):
-        raise DataError(f"data.file={config.file}: the name must end in .csv, .tsv or .parquet, to say what it is.")
+    check_table(config.file, file)
     columns = {
         "path": config.path_column,
         "label": config.label_column,
@@ -43,7 +47,7 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
     root = Path(config.root).expanduser() if config.root is not None else file.parent
     if not root.is_dir():
         raise DataError(f"data.root={config.root} is not a folder (looked for {root.absolute()}).")
-    if suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         from ftexp.data.parquet_table import parquet_rows
 
         rows = parquet_rows(file, wanted, root)
@@ -61,6 +65,8 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
     if not samples:
         raise DataError(f"data.file={config.file} has columns but no rows.")
     refuse_several_labels(f"{file}, column {config.label_column!r}", (sample.label for sample in samples))
+    _warn_of_missing(f"{file}, column {config.label_column!r}", "class", [sample.label for sample in samples])
+    _warn_of_missing(f"{file}, column {config.group_column!r}", "group", [sample.group for sample in samples])
     return samples
 
 
@@ -86,10 +92,20 @@ def _to_sample(where: str, row: dict[str, str], columns: Mapping[str, str], root
 def _split(where: str, text: str, column: str) -> str:
     split = split_of(text)
     if split is None:
-        raise DataError(
-            f"{where}: split {text!r} (column {column!r}) is none of {', '.join(SPLITS)}.{nearest(text, SPLITS)}"
-        )
+        hint = nearest(text, SPLITS, at_least=0.6)
+        raise DataError(f"{where}: split {text!r} (column {column!r}) is none of {', '.join(SPLITS)}.{hint}")
     return split
+
+
+def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None:
+    for name, count in Counter(name for name in names if name in MISSING).items():
+        log.warning(
+            "%s: %d rows hold %r, which becomes a %s of that name. If a value is missing there, remove these rows.",
+            where,
+            count,
+            name,
+            what,
+        )
 
 
 def _refuse_second(where: str, sample: Sample, first_seen: dict[str, tuple[str, str]]) -> None:

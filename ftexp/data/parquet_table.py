@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from ftexp.data.several_labels import SEVERAL_LABELS
-from ftexp.data.text_table import Row, check_columns
+from ftexp.data.text_table import Row, check_columns, say_unused_split
 from ftexp.data.written_images import WrittenImages
 from ftexp.errors import DataError
 
@@ -52,7 +52,7 @@ def parquet_rows(file: Path, columns: Mapping[str, str], root: Path) -> Iterator
     except DataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{file} cannot be read as Parquet: {str(error)[:300]}.") from error
+        raise DataError(f"{file} cannot be read as Parquet: {str(error)[:300].rstrip('.')}.") from error
 
 
 class _Images:
@@ -92,6 +92,7 @@ def _check_types(file: Path, schema: Any, columns: Mapping[str, str]) -> None:
     hint = f" Column {pictures[0]!r} holds images: set data.path_column={pictures[0]}." if pictures else ""
     check_columns(file, schema.names, [columns["path"]], hint)
     check_columns(file, schema.names, list(columns.values()))
+    say_unused_split(file, schema.names, list(columns.values()))
     types = pyarrow.types
     for role, column in columns.items():
         kind = schema.field(column).type

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import codecs
 import csv
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ftexp.data.folders import has_image_suffix
 from ftexp.errors import DataError, listed, nearest
 
 # A row, with where it stands for messages: "photos.csv, line 7".
 Row = tuple[str, Mapping[str, str]]
 
+log = logging.getLogger(__name__)
+
 DELIMITERS = (",", ";", "\t", "|")
+SEPARATORS = "comma, semicolon, tab and bar"
+# What a column is usually called that says to which split a row belongs.
+SPLIT_COLUMNS = frozenset({"split", "subset", "partition"})
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -47,7 +54,8 @@ def text_rows(file: Path, wanted: Sequence[str]) -> Iterator[Row]:
             delimiter = delimiter or _delimiter(first_line, wanted)
             reader = csv.reader(text, strict=True, delimiter=delimiter, skipinitialspace=delimiter != "\t")
             header = [name.strip() for name in next(reader, [])]
-            check_columns(file, header, wanted)
+            check_columns(file, header, wanted, _hint(header))
+            say_unused_split(file, header, wanted)
             for cells in reader:
                 if any(cell.strip() for cell in cells):
                     where = f"{file}, line {skipped + reader.line_num}"
@@ -55,7 +63,8 @@ def text_rows(file: Path, wanted: Sequence[str]) -> Iterator[Row]:
     except UnicodeError as error:
         raise DataError(f"{file} is not UTF-8 text ({error}); save it as CSV in UTF-8.") from error
     except csv.Error as error:
-        raise DataError(f"{file}, line {skipped + reader.line_num}: {error}.") from error
+        separated = f" Values are separated by one of {SEPARATORS}." if reader.line_num <= 1 else ""
+        raise DataError(f"{file}, line {skipped + reader.line_num}: {error}.{separated}") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from error
 
@@ -76,6 +85,25 @@ def check_columns(file: Path, header: Sequence[str], wanted: Sequence[str], hint
             raise DataError(
                 f"{file} has no column {column!r}.{hint or nearest(column, header[:1000])} It has: {names}."
             )
+
+
+def say_unused_split(file: Path, header: Sequence[str], wanted: Sequence[str]) -> None:
+    """Say that a table seems to bring splits which are not asked for."""
+    for name in header:
+        if name.lower() in SPLIT_COLUMNS and name not in wanted:
+            log.warning(
+                "%s has a column %r, which is not used; data.split_column=%s takes the splits from it.",
+                file,
+                name,
+                name,
+            )
+
+
+def _hint(header: Sequence[str]) -> str:
+    """What to do about a header without the wanted columns, where it shows."""
+    if any(has_image_suffix(name) for name in header):
+        return " Its first line must name the columns, and seems to be a row of values."
+    return f" Its columns must be separated by one of {SEPARATORS}." if len(header) == 1 else ""
 
 
 def _encoding(file: Path) -> str:

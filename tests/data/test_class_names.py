@@ -26,6 +26,29 @@ def test_spaces_around_a_name_are_none_of_it(caplog: pytest.LogCaptureFixture) -
     assert "Class 'cat' is spelt in 2 ways" in caplog.text
 
 
+@pytest.mark.parametrize("other", ["hot\u00a0dog", "hot  dog", "hot dog\u200b", "\ufeffhot dog", "\u202ahot dog\u202c"])
+def test_names_that_look_the_same_are_one_class(caplog: pytest.LogCaptureFixture, other: str) -> None:
+    assert labels("hot dog", other, "cat") == ["hot dog", "hot dog", "cat"]
+    assert "Class 'hot dog' is spelt in 2 ways that look the same" in caplog.text
+
+
+def test_joiners_are_part_of_a_name() -> None:
+    family, three = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f468\U0001f469\U0001f467"
+    assert labels(family, three) == [family, three]
+
+
+@pytest.mark.parametrize(("one", "other"), [("1", "1.0"), ("0", "0."), ("100000", "1E+05"), ("2.5", "2.50")])
+def test_names_that_are_the_same_number_are_refused(one: str, other: str) -> None:
+    with pytest.raises(DataError, match=r"images\), .* images\) are the same number\. If they are one class, give"):
+        labels(one, one, other, "7")
+
+
+def test_zeros_in_front_may_mean_something(caplog: pytest.LogCaptureFixture) -> None:
+    assert labels("7", "007", "1", "1a", "1.5", "1-5") == ["7", "007", "1", "1a", "1.5", "1-5"]
+    expected = "are the same number but for zeros in front, and count as several."
+    assert [*caplog.messages] == [f"The classes 007, 7 {expected}"]
+
+
 def test_names_of_one_spelling_are_not_talked_about(caplog: pytest.LogCaptureFixture) -> None:
     assert labels("a", "b", DECOMPOSED) == ["a", "b", COMPOSED]
     assert not caplog.records

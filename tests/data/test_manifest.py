@@ -175,7 +175,22 @@ def test_one_label_with_a_separator_in_it_is_a_name(folder: Path, labels: list[s
         (GOOD + "images,cat\n", "line 4: .*images is a folder; list the images in it"),
         (GOOD + "/dev/null,cat\n", "line 4: /dev/null lies outside"),
         (GOOD + "pipe.jpg,cat\n", r"line 4: .*pipe\.jpg is no regular file but a pipe"),
-        (GOOD + "C:\\images\\3.jpg,cat\n", r"line 4: C:\\images\\3\.jpg is a path of another, a Windows machine"),
+        (
+            GOOD + "C:\\images\\3.jpg,cat\n",
+            r"line 4: C:\\images\\3\.jpg is a path on a Windows machine, not on this one",
+        ),
+        (GOOD + "\\\\server\\3.jpg,cat\n", r"line 4: \\\\server.* is a path on a Windows machine, not on this one"),
+        (
+            GOOD + "images/3,cat\n",
+            r"there is no file .*/images/3 .* There is 3\.jpg: list the names with their suffix\.",
+        ),
+        (GOOD + "images/3.JPG,cat\n", r"There is 3\.jpg: write the name in the same case\."),
+        ("images/1.jpg,cat\nimages/2.jpg,dog\n", "no column 'path'. Its first line must name the columns, and seems"),
+        (
+            "path label\nimages/1.jpg cat\n",
+            "no column 'path'. Its columns must be separated by one of comma, semicolon",
+        ),
+        ('"path" "label"\n"a" "b"\n', "line 1: .* Values are separated by one of comma, semicolon, tab and bar"),
         (GOOD + "..\\3.jpg,cat\n", r"line 4: \.\.\/3\.jpg lies outside"),
         (GOOD + "https://x.org/3.jpg,cat\n", r"line 4: https://x\.org/3\.jpg is an address"),
         (GOOD + "images/1.jpg,dog\n", r"line 4: .* listed twice, .*Their labels differ\. Several labels for an image"),
@@ -200,6 +215,8 @@ def test_mistakes_are_named_with_their_line(folder: Path, text: str | bytes, mes
 
 
 def test_unknown_split_is_named_with_the_nearest(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"split 'nan' \(column 's'\) is none of train, val, test\.$"):
+        read(folder, "path,label,s\nimages/1.jpg,a,nan\n", split_column="s")
     with pytest.raises(DataError, match=r"line 2: split 'trian' \(column 's'\) is none of.*Did you mean 'train'\?"):
         read(folder, "path,label,s\nimages/1.jpg,a,trian\n", split_column="s")
 
@@ -207,11 +224,56 @@ def test_unknown_split_is_named_with_the_nearest(folder: Path) -> None:
 def test_missing_table_wrong_ending_and_missing_root(folder: Path) -> None:
     with pytest.raises(DataError, match=r"data\.file=gone\.csv does not exist"):
         read_manifest(ManifestConfig(source="manifest", file="gone.csv"))
-    (folder / "table.xlsx").write_bytes(b"x")
+    (folder / "table.dat").write_bytes(b"x")
     with pytest.raises(DataError, match=r"must end in \.csv, \.tsv or \.parquet"):
-        read_manifest(ManifestConfig(source="manifest", file=str(folder / "table.xlsx")))
+        read_manifest(ManifestConfig(source="manifest", file=str(folder / "table.dat")))
     with pytest.raises(DataError, match=r"data\.root=nowhere is not a folder"):
         read(folder, GOOD, root="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "expected"),
+    [
+        ("table.xlsx", b"x", "is a workbook of Excel; save the sheet as CSV"),
+        ("table.csv", b"PK\x03\x04\x14\0", "is a workbook of Excel, or a ZIP archive; save the sheet as CSV"),
+        ("table.csv", b"\xd0\xcf\x11\xe0\xa1", "is a workbook of Excel"),
+        ("table.csv.gz", b"\x1f\x8b\x08", r"is compressed \(gzip\); unpack it"),
+        ("table.csv", b"version https://git-lfs.github.com/spec/v1\n", "is the pointer of Git LFS.* run git lfs pull"),
+        ("table.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is the pointer of Git LFS"),
+        ("table.tsv", b"<!DOCTYPE html><html>", "is a web page"),
+        ("table.jsonl", b"", "is JSON; write it as a table once: pandas.read_json"),
+        ("table.csv", b'{"path": "images/1.jpg"}\n', "is JSON"),
+        ("table.csv", b"PAR1\x15", "is a Parquet file; let its name end in .parquet"),
+        ("table.parquet", b"path,label\n", "is no Parquet file, or damaged"),
+    ],
+)
+def test_what_is_no_table_is_called_by_its_name(folder: Path, name: str, start: bytes, expected: str) -> None:
+    (folder / name).write_bytes(start)
+    with pytest.raises(DataError, match=f"^data.file={folder / name} {expected}"):
+        read_manifest(ManifestConfig(source="manifest", file=str(folder / name)))
+
+
+def test_names_that_stand_for_missing_values_are_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "path,label,who\nimages/1.jpg,NA,nan\nimages/2.jpg,cat,nan\nimages/3.jpg,None,\n"
+    assert [sample.label for sample in read(folder, text, group_column="who")] == ["NA", "cat", "None"]
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        f"{count} rows hold {name}, which becomes a {what} of that name. If a value is missing there, remove these "
+        "rows."
+        for count, name, what in [(1, "'NA'", "class"), (1, "'None'", "class"), (2, "'nan'", "group")]
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_splits_that_are_not_asked_for_are_said(folder: Path, caplog: pytest.LogCaptureFixture, suffix: str) -> None:
+    table = pd.DataFrame({"path": ["images/1.jpg"], "label": ["a"], "Split": ["test"]})
+    file = folder / f"table{suffix}"
+    table.to_csv(file) if suffix == ".csv" else table.to_parquet(file)
+    for column in (None, "Split"):
+        caplog.clear()
+        (sample,) = read_manifest(ManifestConfig(source="manifest", file=str(file), split_column=column))
+        assert sample.split == (None if column is None else "test")
+        said = [f"{file} has a column 'Split', which is not used; data.split_column=Split takes the splits from it."]
+        assert caplog.messages == (said if column is None else [])
 
 
 def test_parquet_with_numbers_dates_and_gaps(folder: Path) -> None:

@@ -1,0 +1,64 @@
+"""What a file is that was given as a table and is none, told by its first bytes, and what to do with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ftexp.errors import DataError
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+PARQUET = b"PAR1"
+_WORKBOOK = "a workbook of Excel; save the sheet as CSV (UTF-8)"
+_JSON = "JSON; write it as a table once: pandas.read_json(FILE, lines=True).to_csv(NEW, index=False)"
+_GONE = "the pointer of Git LFS, not the table itself; run git lfs pull"
+_PAGE = "a web page (HTML), not a table; the download may have failed"
+
+# First bytes -> what such a file is, and what to do.
+_SIGNATURES = {
+    b"PK\x03\x04": "a workbook of Excel, or a ZIP archive; save the sheet as CSV (UTF-8), or unpack it",
+    b"\xd0\xcf\x11\xe0": _WORKBOOK,
+    b"\x1f\x8b": "compressed (gzip); unpack it",
+    b"BZh": "compressed (bzip2); unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it",
+    b"version https://git-lfs": _GONE,
+    b"ARROW1": "a file of Arrow (Feather); write it as Parquet",
+    b"SQLite format 3": "a database of SQLite; export its table as CSV",
+}
+_SUFFIXES = {".xlsx": _WORKBOOK, ".xls": _WORKBOOK, ".ods": "a workbook; save the sheet as CSV (UTF-8)"}
+_SUFFIXES |= dict.fromkeys((".json", ".jsonl", ".ndjson"), _JSON)
+
+
+def check_table(given: str, file: Path) -> None:
+    """Refuse what is neither a text file nor Parquet.
+
+    Args:
+        given: what the user wrote for ``file``.
+
+    Raises:
+        DataError: saying what the file is and what to do.
+    """
+    try:
+        with file.open("rb") as content:
+            start = content.read(512)
+    except OSError as error:
+        raise DataError(f"data.file={given} cannot be read: {error.strerror}.") from error
+    suffix = file.suffix.lower()
+    kind = _kind(suffix, start)
+    if kind is not None:
+        raise DataError(f"data.file={given} is {kind}.")
+    if suffix not in (*TEXT_SUFFIXES, ".parquet"):
+        raise DataError(f"data.file={given}: the name must end in .csv, .tsv or .parquet, to say what it is.")
+
+
+def _kind(suffix: str, start: bytes) -> str | None:
+    if start.startswith(PARQUET):
+        return None if suffix == ".parquet" else "a Parquet file; let its name end in .parquet"
+    known = [what for signature, what in _SIGNATURES.items() if start.startswith(signature)]
+    if known or suffix in _SUFFIXES:
+        return known[0] if known else _SUFFIXES[suffix]
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return _PAGE
+    if text.startswith((b'{"', b'[{"', b"[\n", b"{\n")):
+        return _JSON
+    return "no Parquet file, or damaged; fetch or write it again" if suffix == ".parquet" else None
