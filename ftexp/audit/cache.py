@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ftexp.data.decoding import decoders
+
 # Part of every key: a change of what a fingerprint holds makes the old ones unknown.
 VERSION = 6
 SECONDS_TO_WAIT_FOR_OTHERS = 60
@@ -81,7 +83,7 @@ class FingerprintCache:
 
 
 def _versioned(key: str) -> str:
-    return f"{VERSION}/{key}"
+    return f"{VERSION}, {decoders()}/{key}"
 
 
 def _checksum(value: bytes) -> bytes:

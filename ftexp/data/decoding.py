@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -40,6 +43,15 @@ class Decoded:
 
     image: Image.Image
     depth: Depth
+
+
+@cache
+def decoders() -> str:
+    """The versions of the packages that decode files, which may change the pixels: part of the name of what is kept."""
+    found = [f"pillow {version('pillow')}"]
+    with suppress(PackageNotFoundError):  # an extra
+        found.append(f"pillow-heif {version('pillow-heif')}")
+    return ", ".join(found)
 
 
 def decode(file: str | BinaryIO, white_level: float | None = None) -> Image.Image:

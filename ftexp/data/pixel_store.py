@@ -18,13 +18,13 @@ from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 import torch
 import torchvision
 from PIL import Image
 from torch import Tensor
 
 from ftexp.cores import available_cores
+from ftexp.data.decoding import decoders
 from ftexp.data.digests import ContentDigests
 from ftexp.data.images import open_image
 from ftexp.data.samples import Sample
@@ -126,7 +126,7 @@ class PixelSource:
     @cached_property
     def _key(self) -> str:
         """The images' name in the store, of their content when they are first asked for."""
-        facts = ["pixels", VERSION, self._transform.prepared_as, torchvision.__version__, PIL.__version__]
+        facts = ["pixels", VERSION, self._transform.prepared_as, torchvision.__version__, decoders()]
         digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
         for sample in self._samples:
             digest.update(self._digests.of(sample).encode())

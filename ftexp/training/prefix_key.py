@@ -7,11 +7,11 @@ import json
 import platform
 from collections.abc import Sequence
 
-import PIL
 import timm
 import torch
 import torchvision
 
+from ftexp.data.decoding import decoders
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
 from ftexp.models.blocks import Network
@@ -31,7 +31,7 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
         "preprocessing": network.preprocessing.as_dict(),
         "runtime": [runtime.device.type, runtime.precision, str(runtime.memory_format), platform.machine()],
         "hardware": _hardware(runtime.device),
-        "libraries": [torch.__version__, torchvision.__version__, timm.__version__, PIL.__version__],
+        "libraries": [torch.__version__, torchvision.__version__, timm.__version__, decoders()],
         "algorithms": [torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()],
     }
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)

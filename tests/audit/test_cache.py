@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ftexp.audit import cache as cache_module
 from ftexp.audit.cache import FingerprintCache
 
 
@@ -78,3 +79,10 @@ def test_what_is_damaged_counts_as_unknown(tmp_path: Path, caplog: pytest.LogCap
     cache.put({"b": b"again"})
     assert cache.get(["b"]) == {"b": b"again"}
     assert not caplog.messages
+
+
+def test_what_another_version_has_decoded_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FingerprintCache(tmp_path / "cache.sqlite")
+    cache.put({"a": b"content"})
+    monkeypatch.setattr(cache_module, "decoders", lambda: "pillow 0.0.1")
+    assert cache.get(["a"]) == {}

@@ -7,6 +7,7 @@ import io
 import struct
 import sys
 import zlib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from ftexp.config import DataConfig
+from ftexp.data import decoding
 from ftexp.data.decoding import decode, decode_opened, open_lazily
 from ftexp.data.digests import ContentDigests
 from ftexp.data.formats import describe_file
@@ -357,3 +359,22 @@ def test_nothing_is_said_of_a_plain_image(tmp_path: Path) -> None:
     with open_lazily(str(tmp_path / "x.tif")) as image:
         decoded = decode_opened(image)
     assert (decoded.depth.peak, decoded.depth.num_pages) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("installed", "named"),
+    [
+        ({"pillow": "12.1", "pillow-heif": "1.8.1"}, "pillow 12.1, pillow-heif 1.8.1"),
+        ({"pillow": "12.1"}, "pillow 12.1"),
+    ],
+)
+def test_the_packages_that_decode_are_named_with_their_versions(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], named: str
+) -> None:
+    def version(package: str) -> str:
+        if package not in installed:
+            raise PackageNotFoundError(package)
+        return installed[package]
+
+    monkeypatch.setattr(decoding, "version", version)
+    assert decoding.decoders.__wrapped__() == named

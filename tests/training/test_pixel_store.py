@@ -101,7 +101,7 @@ def test_crops_are_taken_from_the_whole_image_with_as_many_pixels_as_the_smalles
     assert prepare(Image.new("RGB", (40, 12))).size == (40, 12)
 
 
-def test_another_image_or_size_is_kept_under_another_name(tmp_path: Path) -> None:
+def test_another_image_or_size_or_decoder_is_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, store = photographs(tmp_path, 3), TensorStore(tmp_path / "store", 1)
     transform = eval_transform(PREPROCESSING)
     source_of(samples, transform, store).open()
@@ -111,6 +111,9 @@ def test_another_image_or_size_is_kept_under_another_name(tmp_path: Path) -> Non
     Image.new("RGB", (20, 20)).save(samples[1].path)
     source_of(samples, transform, store).open()
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 3
+    monkeypatch.setattr(pixel_store, "decoders", lambda: "pillow 0.0.1")
+    source_of(samples, transform, store).open()
+    assert len(list((tmp_path / "store").glob("*.safetensors"))) == 4
 
 
 def test_what_does_not_fit_is_decoded_each_time_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,12 +34,18 @@ def test_it_knows_device_precision_and_memory_format(network: Network, other: Ru
     assert digest(network, other) != digest(network)
 
 
-@pytest.mark.parametrize("library", ["torch", "torchvision", "timm", "PIL"])
+@pytest.mark.parametrize("library", ["torch", "torchvision", "timm"])
 def test_it_knows_the_versions_of_the_libraries(
     network: Network, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     before = digest(network)
     monkeypatch.setattr(getattr(prefix_key, library), "__version__", "0.0.1")
+    assert digest(network) != before
+
+
+def test_it_knows_what_decodes_the_files(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(network)
+    monkeypatch.setattr(prefix_key, "decoders", lambda: "pillow 0.0.1")
     assert digest(network) != before
 
 
