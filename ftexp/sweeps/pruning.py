@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import Trial
 
+from ftexp.config import StageConfig
 from ftexp.config.check import check
 from ftexp.errors import PrunedError
 from ftexp.evaluation.history import EpochRecord
@@ -41,23 +43,29 @@ class PruningObserver:
     """Reports a run's epochs to its trial, and ends it before another one where the pruner says so.
 
     What is reported is what the trial's value would be if the run ended there: the objective at the epoch with the best
-    metric, whose weights are the checkpoint. So a pruned trial's value means the same as a finished one's.
+    metric, whose weights are the checkpoint; of a later phase, if its gate would keep it. So a pruned trial's value
+    means the same as a finished one's. Only a significant gain takes more than records to tell: any gain counts here.
 
     Args:
         metric: ``train.metric``, which chooses the checkpoint.
+        stage: with the gate.
     """
 
-    def __init__(self, trial: Trial, objective: str, metric: str) -> None:
+    def __init__(self, trial: Trial, objective: str, metric: str, stage: StageConfig) -> None:
         self._trial = trial
         self._objective = objective
         self._metric = metric
-        self._best: EpochRecord | None = None
+        self._stage = stage
+        self._before: EpochRecord | None = None  # the best of the phases before, which the gate has kept
+        self._best: EpochRecord | None = None  # of this phase
         self._undecided: EpochRecord | None = None
 
     def __call__(self, record: EpochRecord) -> None:
         """Report the value of the best checkpoint so far."""
-        best = self._best.val[self._metric] if self._best else None
-        if self._best is None or METRICS[self._metric].is_better(record.val[self._metric], best):
+        if self._best is None or record.phase != self._best.phase:
+            self._before, self._best = self._best, record
+        best = self._best.val[self._metric]
+        if METRICS[self._metric].is_better(record.val[self._metric], None if math.isnan(best) else best):
             self._best = record
         self._trial.report(self._value, record.epoch)
         self._undecided = record
@@ -75,4 +83,8 @@ class PruningObserver:
     @property
     def _value(self) -> float:
         assert self._best is not None
-        return self._best.value(self._objective)
+        best, before = self._best, self._before
+        if before is not None and self._stage.gate != "off":
+            gain = METRICS[self._metric].gain(before.val[self._metric], best.val[self._metric])
+            best = best if gain > self._stage.margin else before
+        return best.value(self._objective)

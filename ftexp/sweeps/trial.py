@@ -49,7 +49,7 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
     """
     gc.collect()  # the run before in this process is full of cycles: 20 MiB and more that would stay for five trials
     objectives = config.sweep.objectives
-    observers = _observers(address, objectives, config.train.metric) if address else []
+    observers = _observers(address, config) if address else []
     locks = (folder.parent if address else folder.parents[1]) / ".sessions"
     per_gpu = config.sweep.trials_per_gpu
     place = placed(config.runtime, locks, trials_per_gpu=per_gpu, num_jobs=num_jobs)
@@ -70,8 +70,8 @@ def objective_value(result: Mapping[str, Any], objective: str) -> float:
     return float(result["best"][objective] if objective.startswith("val_") else result[objective])
 
 
-def _observers(address: TrialAddress, objectives: list[str], metric: str) -> list[PruningObserver]:
-    (objective, *others) = objectives
+def _observers(address: TrialAddress, config: Config) -> list[PruningObserver]:
+    (objective, *others) = config.sweep.objectives
     if others or not objective.startswith("val_"):
         return []  # several objectives have no order, and time spent is no promise
     study = optuna.load_study(
@@ -80,4 +80,4 @@ def _observers(address: TrialAddress, objectives: list[str], metric: str) -> lis
         sampler=RandomSampler(),  # nothing is drawn here; the search did that
     )
     study.pruner = build_pruner(address.pruner, study.user_attrs[EPOCHS])
-    return [PruningObserver(running_trial(study, address.number), objective, metric)]
+    return [PruningObserver(running_trial(study, address.number), objective, config.train.metric, config.stage)]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import optuna
 import pytest
 from conftest import Compose
 from optuna.trial import TrialState
 
+from ftexp.config import PhaseConfig, StageConfig
 from ftexp.errors import PrunedError
 from ftexp.evaluation.history import EpochRecord
 from ftexp.sweeps import trial as trial_module
@@ -17,11 +21,15 @@ from ftexp.sweeps.pruning import PruningObserver, build_pruner
 from ftexp.sweeps.study import EPOCHS
 from ftexp.sweeps.trial import PRUNED, TrialAddress, run_trial
 
+ONE_PHASE = StageConfig(epochs=1, phases=[PhaseConfig("head", "head", epochs=1)])
 
-def record(epoch: int, *, loss: float = 1.0, accuracy: float = 0.5, macro_f1: float = 0.5) -> EpochRecord:
+
+def record(
+    epoch: int, *, loss: float = 1.0, accuracy: float = 0.5, macro_f1: float = 0.5, phase: str = "head"
+) -> EpochRecord:
     scores = {"val_loss": loss, "val": {"accuracy": accuracy, "macro_f1": macro_f1}}
     others = {"train_loss": 1.0, "grad_norm": 1.0, "head_change": 0.1, "lr_head": 0.1, "lr_backbone": None}
-    return EpochRecord(phase="head", epoch=epoch, images_per_second=1.0, seconds=1.0, best=True, **scores, **others)
+    return EpochRecord(phase=phase, epoch=epoch, images_per_second=1.0, seconds=1.0, best=True, **scores, **others)
 
 
 def follow(observer: PruningObserver, records: Sequence[EpochRecord]) -> int:
@@ -42,7 +50,7 @@ def epochs_run(epochs: int, values: list[float], pruner: str = "hyperband") -> l
     for value in values:
         study.pruner = build_pruner(pruner, epochs)  # anew in every trial, as a process of its own has it
         trial = study.ask()
-        observer = PruningObserver(trial, "val_accuracy", "accuracy")
+        observer = PruningObserver(trial, "val_accuracy", "accuracy", ONE_PHASE)
         lengths.append(follow(observer, [record(epoch, accuracy=value) for epoch in range(1, epochs + 1)]))
         pruned = lengths[-1] < epochs
         study.tell(trial, None if pruned else value, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
@@ -94,15 +102,47 @@ def test_the_pruner_is_told_the_value_of_the_best_checkpoint_so_far(
     """By the metric, the first of equals, as the run chooses it: what the trial's value would be if it ended there."""
     study = optuna.create_study(direction="minimize" if objective == "val_loss" else "maximize")
     trial = study.ask()
-    follow(PruningObserver(trial, objective, metric), RECORDS)
+    follow(PruningObserver(trial, objective, metric, ONE_PHASE), RECORDS)
     assert study.get_trials(deepcopy=False)[0].intermediate_values == dict(enumerate(told, 1))
     study.tell(trial, state=TrialState.PRUNED)
     assert study.trials[0].value == told[-1], "what tables, plots and samplers have of a pruned trial"
 
 
+@pytest.mark.parametrize(
+    ("gate", "margin", "told"),
+    [
+        ("better", 0.0, [0.9, 0.7, 0.7, 0.3, 0.3, 0.3]),
+        ("better", 0.06, [0.9, 0.7, 0.7, 0.7, 0.7, 0.2]),
+        ("off", 0.0, [0.9, 0.7, 0.5, 0.3, 0.3, 0.2]),
+        ("significant", 0.0, [0.9, 0.7, 0.7, 0.3, 0.3, 0.3]),
+    ],
+)
+def test_a_later_phase_counts_where_the_gate_would_keep_it(
+    gate: Literal["better", "significant", "off"], margin: float, told: list[float]
+) -> None:
+    """Accuracies of 0.6 and 0.8 in the first phase, 0.7, 0.85 and 0.84 in the second; the third is as good at once."""
+    phases = ["head", "head", "last", "last", "last", "all"]
+    accuracies, losses = [0.6, 0.8, 0.7, 0.85, 0.84, 0.85], [0.9, 0.7, 0.5, 0.3, 0.1, 0.2]
+    if margin:
+        accuracies[-1] = 0.92
+    given = enumerate(zip(phases, accuracies, losses, strict=True), 1)
+    records = [record(epoch, phase=phase, accuracy=value, loss=loss) for epoch, (phase, value, loss) in given]
+    study = optuna.create_study()
+    stage = replace(ONE_PHASE, gate=gate, margin=margin)
+    follow(PruningObserver(study.ask(), "val_loss", "accuracy", stage), records)
+    assert list(study.get_trials(deepcopy=False)[0].intermediate_values.values()) == told
+
+
+def test_an_epoch_whose_metric_is_not_defined_is_never_the_best() -> None:
+    study = optuna.create_study()
+    records = [record(1, accuracy=math.nan, loss=0.9), record(2, loss=0.7), record(3, accuracy=math.nan, loss=0.1)]
+    follow(PruningObserver(study.ask(), "val_loss", "accuracy", ONE_PHASE), records)
+    assert study.get_trials(deepcopy=False)[0].intermediate_values == {1: 0.9, 2: 0.7, 3: 0.7}
+
+
 def test_a_pruned_run_says_after_which_epoch_and_with_which_value() -> None:
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=0.6))
-    observer = PruningObserver(study.ask(), "val_loss", "accuracy")
+    observer = PruningObserver(study.ask(), "val_loss", "accuracy", ONE_PHASE)
     observer.before_epoch()  # nothing is known yet
     observer(RECORDS[0])
     observer.before_epoch()
