@@ -24,10 +24,10 @@ from ftexp.errors import ConfigError, LeakError
 from ftexp.evaluation.intervals import warn_if_too_small
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
-from ftexp.finetune.phases import Phase, plan_phases
+from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
 from ftexp.generators import seed_generators
 from ftexp.models.blocks import Network
-from ftexp.models.catalogue import block_names, build_network, locate_weights
+from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.ranks import Ranks
 from ftexp.run_identity import RunIdentity
 from ftexp.run_images import as_they_were
@@ -192,6 +192,9 @@ def log_data_tables(tracker: Tracker, folder: Path) -> None:
 
 def plan(config: Config) -> tuple[Phase, ...]:
     """Resolve the stage against the network's blocks, before anything is loaded."""
+    if looks_into_blocks(config.stage):
+        skeleton = build_skeleton(config.model, num_classes=2)
+        return plan_phases(config, skeleton.names, skeleton)
     return plan_phases(config, block_names(config.model))
 
 

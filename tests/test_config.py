@@ -30,7 +30,7 @@ def options() -> list[list[str]]:
 
 
 # Options whose needs cannot be told from a missing value.
-NEEDS = {"stage=blocks": ["stage.blocks=[stem]"]}
+NEEDS = {"stage=blocks": ["stage.blocks=[stem]"], "stage=patterns": ["stage.patterns=[stem.*,-*]"]}
 
 
 def missing_key(configure: Compose, overrides: list[str]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,9 @@ from ftexp.finetune.phases import plan_phases
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
+from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
-from ftexp.training.fit import Fit, fine_tune
+from ftexp.training.fit import Fit
 from ftexp.training.runtime import prepare_runtime
 
 NAMES = ("stem", "body", "head")
@@ -54,16 +54,12 @@ def fresh_network() -> Network:
 
 def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> Fit:
     setting = read_against(config, splits.train, splits.val)
-    recorder = Recorder(folder, NoTracker(), setting, plan_phases(config, NAMES))
     network = fresh_network()
+    phases = plan_phases(config, NAMES, network)
+    recorder = Recorder(folder, NoTracker(), setting, phases)
     runtime = prepare_runtime(config.runtime)
     runtime.place(network.module)
-    return fine_tune(config, network, splits, plan_phases(config, NAMES), runtime, recorder, observers=observers)
-
-
-def resumed(config: Config, folder: Path) -> Config:
-    """The configuration with which the run in a folder is resumed."""
-    return replace(config, resume=replace(config.resume, run=str(folder)))
+    return fine_tune(config, network, splits, phases, runtime, recorder, observers=observers)
 
 
 def subfolder(folder: Path, name: str) -> Path:

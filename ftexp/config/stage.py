@@ -10,16 +10,41 @@ from omegaconf import MISSING
 from ftexp.config.check import check
 from ftexp.errors import ConfigError
 
+# What learns beside the head -> the keys that go with it. Whole blocks: none; those that the key counts or names; all.
+# Some parameters of all blocks, or of those that a key counts or names: as finetune/what_learns.py chooses them.
+Learn = Literal["head", "last", "blocks", "all", "norms", "biases", "patterns"]
+LEARN: dict[str, tuple[str, ...]] = {
+    "head": (),
+    "last": ("last_blocks", "one_block_more"),
+    "blocks": ("blocks",),
+    "all": (),
+    "norms": ("last_blocks", "blocks"),
+    "biases": ("last_blocks", "blocks"),
+    "patterns": ("patterns",),
+}
+# The keys without which a kind says nothing.
+REQUIRED = {
+    "last": ("last_blocks", "at least 1"),
+    "blocks": ("blocks", "a list of block names"),
+    "patterns": ("patterns", "a list of patterns of parameter names"),
+}
+
 
 @dataclass(slots=True)
 class PhaseConfig:
-    """One stretch of training with a fixed set of learning blocks."""
+    """One stretch of training with a fixed set of learning parameters."""
 
     name: str = MISSING
-    # head: only the head; last: the last `last_blocks` blocks and the head; blocks: those named, and the head; all.
-    learn: Literal["head", "last", "blocks", "all"] = MISSING
+    # The head always, and beside it: head: nothing; last: the last `last_blocks` blocks; blocks: those named; all;
+    # norms: scale and bias of every normalisation layer; biases: every bias; patterns: what `patterns` chooses.
+    # Of norms and biases only those in the last `last_blocks` blocks, or in the `blocks` named, where that is given.
+    learn: Learn = MISSING
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
+    # With learn=patterns: globs of full parameter names, such as layer4.*.bias; `*` stands for anything, dots too. The
+    # first one that matches a parameter decides about it: it learns, or, with `-` before the pattern, it is frozen.
+    # Every parameter below the head has to be matched: `-*` at the end freezes the rest.
+    patterns: list[str] = field(default_factory=list)
     # With learn=last: repeat the phase with one block more each time, until the whole network learns.
     one_block_more: bool = False
     epochs: int = MISSING
@@ -39,6 +64,7 @@ class StageConfig:
     epochs: int = MISSING
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
+    patterns: list[str] = field(default_factory=list)
     # When a later phase is kept: its validation metric is better by more than `margin`; or significantly so, in a
     # paired test on the same samples; or always (off). A phase that is not kept is undone and ends the stage.
     gate: Literal["better", "significant", "off"] = "better"
@@ -60,26 +86,31 @@ class StageConfig:
         names = [phase.name for phase in self.phases]
         check(len(set(names)) == len(names), "stage.phases", names, "phases of different names")
         learns = [phase.learn for phase in self.phases]
-        if last is not None and "last" not in learns:
-            raise ConfigError(f"stage.last_blocks={last} has no effect: no phase has learn=last. Use stage=partial.")
-        if self.blocks and "blocks" not in learns:
-            raise ConfigError(f"stage.blocks={self.blocks} has no effect: no phase has learn=blocks. Use stage=blocks.")
+        for name, option in (("last_blocks", "partial"), ("blocks", "blocks"), ("patterns", "patterns")):
+            kinds = [kind for kind, keys in LEARN.items() if name in keys]
+            if (value := getattr(self, name)) and not set(kinds) & set(learns):
+                raise ConfigError(
+                    f"stage.{name}={value} has no effect: no phase has learn={' or '.join(kinds)}. Use stage={option}."
+                )
 
 
 def _check_phase(phase: PhaseConfig) -> None:
     key = f"stage.phases ({phase.name})"
     check(phase.epochs >= 1, f"{key}.epochs", phase.epochs, "at least 1")
     check(phase.lr_factor > 0, f"{key}.lr_factor", phase.lr_factor, "above 0")
-    if phase.learn == "last":
-        check((phase.last_blocks or 0) >= 1, f"{key}.last_blocks", phase.last_blocks, "at least 1 with learn=last")
-    elif phase.last_blocks is not None:
-        raise ConfigError(f"{key}.last_blocks={phase.last_blocks} has no effect with learn={phase.learn}; remove it.")
-    if phase.one_block_more and phase.learn != "last":
-        raise ConfigError(f"{key}.one_block_more has no effect with learn={phase.learn}; set it to last.")
-    if phase.learn == "blocks":
-        check(len(phase.blocks) >= 1, f"{key}.blocks", phase.blocks, "a list of block names with learn=blocks")
-    elif phase.blocks:
-        raise ConfigError(f"{key}.blocks={phase.blocks} has no effect with learn={phase.learn}; remove it.")
+    last = phase.last_blocks
+    check(last is None or last >= 1, f"{key}.last_blocks", last, "at least 1")
+    for name in ("last_blocks", "blocks", "patterns", "one_block_more"):
+        value = getattr(phase, name)
+        if value and name not in LEARN[phase.learn]:
+            raise ConfigError(f"{key}.{name}={value} has no effect with learn={phase.learn}; remove it.")
+    if phase.learn in REQUIRED:
+        name, allowed = REQUIRED[phase.learn]
+        check(bool(getattr(phase, name)), f"{key}.{name}", getattr(phase, name), f"{allowed} with learn={phase.learn}")
+    if phase.last_blocks and phase.blocks:
+        raise ConfigError(
+            f"{key}.last_blocks={last} and .blocks={phase.blocks} exclude each other; remove one of them."
+        )
 
 
 @dataclass(slots=True)

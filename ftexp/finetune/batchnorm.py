@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftexp.config import BatchNormPolicyConfig
 from ftexp.errors import DeviceError
+from ftexp.finetune.frozen_modules import frozen_modules
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 
@@ -18,14 +19,6 @@ from ftexp.models.blocks import Network
 def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
     """Every BatchNorm layer of any dimension below ``module``: synchronised, lazy and timm's fused ones too."""
     return (layer for layer in module.modules() if isinstance(layer, _BatchNorm))
-
-
-def apply_affine_policy(module: nn.Module, policy: BatchNormPolicyConfig) -> None:
-    """Freeze scale and bias of the BatchNorm layers below ``module`` if the policy says so."""
-    if policy.train_affine_parameters:
-        return
-    for layer in batch_norms(module):
-        layer.requires_grad_(False)
 
 
 def apply_statistics_policy(module: nn.Module, policy: BatchNormPolicyConfig) -> None:
@@ -39,11 +32,19 @@ def apply_statistics_policy(module: nn.Module, policy: BatchNormPolicyConfig) ->
         layer.eval()
 
 
-def takes_batch_statistics(network: Network, phase: Phase) -> bool:
-    """Whether BatchNorm layers of the phase's learning blocks take their statistics from the training batches."""
+def moving_batch_norms(network: Network, phase: Phase) -> Iterator[_BatchNorm]:
+    """The BatchNorm layers that take their statistics from the phase's training batches, in the order of the blocks."""
     if not phase.bn_policy.update_running_statistics:
-        return False
-    return any(True for block in phase.learning for module in network.modules(block) for _ in batch_norms(module))
+        return
+    kept = {layer for module in frozen_modules(network, phase) for layer in batch_norms(module)}
+    for block in phase.learning:
+        for module in network.modules(block):
+            yield from (layer for layer in batch_norms(module) if layer not in kept)
+
+
+def takes_batch_statistics(network: Network, phase: Phase) -> bool:
+    """Whether any BatchNorm layer takes its statistics from the phase's training batches."""
+    return any(True for _ in moving_batch_norms(network, phase))
 
 
 def synchronise_statistics(module: nn.Module, device: torch.device) -> nn.Module:

@@ -20,6 +20,8 @@ EMBEDDINGS = re.compile(
     r"(.*_)?(class_token|(cls|dist|reg)_token|pos_emb|pos_embed|pos_embedding|relative_position_bias_table"
     r"|rel_pos_[hw]|(height|width)_rel)(_?\d+|_win|_window|_[xy])?"
 )
+# bias, in_proj_bias, q_bias, and those of an LSTM; not tables of relative positions (attention_biases).
+BIASES = re.compile(r"(.*_)?bias(_[ih]h_l\d+(_reverse)?)?")
 SCALES = re.compile(r"(layer_scale|gamma|alpha|beta|ls)(_?\d+)?")
 
 # Layers whose weights are matrices or kernels even where they have a single row.
@@ -45,10 +47,21 @@ def decay_rules(module: nn.Module) -> dict[str, DecayRule]:
     }
 
 
+def is_norm_layer(layer: nn.Module) -> bool:
+    """Whether a layer normalises, by its type: those of torch, and others by the name of their class."""
+    kind = type(layer).__name__.lower()
+    return isinstance(layer, NORM_LAYERS) or ("norm" in kind and "normfree" not in kind)
+
+
+def is_bias(leaf: str) -> bool:
+    """Whether a parameter is a bias, by the last part of its name."""
+    return BIASES.fullmatch(leaf) is not None
+
+
 def _rule(layer: nn.Module, name: str, parameter: nn.Parameter, listed: bool) -> DecayRule:
-    if isinstance(layer, NORM_LAYERS) or "norm" in type(layer).__name__.lower():
+    if is_norm_layer(layer):
         return DecayRule(False, "norm layer")
-    if name == "bias" or name.endswith("_bias"):
+    if is_bias(name):
         return DecayRule(False, "bias")
     if parameter.ndim <= 1:
         return DecayRule(False, "one-dimensional")

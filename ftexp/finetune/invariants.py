@@ -1,10 +1,11 @@
-"""What a frozen block or the BatchNorm policy promises not to touch, checked after every epoch."""
+"""What freezing or the BatchNorm policy promises not to touch, checked after every epoch."""
 
 from __future__ import annotations
 
 import torch
 
-from ftexp.finetune.batchnorm import batch_norms
+from ftexp.finetune.batchnorm import batch_norms, moving_batch_norms
+from ftexp.finetune.frozen_modules import frozen_modules
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 
@@ -14,7 +15,7 @@ class BufferDriftError(RuntimeError):
 
 
 class FrozenBuffers:
-    """Remembers the buffers of frozen blocks, and the statistics of BatchNorm where the policy keeps them.
+    """Remembers the buffers of frozen blocks and modules, and the statistics of BatchNorm where the policy keeps them.
 
     To be made once a phase, after its blocks were opened. Running statistics are small, so they are kept as they
     are: a comparison of all their bits, where a hash would have to read them as well.
@@ -41,18 +42,18 @@ class FrozenBuffers:
             more = f", and {len(moved) - 1} more buffers" if len(moved) > 1 else ""
             raise BufferDriftError(
                 f"{buffer} of the layer {layer} in block {self._network.block_of(moved[0])} moved in phase "
-                f"{self._phase.name}{more}, although the block is frozen or bn_policy keeps it. This is an error in "
+                f"{self._phase.name}{more}, although it is frozen or bn_policy keeps it. This is an error in "
                 "ftexp or in the network's code, not in your settings."
             )
 
 
 def _promised(network: Network, phase: Phase) -> set[str]:
     names = {name for block in network.names if block not in phase.learning for name in network.buffers(block)}
-    if not phase.bn_policy.update_running_statistics:
-        normalising = set(batch_norms(network.module))
-        for path, layer in network.module.named_modules():
-            if layer in normalising:
-                names |= {f"{path}.{name}" for name, _ in layer.named_buffers(recurse=False)}
+    frozen = {part for module in frozen_modules(network, phase) for part in module.modules()}
+    kept = set(batch_norms(network.module)) - set(moving_batch_norms(network, phase))
+    for path, layer in network.module.named_modules():
+        if layer in frozen | kept:
+            names |= {f"{path}.{name}" for name, _ in layer.named_buffers(recurse=False)}
     return names
 
 

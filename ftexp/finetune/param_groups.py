@@ -42,7 +42,7 @@ def block_rate(config: OptimizerConfig, names: Sequence[str], block: str) -> flo
 
 
 def build_param_groups(network: Network, phase: Phase, *, decay_backbone: bool = True) -> list[ParamGroup]:
-    """Group the parameters that have a gradient; to be called after the phase's blocks were opened.
+    """Group the parameters that have a gradient; to be called after ``open_blocks``.
 
     Args:
         decay_backbone: False where something else takes the place of weight decay below the head.

@@ -100,7 +100,8 @@ def _stages(network: Network, overrides: list[str]) -> tuple[list[dict[str, obje
     total = sum(parameter.numel() for parameter in network.module.parameters())
     for option in _options("stage"):
         try:
-            phases = plan_phases(parse(compose("config", overrides=[*overrides, f"stage={option}"])), network.names)
+            config = parse(compose("config", overrides=[*overrides, f"stage={option}"]))
+            phases = plan_phases(config, network.names, network)
         except ConfigError as error:
             notes.append(f"stage={option} asks for more: {error}")
             continue
@@ -111,7 +112,8 @@ def _stages(network: Network, overrides: list[str]) -> tuple[list[dict[str, obje
                 {
                     "stage": option,
                     "phase": phase.name,
-                    "learns": " ".join(phase.learning) if len(phase.learning) < 4 else _ends(phase.learning),
+                    "learns": phase.kind
+                    + (" ".join(phase.learning) if len(phase.learning) < 4 else _ends(phase.learning)),
                     "parameters": opened,
                     "share": f"{100 * opened / total:.1f} %",
                 }

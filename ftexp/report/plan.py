@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from ftexp.finetune.freezing import trainable_parameters
 from ftexp.finetune.param_groups import block_rate
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span, schedule_factor
@@ -19,7 +20,7 @@ SMALLEST_SHARE = 1e-4
 
 
 def plan_rows(phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> list[dict[str, object]]:
-    """A row per phase: its learning blocks, their parameters, its length, its rates.
+    """A row per phase: what learns, how many parameters, its length, its rates.
 
     Args:
         spans: how long each phase is.
@@ -27,13 +28,12 @@ def plan_rows(phases: Sequence[Phase], network: Network, spans: Sequence[Span]) 
     rows = []
     for phase, span in zip(phases, spans, strict=True):
         backbone = [block for block in phase.learning if block != HEAD]
-        parameters = [p for block in phase.learning for p in network.parameters(block).values()]
         rates = [block_rate(phase.optimizer, network.names, block) for block in backbone]
         rows.append(
             {
                 "phase": phase.name,
-                "learns": _abbreviated(phase.learning),
-                "parameters": sum(p.numel() for p in parameters),
+                "learns": phase.kind + _abbreviated(phase.learning),
+                "parameters": sum(p.numel() for p in trainable_parameters(network, phase).values()),
                 "epochs": phase.epochs,
                 "steps": span.steps,
                 "lr head": block_rate(phase.optimizer, network.names, HEAD),

@@ -17,7 +17,7 @@ from ftexp.config import Config
 from ftexp.errors import DeviceError, out_of_memory
 from ftexp.finetune.epochs import epoch_of, smallest_batch
 from ftexp.finetune.freezing import open_blocks, set_train_mode
-from ftexp.finetune.phases import Phase
+from ftexp.finetune.phases import Phase, deepest
 from ftexp.generators import forked_generators
 from ftexp.models.blocks import Network
 from ftexp.ranks import ALONE, Ranks
@@ -59,7 +59,7 @@ def settle_batch_size(
     ranks = runtime.ranks
     least = max(smallest_batch(network, phase, ranks.size) for phase in phases) // ranks.size or 1
     most = num_samples // (config.train.accumulate * MIN_UPDATES_PER_EPOCH * ranks.size)
-    deepest = max(phases, key=lambda phase: len(phase.learning))
+    deep = deepest(phases)
     size = network.preprocessing.image_size
     taken: dict[int, float] = {}
 
@@ -67,7 +67,7 @@ def settle_batch_size(
         taken[images] = measure(images)
         return taken[images]
 
-    with _as_trained(network, deepest, runtime.device) as module:
+    with _as_trained(network, deep, runtime.device) as module:
         free = runtime.memory.most_for_step()
         measure: Measure
         if runtime.device.type == "cuda":
@@ -82,7 +82,7 @@ def settle_batch_size(
             _fits(remembered, own, free)
     runtime.memory.promise_step(taken.get(own, free))  # of one that did not fit, which training may find out: all of it
     settled = replace(config.train, batch_size=own * ranks.size)
-    updates = epoch_of(deepest, network, settled, num_samples, ranks.size).num_updates
+    updates = epoch_of(deep, network, settled, num_samples, ranks.size).num_updates
     log.info("batch   %d images of %d px: %d updates in an epoch", own * ranks.size, size, updates)
     return replace(config, train=settled)
 

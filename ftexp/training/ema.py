@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftexp.finetune.batchnorm import batch_norms
+from ftexp.finetune.batchnorm import moving_batch_norms
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.models.eval_caches import drop_eval_caches
@@ -87,7 +87,6 @@ def build_ema(network: Network, phase: Phase, decay: float | None) -> Ema:
     if decay is None:
         return Ema(network.module, [], 0.0)
     parameters = [parameter for parameter in network.module.parameters() if parameter.requires_grad]
-    learning = phase.learning if phase.bn_policy.update_running_statistics else ()
-    layers = [layer for block in learning for root in network.modules(block) for layer in batch_norms(root)]
+    layers = moving_batch_norms(network, phase)
     statistics = [buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()]
     return Ema(network.module, [*parameters, *statistics], decay)

@@ -81,7 +81,11 @@ class InputSource:
         train = mix(images, augment, network.num_classes, seed)
         inputs = Inputs(network, network.module, train, val, self._runtime, loss)
         first = phase.learning[0]
-        if first == network.names[0] or self._config.runtime.cache == "off":
+        if self._config.runtime.cache == "off":
+            return inputs
+        if first == network.names[0]:
+            if phase.part is not None:
+                log.info("cache   off: %s learn in the first block already (%s)", phase.part.kind, first)
             return inputs
         if (reason := _why_not(augment)) is not None:
             log.info("cache   off: %s", reason)

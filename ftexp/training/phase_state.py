@@ -36,7 +36,6 @@ class PhaseState:
     """Where a phase stands.
 
     Attributes:
-        number: of the phase in the run, from 0.
         head: its parameters at the phase's beginning.
         epochs_done: of this phase.
         rates: block -> the rate at the beginning of the epoch.
@@ -44,7 +43,6 @@ class PhaseState:
         best: epoch of this phase.
     """
 
-    number: int
     network: Network
     optimizer: Optimizer
     schedule: Schedule
@@ -126,7 +124,7 @@ class PhaseState:
 
 
 def open_phase(network: Network, phase: Phase, settings: TrainConfig) -> list[ParamGroup]:
-    """Give the phase's blocks gradients, and group their parameters."""
+    """Give what the phase trains gradients, and group these parameters."""
     open_blocks(network, phase)
     return build_param_groups(network, phase, decay_backbone=settings.l2_sp is None)
 
@@ -159,7 +157,6 @@ def build_step(
 
 
 def begin_phase(
-    number: int,
     phase: Phase,
     groups: Sequence[ParamGroup],
     inputs: Inputs,
@@ -170,7 +167,6 @@ def begin_phase(
     """All that trains in a phase, before its first step.
 
     Args:
-        number: of the phase in the run, from 0.
         groups: from ``open_phase``.
         forward, start: as ``build_step``'s.
     """
@@ -181,7 +177,7 @@ def begin_phase(
     ema = build_ema(network, phase, settings.ema)
     step = build_step(optimizer, inputs, forward, settings, start, (schedule.after_step, ema.update))
     recovery = Recovery(network, optimizer, schedule, ema, settings.nan_retries)
-    return PhaseState(number, network, optimizer, schedule, step, ema, recovery, head_parameters(network))
+    return PhaseState(network, optimizer, schedule, step, ema, recovery, head_parameters(network))
 
 
 def head_parameters(network: Network) -> list[torch.Tensor]:

@@ -18,7 +18,7 @@ from ftexp.data.splits import Splits
 from ftexp.errors import DivergedError
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
-from ftexp.finetune.phases import Phase
+from ftexp.finetune.phases import Phase, deepest
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.eval_caches import load_weights
 from ftexp.training.batches import Batches
@@ -87,13 +87,13 @@ def find_ranges(
     weights = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
     start = backbone_state(network) if config.train.needs_start else {}
     training = partial(_training, config, network, splits, runtime, start)
-    first, deepest = phases[0], max(phases, key=lambda phase: len(phase.learning))
+    first, deep = phases[0], deepest(phases)
     head_phase = replace(first, learning=(HEAD,))
     head_key = f"optimizer.block_lrs.{HEAD}" if HEAD in first.optimizer.block_lrs else "optimizer.head_lr"
     with training(head_phase) as (optimizer, updates):
         head = sweep_rates(head_key, updates, optimizer, [first.lr_factor] * len(optimizer.param_groups))
     head = replace(head, phase=_owner(first, _head_rate(first.optimizer), _head_rate(config.optimizer)))
-    blocks = [block for block in deepest.learning if block != HEAD and block not in deepest.optimizer.block_lrs]
+    blocks = [block for block in deep.learning if block != HEAD and block not in deep.optimizer.block_lrs]
     if not blocks:
         return (head,)
     load_weights(network.module, weights)
@@ -102,11 +102,11 @@ def find_ranges(
             group["lr"] = (head.suggestion or group["lr"] / first.lr_factor) * first.lr_factor
         for _ in islice(updates, NUM_STEPS + 1):  # an update is made when the next one is asked for
             pass
-    with training(deepest) as (optimizer, updates):
-        setting = deepest.optimizer.backbone_lr / deepest.lr_factor
+    with training(deep) as (optimizer, updates):
+        setting = deep.optimizer.backbone_lr / deep.lr_factor
         ratios = [group["lr"] / setting if group["block"] in blocks else 0.0 for group in optimizer.param_groups]
         backbone = sweep_rates("optimizer.backbone_lr", updates, optimizer, ratios)
-    owner = _owner(deepest, deepest.optimizer.backbone_lr, config.optimizer.backbone_lr)
+    owner = _owner(deep, deep.optimizer.backbone_lr, config.optimizer.backbone_lr)
     return head, replace(backbone, phase=owner)
 
 

@@ -88,13 +88,29 @@ ILLEGAL = {
     "stage.phases (b).blocks=['stem'] has no effect with learn=all": phases(
         "name: b, learn: all, blocks: [stem], epochs: 1"
     ),
-    "stage.phases (b).one_block_more has no effect with learn=all": phases(
+    "stage.phases (b).one_block_more=True has no effect with learn=all": phases(
         "name: b, learn: all, one_block_more: true, epochs: 1"
     ),
-    "expected one of ['head', 'last', 'blocks', 'all']": phases("name: b, learn: everything, epochs: 1"),
+    "expected one of ['head', 'last', 'blocks', 'all', 'norms', 'biases', 'patterns']": phases(
+        "name: b, learn: everything, epochs: 1"
+    ),
     "stage.last_blocks=2 has no effect: no phase has learn=last": ["stage=full", "stage.last_blocks=2"],
     "stage.blocks=['stem'] has no effect: no phase has learn=blocks": ["stage=full", "stage.blocks=[stem]"],
     "stage.phases (blocks).blocks=[] is not allowed: it must be a list of block names with": ["stage=blocks"],
+    "stage.phases (b).last_blocks=0 is not allowed: it must be at least 1": phases(
+        "name: b, learn: norms, last_blocks: 0, epochs: 1"
+    ),
+    "stage.phases (b).last_blocks=1 and .blocks=['stem'] exclude each other": phases(
+        "name: b, learn: biases, last_blocks: 1, blocks: [stem], epochs: 1"
+    ),
+    "stage.phases (b).patterns=['*'] has no effect with learn=norms": phases(
+        "name: b, learn: norms, patterns: ['*'], epochs: 1"
+    ),
+    "stage.phases (b).blocks=['stem'] has no effect with learn=patterns": phases(
+        "name: b, learn: patterns, patterns: ['*'], blocks: [stem], epochs: 1"
+    ),
+    "stage.phases (patterns).patterns=[] is not allowed: it must be a list of patterns of": ["stage=patterns"],
+    "stage.patterns=['*'] has no effect: no phase has learn=patterns. Use stage=patterns.": ["stage.patterns=['*']"],
     # The order of phases.
     "must be a list of at least one phase": ["stage.phases=[]", "stage.last_blocks=null"],
     "Phase b learns nothing new: a learns head already": phases(HEAD, "name: b, learn: head, epochs: 1"),

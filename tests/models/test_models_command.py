@@ -19,6 +19,9 @@ def test_one_model_shows_blocks_head_transforms_and_stages(capsys: pytest.Captur
     assert ["head", "head", "head", "1,281,000", "27.5", "%"] in stages
     assert ["partial", "partial", "stage7", "head", "2,298,600", "49.4", "%"] in stages
     assert ["full", "full", "stem", "…", "head", "4,652,008", "100.0", "%"] in stages
+    # Its BatchNorms have 21,008 channels in all, and its convolutions no bias.
+    assert ["norms", "norms", "norms", "of", "stem", "…", "head", f"{1_281_000 + 2 * 21_008:,}", "28.4", "%"] in stages
+    assert ["bias", "bias", "biases", "of", "stem", "…", "head", f"{1_281_000 + 21_008:,}", "28.0", "%"] in stages
 
 
 def test_a_network_without_batch_norm_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,13 +9,12 @@ import random
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Compose, TinyNet
-from tiny_runs import resumed
 
 from ftexp.config import Config
 from ftexp.data.samples import Sample
@@ -27,11 +26,12 @@ from ftexp.finetune.phases import plan_phases
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
+from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training import checkpoint as checkpoint_module
-from ftexp.training import phase_loop
+from ftexp.training import fit as fit_module
 from ftexp.training.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
-from ftexp.training.fit import Fit, fine_tune
+from ftexp.training.fit import Fit
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import Step
 from ftexp.training.runtime import prepare_runtime
@@ -49,6 +49,7 @@ VARIANTS = {
     "staged": (*RICH, "train.accumulate=2", "loss.class_weights=balanced"),
     "gated": (*SMALL, "stage=staged", "stage.gate=significant"),
     "plateau": (*SMALL, *PLATEAU, "train.patience=2"),
+    "biases": (*SMALL, "stage=bias", "stage.epochs=3", "bn_policy=train", "train.ema=0.9", "train.wise_ft=[0.5]"),
     "pulled": (*SMALL, "stage=full", "stage.epochs=3", "train.l2_sp=0.1", "train.wise_ft=[0.3,0.6]"),
 }
 
@@ -69,15 +70,15 @@ def colours(num_samples: int, seed: int) -> list[Sample]:
 def run(config: Config, folder: Path, stop: StopSignals | None = None, run_id: str = "") -> Fit:
     """Begin, or go on where the folder says."""
     folder.mkdir(exist_ok=True)
-    if (folder / "checkpoints").exists():
-        config = resumed(config, folder)
+    resumed = (folder / "checkpoints").exists()
+    config.resume.run = str(folder) if resumed else None
     splits = Splits(colours(45, 1), colours(21, 2), SealedTest(colours(10, 3)), ("b", "g", "r", "x"))
-    phases = plan_phases(config, NAMES)
-    recorder = Recorder(folder, NoTracker(), read_against(config, splits.train, splits.val), phases)
     runtime = prepare_runtime(config.runtime)
     blocks, half = [Block("stem", ("stem",)), Block("body", ("body", "token"))], (0.5, 0.5, 0.5)
     preprocessing = Preprocessing(8, 8, "bilinear", half, half)
     network = Network(TinyNet(), blocks, head="fc", preprocessing=preprocessing, name="tiny", num_classes=4)
+    phases = plan_phases(config, NAMES, network)
+    recorder = Recorder(folder, NoTracker(), read_against(config, splits.train, splits.val), phases)
     runtime.place(network.module)
     fit = fine_tune(config, network, splits, phases, runtime, recorder, stop, run_id=run_id)
     (folder / "report.json").write_text(json.dumps(recorder.state()))
@@ -113,7 +114,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(os, "replace", deadly(os.replace, countdown))
     monkeypatch.setattr(os, "fsync", deadly(os.fsync, countdown))
     monkeypatch.setattr(Step, "update", deadly(Step.update, countdown))
-    monkeypatch.setattr(phase_loop, "evaluate", deadly(phase_loop.evaluate, countdown))
+    monkeypatch.setattr(fit_module, "evaluate", deadly(fit_module.evaluate, countdown))
     yield countdown
     countdown[0] = -1
 
@@ -246,4 +247,5 @@ def test_kill_9_at_fifty_random_moments(configure: Compose, tmp_path: Path) -> N
                 os.kill(child.pid, signal.SIGKILL)
                 kills += 1
             child.join()
-        assert everything(run(config, folder), folder) == expected
+        config.resume.run = None
+        assert everything(run(replace(config), folder), folder) == expected

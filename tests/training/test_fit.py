@@ -19,11 +19,13 @@ from ftexp.data.ledger import TestLedger
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import ConfigError, DivergedError
+from ftexp.evaluation.diagnosis import read_against
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.schedules import Schedule, Span
 from ftexp.report.recorder import Recorder
 from ftexp.run import score_test_split
-from ftexp.training import phase_loop
+from ftexp.tracking.tracker import NoTracker
+from ftexp.training import fit as fit_module
 from ftexp.training.batches import Forward
 from ftexp.training.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.compilation import CompiledForward
@@ -67,17 +69,29 @@ def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_differ(
     assert curve(first) != curve(other)
 
 
-@pytest.mark.parametrize("stage", ["head", "partial"])
+@pytest.mark.parametrize("stage", ["head", "partial", "norms stage.last_blocks=1"])
 def test_the_cached_prefix_gives_the_same_curve_to_the_bit(
     configure: Compose, splits: Splits, tmp_path: Path, stage: str
 ) -> None:
     cached, plain = (
-        fit(configure(*SMALL, f"stage={stage}", f"runtime.cache={cache}"), splits, subfolder(tmp_path, cache))
+        fit(configure(*SMALL, *f"stage={stage}".split(), f"runtime.cache={cache}"), splits, subfolder(tmp_path, cache))
         for cache in ("memory", "off")
     )
     assert curve(cached) == curve(plain)
     weights = [result.network.module.state_dict() for result in (cached, plain)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_of_a_run_that_trains_biases_only_those_and_the_head_differ_from_the_start(
+    configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="ftexp"):
+        result = fit(configure(*SMALL, "stage=bias", "train.ema=0.9", "train.l2_sp=0.1"), splits, tmp_path)
+    before, after = fresh_network().module.state_dict(), result.network.module.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"stem.1.bias", "body.0.bias", "body.1.bias", "fc.weight", "fc.bias"}
+    assert "cache   off: biases learn in the first block already (stem)" in caplog.messages
+    assert result.history[-1].train_loss < result.history[0].train_loss
 
 
 def test_what_cannot_be_cached_says_why(
@@ -352,14 +366,14 @@ def test_the_average_with_the_start_that_validates_best_is_saved(
 
 def planted_validation_loss(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The first so many validations meet outputs that are NaN."""
-    original, left = phase_loop.evaluate, [times]
+    original, left = fit_module.evaluate, [times]
 
     def evaluated(forward: Forward, *rest: Any, **options: Any) -> Scores:
         left[0] -= 1
         broken = left[0] >= 0
         return original((lambda inputs: forward(inputs) * math.nan) if broken else forward, *rest, **options)
 
-    monkeypatch.setattr(phase_loop, "evaluate", evaluated)
+    monkeypatch.setattr(fit_module, "evaluate", evaluated)
 
 
 def test_a_validation_loss_that_is_not_finite_undoes_the_epoch(
@@ -398,8 +412,8 @@ def test_the_test_split_is_scored_with_the_best_weights(configure: Compose, spli
     assert all(torch.equal(weights[name], best[name]) for name in weights)
     assert not torch.equal(best["fc.weight"], last["fc.weight"])
 
-    scores, uses = score_test_split(result, TestLedger(tmp_path / "ledger.sqlite"), tmp_path)
-    assert uses == 1
+    recorder = Recorder(tmp_path, NoTracker(), read_against(config, splits.train, splits.val), [])
+    scores = score_test_split(result, splits, TestLedger(tmp_path / "ledger.sqlite"), recorder)
     network, runtime = fresh_network(), prepare_runtime(config.runtime)
     network.module.load_state_dict(best)
     runtime.place(network.module.eval())
