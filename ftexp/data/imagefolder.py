@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ftexp.config import ImageFolderConfig
 from ftexp.data.folders import Folder, Identity, folders_below, open_root
-from ftexp.data.layout import classes_in, find_splits, holds_images
+from ftexp.data.layout import classes_in, find_splits, holds_images, table_hint
 from ftexp.data.left_out import LeftOut
 from ftexp.data.samples import Sample, is_one_line
-from ftexp.errors import DataError
+from ftexp.errors import DataError, listed
 
 _LAYOUT = "Give a folder with one folder of images per class, or with train/ and val/ that hold the classes."
 
@@ -35,7 +35,8 @@ def read_imagefolder(config: ImageFolderConfig) -> list[Sample]:
     folders = _folders_of_images(listing, left_out)
     if not folders:
         left_out.say()
-        raise DataError(f"data.root={root} holds no folders{_loose(listing)}, so there are no classes. {_LAYOUT}")
+        hint = table_hint(str(top)) if listing.images else ""
+        raise DataError(f"data.root={root} holds no folders{_loose(listing)}, so there are no classes. {_LAYOUT}{hint}")
     left_out.loose(listing)
     splits = find_splits(root, folders) if config.layout == "auto" else {}
     reader = _ClassReader(left_out)
@@ -45,6 +46,7 @@ def read_imagefolder(config: ImageFolderConfig) -> list[Sample]:
     else:
         for name, folder in folders.items():
             reader.read_class(folder, name, None)
+    reader.refuse_empty()
     left_out.say()
     return reader.samples
 
@@ -60,6 +62,7 @@ class _ClassReader:
         self.samples: list[Sample] = []
         self._left_out = left_out
         self._label_of: dict[Identity, tuple[str, str]] = {}
+        self._empty: list[tuple[str, str, int]] = []
 
     def read_split(self, folder: Folder, split: str) -> None:
         """All classes of one split; one without classes is said and left out."""
@@ -74,7 +77,7 @@ class _ClassReader:
         """All images of one class.
 
         Raises:
-            DataError: when there are none, or a name would break the lines of tables, or a folder has two classes.
+            DataError: when a name would break the lines of tables, or a folder has two classes.
         """
         paths: list[str] = []
         below = 0
@@ -87,13 +90,30 @@ class _ClassReader:
             paths += one.paths(one.images)
             below += self._left_out.count(one)
         if not paths:
-            files = f"no images among its {below} files" if below else "no files"
-            raise DataError(f"{folder.path} holds {files}: put the images of class {label!r} there or remove it.")
+            self._empty.append((folder.path, label, below))
         paths.sort()
         for path in paths:
             if not is_one_line(path):
                 raise DataError(f"{path!r}: the name of a class or file has characters that do not print. Rename it.")
             self.samples.append(Sample(path=path, label=label, split=split))
+
+    def refuse_empty(self) -> None:
+        """Refuse folders of classes without an image, all of them at once.
+
+        Raises:
+            DataError: naming them.
+        """
+        if not self._empty:
+            return
+        path, label, below = self._empty[0]
+        if len(self._empty) > 1:
+            names = listed([path for path, _, _ in self._empty], 10)
+            raise DataError(
+                f"{len(self._empty)} folders hold no images, and each would be a class: {names}. Put the images of"
+                " these classes there, or remove the folders."
+            )
+        files = f"no images among its {below} files" if below else "no files"
+        raise DataError(f"{path} holds {files}: put the images of class {label!r} there or remove it.")
 
     def _refuse_two_classes(self, identity: Identity, folder: Folder, label: str) -> None:
         other, path = self._label_of.setdefault(identity, (label, folder.path))

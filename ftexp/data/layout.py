@@ -35,11 +35,14 @@ def find_splits(root: str, top: Mapping[str, Folder]) -> dict[str, Folder]:
     split_for = splits_of(top)
     named = {name: split for name, split in split_for.items() if split is not None}
     with_classes = {name: split for name, split in named.items() if classes_in(top[name])}
+    _refuse_detection(root, top)
+    for name in with_classes:
+        _refuse_detection(top[name].path, {inner: top[name].open(inner) for inner in top[name].folders})
     if "train" in with_classes.values():
         _refuse_twice(root, named)
         _refuse_unknown(root, top, named)
         return _in_order(top, named)
-    if named and len(named) == len(top):
+    if named and not any(holds_images(folder) for name, folder in top.items() if name not in named):
         _refuse_splits_without_train(root, named)
     if with_classes:
         raise DataError(
@@ -71,7 +74,7 @@ def _in_order(top: Mapping[str, Folder], named: Mapping[str, str]) -> dict[str, 
 
 def _class_level(folder: Folder) -> Folder:
     """The folder that holds the classes: one further down where an archive was unpacked into a folder of its name."""
-    while len(folder.folders) == 1 and not folder.images and splits_of([folder.folders[0]]) and _repeats(folder):
+    while len(folder.folders) == 1 and not folder.images and _repeats(folder):
         folder = folder.open(folder.folders[0])
     return folder
 
@@ -95,6 +98,30 @@ def _refuse_unknown(root: str, top: Mapping[str, Folder], named: Mapping[str, st
         log.warning("Folders beside the splits hold no images and are not used: %s.", listed(unknown))
 
 
+def _refuse_detection(path: str, folders: Mapping[str, Folder]) -> None:
+    """Boxes or masks beside images, as for YOLO and Pascal VOC: ``images`` and ``labels`` are no classes."""
+    names = {name.casefold(): name for name in folders}
+    images = next((names[name] for name in ("images", "jpegimages") if name in names), None)
+    labels = next((names[name] for name in ("labels", "annotations") if name in names), None)
+    if images and labels and holds_images(folders[images]) and not holds_images(folders[labels]):
+        raise DataError(
+            f"{path} holds {images}/ and {labels}/, as data sets for object detection do, and no folders of classes. A"
+            " run tells which class a whole image has: put the images into one folder per class, or list each with its"
+            " class in a table (data=manifest data.file=FILE)."
+        )
+
+
+def table_hint(*folders: str) -> str:
+    """A table in one of these folders, which may hold the labels, as a hint."""
+    for folder in folders:
+        names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".csv", ".tsv", ".parquet")))
+        names = [name for name in names if "submission" not in name.lower()]
+        names.sort(key=lambda name: "train" not in name.lower())
+        if names:
+            return f" If {names[0]} holds the labels: data=manifest data.file={os.path.join(folder, names[0])}."
+    return ""
+
+
 def _refuse_twice(root: str, named: Mapping[str, str]) -> None:
     for split in SPLITS:
         names = [name for name, meant in named.items() if meant == split]
@@ -108,9 +135,10 @@ def _refuse_twice(root: str, named: Mapping[str, str]) -> None:
 def _refuse_splits_without_train(root: str, named: Mapping[str, str]) -> None:
     train = [name for name, split in named.items() if split == "train"]
     lacks = f"{train[0]}/ holds no folders with images, so there are no classes" if train else "there is no train/"
+    hint = table_hint(root, *(os.path.join(root, name) for name in train))
     raise DataError(
         f"data.root={root} holds {listed(named)}: these are names of splits, but {lacks}. Put the images into one"
-        f" folder per class below each. Or, if they are classes: {_CLASSES}."
+        f" folder per class below each.{hint} Or, if they are classes: {_CLASSES}."
     )
 
 
@@ -120,11 +148,15 @@ def _refuse_same_insides(root: str, top: Mapping[str, Folder]) -> None:
     if any(folder.images for folder in top.values()) or not all(insides.values()):
         return
     if len(top) == 1:
-        (name,) = top
-        if len(insides[name]) > 1:
+        (folder,) = top.values()
+        while len(folder.folders) == 1 and not folder.images and split_of(folder.folders[0]) is None:
+            if folder.is_loop(folder.folders[0]):
+                return
+            folder = folder.open(folder.folders[0])
+        if folder.folders and not folder.images:
             raise DataError(
-                f"data.root={root} holds a single folder, {name}, with the folders {listed(top[name].folders)} in it."
-                f" If those are the classes or the splits, set data.root={os.path.join(root, name)}."
+                f"data.root={root} holds a single folder, {os.path.relpath(folder.path, root)}, with the folders"
+                f" {listed(folder.folders)} in it. If those are the classes or the splits, set data.root={folder.path}."
             )
         return
     common = frozenset.intersection(*insides.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -23,6 +24,20 @@ logger = logging.getLogger(__name__)
 
 # A counter of BatchNorm, which files from before torch 0.4.1 lack.
 COUNTER = ".num_batches_tracked"
+# Names of tensors -> whose they are, and what to do: the network may be the right one, and is called otherwise here.
+FOREIGN_NAMES = {
+    r"\.lora_[AB]\.": "These are adapters (LoRA): merge them into their network, and save its state_dict.",
+    r"(^|\.)(embeddings\.(patch_embeddings|position_embeddings|cls_token)|encoder\.(layer|stages)\.\d|embedder\.)": (
+        "Hugging Face's transformers calls its layers so, and timm and torchvision call them otherwise. Take the "
+        "weights of the same network as timm or torchvision publish them."
+    ),
+    r"^(encoder\.layers\.encoder_layer_\d|features\.\d+\.)": (
+        "torchvision calls its layers so: choose the model of torchvision's (model=vit_b_16, model=convnext_tiny, …)."
+    ),
+    r"^(blocks\.\d+\.(attn\.qkv|\d+\.conv)|stages\.\d+\.blocks\.)": (
+        "timm calls its layers so: choose the model of timm's, model=timm model.name=NAME."
+    ),
+}
 
 
 def load_weights(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], classes: int | Sequence[str]) -> None:
@@ -76,8 +91,13 @@ def _check_fit(
             f"{file.source} does not fit the network.\n"
             f"    missing in the file: {listed(missing, 5) or 'nothing'}\n"
             f"    unexpected in the file: {listed(unexpected, 5) or 'nothing'}\n"
-            f"Only the head's may differ. {advice}"
+            f"Only the head's may differ. {_whose_names(unexpected) or advice}"
         )
+
+
+def _whose_names(unexpected: Sequence[str]) -> str | None:
+    """The library that calls layers so, and what to do; None where that is not known."""
+    return next((what for names, what in FOREIGN_NAMES.items() if any(re.search(names, n) for n in unexpected)), None)
 
 
 def _of_other_parts(module: nn.Module, names: Mapping[str, Tensor], heads: tuple[str, ...]) -> tuple[str, ...]:
@@ -101,6 +121,11 @@ def check_values(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], sourc
             raise WeightsError(
                 f"{source}: {name} is not a plain tensor of numbers (it is quantised, sparse, or was saved without its "
                 "values). Save the network's weights as float32."
+            )
+        if not tensor.is_floating_point() and own[name].is_floating_point():
+            raise WeightsError(
+                f"{source}: {name} holds numbers of the type {str(tensor.dtype).removeprefix('torch.')}, where the "
+                "network has floats: the file is quantised. Save the network's weights as float32."
             )
         if not tensor.is_floating_point() or bool(torch.isfinite(converted := tensor.to(own[name].dtype)).all()):
             continue

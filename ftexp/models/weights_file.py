@@ -160,7 +160,7 @@ def _refuse_pickled_network(path: Path, content: object) -> None:
 
 
 def _how_to_save() -> str:
-    return "save torch.save(model.state_dict(), FILE), or give an ftexp checkpoint."
+    return "write the file with torch.save(model.state_dict(), FILE), or give a checkpoint of ftexp."
 
 
 def _description(path: Path) -> object:

@@ -93,6 +93,7 @@ def test_a_split_unpacked_into_a_folder_of_its_name(tmp_path: Path) -> None:
         (["train/a/1.jpg", "val/a/1.jpg", "valid/a/2.jpg"], r"holds val, valid, and each is a usual name of the val"),
         (["val/a/1.jpg", "test/a/1.jpg"], r"holds test, val: these are names of splits, but there is no train/"),
         (["train/1.jpg", "test/2.jpg"], r"holds test, train: .* train/ holds no folders with images"),
+        (["train/a/1.jpg", "chest_xray/a/1.jpg"], r"'chest_xray' is none of train, val, test\. Rename it"),
         (["a/1.jpg", "b/1.jpg", "test/a/2.jpg", "test/b/2.jpg"], r"test has the name of a split and holds folders"),
         (["2020/cat/1.jpg", "2020/dog/1.jpg", "2021/cat/1.jpg", "2021/dog/1.jpg"], r"the same folders: cat, dog"),
         (["f1/a/1.jpg", "f1/b/1.jpg", "f1/c/1.jpg", "f2/a/1.jpg", "f2/B/1.jpg"], r"holds the same folders: a, b"),
@@ -119,6 +120,55 @@ def test_classes_with_other_folders_in_them_are_classes(tmp_path: Path) -> None:
 def test_classes_with_one_folder_of_the_same_name_each(tmp_path: Path) -> None:
     touch(tmp_path, "cat/images/1.jpg", "dog/images/2.jpg")
     assert {label for _, label, _ in found(tmp_path)} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ["train2017/1.jpg", "val2017/1.jpg", "annotations/x.json"],
+            r"holds train2017, val2017: .* train2017/ holds no",
+        ),
+        (
+            ["train/1.jpg", "t.csv", "train.csv", "sample_submission.csv"],
+            r"each\. If train\.csv holds the labels: data=m",
+        ),
+        (["train/1.jpg", "train/_classes.csv"], r"If _classes\.csv holds .* data\.file=\S+/train/_classes\.csv\."),
+        (["1.jpg", "labels.tsv"], r"holds no folders but 1 images.* If labels\.tsv holds the labels: data=manifest"),
+        (["images/train/1.jpg", "labels/train/1.txt", "images/val/1.jpg", "labels/val/1.txt"], "for object detection"),
+        (
+            ["train/images/1.jpg", "train/labels/1.txt", "valid/images/1.jpg"],
+            r"/train holds images/ and labels/, as data",
+        ),
+        (["JPEGImages/1.jpg", "Annotations/1.xml"], r"holds JPEGImages/ and Annotations/, as data sets for object"),
+        (
+            ["I/Data/C/train/a/1.jpg", "I/Data/C/val/1.jpg"],
+            r"single folder, I/Data/C, with .* train, val .*=\S+/I/Data/C\.",
+        ),
+        (
+            ["d/train/a/1.jpg", "d/train/b/1.jpg"],
+            r"single folder, d, with the folders train in it\. .* data\.root=\S+/d\.",
+        ),
+    ],
+)
+def test_layouts_of_other_tasks_and_of_archives_are_known(tmp_path: Path, names: list[str], expected: str) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(DataError, match=expected):
+        read(tmp_path)
+
+
+def test_classes_called_images_and_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.jpg", "labels/2.jpg")
+    assert {label for _, label, _ in found(tmp_path)} == {"images", "labels"}
+
+
+def test_all_empty_folders_are_named_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "models/export.pth")
+    for number in range(20):
+        (tmp_path / f"e{number}").mkdir()
+    with pytest.raises(DataError, match=r"^21 folders hold no images, .*/e0, \S+/e1, .* and 11 more\. Put") as raised:
+        read(tmp_path)
+    assert len(str(raised.value)) < 2000
 
 
 def test_a_folder_around_the_classes_is_named(tmp_path: Path) -> None:

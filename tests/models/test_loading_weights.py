@@ -89,6 +89,32 @@ def test_another_width_is_reported_by_shape() -> None:
         load(Net(), Net(width=5).state_dict())
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vit.embeddings.patch_embeddings.projection.weight", "Hugging Face's transformers calls its layers so"),
+        ("resnet.encoder.stages.0.layers.0.layer.0.weight", "Hugging Face's transformers calls its layers so"),
+        ("encoder.layers.encoder_layer_0.ln_1.weight", "torchvision calls its layers so: .*model=vit_b_16"),
+        ("features.0.0.weight", "torchvision calls its layers so"),
+        ("blocks.0.attn.qkv.weight", "timm calls its layers so: .* model=timm model.name=NAME"),
+        ("body.0.lora_A.weight", r"These are adapters \(LoRA\): merge them"),
+        ("trunk.0.weight", "Choose the model that these weights were made for"),
+    ],
+)
+def test_the_library_that_calls_layers_so_is_named(name: str, expected: str) -> None:
+    with pytest.raises(WeightsError, match=rf"(?s)missing in the file: .*body\.0\.weight.*may differ\. {expected}"):
+        load(Net(), {name: torch.ones(2), "norm.weight": torch.ones(4)})
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_numbers_of_another_kind_are_refused(dtype: torch.dtype) -> None:
+    state = Net().state_dict()
+    state["body.0.weight"] = state["body.0.weight"].to(dtype)
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(WeightsError, match=rf"mine\.pth: body\.0\.weight holds numbers of the type {kind}, where the"):
+        load(Net(), state)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("name", ["body.0.weight", "norm.running_var"])
 def test_numbers_that_are_not_finite_are_refused_by_name(name: str, value: float) -> None:
