@@ -121,9 +121,7 @@ def _first_bytes(file: str | BinaryIO) -> bytes:
         with open(file, "rb") as opened:
             return opened.read(NUM_FIRST_BYTES)
     file.seek(0)
-    start = file.read(NUM_FIRST_BYTES)
-    file.seek(0)
-    return start
+    return file.read(NUM_FIRST_BYTES)
 
 
 def _can_read_heic() -> bool:
@@ -186,7 +184,10 @@ def _in_other_order(arguments: Any) -> Any:
         return (_in_other_order(arguments[0]), *arguments[1:])
     mode, order = arguments[:-1], arguments[-1]
     if mode == "LA;16":
-        raise ValueError("gray with transparency in 16 bits, which data.white_level cannot be applied to")
+        raise ValueError(
+            "gray with transparency in 16 bits, to which data.white_level cannot be applied; save it without "
+            "transparency"
+        )
     return mode + OTHER_ORDER[order]
 
 

@@ -47,15 +47,19 @@ def png_of_16_bits(values: npt.NDArray[np.uint16]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def tiff(values: npt.NDArray[np.generic], path: Path, *, extra: int | None = None, order: str = "<") -> str:
-    """An uncompressed TIFF by hand, [H, W, C], of any number of channels and any kind of value."""
+def tiff(
+    values: npt.NDArray[np.generic], path: Path, *, extra: int | None = None, order: str = "<", deflate: bool = False
+) -> str:
+    """A TIFF by hand, [H, W, C], of any number of channels and any kind of value."""
     height, width, channels = values.shape
+    pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    pixels = zlib.compress(pixels) if deflate else pixels
     kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
     bits = values.dtype.itemsize * 8
     tags = [
-        (256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * channels), (259, 3, [1]),
+        (256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * channels), (259, 3, [8 if deflate else 1]),
         (262, 3, [2 if channels > 2 else 1]), (277, 3, [channels]), (278, 4, [height]),
-        (279, 4, [values.nbytes]), (339, 3, [kind] * channels),
+        (279, 4, [len(pixels)]), (339, 3, [kind] * channels),
     ]  # fmt: skip
     if extra is not None:
         tags.append((338, 3, [extra] * (channels - 3)))
@@ -71,7 +75,6 @@ def tiff(values: npt.NDArray[np.generic], path: Path, *, extra: int | None = Non
     index = [tag for tag, _, _ in tags].index(273)
     packed[index] = struct.pack(f"{order}HHII", 273, 4, 1, size + len(tail))
     header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
-    pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()
     path.write_bytes(header + b"".join(packed) + bytes(4) + tail + pixels)
     return str(path)
 
@@ -93,13 +96,14 @@ def test_the_white_level_becomes_white(level: int, white: int, expected: int) ->
     assert decode(io.BytesIO(png_of_16_bits(gray(level))), white).getpixel((0, 0)) == (expected,) * 3
 
 
-@pytest.mark.parametrize("kind", ["png", "tiff little endian", "tiff big endian"])
+@pytest.mark.parametrize("kind", ["png", "tiff little endian", "tiff big endian", "tiff compressed"])
 def test_colour_of_16_bits_keeps_its_lower_byte_under_a_white_level(tmp_path: Path, kind: str) -> None:
     values = np.random.default_rng(0).integers(0, 4096, (5, 6, 3)).astype(np.uint16)
     if kind == "png":
         file = saved(tmp_path, "colour.png", png_of_16_bits(values)).path
     else:
-        file = tiff(values, tmp_path / "colour.tif", order="<" if "little" in kind else ">")
+        order = ">" if "big" in kind else "<"
+        file = tiff(values, tmp_path / "colour.tif", order=order, deflate="compressed" in kind)
     assert np.array_equal(decode(file, 4095), np.round(values * (255 / 4095)).astype(np.uint8))
     assert np.array_equal(decode(file), values >> 8), "without one, Pillow's own: the upper byte"
 
@@ -109,6 +113,22 @@ def test_transparent_colour_of_16_bits_lies_on_white() -> None:
     values[..., 3] = [[65535, 0], [65535, 0]]
     image = decode(io.BytesIO(png_of_16_bits(values)), 4095)
     assert [image.getpixel((x, 0)) for x in (0, 1)] == [(62, 62, 62), (255, 255, 255)]
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_opaque_dark_colour_of_16_bits_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, channels: int
+) -> None:
+    values = np.full((4, 4, channels), 4095, np.uint16)
+    values[..., -1] = 65535
+    screen_images([saved(tmp_path, "x.png", png_of_16_bits(values))], DataConfig(source="imagefolder"), tmp_path)
+    assert "hold values up to 3855 of 65535" in caplog.text
+
+
+def test_gray_with_transparency_of_16_bits_has_no_white_level(tmp_path: Path) -> None:
+    path = saved(tmp_path, "x.png", png_of_16_bits(np.full((4, 4, 2), 99, np.uint16))).path
+    ((_, reason),) = find_bad_images([Sample(path, "a", white_level=255)], 1)
+    assert reason.startswith("gray with transparency in 16 bits, to which data.white_level cannot be applied; save it")
 
 
 def test_a_value_above_the_white_level_is_a_bad_image(tmp_path: Path) -> None:
@@ -166,6 +186,16 @@ def test_a_stack_of_pages_or_frames_is_said(tmp_path: Path, caplog: pytest.LogCa
     assert "1 file has several pages or frames (animations), up to 3; the first of each is the image." in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the page
+def test_a_damaged_page_behind_the_first_does_no_harm(tmp_path: Path) -> None:
+    path = Path(tiff(np.full((2, 2, 3), 9, np.uint8), tmp_path / "x.tif"))
+    content = bytearray(path.read_bytes())
+    end = 8 + 2 + 12 * int.from_bytes(content[8:10], "little")  # here the first directory names the next
+    content[end : end + 4] = struct.pack("<I", len(content) - 1)
+    path.write_bytes(content)
+    assert decode(str(path)).getpixel((1, 1)) == (9, 9, 9)
+
+
 def test_the_second_picture_of_a_camera_and_the_sizes_of_an_icon_are_no_pages(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,6 +233,13 @@ def test_white_is_zero_in_16_bits_too(tmp_path: Path) -> None:
     assert np.asarray(decode(str(tmp_path / "x.tif")))[0, :, 0].tolist() == [255, 0, 191]
     Image.fromarray(values).save(tmp_path / "x.tif", tiffinfo={262: 1})
     assert np.asarray(decode(str(tmp_path / "x.tif")))[0, :, 0].tolist() == [0, 255, 64]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_floats_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    Image.fromarray(np.array([[0.5, value]], np.float32)).save(tmp_path / "x.tif")
+    ((_, reason),) = find_bad_images([Sample(str(tmp_path / "x.tif"), "a")], 1)
+    assert reason.startswith("pixel values that are not finite")
 
 
 def test_of_negative_values_no_white_level_is_suggested(tmp_path: Path) -> None:
