@@ -75,6 +75,8 @@ class BatchAugmentation:
         Returns:
             uint8 [B, 3, size, size] on the device, channels last in memory.
         """
+        if not images:
+            return torch.empty(0, 3, self._size, self._size, dtype=torch.uint8, device=self.device)
         shapes = [(image.shape[0], image.shape[1]) for image in images]
         draws = [self._draw(epoch, index, *shape) for index, shape in zip(indices, shapes, strict=True)]
         batch = self._crop(images, draws)

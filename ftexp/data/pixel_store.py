@@ -105,7 +105,7 @@ class PixelSource:
     Args:
         transform: whose ``prepare`` makes them.
         digests: of the images.
-        opened: told of them once they are there; not to hold whoever holds this source, or they outlive their phase.
+        store: may turn out to be too small for them.
     """
 
     def __init__(
@@ -114,14 +114,15 @@ class PixelSource:
         transform: ImageTransform,
         store: TensorStore,
         digests: ContentDigests,
-        opened: Callable[[Pixels], object] = lambda _: None,
     ) -> None:
         self._samples = samples
         self._transform = transform
         self._store = store
-        self._opened = opened
         self._digests = digests
         self.pixels: Pixels | None = None
+        self.fits = True  # as far as is known
+        # Told of the images once they are there; not to hold whoever holds this source, or they outlive their phase.
+        self.when_opened: Callable[[Pixels], object] = lambda _: None
 
     @cached_property
     def _key(self) -> str:
@@ -143,9 +144,14 @@ class PixelSource:
         Raises:
             DataError: when a file cannot be decoded.
         """
-        for _ in self.first_pass([]):
-            pass
+        if self.pixels is None and self.fits:
+            for _ in self.first_pass([]):
+                pass
         return self.pixels
+
+    def close(self) -> None:
+        """Let go of the images."""
+        self.pixels = None
 
     def first_pass(self, batches: Sequence[Sequence[int]]) -> Iterator[list[UInt8Image]]:
         """One epoch of prepared images [H, W, 3], as they are decoded; ``pixels`` has all of them at its end.
@@ -163,6 +169,7 @@ class PixelSource:
                 yield from ([self._array(index) for index in indices] for indices in batches)
                 return
             kept = yield from self._decode(batches, place)
+            self.fits = kept is not None
             if kept is not None:
                 # Beside training there is no time of its own to tell.
                 how = "as they were first used" if batches else f"once, {time.perf_counter() - started:.1f} s"
@@ -210,7 +217,7 @@ class PixelSource:
 
     def _open(self, kept: Kept) -> None:
         self.pixels = Pixels(kept)
-        self._opened(self.pixels)
+        self.when_opened(self.pixels)
 
     def _array(self, index: int) -> UInt8Image:
         assert self.pixels is not None

@@ -1,20 +1,27 @@
-"""Batches as the network takes them: on the device, normalised."""
+"""What an epoch is run over: batches as the network takes them, on the device and normalised.
+
+There are three ways to them, each a class: ``WorkerBatches``, ``PixelBatches`` and ``ActivationBatches``;
+``choose_batches`` picks one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
 
-from ftexp.data.loading import Loader
-from ftexp.data.transforms import Normalizer
+from ftexp.data.digests import ContentDigests
+from ftexp.data.sampler import EpochSampler
+from ftexp.data.tensor_store import TensorStore
 from ftexp.models.blocks import Network
 from ftexp.training.runtime import Runtime
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+# Inputs of the network and class numbers, or shares of classes.
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Batches(Protocol):
@@ -31,49 +38,48 @@ class Batches(Protocol):
     def num_images(self, batch: int) -> int:
         """In a batch, from 0, over all ranks."""
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The inputs and int64 labels of this rank, in the epoch's order, from batch ``start`` on."""
 
     def paths(self, epoch: int, batch: int) -> list[str]:
         """The samples in a batch of an epoch, from 0, for messages."""
 
+    def close(self) -> None:
+        """Let go of all that is kept for the batches, and end the processes that make them."""
 
-class ImageBatches:
-    """Batches of a loader: float32 images [B, 3, H, W] on the device in its memory format, and their labels."""
 
-    def __init__(self, loader: Loader, normalizer: Normalizer, runtime: Runtime) -> None:
-        self._loader = loader
-        self._normalizer = normalizer
-        self._runtime = runtime
-        self.batch_indices = loader.batch_indices
-        self.own_indices = loader.own_indices
-        self.num_images = loader.num_images
-        self.samples = loader.samples
-        self.labels = loader.labels
-        self.runtime = runtime
+class SampledBatches(Batches, Protocol):
+    """Batches of samples as a sampler orders them; those of one sampler go together, whatever they hold."""
 
     @property
-    def num_batches(self) -> int:
-        """Batches in an epoch."""
-        return len(self._loader)
+    def sampler(self) -> EpochSampler:
+        """Which samples are in which batch."""
 
-    @property
-    def num_samples(self) -> int:
-        """Samples behind the batches."""
-        return len(self.labels)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One pass; ``epoch`` decides order and augmentation where the loader shuffles."""
-        self._loader.set_epoch(epoch, start)
-        for images, labels in self._loader:
+@dataclass(frozen=True, slots=True)
+class BatchContext:
+    """What all batches of a run share.
+
+    Attributes:
+        normalizer: uint8 images [B, 3, H, W] on the device -> what the network takes.
+        digests: of the images, which name what is kept of them.
+        pixels: where decoded images are kept; None: nowhere.
+        activations: where activations of frozen blocks are kept.
+    """
+
+    runtime: Runtime
+    normalizer: Callable[[torch.Tensor], torch.Tensor]
+    digests: ContentDigests
+    pixels: TensorStore | None
+    activations: TensorStore
+
+    def normalised(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """uint8 images -> float32 [B, 3, H, W] on the device in its memory format, and their labels."""
+        for images, labels in batches:
             yield (
-                self._normalizer(self._runtime.place_images(images)),
-                labels.to(self._runtime.device, non_blocking=True),
+                self.normalizer(self.runtime.place_images(images)),
+                labels.to(self.runtime.device, non_blocking=True),
             )
-
-    def paths(self, epoch: int, batch: int) -> list[str]:
-        """The samples in a batch of an epoch, from 0."""
-        return [self.samples[index].path for index in self.batch_indices(epoch)[batch]]
 
 
 @dataclass(frozen=True, slots=True)

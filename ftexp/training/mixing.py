@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from ftexp.config import AugmentConfig
-from ftexp.training.batches import Batches, ImageBatches
+from ftexp.training.batches import Batch, Batches
 
 Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -18,7 +18,7 @@ Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 STREAM = 1
 
 
-def mix(batches: ImageBatches, augment: AugmentConfig, num_classes: int, seed: int) -> Batches:
+def mix(batches: Batches, augment: AugmentConfig, num_classes: int, seed: int) -> Batches:
     """The batches with the configured mixing; the batches themselves where there is none."""
     chosen: list[Mix] = []
     if augment.mixup > 0:
@@ -34,21 +34,16 @@ class MixedBatches:
     What is mixed how follows from (seed, epoch, number of the batch) alone.
     """
 
-    def __init__(self, batches: ImageBatches, choices: list[Mix], seed: int) -> None:
+    def __init__(self, batches: Batches, choices: list[Mix], seed: int) -> None:
         self._batches = batches
         self._choices = choices
         self._seed = seed
-        self.batch_indices = batches.batch_indices
         self.num_images = batches.num_images
         self.paths = batches.paths
-        self.num_samples = batches.num_samples
+        self.num_batches, self.num_samples = batches.num_batches, batches.num_samples
+        self.close = batches.close
 
-    @property
-    def num_batches(self) -> int:
-        """Batches in an epoch."""
-        return self._batches.num_batches
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Images as they came, mixed, and float32 targets [B, K] whose rows sum to 1."""
         for number, (images, labels) in enumerate(self._batches.epoch(epoch, start), start):
             with _own_draws(self._seed, epoch, number, STREAM):

@@ -10,12 +10,12 @@ from typing import TypeVar
 import pytest
 import torch
 from conftest import Compose, TinyNet
+from image_batches import batches_of
 from timm.layers import BatchNormAct2d
 from torch import nn
 
 from ftexp.config import Config
-from ftexp.data.loading import Loader, make_loader
-from ftexp.data.sampler import EpochSampler
+from ftexp.data.sampler import BatchSettings, EpochSampler
 from ftexp.data.samples import Sample
 from ftexp.data.transforms import ImageTransform
 from ftexp.errors import ConfigError, DeviceError, RankError
@@ -25,6 +25,7 @@ from ftexp.models.blocks import Network
 from ftexp.prepare import check_graphs, check_shares, prepare
 from ftexp.ranks import ALONE, Ranks, _Replica, joined
 from ftexp.run_identity import RunIdentity
+from ftexp.training.batches import SampledBatches
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.loop import evaluate
 from ftexp.training.losses import LossSum
@@ -36,9 +37,9 @@ CPU = torch.device("cpu")
 
 
 def order_of(rank: int, size: int, num_samples: int, used: int) -> list[int]:
-    order = EpochSampler(num_samples, used, shuffle=True, seed=3, ranks=Ranks(rank, size))
-    order.epoch = 5
-    return [index for _, index in order]
+    settings = BatchSettings(8 * size, 3, shuffle=True, num_images=used, ranks=Ranks(rank, size))
+    sampler = EpochSampler([Sample(str(i), "a") for i in range(num_samples)], {"a": 0}, settings)
+    return [index for part in sampler.own_batches(5) for index in part]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
@@ -56,7 +57,7 @@ def test_ranks_share_the_batch_that_one_process_would_have() -> None:
         assert sorted(first[half] + second[half]) == sorted(alone[start : start + 8])
 
 
-def images(count: int, ranks: Ranks, *, shown: int | None = None) -> Loader:
+def images(count: int, ranks: Ranks, *, shown: int | None = None) -> SampledBatches:
     samples = [
         Sample(path=f"{i}", label="a", pixels=torch.full((4, 4, 3), i, dtype=torch.uint8).numpy()) for i in range(count)
     ]
@@ -65,40 +66,28 @@ def images(count: int, ranks: Ranks, *, shown: int | None = None) -> Loader:
         return torch.full((3, 1, 1), int(image.getpixel((0, 0))[0]), dtype=torch.uint8)  # type: ignore[attr-defined]
 
     transform = ImageTransform(lambda image: image, "as it is", to_tensor, is_random=True)
-    return make_loader(
-        samples,
-        {"a": 0},
-        transform,
-        8,
-        shuffle=True,
-        seed=0,
-        workers=0,
-        pin_memory=False,
-        num_images=shown,
-        ranks=ranks,
-    )
+    return batches_of(samples, transform, batch_size=8, shuffle=True, num_images=shown, ranks=ranks)
 
 
 @pytest.mark.parametrize(
     ("count", "shown", "batches"), [(24, None, 3), (29, None, 4), (29, 24, 3), (31, 24, 3), (25, None, 4)]
 )
 def test_every_rank_has_the_same_number_of_batches(count: int, shown: int | None, batches: int) -> None:
-    loaders = [images(count, Ranks(rank, 2), shown=shown) for rank in (0, 1)]
-    read = [[batch.flatten(1)[:, 0].tolist() for batch, _ in loader] for loader in loaders]
-    assert [len(part) for part in read] == [batches, batches] == [len(loader) for loader in loaders]
-    for number, (mine, yours, whole) in enumerate(zip(*read, loaders[0].batch_indices(0), strict=True)):
+    ranks = [images(count, Ranks(rank, 2), shown=shown) for rank in (0, 1)]
+    read = [[batch.flatten(1)[:, 0].tolist() for batch, _ in part.epoch(0)] for part in ranks]
+    assert [len(part) for part in read] == [batches, batches] == [part.num_batches for part in ranks]
+    for number, (mine, yours, whole) in enumerate(zip(*read, ranks[0].sampler.batches(0), strict=True)):
         assert sorted(mine + yours) == sorted(whole)
-        assert loaders[0].num_images(number) == len(whole)
-    assert read[1] == loaders[1].own_indices(0)
+        assert ranks[0].num_images(number) == len(whole)
+    assert read[1] == ranks[1].sampler.own_batches(0)
 
 
 def test_a_rank_without_images_of_the_last_batch_has_an_empty_part_of_it() -> None:
-    loader = images(25, Ranks(1, 2))
-    *_, (part, labels) = loader
+    batches = images(25, Ranks(1, 2))
+    *_, (part, labels) = batches.epoch(0)
     assert (tuple(part.shape), part.dtype) == ((0, 3, 1, 1), torch.uint8)
     assert (labels.shape, labels.dtype) == ((0,), torch.int64)
-    loader.set_epoch(0, start=3)  # an interrupted epoch goes on there
-    assert [len(part) for part, _ in loader] == [0]
+    assert [len(part) for part, _ in batches.epoch(0, start=3)] == [0], "an interrupted epoch goes on there"
 
 
 def test_a_rank_without_images_takes_part_in_the_backward_pass_with_gradients_of_zero() -> None:
@@ -141,11 +130,9 @@ def test_own_share(num_images: int, expected: list[int]) -> None:
 
 
 def test_an_interrupted_epoch_goes_on_at_the_same_batch_on_every_rank() -> None:
-    loader = images(32, Ranks(1, 2))
-    loader.set_epoch(4)
-    whole = [batch.flatten(1)[:, 0].tolist() for batch, _ in loader]
-    loader.set_epoch(4, start=2)
-    assert [batch.flatten(1)[:, 0].tolist() for batch, _ in loader] == whole[2:]
+    batches = images(32, Ranks(1, 2))
+    whole = [batch.flatten(1)[:, 0].tolist() for batch, _ in batches.epoch(4)]
+    assert [batch.flatten(1)[:, 0].tolist() for batch, _ in batches.epoch(4, start=2)] == whole[2:]
 
 
 class Twice(Ranks):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CommandLine, Compose, make_phase
-from test_pixel_store import photographs
+from image_batches import photographs
 from tiny_runs import fit
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,10 +27,11 @@ from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
-from ftexp.training.batches import Batches, ImageBatches, Inputs
+from ftexp.training.activation_batches import ActivationBatches, ActivationRows
+from ftexp.training.batches import Batches, Inputs
 from ftexp.training.inputs import InputSource
 from ftexp.training.memory_budget import MemoryBudget
-from ftexp.training.prefix_cache import CachedBatches, _Rows
+from ftexp.training.pixel_batches import PixelBatches
 from ftexp.training.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -59,7 +60,7 @@ def test_nothing_that_a_phase_kept_outlives_it(
 ) -> None:
     made: list[weakref.ref[object]] = []
     alive: list[int] = []
-    for kind in (Pixels, _Rows):
+    for kind in (Pixels, ActivationRows):
         original = kind.__init__
 
         def remember(self: object, *args: object, original: object = original) -> None:
@@ -138,11 +139,11 @@ def test_an_epoch_of_activations_on_the_device_is_sent_at_once(
     config = configure("train.batch_size=2", "runtime.cache=off")
     with InputSource(config, network, splits, runtime) as source:
         images = source.for_phase(make_phase("head")).train
-        assert isinstance(images, ImageBatches)
-        rows = _Rows(torch.zeros(20, 6), torch.tensor([0, 1]), lambda: None, runtime)
+        assert isinstance(images, PixelBatches)
+        rows = ActivationRows(torch.zeros(20, 6), torch.tensor([0, 1]), lambda: None, runtime)
         assert rows.device.type == "meta"
-        views = SimpleNamespace(of_view=lambda _: rows)  # in the place of PrefixViews
-        assert transfers(CachedBatches(views, 1, images, runtime), 1) == 2  # type: ignore[arg-type]
+        activations = SimpleNamespace(of_epoch=lambda _: rows)  # in the place of KeptActivations
+        assert transfers(ActivationBatches(activations, images.sampler, runtime), 1) == 2  # type: ignore[arg-type]
 
 
 def test_images_and_activations_of_a_phase_share_one_budget(
@@ -164,7 +165,7 @@ def test_images_and_activations_of_a_phase_share_one_budget(
 def test_views_take_room_in_turn_until_there_is_none() -> None:
     """Half of 2,000 bytes is two views of 480; the third stays in the file."""
     runtime = on_a_device(2000)
-    views = [_Rows(torch.zeros(20, 6), torch.tensor([0, 1]), lambda: None, runtime) for _ in range(3)]
+    views = [ActivationRows(torch.zeros(20, 6), torch.tensor([0, 1]), lambda: None, runtime) for _ in range(3)]
     assert [view.device.type for view in views] == ["meta", "meta", "cpu"]
 
 

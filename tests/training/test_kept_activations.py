@@ -15,7 +15,7 @@ from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.data.tensor_file import TensorWriter
 from ftexp.data.tensor_store import Append, TensorStore
-from ftexp.training.prefix_cache import CachedBatches
+from ftexp.training.activation_batches import ActivationBatches
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -94,16 +94,16 @@ def test_views_repeat_after_their_number_and_differ_among_themselves(
     configure: Compose, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sums: dict[int, float] = {}
-    original = CachedBatches.epoch
+    original = ActivationBatches.epoch
 
-    def epoch(self: CachedBatches, epoch: int, start: int = 0) -> object:
+    def epoch(self: ActivationBatches, epoch: int, start: int = 0) -> object:
         batches = list(original(self, epoch, start))
         if self.num_samples == 44:
             # Of activations in double precision: the order of the samples does not matter.
             sums[epoch] = round(sum(inputs.double().sum().item() for inputs, _ in batches), 6)
         return iter(batches)
 
-    monkeypatch.setattr(CachedBatches, "epoch", epoch)
+    monkeypatch.setattr(ActivationBatches, "epoch", epoch)
     fit(configure(*LIGHT, "stage=head", "augment.views=2"), splits, tmp_path)
     assert sums[1] == sums[3] == sums[5] != sums[2] == sums[4]
 

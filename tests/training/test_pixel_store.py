@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import Compose
+from image_batches import batches_of, photographs
 from PIL import Image
 from tiny_runs import curve, fit, subfolder
 
 from ftexp.config import AugmentConfig
-from ftexp.data import dataset, loading, pixel_store
+from ftexp.data import dataset, pixel_store
 from ftexp.data.batch_augmentation import BatchAugmentation
 from ftexp.data.digests import ContentDigests
-from ftexp.data.loading import Loader, make_loader
 from ftexp.data.pixel_store import PixelSource
 from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
@@ -23,7 +23,8 @@ from ftexp.data.splits import Splits
 from ftexp.data.tensor_store import TensorStore
 from ftexp.data.transforms import ImageTransform, eval_transform, train_transform
 from ftexp.preprocessing import Preprocessing
-from ftexp.training import runtime
+from ftexp.training import runtime, worker_batches
+from ftexp.training.batches import SampledBatches
 from ftexp.training.memory_budget import MemoryBudget
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -33,34 +34,20 @@ PREPROCESSING = Preprocessing(8, 10, "bicubic", HALF, HALF)
 CROPS = AugmentConfig(crop_scale=0.5, horizontal_flip=0.5, color_jitter=0.3)
 
 
-def photographs(folder: Path, count: int, seed: int = 0) -> list[Sample]:
-    """JPEG files of several sizes, smaller and larger than what is kept."""
-    rng, samples = np.random.default_rng(seed), []
-    for i in range(count):
-        height, width = rng.integers(6, 40, 2)
-        path = folder / f"{seed}-{i}.jpg"
-        Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).save(path)
-        samples.append(Sample(str(path), "ab"[i % 2]))
-    return samples
-
-
 def source_of(samples: list[Sample], transform: ImageTransform, store: TensorStore) -> PixelSource:
     return PixelSource(samples, transform, store, ContentDigests())
 
 
 def loader(
     samples: list[Sample], transform: ImageTransform, store: TensorStore | None, workers: int | str = 0
-) -> Loader:
-    source = source_of(samples, transform, store) if store else None
-    options = {"shuffle": True, "seed": 0, "workers": workers, "pin_memory": False, "source": source}
-    return make_loader(samples, {"a": 0, "b": 1}, transform, 4, **options)
+) -> SampledBatches:
+    return batches_of(samples, transform, store, workers, shuffle=True)
 
 
-def epochs(batches: Loader) -> list[torch.Tensor]:
+def epochs(batches: SampledBatches) -> list[torch.Tensor]:
     images = []
     for epoch in (1, 2):
-        batches.set_epoch(epoch, start=epoch - 1)
-        images += [batch for pair in batches for batch in pair]
+        images += [batch for pair in batches.epoch(epoch, start=epoch - 1) for batch in pair]
     return images
 
 
@@ -76,7 +63,7 @@ def test_batches_are_those_of_decoding_each_time(tmp_path: Path, augment: Augmen
 
 def test_files_are_decoded_once_and_need_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, transform = photographs(tmp_path, 9), train_transform(PREPROCESSING, CROPS)
-    monkeypatch.setattr(loading, "MIN_FILES_FOR_WORKERS", 1)
+    monkeypatch.setattr(worker_batches, "MIN_FILES_FOR_WORKERS", 1)
     decoded: list[str] = []
     original = pixel_store.open_image
 
@@ -197,13 +184,13 @@ def test_the_first_epoch_trains_while_it_decodes(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pixel_store, "CHUNK", 1)
     batches = loader(samples, transform, TensorStore(tmp_path / "store", 1))
     plain = loader(samples, transform, None)
-    passing = iter(batches)
+    passing = batches.epoch(0)
     first, _ = next(passing)
     assert len(decoded) <= 6, "four of the batch, one ahead, one under way"
     rest = [images for images, _ in passing]
-    assert all(torch.equal(a, b) for a, (b, _) in zip([first, *rest], plain, strict=True))
+    assert all(torch.equal(a, b) for a, (b, _) in zip([first, *rest], plain.epoch(0), strict=True))
     assert sorted(decoded) == sorted(sample.path for sample in samples)
-    again = [images for images, _ in batches]
+    again = [images for images, _ in batches.epoch(0)]
     assert len(decoded) == 11, "the second epoch comes from what is kept"
     assert all(torch.equal(a, b) for a, b in zip(again, [first, *rest], strict=True))
 
@@ -211,12 +198,12 @@ def test_the_first_epoch_trains_while_it_decodes(tmp_path: Path, monkeypatch: py
 def test_a_first_epoch_that_is_left_keeps_nothing_and_can_be_begun_again(tmp_path: Path) -> None:
     samples, transform = photographs(tmp_path, 11), eval_transform(PREPROCESSING)
     batches = loader(samples, transform, TensorStore(tmp_path / "store", 1))
-    next(iter(batches))
-    whole = [images for images, _ in batches]
+    next(batches.epoch(0))
+    whole = [images for images, _ in batches.epoch(0)]
     assert [len(images) for images in whole] == [4, 4, 3]
     (kept,) = (tmp_path / "store").glob("*.safetensors")
     others = loader(photographs(tmp_path, 9, seed=1), transform, TensorStore(tmp_path / "store", 1))
-    next(iter(others))
+    next(others.epoch(0))
     others.close()
     assert [file for file in (tmp_path / "store").iterdir() if file.suffix != ".lock"] == [kept]
 

@@ -14,7 +14,7 @@ from tiny_runs import CPU, colours, fit
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import DivergedError
-from ftexp.training.batches import ImageBatches
+from ftexp.training.worker_batches import WorkerBatches
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -31,15 +31,15 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """``plant(n)``: the second batch of training epoch 2 has NaN pixels the first n times it is read."""
 
     def planted(times: int) -> None:
-        original, left = ImageBatches.epoch, [times]
+        original, left = WorkerBatches.epoch, [times]
 
-        def epoch(self: ImageBatches, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        def epoch(self: WorkerBatches, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             for number, (images, labels) in enumerate(original(self, epoch)):
                 bad = epoch == 2 and number == 1 and left[0] > 0
                 left[0] -= bad
                 yield (images * float("nan") if bad else images), labels
 
-        monkeypatch.setattr(ImageBatches, "epoch", epoch)
+        monkeypatch.setattr(WorkerBatches, "epoch", epoch)
 
     return planted
 
