@@ -21,6 +21,7 @@ from ftexp.finetune.schedules import Span
 from ftexp.finetune.what_learns import RULES, nearest_names
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_skeleton
+from ftexp.prepare import plan as plan_run
 from ftexp.report.plan import plan_rows
 from ftexp.training.ema import build_ema
 
@@ -121,7 +122,7 @@ def test_the_number_of_parameters_that_a_rule_chooses_below_the_head(
     option = ["model=resnet18"] if model == "resnet18" else ["model=timm", f"model.name={model}"]
     config = configure(f"stage={stage}", *option)
     network = build_skeleton(config.model, num_classes=10)
-    (phase,) = plan_phases(config, network.names, network)
+    (phase,) = plan_run(config)
     open_blocks(network, phase)
     opened = {name: p.numel() for name, p in network.module.named_parameters() if p.requires_grad}
     for name in network.parameters(HEAD):
