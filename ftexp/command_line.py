@@ -22,6 +22,7 @@ from ftexp.config import Config, parse, register_schema
 from ftexp.config.uri import hide_credentials
 from ftexp.disk import RUN_FOLDER, SWEEP_FOLDER, Places, explain_disk, places_of
 from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
+from ftexp.help_options import register_options
 from ftexp.messages import explain
 from ftexp.redaction import redact_saved
 from ftexp.resume import expand
@@ -65,6 +66,7 @@ def run_command(task: Callable[[DictConfig], object], *, under_torchrun: bool = 
         _stop(str(error), code=1)
     register_schema()
     register_sweeper()
+    register_options(conf_dir())
     wants_traceback = _wants_traceback()
     try:
         with _errors_reach_us():
