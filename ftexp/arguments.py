@@ -173,5 +173,7 @@ def _no_such_flag(flag: str, arguments: Sequence[str]) -> str:
     value = value if sign else following if following and "=" not in following and following[0] != "-" else "VALUE"
     if name in known_keys() or name in RESUME:
         return f"There is no flag --{name}. Settings are given as key=value: {name}={value}."
+    if moved := moved_to(name, value):
+        return f"There is no flag --{name}. Settings are given as key=value, and {moved}"
     meant = hint(name, []) or " All of them: --cfg job."
     return f"There is no flag {flag.partition('=')[0]}; settings are given as key=value.{meant}"

@@ -27,7 +27,6 @@ from torch import nn
 from ftexp.__main__ import main
 from ftexp.command_line import conf_dir
 from ftexp.config import (
-    AdamWConfig,
     AugmentConfig,
     BatchNormPolicyConfig,
     Config,
@@ -35,6 +34,7 @@ from ftexp.config import (
     parse,
     register_schema,
 )
+from ftexp.config.optim import AdamWConfig
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Block, Network

@@ -94,16 +94,16 @@ MISTAKES = {
     "stage=heads": "There is no stage=heads. Did you mean 'head'?",
     "data.root=photos": "There is no setting data.root. It belongs to data=imagefolder",
     "loss=focus": "There is no loss=focus. Did you mean 'focal'?",
-    "loss=focal loss.label_smoothing=0.1": "loss.label_smoothing. It belongs to loss=cross_entropy or loss=bce.",
-    "loss=bce loss.class_weights=effective": "loss.class_weights. It belongs to loss=cross_entropy.",
+    "loss=focal loss.label_smoothing=0.1": "loss.label_smoothing. It belongs to loss=cross_entropy or loss=bce",
+    "loss=bce loss.class_weights=effective": "loss.class_weights. It belongs to loss=cross_entropy",
     # Settings that had another name.
     "train.loss=focal": "train.loss is called loss now: loss=focal.",
     "+train.label_smoothing=0.2": "train.label_smoothing is called loss.label_smoothing now: "
-    "loss.label_smoothing=0.2. It belongs to loss=cross_entropy or loss=bce.",
-    "train.focal_gamma=1": "train.focal_gamma is called loss.gamma now: loss.gamma=1. It belongs to loss=focal.",
+    "loss.label_smoothing=0.2. It belongs to loss=cross_entropy or loss=bce",
+    "train.focal_gamma=1": "train.focal_gamma is called loss.gamma now: loss.gamma=1. It belongs to loss=focal",
     "-m train.class_weights=none,balanced": "train.class_weights is called loss.class_weights now: "
-    "loss.class_weights=none,balanced. It belongs to loss=cross_entropy.",
-    "optimizer.momentum=0.9": "There is no setting optimizer.momentum. It belongs to optimizer=sgd.",
+    "loss.class_weights=none,balanced. It belongs to loss=cross_entropy",
+    "optimizer.momentum=0.9": "There is no setting optimizer.momentum. It belongs to optimizer=sgd",
     # Wrong types.
     "optimizer.head_lr=fast": "optimizer.head_lr: Value 'fast' of type 'str' could not be converted to Float",
     "train.batch_size=1.5": "train.batch_size: Value '1.5' of type 'float' is incompatible",
@@ -117,7 +117,7 @@ MISTAKES = {
     "optimizer.betas=[0.9]": "optimizer.betas=[0.9] is not allowed: it must be two numbers",
     "optimizer=adan optimizer.betas=[0.9,0.9]": "optimizer.betas=[0.9, 0.9] is not allowed: it must be three numbers",
     "optimizer=lion optimizer.betas=[0.9,1]": "optimizer.betas=[0.9, 1.0] is not allowed: it must be two numbers",
-    "optimizer=lion optimizer.eps=1": "optimizer.eps. It belongs to optimizer=adamw or optimizer=adan.",
+    "optimizer=lion optimizer.eps=1": "There is no setting optimizer.eps. It belongs to optimizer=adamw or",
     "optimizer.block_lrs={stage7:-1}": "optimizer.block_lrs.stage7=-1.0 is not allowed: it must be above 0",
     "scheduler.warmup=1": "scheduler.warmup=1.0 is not allowed: it must be a fraction of the phase",
     "train.batch_size=0": "train.batch_size=0 is not allowed",

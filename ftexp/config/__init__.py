@@ -17,15 +17,7 @@ from ftexp.config.data import (
 from ftexp.config.loss import LossConfig
 from ftexp.config.machine import RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
-from ftexp.config.optim import (
-    AdamWConfig,
-    AdanConfig,
-    LionConfig,
-    OptimizerConfig,
-    PlateauConfig,
-    SchedulerConfig,
-    SgdConfig,
-)
+from ftexp.config.optim import OptimizerConfig, PlateauConfig, SchedulerConfig
 from ftexp.config.root import SCHEMA, Config
 from ftexp.config.stage import BatchNormPolicyConfig, PhaseConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
@@ -33,8 +25,6 @@ from ftexp.config.train import AugmentConfig, TrainConfig
 
 __all__ = [
     "SCHEMA",
-    "AdamWConfig",
-    "AdanConfig",
     "AuditConfig",
     "AugmentConfig",
     "BatchNormPolicyConfig",
@@ -42,7 +32,6 @@ __all__ = [
     "DataConfig",
     "HuggingFaceDataConfig",
     "ImageFolderConfig",
-    "LionConfig",
     "LossConfig",
     "ManifestConfig",
     "ModelConfig",
@@ -51,7 +40,6 @@ __all__ = [
     "PlateauConfig",
     "RuntimeConfig",
     "SchedulerConfig",
-    "SgdConfig",
     "StageConfig",
     "SweepConfig",
     "TestConfig",

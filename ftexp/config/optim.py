@@ -1,13 +1,18 @@
-"""The schema of ``optimizer`` and ``scheduler``."""
+"""The schema of ``optimizer`` and ``scheduler``.
+
+To add an optimizer: a dataclass and its name in ``OPTIMIZERS`` here, its values in ``conf/optimizer``, and an entry in
+``BUILDERS`` of ``ftexp/finetune/optimizers.py``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from omegaconf import MISSING
 
 from ftexp.config.check import check
+from ftexp.config.option_name import check_name
 from ftexp.errors import ConfigError
 
 
@@ -15,7 +20,10 @@ from ftexp.errors import ConfigError
 class OptimizerConfig:
     """Rates per block: the head's own, ``backbone_lr`` next to it, times ``block_decay`` per block further down."""
 
-    name: Literal["adamw", "sgd", "lion", "adan"] = MISSING
+    # Whether it treats the roles of parameters differently (ftexp/finetune/decay.py): then every group has one role.
+    by_role: ClassVar[bool] = False
+
+    name: str = MISSING
     head_lr: float = MISSING
     backbone_lr: float = MISSING
     block_decay: float = 1.0
@@ -24,6 +32,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        check_name("optimizer", self.name, type(self), OPTIMIZERS)
         check(self.head_lr > 0, "optimizer.head_lr", self.head_lr, "above 0")
         check(
             self.backbone_lr > 0, "optimizer.backbone_lr", self.backbone_lr, "above 0 (stage=head freezes the backbone)"
@@ -38,6 +47,7 @@ class OptimizerConfig:
 class AdamWConfig(OptimizerConfig):
     """Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
 
+    name: str = "adamw"
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
 
@@ -51,6 +61,7 @@ class AdamWConfig(OptimizerConfig):
 class LionConfig(OptimizerConfig):
     """The sign of a momentum (Chen et al., 2023): a third to a tenth of AdamW's rates, as many times its decay."""
 
+    name: str = "lion"
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
 
     def __post_init__(self) -> None:
@@ -62,6 +73,7 @@ class LionConfig(OptimizerConfig):
 class AdanConfig(OptimizerConfig):
     """Adam with Nesterov momentum of the gradients' differences (Xie et al., 2022)."""
 
+    name: str = "adan"
     betas: list[float] = field(default_factory=lambda: [0.98, 0.92, 0.99])
     eps: float = 1e-8
 
@@ -75,6 +87,7 @@ class AdanConfig(OptimizerConfig):
 class SgdConfig(OptimizerConfig):
     """Stochastic gradient descent with momentum."""
 
+    name: str = "sgd"
     momentum: float = 0.9
     nesterov: bool = True
 
@@ -83,6 +96,14 @@ class SgdConfig(OptimizerConfig):
         check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
         if self.nesterov and self.momentum == 0:
             raise ConfigError("optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false.")
+
+
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
+    "adamw": AdamWConfig,
+    "sgd": SgdConfig,
+    "lion": LionConfig,
+    "adan": AdanConfig,
+}
 
 
 def _check_betas(betas: list[float], count: int, word: str) -> None:
@@ -107,6 +128,8 @@ class SchedulerConfig:
     interval: Literal["step", "epoch"] = "step"
 
     def __post_init__(self) -> None:
+        if (self.name == "plateau") != isinstance(self, PlateauConfig):
+            raise ConfigError(f"scheduler.name={self.name} chooses nothing here. Choose with scheduler={self.name}.")
         share, steps, epochs = self.warmup, self.warmup_steps, self.warmup_epochs
         fraction = share is None or 0 <= share < 1
         check(fraction, "scheduler.warmup", share, "a fraction of the phase: at least 0 and below 1")

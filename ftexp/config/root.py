@@ -18,15 +18,7 @@ from ftexp.config.data import (
 from ftexp.config.loss import LOSSES, LossConfig
 from ftexp.config.machine import WITHOUT_GRAPHS, RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
-from ftexp.config.optim import (
-    AdamWConfig,
-    AdanConfig,
-    LionConfig,
-    OptimizerConfig,
-    PlateauConfig,
-    SchedulerConfig,
-    SgdConfig,
-)
+from ftexp.config.optim import OPTIMIZERS, OptimizerConfig, PlateauConfig, SchedulerConfig
 from ftexp.config.resume import ResumeConfig
 from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
@@ -83,7 +75,7 @@ SCHEMA: dict[str, dict[str, type]] = {
     },
     "stage": {"_stage": StageConfig},
     "bn_policy": {"_bn_policy": BatchNormPolicyConfig},
-    "optimizer": {"_adamw": AdamWConfig, "_sgd": SgdConfig, "_lion": LionConfig, "_adan": AdanConfig},
+    "optimizer": {f"_{name}": kind for name, kind in OPTIMIZERS.items()},
     "scheduler": {"_scheduler": SchedulerConfig, "_plateau": PlateauConfig},
     "augment": {"_augment": AugmentConfig},
     "loss": {f"_{name}": kind for name, kind in LOSSES.items()},

@@ -1,4 +1,4 @@
-"""Which parameters weight decay applies to: by the type of their layer, then by their shape, then by a list.
+"""Which parameters decay, and what role each has: by the type of their layer, then by their shape, then by a list.
 
 Names alone mislead: the usual rule (``"bn" in name``) decays all 49 BatchNorms of torchvision's
 EfficientNet-B0, whose layers are called ``features.0.1``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -28,12 +29,27 @@ SCALES = re.compile(r"(layer_scale|gamma|alpha|beta|ls)(_?\d+)?")
 MATRIX_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
 
 
+# matrix: of a linear layer or a convolution below the head; head: the same in the head; embedding: a token or a table;
+# vector: of a norm layer, a bias or a scale.
+Role = Literal["head", "matrix", "embedding", "vector"]
+_ROLES: dict[str, Role] = {
+    "weight matrix": "matrix",
+    "embedding table": "embedding",
+    "token or embedding": "embedding",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class DecayRule:
     """Whether a parameter decays, and the rule that decided."""
 
     decays: bool
     reason: str
+
+    def role(self, *, in_head: bool) -> Role:
+        """What the parameter is to an optimizer that treats parameters differently, such as Muon."""
+        role = _ROLES.get(self.reason, "vector")
+        return "head" if in_head and role == "matrix" else role
 
 
 def decay_rules(module: nn.Module) -> dict[str, DecayRule]:
@@ -69,6 +85,8 @@ def _rule(layer: nn.Module, name: str, parameter: nn.Parameter, listed: bool) ->
         return DecayRule(False, "layer scale")
     if EMBEDDINGS.fullmatch(name) or listed:
         return DecayRule(False, "token or embedding")
+    if isinstance(layer, nn.Embedding):
+        return DecayRule(True, "embedding table")
     is_matrix = isinstance(layer, MATRIX_LAYERS) and "weight" in name
     if not is_matrix and sum(size > 1 for size in parameter.shape) <= 1:
         return DecayRule(False, "one-dimensional")

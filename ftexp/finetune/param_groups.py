@@ -1,23 +1,29 @@
-"""Parameter groups: block x {decay, no decay}, each with the rate of its block."""
+"""Parameter groups: block x {decay, no decay}, by role too where the optimizer asks; each has the rate of its block."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from ftexp.config import OptimizerConfig
-from ftexp.finetune.decay import DecayRule, decay_rules
+from ftexp.finetune.decay import DecayRule, Role, decay_rules
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import HEAD, Network
 
 
 @dataclass(frozen=True, slots=True)
 class ParamGroup:
-    """Parameters that share a block, a learning rate and a weight decay."""
+    """Parameters that share a block, a learning rate and a weight decay.
+
+    Attributes:
+        role: of its parameters (``ftexp/finetune/decay.py``); several, with commas between them, where the optimizer
+            does not tell roles apart.
+    """
 
     block: str
+    role: str
     lr: float
     weight_decay: float
     names: tuple[str, ...]
@@ -48,27 +54,37 @@ def build_param_groups(network: Network, phase: Phase, *, decay_backbone: bool =
         decay_backbone: False where something else takes the place of weight decay below the head.
 
     Returns:
-        At most two groups a block, from the stem to the head, the decayed one first; none is empty.
+        At most two groups a block, from the stem to the head, the decayed one first; none is empty. One for every role
+        in them where ``optimizer.by_role`` asks for it, alone, so that saved states of the others still fit.
     """
     rules, config = decay_rules(network.module), phase.optimizer
     groups = []
     for block in phase.learning:
         trainable = {name: p for name, p in network.parameters(block).items() if p.requires_grad}
         rate = block_rate(config, network.names, block)
+        roles = {name: rules[name].role(in_head=block == HEAD) for name in trainable}
         for decays in (True, False):
-            chosen = {name: p for name, p in trainable.items() if rules[name].decays is decays}
-            if chosen:
-                decay = config.weight_decay if decays and (decay_backbone or block == HEAD) else 0.0
-                groups.append(ParamGroup(block, rate, decay, tuple(chosen), tuple(chosen.values())))
+            decay = config.weight_decay if decays and (decay_backbone or block == HEAD) else 0.0
+            alike = {name: roles[name] for name in trainable if rules[name].decays is decays}
+            for names in _split(alike, by_role=config.by_role):
+                role = ", ".join(dict.fromkeys(roles[name] for name in names))
+                groups.append(ParamGroup(block, role, rate, decay, names, tuple(trainable[name] for name in names)))
     return groups
+
+
+def _split(roles: Mapping[str, Role], *, by_role: bool) -> list[tuple[str, ...]]:
+    """Names in groups of one role each, or in a single group; none is empty."""
+    if not by_role:
+        return [tuple(roles)] if roles else []
+    return [tuple(name for name in roles if roles[name] == role) for role in dict.fromkeys(roles.values())]
 
 
 def group_table(network: Network, groups: Sequence[ParamGroup]) -> list[dict[str, object]]:
     """Rows for people: every tensor of the network stands in exactly one of them.
 
     Returns:
-        A row per group and one per block's frozen rest, with the keys block, tensors, parameters, lr,
-        weight_decay, trainable and rule (what decided about the decay).
+        A row per group and one per block's frozen rest, with the keys block, role, tensors, parameters, lr,
+        weight_decay, trainable and rule (what decided about the decay and the role).
     """
     rules = decay_rules(network.module)
     rows = []
@@ -77,24 +93,23 @@ def group_table(network: Network, groups: Sequence[ParamGroup]) -> list[dict[str
         mine = [group for group in groups if group.block == block]
         for group in mine:
             chosen = {name: tensors[name] for name in group.names}
-            rows.append(_row(block, chosen, group.lr, group.weight_decay, _reasons(rules, group.names)))
+            rows.append(_row(block, chosen, group, _reasons(rules, group.names)))
         opened = {name for group in mine for name in group.names}
         frozen = {name: p for name, p in tensors.items() if name not in opened}
         if frozen:
-            rows.append(_row(block, frozen, None, None, "frozen"))
+            rows.append(_row(block, frozen, None, "frozen"))
     return rows
 
 
-def _row(
-    block: str, tensors: dict[str, nn.Parameter], lr: float | None, weight_decay: float | None, rule: str
-) -> dict[str, object]:
+def _row(block: str, tensors: dict[str, nn.Parameter], group: ParamGroup | None, rule: str) -> dict[str, object]:
     return {
         "block": block,
+        "role": group.role if group else None,
         "tensors": len(tensors),
         "parameters": sum(p.numel() for p in tensors.values()),
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "trainable": lr is not None,
+        "lr": group.lr if group else None,
+        "weight_decay": group.weight_decay if group else None,
+        "trainable": group is not None,
         "rule": rule,
     }
 

@@ -7,7 +7,9 @@ import torch
 from conftest import Compose
 from torch import nn
 
-from ftexp.finetune.optimizers import build_optimizer
+from ftexp.config.optim import OPTIMIZERS
+from ftexp.errors import ConfigError
+from ftexp.finetune.optimizers import BUILDERS, build_optimizer
 from ftexp.finetune.param_groups import ParamGroup
 
 FIRST_STEPS = {
@@ -18,12 +20,31 @@ FIRST_STEPS = {
 }
 
 
+def test_every_optimizer_of_the_schema_has_its_entry() -> None:
+    assert BUILDERS.keys() == set(OPTIMIZERS.values())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer.name=lion",
+            r"optimizer\.name=lion chooses nothing\. Choose with optimizer=NAME, one of adamw, sgd",
+        ),
+        ("scheduler.name=plateau", r"scheduler\.name=plateau chooses nothing here\. Choose with scheduler=plateau"),
+    ],
+)
+def test_a_name_alone_chooses_nothing(configure: Compose, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configure(override)
+
+
 @pytest.mark.parametrize(("name", "after"), FIRST_STEPS.items())
 def test_the_first_step_by_hand(configure: Compose, name: str, after: float) -> None:
     weight, plain = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     groups = [
-        ParamGroup("head", 0.1, 0.5, ("weight",), (weight,)),
-        ParamGroup("stem", 0.01, 0.0, ("plain",), (plain,)),
+        ParamGroup("head", "head", 0.1, 0.5, ("weight",), (weight,)),
+        ParamGroup("stem", "vector", 0.01, 0.0, ("plain",), (plain,)),
     ]
     config = configure(f"optimizer={name}").optimizer
     optimizer = build_optimizer(config, groups, torch.device("cpu"))
@@ -31,12 +52,16 @@ def test_the_first_step_by_hand(configure: Compose, name: str, after: float) -> 
     optimizer.step()
     assert weight.item() == pytest.approx(after)
     assert plain.item() == pytest.approx(1 - (0.01 * 2 * 1.9 if name == "sgd" else 0.01))
-    assert [group["block"] for group in optimizer.param_groups] == ["head", "stem"]
+    assert [(group["block"], group["role"]) for group in optimizer.param_groups] == [
+        ("head", "head"),
+        ("stem", "vector"),
+    ]
 
 
-@pytest.mark.parametrize(("name", "betas"), [("adamw", (0.5, 0.6)), ("lion", (0.5, 0.6)), ("adan", (0.5, 0.6, 0.7))])
-def test_betas_reach_the_optimizer(configure: Compose, name: str, betas: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("name", [name for name, kind in OPTIMIZERS.items() if hasattr(kind, "betas")])
+def test_betas_reach_the_optimizer(configure: Compose, name: str) -> None:
+    betas = (0.5, 0.6, 0.7)[: len(configure(f"optimizer={name}").optimizer.betas)]
     config = configure(f"optimizer={name}", f"optimizer.betas={list(betas)}").optimizer
-    groups = [ParamGroup("head", 0.1, 0.5, ("weight",), (nn.Parameter(torch.ones(1)),))]
+    groups = [ParamGroup("head", "head", 0.1, 0.5, ("weight",), (nn.Parameter(torch.ones(1)),))]
     optimizer = build_optimizer(config, groups, torch.device("cpu"))
     assert optimizer.param_groups[0]["betas"] == betas

@@ -7,7 +7,7 @@ from conftest import make_phase
 from torch import nn
 from torchvision import models
 
-from ftexp.config import AdamWConfig
+from ftexp.config.optim import AdamWConfig
 from ftexp.finetune.decay import decay_rules
 from ftexp.finetune.freezing import open_blocks
 from ftexp.finetune.param_groups import block_rate, build_param_groups, group_table
@@ -25,11 +25,11 @@ def test_groups_are_block_times_decay_over_trainable_parameters_only(network: Ne
     phase = make_phase("body", "head", weight_decay=0.1)
     open_blocks(network, phase)
     groups = build_param_groups(network, phase)
-    assert [(g.block, g.lr, g.weight_decay, set(g.names)) for g in groups] == [
-        ("body", 1e-3, 0.1, {"body.0.weight"}),
-        ("body", 1e-3, 0.0, {"body.0.bias", "body.1.weight", "body.1.bias", "token"}),
-        ("head", 1e-2, 0.1, {"fc.weight"}),
-        ("head", 1e-2, 0.0, {"fc.bias"}),
+    assert [(g.block, g.role, g.lr, g.weight_decay, set(g.names)) for g in groups] == [
+        ("body", "matrix", 1e-3, 0.1, {"body.0.weight"}),
+        ("body", "vector", 1e-3, 0.0, {"body.0.bias", "body.1.weight", "body.1.bias", "token"}),
+        ("head", "head", 1e-2, 0.1, {"fc.weight"}),
+        ("head", "vector", 1e-2, 0.0, {"fc.bias"}),
     ]
 
 
@@ -37,15 +37,37 @@ def test_the_table_accounts_for_every_tensor_once(network: Network) -> None:
     phase = make_phase("body", "head", policy="freeze_affine", weight_decay=0.1)
     open_blocks(network, phase)
     rows = group_table(network, build_param_groups(network, phase))
-    assert [(row["block"], row["tensors"], row["trainable"], row["rule"]) for row in rows] == [
-        ("stem", 3, False, "frozen"),
-        ("body", 1, True, "weight matrix"),
-        ("body", 2, True, "one-dimensional, bias"),
-        ("body", 2, False, "frozen"),
-        ("head", 1, True, "weight matrix"),
-        ("head", 1, True, "bias"),
+    assert [(row["block"], row["role"], row["tensors"], row["trainable"], row["rule"]) for row in rows] == [
+        ("stem", None, 3, False, "frozen"),
+        ("body", "matrix", 1, True, "weight matrix"),
+        ("body", "vector", 2, True, "one-dimensional, bias"),
+        ("body", None, 2, False, "frozen"),
+        ("head", "head", 1, True, "weight matrix"),
+        ("head", "vector", 1, True, "bias"),
     ]
     assert sum(int(row["parameters"]) for row in rows) == sum(p.numel() for p in network.module.parameters())
+
+
+@pytest.mark.parametrize("by_role", [False, True])
+def test_roles_have_groups_of_their_own_where_the_optimizer_asks(
+    network: Network, by_role: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.module.token = nn.Parameter(torch.zeros(1, 2, 6))
+    network.module.no_weight_decay = lambda: {"token"}
+    monkeypatch.setattr(AdamWConfig, "by_role", by_role)
+    phase = make_phase("body", "head", weight_decay=0.1)
+    open_blocks(network, phase)
+    vectors = {"body.0.bias", "body.1.weight", "body.1.bias"}
+    undecayed = (
+        [("embedding", {"token"}), ("vector", vectors)] if by_role else [("embedding, vector", vectors | {"token"})]
+    )
+    groups = build_param_groups(network, phase)
+    assert [(group.role, set(group.names), group.weight_decay) for group in groups] == [
+        ("matrix", {"body.0.weight"}, 0.1),
+        *((role, names, 0.0) for role, names in undecayed),
+        ("head", {"fc.weight"}, 0.1),
+        ("vector", {"fc.bias"}, 0.0),
+    ]
 
 
 def undecayed(module: torch.nn.Module, kind: str) -> set[str]:
@@ -124,3 +146,17 @@ def test_vectors_that_look_like_matrices_do_not_decay() -> None:
         "single.bias": (False, "bias"),
         "mixing": (True, "weight matrix"),
     }
+
+
+def test_the_role_goes_by_the_layer_and_the_shape() -> None:
+    module = nn.ModuleDict({"table": nn.Embedding(4, 8), "kernel": nn.Conv2d(3, 8, 3), "norm": nn.LayerNorm(8)})
+    roles = {name: (rule.decays, rule.role(in_head=False)) for name, rule in decay_rules(module).items()}
+    assert roles == {
+        "table.weight": (True, "embedding"),
+        "kernel.weight": (True, "matrix"),
+        "kernel.bias": (False, "vector"),
+        "norm.weight": (False, "vector"),
+        "norm.bias": (False, "vector"),
+    }
+    assert decay_rules(module)["kernel.weight"].role(in_head=True) == "head"
+    assert decay_rules(module)["norm.weight"].role(in_head=True) == "vector"

@@ -34,7 +34,7 @@ HALF = 2**0.5 / 2
     ],
 )
 def test_factors_by_hand(config: dict[str, object], total: int, factors: list[float]) -> None:
-    schedule = SchedulerConfig(**config)
+    schedule = (PlateauConfig if config["name"] == "plateau" else SchedulerConfig)(**config)
     span = Span(epochs=1, steps_per_epoch=total, num_samples=100)
     assert [schedule_factor(schedule, tick, span) for tick in range(total + 1)] == pytest.approx(factors)
 
@@ -109,7 +109,8 @@ def test_a_warmup_that_rounds_to_the_whole_phase_is_refused(
     given: dict[str, float], interval: str, message: str, name: str
 ) -> None:
     """Of one epoch of three steps: the rate would never be the one that was set."""
-    config = SchedulerConfig(name=name, interval=interval, floor=1.0, **given)
+    kind = PlateauConfig if name == "plateau" else SchedulerConfig
+    config = kind(name=name, interval=interval, floor=1.0, **given)
     with pytest.raises(ConfigError, match=message):
         schedule_factor(config, 0, Span(1, 3, 100))
 
