@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import CommandLine, Compose
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
 
 from ftexp.config import as_data
 from ftexp.config.moved import MOVED, renamed_overrides, renamed_settings
 from ftexp.resume import expand, newest_unfinished
+from ftexp.sweeps import confirm
+from ftexp.sweeps.space import Space
 
 
 @pytest.mark.parametrize(
@@ -25,6 +29,7 @@ from ftexp.resume import expand, newest_unfinished
         (["train.loss=focal", "train.label_smoothing=0"], ["loss=focal"]),
         (["train.focal_gamma=1", "train.label_smoothing=0", "train.loss='focal'"], ["loss.gamma=1", "loss='focal'"]),
         (["train.loss=bce", "train.class_weights=none"], ["loss=bce"]),
+        (["train.loss=focal", "train.label_smoothing=0", "train.focal_gamma=null"], ["loss=focal"]),
         (["loss=focal", "loss.gamma=1"], ["loss=focal", "loss.gamma=1"]),
         (["loss=focal", "train.focal_gamma=1"], ["loss=focal", "loss.gamma=1"]),
     ],
@@ -65,6 +70,13 @@ def test_a_run_that_began_with_the_names_of_before_is_resumed(tmp_path: Path) ->
     assert found[:2] == ["loss=focal", "loss.gamma=1"]
     assert expand([f"resume={tmp_path / 'a'}", "loss.gamma=3"])[:2] == ["loss=focal", "loss.gamma=3"]
     assert newest_unfinished([tmp_path / "a"], ["loss.gamma=1", "loss=focal"]) == tmp_path / "a"
+
+
+def test_a_trial_of_a_study_from_before_is_confirmed_with_the_names_of_now() -> None:
+    space = Space({}, {}, ("loss=focal",), {}, listed=False)
+    gamma = FloatDistribution(0, 3)
+    trial = create_trial(value=0.5, params={"train.focal_gamma": 1.0}, distributions={"train.focal_gamma": gamma})
+    assert confirm._overrides(space, trial, seed=7)[:3] == ["loss=focal", "loss.gamma=1.0", "runtime.seed=7"]
 
 
 def test_a_file_of_the_users_with_a_name_of_before_is_told_the_name_of_now(
