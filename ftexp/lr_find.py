@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -37,6 +38,7 @@ def find_rates(config: Config, folder: Path) -> None:
     splits = read_data(config, folder, runtime.device)
     seed_generators(config.runtime.seed)
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
+    network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     runtime.place(network.module)
     config = settle_batch_size(config, network, phases, runtime, len(splits.train))
     with out_of_memory_explained(config.train, runtime):
