@@ -46,8 +46,8 @@ from ftexp.prepare import plan
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
 from ftexp.report.tables import format_table
-from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
+from ftexp.training.fit import fine_tune
 from ftexp.training.runtime import prepare_runtime
 
 SECTION = "Head and partial beside a hand-written loop"

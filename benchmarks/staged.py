@@ -44,7 +44,7 @@ def measure(stage: str, seed: int, arguments: argparse.Namespace) -> tuple[float
         "audit.on_leak=off",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        accuracy = run(parse(compose("config", overrides=overrides)), Path(folder), score_test=False)
+        accuracy = run(parse(compose("config", overrides=overrides)), Path(folder), score_test=False, resumable=False)
         result = json.loads((Path(folder) / "result.json").read_text())
     return accuracy, result["seconds"], [f"{p['name']} {p['verdict']}" for p in result["phases"][1:]]
 

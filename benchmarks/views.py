@@ -45,7 +45,7 @@ def measure(stage: str, augment: str, views: str, seed: int, arguments: argparse
             "tracking=none",
             "audit.on_leak=off",
         ]
-        best = run(parse(compose("config", overrides=overrides)), Path(folder), score_test=False)
+        best = run(parse(compose("config", overrides=overrides)), Path(folder), score_test=False, resumable=False)
         seconds = json.loads((Path(folder) / "result.json").read_text())["seconds"]
     return best, seconds
 

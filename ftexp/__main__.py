@@ -36,7 +36,9 @@ def _fine_tune(config: Config, folder: Path) -> object:
     with garbage_left_alone():
         from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 
-    return run(config, folder, score_test=not in_sweep(), overrides=own_overrides(HydraConfig.get().overrides.task))
+    alone = not in_sweep()
+    overrides = own_overrides(HydraConfig.get().overrides.task)
+    return run(config, folder, score_test=alone, resumable=alone, overrides=overrides)
 
 
 def main() -> None:

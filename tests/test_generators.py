@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import CommandLine, Compose, TinyNet
 from PIL import Image
+from tiny_runs import resumed
 from torch import nn
 
 from ftexp import prepare
@@ -217,8 +218,7 @@ def test_a_run_killed_before_its_first_save_ends_like_one_that_was_not(
         patch.setattr(Step, "update", killed)
         with pytest.raises(KilledError):
             run(config, folder)
-    config.resume.run = str(folder)
-    run(config, folder)
+    run(resumed(config, folder), folder)
     assert curve(folder) == expected
 
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import Compose
 from PIL import Image
 from test_generators import Workplace, curve, workplace
+from tiny_runs import resumed
 
 from ftexp import run_identity
 from ftexp.config import Config
@@ -154,8 +155,7 @@ def test_a_run_whose_images_were_moved_and_renamed_ends_to_the_bit_as_if_they_we
         path.rename(path.with_name(f"renamed{number:02d}.png"))
     manifest(here / "else" / "where", here / "else.csv")
     before = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
-    config = workplace.begin(*kind, "data.root=else/where", new)
-    config.resume.run = str(folder)
+    config = resumed(workplace.begin(*kind, "data.root=else/where", new), folder)
     victim = next((here / "else" / "where").rglob("*.png"))
     content = victim.read_bytes()
     Image.new("RGB", (64, 64)).save(victim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,8 @@ from ftexp.finetune.phases import plan_phases
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
-from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
-from ftexp.training.fit import Fit
+from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.runtime import prepare_runtime
 
 NAMES = ("stem", "body", "head")
@@ -60,6 +60,11 @@ def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> F
     runtime = prepare_runtime(config.runtime)
     runtime.place(network.module)
     return fine_tune(config, network, splits, phases, runtime, recorder, observers=observers)
+
+
+def resumed(config: Config, folder: Path) -> Config:
+    """The configuration with which the run in a folder is resumed."""
+    return replace(config, resume=replace(config.resume, run=str(folder)))
 
 
 def subfolder(folder: Path, name: str) -> Path:

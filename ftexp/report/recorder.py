@@ -70,8 +70,6 @@ class Recorder:
         self._groups: list[dict[str, object]] = []
         self._history: list[EpochRecord] = []
         self._phases: list[dict[str, object]] = []
-        # How often the test split has been opened by now, this run included.
-        self.test_uses = 0
 
     def plan(self, phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> None:
         """Show what is going to happen: a table where there are several phases, a plot of the rates always.
@@ -160,12 +158,21 @@ class Recorder:
             log.info("check   %s: %s Try %s.", found.signal, found.sentence, found.override)
 
     def finish(
-        self, best: Best, test: Scores | None, splits: Splits, *, peak_memory_mib: float, seconds: float
+        self,
+        best: Best,
+        test: Scores | None,
+        splits: Splits,
+        *,
+        test_uses: int,
+        peak_memory_mib: float,
+        seconds: float,
     ) -> None:
         """Write plots and ``result.json``, log them, and say how it ended.
 
         Args:
             test: None where the test split was not to be scored.
+            test_uses: how often the test split has been opened by now, this run included.
+            seconds: that the run has taken.
         """
         scores, split = (test, "test") if test else (best.scores, "validation")
         baseline = majority_baseline(splits.train, splits.classes, scores.confusion)
@@ -176,7 +183,7 @@ class Recorder:
             "status": "finished",
             "metric": self._metric,
             "best": best_entry(best),
-            "test": {**score_entry(test, list(best.record.val)), "uses": self.test_uses} if test else None,
+            "test": {**score_entry(test, list(best.record.val)), "uses": test_uses} if test else None,
             "baseline": {"split": split, **baseline},
             "phases": self._phases + self._skipped(),
             "diagnosis": self._diagnosis_of(best.record.phase),
@@ -189,8 +196,8 @@ class Recorder:
         write_json(self.folder / "result.json", result)
         self._send(test)
         log.info("always naming %s scores %s accuracy %.4f", baseline["class"], split, baseline["accuracy"])
-        if self.test_uses > 1:
-            log.warning("This test set has been used %d times; scores chosen by it are too good.", self.test_uses)
+        if test_uses > 1:
+            log.warning("This test set has been used %d times; scores chosen by it are too good.", test_uses)
         log.info("%s  %s", self._verdict(best, test), self.folder)
 
     def _send(self, test: Scores | None) -> None:

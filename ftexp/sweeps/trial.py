@@ -56,7 +56,7 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
     with locked(folder, SECONDS_TO_DIE), place as runtime:
         start_again(folder, finished=True)
         try:
-            run(replace(config, runtime=runtime), folder, score_test=False, observers=observers)
+            run(replace(config, runtime=runtime), folder, score_test=False, resumable=False, observers=observers)
         except PrunedError:
             if (folder / "checkpoints").exists():  # not where every epoch's score was NaN
                 shutil.rmtree(folder / "checkpoints")

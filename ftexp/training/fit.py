@@ -1,255 +1,191 @@
-"""Fine-tuning phase by phase: epochs, validation after each, the best weights of each phase."""
+"""The training of a run: its phases one after the other, as long as the gate keeps what they reach."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
-
 from ftexp.config import Config
-from ftexp.errors import DivergedError, InterruptedRunError
+from ftexp.data.splits import Splits
 from ftexp.evaluation.best import Best
+from ftexp.evaluation.gate import judge
 from ftexp.evaluation.history import EpochRecord, Observer
-from ftexp.evaluation.metric_names import METRICS, recorded
+from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 from ftexp.file_format import reading
+from ftexp.finetune.epochs import span_of
 from ftexp.finetune.freezing import set_train_mode
-from ftexp.finetune.invariants import FrozenBuffers
-from ftexp.finetune.param_groups import ParamGroup
+from ftexp.finetune.param_groups import group_table
 from ftexp.finetune.phases import Phase
-from ftexp.models.blocks import HEAD, Network
-from ftexp.training.batches import Batches, Forward, Inputs
+from ftexp.models.blocks import Network
+from ftexp.preprocessing import Preprocessing
+from ftexp.training.batches import Batches, Forward
 from ftexp.training.checkpoint import LAST, restore_weights
-from ftexp.training.compilation import forward_of
-from ftexp.training.epoch_sums import EpochStats, EpochSums
+from ftexp.training.inputs import InputSource
 from ftexp.training.interruption import StopSignals
-from ftexp.training.loop import evaluate, train_epoch
-from ftexp.training.phase_state import PhaseState, begin_phase
-from ftexp.training.progress import Progress
+from ftexp.training.phase_loop import PhaseLoop
+from ftexp.training.phase_state import open_phase
+from ftexp.training.report import Report
 from ftexp.training.run_checkpoints import RunCheckpoints
-from ftexp.training.runtime import Runtime
-from ftexp.training.start import best_blend
+from ftexp.training.runtime import Runtime, seed_phase
+from ftexp.training.start import backbone_state, best_blend
 
 log = logging.getLogger(__name__)
 
-# Ranks have to stop and save at the same update; asking each other costs a little, so they do not at every one.
-UPDATES_BETWEEN_MEETINGS = 8
+
+def fine_tune(
+    config: Config,
+    network: Network,
+    splits: Splits,
+    phases: Sequence[Phase],
+    runtime: Runtime,
+    report: Report,
+    stop: StopSignals | None = None,
+    observers: Sequence[Observer] = (),
+    *,
+    resumable: bool = True,
+    run_id: str = "",
+) -> Fit:
+    """Train the phases one after the other, each from the best weights so far, as long as the gate keeps them.
+
+    With ``config.resume.run`` it goes on where ``last.pt`` in the report's folder says.
+
+    Args:
+        network: on its device; it is trained in place.
+        report: is told of the course of the run, and says which folder the checkpoints belong into.
+        stop: Ctrl-C and SIGTERM, honoured after the next update.
+        observers: told of every epoch, and asked before every other one; what they raise ends the run.
+        resumable: whether ``last.pt`` is written, from which the run can be resumed.
+        run_id: by which checkpoints are known to be this run's.
+
+    Returns:
+        What happened; the best weights are in the network and in ``best.pt``.
+
+    Raises:
+        DivergedError: when the loss of an epoch is not finite and no retry is left.
+        InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
+        CheckpointError: when a checkpoint cannot be written or read.
+    """
+    folder = report.folder / "checkpoints"
+    checkpoints = RunCheckpoints(folder, network, config, splits.class_to_idx, runtime.ranks, resumable, run_id)
+    start = backbone_state(network) if config.train.needs_start else {}
+    shared = network, config, runtime, checkpoints, report
+    loop = PhaseLoop(*shared, stop or StopSignals(), observers, start)
+    fit = Fit(*shared, splits, phases, loop)
+    fit.run()
+    return fit
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Fit:
-    """What the phases of a run share, and what they leave behind.
+    """The training of one run, and what it came to.
 
     Attributes:
-        observers: are told of every epoch and asked whether there shall be another.
-        report: gives what the report has to know when the run is gone on with, as plain data.
-        start: the backbone's tensors at the beginning of the run, where a setting refers to them.
-        best: of the phases that were kept so far; its checkpoint is ``best.pt``.
-        phase_number: of the phase that is under way, from 0.
+        loop: trains a phase.
     """
 
     network: Network
     config: Config
     runtime: Runtime
     checkpoints: RunCheckpoints
-    on_epoch: Callable[[EpochRecord], None]
-    report: Callable[[], dict[str, object]] = dict
-    stop: StopSignals = field(default_factory=StopSignals)
-    observers: Sequence[Observer] = ()
-    start: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    progress: Progress = field(default_factory=Progress)
-    history: list[EpochRecord] = field(default_factory=list)
-    best: Best | None = None
-    phase_number: int = 0
-
-    def run_phase(
-        self, phase: Phase, groups: Sequence[ParamGroup], inputs: Inputs, saved: Mapping[str, Any] | None = None
-    ) -> Best:
-        """Train the groups for the phase's epochs; its blocks have to be open already.
-
-        Args:
-            saved: where an interrupted run stood in this phase; the network has its tensors of then already.
-
-        Returns:
-            The best epoch of this phase; its weights wait in a checkpoint for ``keep``.
-
-        Raises:
-            DivergedError: when the loss of an epoch is not finite and no retry is left.
-            InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
-            CheckpointError: when a checkpoint cannot be written.
-        """
-        forward = forward_of(phase, inputs, self.config.runtime)
-        untouched = FrozenBuffers(self.network, phase)
-        state = begin_phase(phase, groups, inputs, forward, self.config.train, self.start)
-        if saved is not None:
-            with reading(self.checkpoints.folder / LAST):
-                state.load_state_dict(dict(saved), self.checkpoints.folder)
-            self.checkpoints.find_best_weights(state, len(self.history))
-        with self.stop.deferred():
-            while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
-                self.before_epoch()
-                started = time.perf_counter() - state.sums.seconds
-                state.begin_epoch()
-                set_train_mode(self.network, phase)
-                try:
-                    stats = self._train_epoch(phase, state, inputs.train)
-                    self.network.module.eval()
-                    with state.ema.applied():
-                        scores = self.score(forward, inputs.val)
-                        untouched.check()
-                        record = self._record(phase, state, stats, scores, time.perf_counter() - started)
-                except DivergedError as error:
-                    state.recovery.recover(error)
-                    state.sums = EpochSums()
-                    continue
-                self._end_epoch(state, record, scores)
-        assert state.best is not None
-        return state.best
+    report: Report
+    splits: Splits
+    phases: Sequence[Phase]
+    loop: PhaseLoop
 
     @property
-    def metrics(self) -> list[str]:
-        """The metrics that every epoch records."""
-        return recorded(self.config.asked_metrics, self.network.num_classes)
+    def history(self) -> list[EpochRecord]:
+        """Every epoch so far, of all phases."""
+        return self.loop.history
+
+    @property
+    def best(self) -> Best | None:
+        """The best epoch of the phases that were kept so far; its weights are in ``best.pt``."""
+        return self.checkpoints.best
+
+    def run(self) -> None:
+        """Train the phases that are still to be trained; in the end the best weights are in the network."""
+        length = self.config.train, len(self.splits.train), self.runtime.ranks.size
+        self.report.plan(self.phases, self.network, [span_of(phase, self.network, *length) for phase in self.phases])
+        first, saved = self._resume() if self.config.resume.run else (0, None)
+        for number in range(first, len(self.phases)):
+            kept = self._run_phase(number, saved if number == first else None)
+            if not kept:
+                break
+        if self.config.train.wise_ft:
+            self._blend_with_start()
 
     def score(self, forward: Forward, batches: Batches, split: str = "validation") -> Scores:
         """Score all samples; the network has to be in eval mode. Raises DivergedError where the loss is not finite."""
-        return evaluate(forward, batches, self.network.num_classes, self.runtime, split, metrics=self.metrics)
+        return self.loop.score(forward, batches, split)
 
-    def before_epoch(self) -> None:
-        """To be called where another epoch is certain to come, before anything is prepared for it."""
-        for observer in self.observers:
-            observer.before_epoch()
+    def inputs(self) -> InputSource:
+        """Opens the images of the run's splits for its network."""
+        return InputSource(self.config, self.network, self.splits, self.runtime)
 
-    def keep(self, best: Best) -> None:
-        """Make the best weights of a phase those of the run."""
-        self.best = self.checkpoints.keep(best)
-
-    def resume(self, saved: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Take up what ``last.pt`` says of the run as a whole; returns what it says of the phase.
+    def _run_phase(self, number: int, saved: Mapping[str, Any] | None) -> bool:
+        """Train one phase from the weights in the network, where the run's best weights are afterwards.
 
         Args:
-            saved: the file's content.
-        """
-        restore_weights(self.network, saved["model"], self.checkpoints.folder / LAST)
-        run = saved["run"]
-        self.history = [EpochRecord.from_row(record) for record in json.loads(run["history"])]
-        self.phase_number = run["phase_number"]
-        if run["best"] is not None:
-            self.best = Best.from_state(run["best"], self.checkpoints.folder, self.network.num_classes)
-        phase: Mapping[str, Any] = saved["phase"]
-        return phase
+            saved: where an interrupted run stood in this phase.
 
-    def blend_with_start(self, val: Batches) -> None:
+        Returns:
+            Whether the gate keeps what the phase reached.
+        """
+        phase, network, settings = self.phases[number], self.network, self.config
+        self.loop.before_epoch()
+        groups = open_phase(network, phase, settings.train)
+        self.report.start_phase(phase, group_table(network, groups))
+        with self.inputs() as source:
+            set_train_mode(network, phase)
+            inputs = source.for_phase(phase)
+            seed_phase(settings.runtime.seed, number, self.runtime.ranks)
+            best = self.loop.run(number, phase, groups, inputs, saved)
+        before = self.best
+        verdict = judge(settings.stage, settings.train.metric, before.scores, best.scores) if before else None
+        self.report.end_phase(phase, best, verdict)
+        kept = verdict is None or verdict.kept
+        self.checkpoints.settle(best, kept=kept)
+        return kept
+
+    def _resume(self) -> tuple[int, Mapping[str, Any] | None]:
+        """Read where an interrupted run stood.
+
+        Returns:
+            The number of its phase, and where it stood in that phase; 0 and None if it had not begun to train.
+        """
+        content = self.checkpoints.read_last()
+        if content is None:
+            return 0, None
+        file = self.checkpoints.folder / LAST
+        with reading(file):
+            run, phase = content["run"], content["phase"]
+            # The images stay those that the run began with, where another version reads the weights' description
+            # otherwise.
+            self.network.preprocessing = Preprocessing.from_dict(content["preprocessing"])
+            restore_weights(self.network, content["model"], file)
+            self.history.extend(EpochRecord.from_row(record) for record in json.loads(run["history"]))
+            self.checkpoints.resume(run)
+            self.report.resume(json.loads(run["report"]), self.history)
+            number = int(run["phase_number"])
+        self.report.send_missing()
+        log.info("resume  %s goes on after epoch %d", self.report.folder, len(self.history))
+        return number, phase
+
+    def _blend_with_start(self) -> None:
         """Replace the best weights, which are in the network, by their best average with the start's."""
         assert self.best is not None
-        metric, alphas = self.config.train.metric, [1.0, *self.config.train.wise_ft]
-
-        def score() -> Scores:
-            return self.score(self.network.module, val)
-
-        self.network.module.eval()
-        alpha, scores = best_blend(self.network, self.start, alphas, score, metric)
-        values = scores.metric(metric), alpha, self.best.scores.metric(metric)
-        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", METRICS[metric].label, *values)
-        self.best = replace(self.best, scores=scores, alpha=alpha)
-        self.checkpoints.replace_best(self.best)
-
-    def _train_epoch(self, phase: Phase, state: PhaseState, batches: Batches) -> EpochStats:
-        def after_update(sums: EpochSums) -> None:
-            minutes = self.config.train.save_every_minutes
-            due = minutes is not None and self.checkpoints.minutes_since > minutes
-            if self.runtime.ranks.size > 1 and len(sums.norms) % UPDATES_BETWEEN_MEETINGS:
-                return
-            stop = self.runtime.ranks.largest(self.stop.requested)
-            if stop or self.runtime.ranks.largest(due):
-                self._save_last(state)
-            _honour(stop)
-
-        description = f"{phase.name} {state.epochs_done + 1}/{phase.epochs}"
-        with self.progress.epoch(description, batches.num_batches) as bar:
-            return train_epoch(
-                state.step,
-                batches,
-                len(self.history) + 1,
-                bar,
-                self.config.train.accumulate,
-                sums=state.sums,
-                after_update=after_update,
-            )
-
-    def _ran_out_of_patience(self, state: PhaseState, phase: Phase) -> bool:
-        patience = self.config.train.patience
-        if patience is None or state.best is None:
-            return False
-        waited = len(self.history) - state.best.record.epoch
-        if waited < patience:
-            return False
-        log.info(
-            "early   %s ends after %d of %d epochs: no better %s in the last %d (train.patience)",
-            phase.name,
-            state.epochs_done,
-            phase.epochs,
-            self.config.train.metric,
-            waited,
-        )
-        return True
-
-    def _record(
-        self, phase: Phase, state: PhaseState, stats: EpochStats, scores: Scores, seconds: float
-    ) -> EpochRecord:
-        metric = self.config.train.metric
-        rates = state.rates
-        return EpochRecord(
-            phase=phase.name,
-            epoch=len(self.history) + 1,
-            train_loss=stats.loss,
-            val_loss=scores.loss,
-            val=scores.metrics(self.metrics),
-            grad_norm=stats.grad_norm,
-            head_change=state.head_change,
-            lr_head=rates[HEAD],
-            lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
-            images_per_second=stats.images_per_second,
-            seconds=seconds,
-            best=METRICS[metric].is_better(
-                scores.metric(metric), state.best.scores.metric(metric) if state.best else None
-            ),
-        )
-
-    def _end_epoch(self, state: PhaseState, record: EpochRecord, scores: Scores) -> None:
-        """Save everything, then tell of the epoch: what has been told is never lost."""
-        value = scores.metric(self.config.train.metric)
-        state.schedule.after_epoch(value if METRICS[self.config.train.metric].maximize else -value)
-        state.epochs_done += 1
-        state.sums = EpochSums()
-        self.history.append(record)
-        self.progress.metric = f"val {self.config.train.metric} {value:.4f}"
-        if record.best:
-            # What phases before have reached stays safe in best.pt until this one has proved to be better.
-            state.best = Best(record, scores, self.checkpoints.path(proven=self.best is None))
-        self._save_last(state)  # before the best weights: it holds the same, so that they can be had again from it
-        if record.best:
-            self.checkpoints.save_best_of(state)
-        self.on_epoch(record)
-        for observe in self.observers:
-            observe(record)
-        _honour(self.runtime.ranks.largest(self.stop.requested))
-
-    def _save_last(self, state: PhaseState) -> None:
-        run = {
-            "phase_number": self.phase_number,
-            "best": self.best.state_dict() if self.best else None,
-            "report": json.dumps(self.report()),
-        }
-        self.checkpoints.save_last(self.history, run, state)
-
-
-def _honour(stop: int) -> None:
-    """End here if there is a signal to honour, the same on all ranks."""
-    if stop:
-        raise InterruptedRunError(stop)
+        network, metric, alphas = self.network, self.config.train.metric, [1.0, *self.config.train.wise_ft]
+        alone = self.best.scores.metric(metric)
+        with self.inputs() as source:
+            val = source.for_scoring(self.splits.val)
+            network.module.eval()
+            score = partial(self.score, network.module, val)
+            alpha, scores = best_blend(network, self.loop.start, alphas, score, metric)
+            label = METRICS[metric].label
+            log.info("wise-ft %s %.4f at alpha %g; alone %.4f", label, scores.metric(metric), alpha, alone)
+            self.checkpoints.replace_best(scores, alpha)

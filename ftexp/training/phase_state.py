@@ -36,6 +36,7 @@ class PhaseState:
     """Where a phase stands.
 
     Attributes:
+        number: of the phase in the run, from 0.
         head: its parameters at the phase's beginning.
         epochs_done: of this phase.
         rates: block -> the rate at the beginning of the epoch.
@@ -43,6 +44,7 @@ class PhaseState:
         best: epoch of this phase.
     """
 
+    number: int
     network: Network
     optimizer: Optimizer
     schedule: Schedule
@@ -157,6 +159,7 @@ def build_step(
 
 
 def begin_phase(
+    number: int,
     phase: Phase,
     groups: Sequence[ParamGroup],
     inputs: Inputs,
@@ -167,6 +170,7 @@ def begin_phase(
     """All that trains in a phase, before its first step.
 
     Args:
+        number: of the phase in the run, from 0.
         groups: from ``open_phase``.
         forward, start: as ``build_step``'s.
     """
@@ -177,7 +181,7 @@ def begin_phase(
     ema = build_ema(network, phase, settings.ema)
     step = build_step(optimizer, inputs, forward, settings, start, (schedule.after_step, ema.update))
     recovery = Recovery(network, optimizer, schedule, ema, settings.nan_retries)
-    return PhaseState(network, optimizer, schedule, step, ema, recovery, head_parameters(network))
+    return PhaseState(number, network, optimizer, schedule, step, ema, recovery, head_parameters(network))
 
 
 def head_parameters(network: Network) -> list[torch.Tensor]:

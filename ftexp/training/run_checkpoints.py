@@ -15,6 +15,7 @@ from ftexp.config import Config
 from ftexp.errors import CheckpointError, FormatError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import EpochRecord
+from ftexp.evaluation.scores import Scores
 from ftexp.models.blocks import Network
 from ftexp.ranks import Ranks
 from ftexp.training.checkpoint import (
@@ -38,11 +39,16 @@ UNBLENDED = "unblended.pt"
 
 @dataclass(slots=True)
 class RunCheckpoints:
-    """What the main process writes and reads for all ranks; each method but ``path`` is for all of them to call.
+    """What the main process writes and reads for all ranks, which all have to call each method.
+
+    Which file holds the best weights is decided here and nowhere else. ``best.pt`` holds those of the phases that were
+    kept. The first phase writes there at once, because there is nothing that its weights could be worse than; a later
+    one writes ``candidate.pt``, until ``settle`` moves that file to ``best.pt`` or removes it.
 
     Attributes:
-        resumable: False in a sweep, which begins a trial that was stopped anew: nothing is kept to go on from.
+        resumable: whether ``last.pt`` is written, from which the run can be resumed.
         run_id: of ``run.json``, in every checkpoint of the run.
+        best: epoch of the phases that were kept so far, whose weights are in ``best.pt``; None: no phase has ended.
     """
 
     folder: Path
@@ -52,6 +58,7 @@ class RunCheckpoints:
     ranks: Ranks
     resumable: bool = True
     run_id: str = ""
+    best: Best | None = None
     _saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -59,12 +66,12 @@ class RunCheckpoints:
         """How long ago ``last.pt`` was written, or the run begun."""
         return (time.monotonic() - self._saved_at) / 60
 
-    def path(self, *, proven: bool) -> Path:
-        """Where the best weights of a phase go: at once to their place, or to wait until they have proved better."""
-        return self.folder / (BEST if proven else CANDIDATE)
+    def best_of_phase(self, record: EpochRecord, scores: Scores) -> Best:
+        """An epoch as the best one of its phase, with the file that its weights belong into."""
+        return Best(record, scores, self.folder / (BEST if self.best is None else CANDIDATE))
 
     def save_best(self, best: Best) -> None:
-        """Write the weights that are in the network as those of a phase's best epoch."""
+        """Write the weights that are in the network as those of a best epoch."""
         metric = self.config.train.metric
         facts = {"epoch": best.record.epoch, "metric": metric, "value": best.scores.metric(metric)}
         if self.ranks.is_main:
@@ -77,16 +84,18 @@ class RunCheckpoints:
             self.save_best(state.best)
 
     def save_last(self, history: Sequence[EpochRecord], run: Mapping[str, object], state: PhaseState) -> None:
-        """Write all that training goes on from.
+        """Write all that training goes on from, if the run is to be resumable.
 
         Args:
-            run: where it stands as a whole.
+            history: the epochs of the run that have ended.
+            run: what else there is to know of the run as a whole.
             state: where its phase stands.
         """
         if not self.resumable:
             return
         phase = state.state_dict()
-        run = {**run, "history": json.dumps([record.as_row() for record in history])}
+        best = self.best.state_dict() if self.best else None
+        run = {**run, "best": best, "history": json.dumps([record.as_row() for record in history])}
         if self.ranks.is_main:
             facts = {"epoch": len(history), "run": run, "phase": phase}
             write_last(self.folder, self._content(**facts))
@@ -102,27 +111,39 @@ class RunCheckpoints:
             os.replace(self.folder / UNBLENDED, self.folder / BEST)
         return self.ranks.share(self._read_own_last)
 
-    def restore_best(self) -> None:
-        """Put the run's best weights back into the network."""
+    def resume(self, run: Mapping[str, Any]) -> None:
+        """Take the best epoch so far from what ``save_last`` wrote of the run as a whole."""
+        if run["best"] is not None:
+            self.best = Best.from_state(run["best"], self.folder, self.network.num_classes)
+
+    def settle(self, best: Best, *, kept: bool) -> None:
+        """Make the best weights of a phase those of the run, or drop them; the run's best are put into the network.
+
+        Args:
+            best: epoch of the phase that has ended.
+            kept: what the gate decided; the first phase is always kept.
+        """
+        if kept:
+            if self.ranks.is_main and best.checkpoint.exists():  # else a run that was killed right here has done it
+                os.replace(best.checkpoint, self.folder / BEST)
+            self.best = replace(best, checkpoint=self.folder / BEST)
+        elif self.ranks.is_main:
+            best.checkpoint.unlink(missing_ok=True)
         weights = self.ranks.share(lambda: load_checkpoint(self.folder / BEST)["model"])
         restore_weights(self.network, weights, self.folder / BEST)
 
-    def keep(self, best: Best) -> Best:
-        """Make the best weights of a phase those of the run."""
-        if self.ranks.is_main and best.checkpoint.exists():  # else a run that was killed right here has done it already
-            os.replace(best.checkpoint, self.folder / BEST)
-        return replace(best, checkpoint=self.folder / BEST)
+    def replace_best(self, scores: Scores, alpha: float) -> None:
+        """Write the network's weights, an average with the run's start, as the best; those that were stay beside them.
 
-    def drop(self, best: Best) -> None:
-        """Forget the best weights of a phase."""
+        Args:
+            scores: of the average on validation.
+            alpha: the best epoch's share in it.
+        """
+        assert self.best is not None
+        self.best = replace(self.best, scores=scores, alpha=alpha)
         if self.ranks.is_main:
-            best.checkpoint.unlink(missing_ok=True)
-
-    def replace_best(self, best: Best) -> None:
-        """Write the network's weights as the run's best; those that were stay beside them."""
-        if self.ranks.is_main:
-            os.replace(best.checkpoint, self.folder / UNBLENDED)
-        self.save_best(best)
+            os.replace(self.best.checkpoint, self.folder / UNBLENDED)
+        self.save_best(self.best)
 
     def find_best_weights(self, state: PhaseState, epochs: int) -> None:
         """See to it that the weights of the phase's best epoch are in their file, wherever the run was killed.

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import timm
 import torch
 from conftest import Compose, TinyNet, make_phase, scores_of
+from tiny_runs import resumed
 from torch import Tensor
 
+from ftexp.data.sealed import SealedTest
+from ftexp.data.splits import Splits
 from ftexp.errors import DivergedError
+from ftexp.evaluation.best import Best
+from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups
@@ -23,7 +29,7 @@ from ftexp.preprocessing import Preprocessing
 from ftexp.ranks import ALONE
 from ftexp.training.checkpoint import checkpoint_content, restore_weights, write_checkpoint
 from ftexp.training.ema import build_ema
-from ftexp.training.fit import Fit
+from ftexp.training.fit import fine_tune
 from ftexp.training.recovery import Recovery
 from ftexp.training.run_checkpoints import RunCheckpoints
 from ftexp.training.runtime import prepare_runtime
@@ -126,13 +132,16 @@ def test_weights_from_files(used: Network, configure: Compose, tmp_path: Path, w
     content = checkpoint_content(used, config, {}, epoch=1)
     content["model"] = other_weights(used)
     write_checkpoint(tmp_path / "best.pt", content)
+    run = {"history": "[]", "phase_number": 0, "best": None, "report": "{}"}
+    write_checkpoint(tmp_path / "checkpoints" / "last.pt", {**content, "run_id": "", "run": run, "phase": {}})
+    splits, runtime = Splits([], [], SealedTest([]), ("a", "b", "c", "d")), prepare_runtime(config.runtime)
+    record = EpochRecord("head", 1, 1.0, 1.0, {"accuracy": 1.0}, 1.0, 0.0, 0.1, None, 1.0, 1.0, True)
     checkpoints = RunCheckpoints(tmp_path, used, config, {}, ALONE)
-    fit = Fit(used, config, prepare_runtime(config.runtime), checkpoints, lambda record: None)
-    run = {"history": "[]", "phase_number": 0, "best": None}
+    best = Best(record, scores_of(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), 4), tmp_path / "best.pt")
     ways: dict[str, Callable[[], object]] = {
         "checkpoint": lambda: restore_weights(used, content["model"], tmp_path / "best.pt"),
-        "best": checkpoints.restore_best,
-        "resume": lambda: fit.resume({"model": content["model"], "run": run, "phase": {}}),
+        "best": lambda: checkpoints.settle(best, kept=True),
+        "resume": lambda: fine_tune(resumed(config, tmp_path), used, splits, (), runtime, MagicMock(folder=tmp_path)),
     }
     ways[way]()
     assert used.module.token.mean() == 1

@@ -9,12 +9,13 @@ import random
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Compose, TinyNet
+from tiny_runs import resumed
 
 from ftexp.config import Config
 from ftexp.data.samples import Sample
@@ -26,12 +27,11 @@ from ftexp.finetune.phases import plan_phases
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
-from ftexp.run import fine_tune
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training import checkpoint as checkpoint_module
-from ftexp.training import fit as fit_module
+from ftexp.training import phase_loop
 from ftexp.training.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
-from ftexp.training.fit import Fit
+from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import Step
 from ftexp.training.runtime import prepare_runtime
@@ -70,8 +70,8 @@ def colours(num_samples: int, seed: int) -> list[Sample]:
 def run(config: Config, folder: Path, stop: StopSignals | None = None, run_id: str = "") -> Fit:
     """Begin, or go on where the folder says."""
     folder.mkdir(exist_ok=True)
-    resumed = (folder / "checkpoints").exists()
-    config.resume.run = str(folder) if resumed else None
+    if (folder / "checkpoints").exists():
+        config = resumed(config, folder)
     splits = Splits(colours(45, 1), colours(21, 2), SealedTest(colours(10, 3)), ("b", "g", "r", "x"))
     runtime = prepare_runtime(config.runtime)
     blocks, half = [Block("stem", ("stem",)), Block("body", ("body", "token"))], (0.5, 0.5, 0.5)
@@ -114,7 +114,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(os, "replace", deadly(os.replace, countdown))
     monkeypatch.setattr(os, "fsync", deadly(os.fsync, countdown))
     monkeypatch.setattr(Step, "update", deadly(Step.update, countdown))
-    monkeypatch.setattr(fit_module, "evaluate", deadly(fit_module.evaluate, countdown))
+    monkeypatch.setattr(phase_loop, "evaluate", deadly(phase_loop.evaluate, countdown))
     yield countdown
     countdown[0] = -1
 
@@ -247,5 +247,4 @@ def test_kill_9_at_fifty_random_moments(configure: Compose, tmp_path: Path) -> N
                 os.kill(child.pid, signal.SIGKILL)
                 kills += 1
             child.join()
-        config.resume.run = None
-        assert everything(run(replace(config), folder), folder) == expected
+        assert everything(run(config, folder), folder) == expected

@@ -14,6 +14,7 @@ import torch
 from conftest import Compose
 from test_exact_resume import VARIANTS, run
 from test_resume_command import splits
+from tiny_runs import resumed
 
 from ftexp import prepare
 from ftexp.errors import CheckpointError, ConfigError, FormatError
@@ -225,9 +226,7 @@ def test_going_on_with_a_run_compares_its_versions(
     configure: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     identity(configure, tmp_path, lambda facts: facts["versions"].update(torch="1.0"))
-    config = configure()
-    config.resume.run = str(tmp_path)
-    begun = prepare._begun(config, tmp_path)
+    begun = prepare._begun(resumed(configure(), tmp_path), tmp_path)
     assert begun is not None
     assert begun.versions["torch"] == "1.0"
     assert [message for message in caplog.messages if "torch 1.0 ->" in message]

@@ -31,7 +31,7 @@ def checkpoints(configure: Compose, network: Network, tmp_path: Path) -> RunChec
 def best_of(epoch: int, checkpoints: RunCheckpoints) -> Best:
     record = EpochRecord("phase", epoch, 1.0, 1.0, {"accuracy": 0.5}, 1.0, 0.0, 0.1, None, 1.0, 1.0, True)
     labels = torch.arange(4).numpy()
-    return Best(record, scores_of(labels, labels, 4), checkpoints.path(proven=True))
+    return checkpoints.best_of_phase(record, scores_of(labels, labels, 4))
 
 
 def die(*_: object, **__: object) -> None:
@@ -83,3 +83,26 @@ def test_a_disk_that_is_full_leaves_the_earlier_file(tmp_path: Path, monkeypatch
         write_checkpoint(tmp_path / BEST, {"model": {}, "epoch": 2})
     assert load_checkpoint(tmp_path / BEST)["epoch"] == 1
     assert [file.name for file in tmp_path.iterdir()] == [BEST]
+
+
+def test_the_weights_of_a_later_phase_are_best_pt_once_they_are_kept(checkpoints: RunCheckpoints) -> None:
+    def phase_ends(epoch: int, *, kept: bool) -> Best:
+        with torch.no_grad():
+            checkpoints.network.module.token.fill_(epoch)
+        best = best_of(epoch, checkpoints)
+        checkpoints.save_best(best)
+        waits = {file.name for file in checkpoints.folder.iterdir()}
+        assert waits == ({BEST} if epoch == 1 else {BEST, "candidate.pt"})
+        assert load_checkpoint(checkpoints.folder / BEST)["epoch"] == (1 if checkpoints.best is None else reached[-1])
+        checkpoints.settle(best, kept=kept)
+        assert [file.name for file in checkpoints.folder.iterdir()] == [BEST]
+        assert checkpoints.best is not None
+        return checkpoints.best
+
+    reached: list[int] = []
+    for epoch, kept, expected in ((1, True, 1), (2, False, 1), (3, True, 3)):
+        best = phase_ends(epoch, kept=kept)
+        reached.append(best.record.epoch)
+        assert reached[-1] == load_checkpoint(best.checkpoint)["epoch"] == expected
+        assert best.checkpoint == checkpoints.folder / BEST
+        assert checkpoints.network.module.token.mean() == expected  # the best weights are in the network again

@@ -19,13 +19,11 @@ from ftexp.data.ledger import TestLedger
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import ConfigError, DivergedError
-from ftexp.evaluation.diagnosis import read_against
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.schedules import Schedule, Span
 from ftexp.report.recorder import Recorder
 from ftexp.run import score_test_split
-from ftexp.tracking.tracker import NoTracker
-from ftexp.training import fit as fit_module
+from ftexp.training import phase_loop
 from ftexp.training.batches import Forward
 from ftexp.training.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.compilation import CompiledForward
@@ -366,14 +364,14 @@ def test_the_average_with_the_start_that_validates_best_is_saved(
 
 def planted_validation_loss(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The first so many validations meet outputs that are NaN."""
-    original, left = fit_module.evaluate, [times]
+    original, left = phase_loop.evaluate, [times]
 
     def evaluated(forward: Forward, *rest: Any, **options: Any) -> Scores:
         left[0] -= 1
         broken = left[0] >= 0
         return original((lambda inputs: forward(inputs) * math.nan) if broken else forward, *rest, **options)
 
-    monkeypatch.setattr(fit_module, "evaluate", evaluated)
+    monkeypatch.setattr(phase_loop, "evaluate", evaluated)
 
 
 def test_a_validation_loss_that_is_not_finite_undoes_the_epoch(
@@ -412,8 +410,8 @@ def test_the_test_split_is_scored_with_the_best_weights(configure: Compose, spli
     assert all(torch.equal(weights[name], best[name]) for name in weights)
     assert not torch.equal(best["fc.weight"], last["fc.weight"])
 
-    recorder = Recorder(tmp_path, NoTracker(), read_against(config, splits.train, splits.val), [])
-    scores = score_test_split(result, splits, TestLedger(tmp_path / "ledger.sqlite"), recorder)
+    scores, uses = score_test_split(result, TestLedger(tmp_path / "ledger.sqlite"), tmp_path)
+    assert uses == 1
     network, runtime = fresh_network(), prepare_runtime(config.runtime)
     network.module.load_state_dict(best)
     runtime.place(network.module.eval())

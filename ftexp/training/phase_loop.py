@@ -1,0 +1,218 @@
+"""The epochs of one phase: train, score on validation, save, report, until there are enough."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ftexp.config import Config
+from ftexp.errors import DivergedError, InterruptedRunError
+from ftexp.evaluation.best import Best
+from ftexp.evaluation.history import EpochRecord, Observer
+from ftexp.evaluation.metric_names import METRICS, recorded
+from ftexp.evaluation.scores import Scores
+from ftexp.file_format import reading
+from ftexp.finetune.freezing import set_train_mode
+from ftexp.finetune.invariants import FrozenBuffers
+from ftexp.finetune.param_groups import ParamGroup
+from ftexp.finetune.phases import Phase
+from ftexp.models.blocks import HEAD, Network
+from ftexp.training.batches import Batches, Forward, Inputs
+from ftexp.training.checkpoint import LAST
+from ftexp.training.compilation import forward_of
+from ftexp.training.epoch_sums import EpochStats, EpochSums
+from ftexp.training.interruption import StopSignals
+from ftexp.training.loop import evaluate, train_epoch
+from ftexp.training.phase_state import PhaseState, begin_phase
+from ftexp.training.progress import Progress
+from ftexp.training.report import Report
+from ftexp.training.run_checkpoints import RunCheckpoints
+from ftexp.training.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+# Ranks have to stop and save at the same update; asking each other costs a little, so they do not at every one.
+UPDATES_BETWEEN_MEETINGS = 8
+
+
+@dataclass(slots=True)
+class PhaseLoop:
+    """Trains phases; what the phases of a run share.
+
+    Attributes:
+        report: is told of every epoch.
+        observers: are told of every epoch and asked whether there shall be another.
+        start: the backbone's tensors at the beginning of the run, where a setting refers to them.
+        history: the epochs of the whole run; each is added when it ends.
+    """
+
+    network: Network
+    config: Config
+    runtime: Runtime
+    checkpoints: RunCheckpoints
+    report: Report
+    stop: StopSignals
+    observers: Sequence[Observer]
+    start: Mapping[str, torch.Tensor]
+    history: list[EpochRecord] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+
+    def run(
+        self,
+        number: int,
+        phase: Phase,
+        groups: Sequence[ParamGroup],
+        inputs: Inputs,
+        saved: Mapping[str, Any] | None = None,
+    ) -> Best:
+        """Train the groups for the phase's epochs; its blocks have to be open already.
+
+        Args:
+            number: of the phase in the run, from 0.
+            saved: where an interrupted run stood in this phase; the network has its tensors of then already.
+
+        Returns:
+            The best epoch of this phase; its weights are in the file that it names.
+
+        Raises:
+            DivergedError: when the loss of an epoch is not finite and no retry is left.
+            InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
+            CheckpointError: when a checkpoint cannot be written.
+        """
+        forward = forward_of(phase, inputs, self.config.runtime)
+        untouched = FrozenBuffers(self.network, phase)
+        state = begin_phase(number, phase, groups, inputs, forward, self.config.train, self.start)
+        if saved is not None:
+            with reading(self.checkpoints.folder / LAST):
+                state.load_state_dict(dict(saved), self.checkpoints.folder)
+            self.checkpoints.find_best_weights(state, len(self.history))
+        with self.stop.deferred():
+            while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
+                self.before_epoch()
+                started = time.perf_counter() - state.sums.seconds
+                state.begin_epoch()
+                set_train_mode(self.network, phase)
+                try:
+                    stats = self._train_epoch(phase, state, inputs.train)
+                    self.network.module.eval()
+                    with state.ema.applied():
+                        scores = self.score(forward, inputs.val)
+                        untouched.check()
+                        record = self._record(phase, state, stats, scores, time.perf_counter() - started)
+                except DivergedError as error:
+                    state.recovery.recover(error)
+                    state.sums = EpochSums()
+                    continue
+                self._end_epoch(state, record, scores)
+        assert state.best is not None
+        return state.best
+
+    def score(self, forward: Forward, batches: Batches, split: str = "validation") -> Scores:
+        """Score all samples; the network has to be in eval mode. Raises DivergedError where the loss is not finite."""
+        return evaluate(forward, batches, self.network.num_classes, self.runtime, split, metrics=self._metrics)
+
+    def before_epoch(self) -> None:
+        """To be called where another epoch is certain to come, before anything is prepared for it."""
+        for observer in self.observers:
+            observer.before_epoch()
+
+    @property
+    def _metrics(self) -> list[str]:
+        """The metrics that every epoch records."""
+        return recorded(self.config.asked_metrics, self.network.num_classes)
+
+    def _train_epoch(self, phase: Phase, state: PhaseState, batches: Batches) -> EpochStats:
+        def after_update(sums: EpochSums) -> None:
+            minutes = self.config.train.save_every_minutes
+            due = minutes is not None and self.checkpoints.minutes_since > minutes
+            if self.runtime.ranks.size > 1 and len(sums.norms) % UPDATES_BETWEEN_MEETINGS:
+                return
+            stop = self.runtime.ranks.largest(self.stop.requested)
+            if stop or self.runtime.ranks.largest(due):
+                self._save_last(state)
+            _honour(stop)
+
+        description = f"{phase.name} {state.epochs_done + 1}/{phase.epochs}"
+        with self.progress.epoch(description, batches.num_batches) as bar:
+            return train_epoch(
+                state.step,
+                batches,
+                len(self.history) + 1,
+                bar,
+                self.config.train.accumulate,
+                sums=state.sums,
+                after_update=after_update,
+            )
+
+    def _ran_out_of_patience(self, state: PhaseState, phase: Phase) -> bool:
+        patience = self.config.train.patience
+        if patience is None or state.best is None:
+            return False
+        waited = len(self.history) - state.best.record.epoch
+        if waited < patience:
+            return False
+        log.info(
+            "early   %s ends after %d of %d epochs: no better %s in the last %d (train.patience)",
+            phase.name,
+            state.epochs_done,
+            phase.epochs,
+            self.config.train.metric,
+            waited,
+        )
+        return True
+
+    def _record(
+        self, phase: Phase, state: PhaseState, stats: EpochStats, scores: Scores, seconds: float
+    ) -> EpochRecord:
+        metric = self.config.train.metric
+        rates = state.rates
+        return EpochRecord(
+            phase=phase.name,
+            epoch=len(self.history) + 1,
+            train_loss=stats.loss,
+            val_loss=scores.loss,
+            val=scores.metrics(self._metrics),
+            grad_norm=stats.grad_norm,
+            head_change=state.head_change,
+            lr_head=rates[HEAD],
+            lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
+            images_per_second=stats.images_per_second,
+            seconds=seconds,
+            best=METRICS[metric].is_better(
+                scores.metric(metric), state.best.scores.metric(metric) if state.best else None
+            ),
+        )
+
+    def _end_epoch(self, state: PhaseState, record: EpochRecord, scores: Scores) -> None:
+        """Save everything, then tell of the epoch: what has been told is never lost."""
+        value = scores.metric(self.config.train.metric)
+        state.schedule.after_epoch(value if METRICS[self.config.train.metric].maximize else -value)
+        state.epochs_done += 1
+        state.sums = EpochSums()
+        self.history.append(record)
+        self.progress.metric = f"val {self.config.train.metric} {value:.4f}"
+        if record.best:
+            state.best = self.checkpoints.best_of_phase(record, scores)
+        self._save_last(state)  # before the best weights: it holds the same, so that they can be had again from it
+        if record.best:
+            self.checkpoints.save_best_of(state)
+        self.report.epoch(record)
+        for observe in self.observers:
+            observe(record)
+        _honour(self.runtime.ranks.largest(self.stop.requested))
+
+    def _save_last(self, state: PhaseState) -> None:
+        run = {"phase_number": state.number, "report": json.dumps(self.report.state())}
+        self.checkpoints.save_last(self.history, run, state)
+
+
+def _honour(stop: int) -> None:
+    """End here if there is a signal to honour, the same on all ranks."""
+    if stop:
+        raise InterruptedRunError(stop)
