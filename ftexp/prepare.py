@@ -13,14 +13,13 @@ import torch
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
-from ftexp.config.machine import CUDA_GRAPHS, WITHOUT_GRAPHS
 from ftexp.config.uri import sqlite_file
 from ftexp.data.digests import ContentDigests
 from ftexp.data.images import screen_images
 from ftexp.data.ledger import TestLedger
 from ftexp.data.sources import read_samples
 from ftexp.data.splits import Splits, assign_splits, seal, write_splits
-from ftexp.errors import ConfigError, LeakError
+from ftexp.errors import LeakError
 from ftexp.evaluation.intervals import warn_if_too_small
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
@@ -28,8 +27,9 @@ from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
 from ftexp.generators import seed_generators
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
+from ftexp.rank_checks import check_graphs, check_shares
 from ftexp.ranks import Ranks
-from ftexp.run_identity import RunIdentity
+from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.run_images import as_they_were
 from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.params import flatten
@@ -45,23 +45,40 @@ class Prepared:
     """What a run trains with.
 
     Attributes:
+        given: the configuration as it was given.
         config: with a number for ``train.batch_size``.
-        mlflow_run_id: of the run that is gone on with.
+        run_id: by which checkpoints are known to be this run's.
+        overrides: that the run was started with; None of a run of ftexp 0.1.0.
+        mlflow_run_id: of the run that is resumed; None for a new one.
     """
 
+    given: Config
     config: Config
     runtime: Runtime
     phases: tuple[Phase, ...]
     splits: Splits
     network: Network
     ledger: TestLedger
-    identity: RunIdentity
+    data: DataIdentity
+    run_id: str
+    overrides: list[str] | None
     mlflow_run_id: str | None
 
     @property
     def run_name(self) -> str:
         """What the tracking store calls it."""
         return run_name(self.config, self.phases)
+
+    def identity(self, mlflow_run_id: str | None) -> RunIdentity:
+        """What the run is, once the tracking store has a name for it."""
+        return RunIdentity.of(
+            self.given,
+            self.data,
+            batch_size=self.config.train.images_per_step,
+            mlflow_run_id=mlflow_run_id,
+            run_id=self.run_id,
+            overrides=self.overrides,
+        )
 
 
 def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, overrides: Sequence[str] = ()) -> Prepared:
@@ -86,7 +103,8 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun))
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
-    identity = ranks.share(lambda: _identify(config, splits, begun, overrides, ledger if score_test else None))
+    data = ranks.share(lambda: _identify(splits, config, ledger if score_test else None))
+    run_id = ranks.share(lambda: begun.run_id if begun else uuid.uuid4().hex)
     seed_generators(config.runtime.seed)  # whatever was drawn before: an audit that is cached draws less
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
@@ -94,47 +112,22 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     _introduce(config, network, runtime)
     # Before layers are exchanged for those in which the ranks meet: if one ran out of memory, the others would wait.
     known = begun.batch_size if begun else None
-    config = settle_batch_size(config, network, phases, runtime, len(splits.train), known)
+    settled = settle_batch_size(config, network, phases, runtime, len(splits.train), known)
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
         network.module = synchronise_statistics(network.module, runtime.device)
-    identity.batch_size = config.train.images_per_step
-    mlflow_run_id = begun.mlflow_run_id if begun else None
-    return Prepared(config, runtime, phases, splits, network, ledger, identity, mlflow_run_id)
-
-
-def check_shares(config: Config, ranks: Ranks, begun: RunIdentity | None = None) -> None:
-    """Refuse a batch that the processes cannot share evenly.
-
-    Raises:
-        ConfigError: with sizes that they can; a run that is gone on with, ``begun``, keeps its own.
-    """
-    size = begun.batch_size if begun else config.train.batch_size
-    if not isinstance(size, int) or size % ranks.size == 0:
-        return
-    if begun is not None:
-        shared = f"{ranks.size} processes cannot share evenly. Go on with a number of processes that divides {size}."
-        raise ConfigError(f"The run has batches of {size} images, which {shared}")
-    below = size // ranks.size * ranks.size
-    fitting = f"{below} or {below + ranks.size}" if below else f"{ranks.size}"
-    raise ConfigError(
-        f"train.batch_size={size} is that of all {ranks.size} processes together, which cannot share it evenly. "
-        f"Take a multiple of {ranks.size}: {fitting}."
+    return Prepared(
+        given=config,
+        config=settled,
+        runtime=runtime,
+        phases=phases,
+        splits=splits,
+        network=network,
+        ledger=ledger,
+        data=data,
+        run_id=run_id,
+        overrides=begun.overrides if begun else list(overrides),
+        mlflow_run_id=begun.mlflow_run_id if begun else None,
     )
-
-
-def check_graphs(config: Config, runtime: Runtime) -> None:
-    """Refuse CUDA graphs in several processes.
-
-    Raises:
-        ConfigError: with the modes that go.
-    """
-    settings = config.runtime
-    if runtime.compile and runtime.ranks.size > 1 and settings.compile_mode in CUDA_GRAPHS:
-        raise ConfigError(
-            f"runtime.compile_mode={settings.compile_mode} records CUDA graphs, and the {runtime.ranks.size} processes "
-            "exchange their gradients in the middle of the backward pass, which fails with graphs. Take "
-            f"{WITHOUT_GRAPHS}."
-        )
 
 
 def run_name(config: Config, phases: tuple[Phase, ...]) -> str:
@@ -152,16 +145,12 @@ def _begun(config: Config, folder: Path) -> RunIdentity | None:
     return begun
 
 
-def _identify(
-    config: Config, splits: Splits, begun: RunIdentity | None, overrides: Sequence[str], ledger: TestLedger | None
-) -> RunIdentity:
-    """What the run is; refused where it may not open its test split in the end."""
-    identity = RunIdentity.of(config, splits)
-    identity.run_id = begun.run_id if begun else uuid.uuid4().hex
-    identity.overrides = begun.overrides if begun else list(overrides)
+def _identify(splits: Splits, config: Config, ledger: TestLedger | None) -> DataIdentity:
+    """The images that the run is to train with; refused where it may not open its test split in the end."""
+    data = DataIdentity.of(splits)
     if ledger is not None:
         ledger.check(splits.test.content_digest(), config.test.max_uses)
-    return identity
+    return data
 
 
 def _read_or_record_refusal(
@@ -214,10 +203,10 @@ def read_data(config: Config, folder: Path, device: torch.device, begun: RunIden
         ties = find_ties(samples, look) if config.data.tie_duplicates else None
     assigned = assign_splits(samples, config.data, ties)
     if begun is not None:
-        assigned = as_they_were(assigned, begun.images, digests)
+        assigned = as_they_were(assigned, begun.data.images, digests)
     splits = seal(assigned, digests)
     if begun is not None:
-        begun.check_data(RunIdentity.of(config, splits))  # before any file of the run is replaced
+        begun.data.check(DataIdentity.of(splits))  # before any file of the run is replaced
     write_splits(folder / "splits.csv", splits)
     log.info(
         "data    %s: %d images of %d classes; train %d, val %d, test %d (sealed)",

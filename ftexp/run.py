@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -82,7 +81,7 @@ def _fit(
         stop,
         observers,
         resumable=resumable,
-        run_id=prepared.identity.run_id,
+        run_id=prepared.run_id,
     )
 
 
@@ -128,9 +127,8 @@ def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
         with TemporaryDirectory() as nowhere:
             yield Recorder(Path(nowhere), NoTracker(), setting, prepared.phases)
         return
-    identity = prepared.identity
     tracker = open_tracker(config.tracking, prepared.run_name, prepared.mlflow_run_id)
-    identity.mlflow_run_id = tracker.run_id or prepared.mlflow_run_id
+    identity = prepared.identity(tracker.run_id or prepared.mlflow_run_id)
     identity.write(folder)
     recorder = Recorder(folder, tracker, setting, prepared.phases)
     try:
@@ -138,9 +136,9 @@ def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
             tracker.log_params(flatten(config))
         else:
             recorder.send_missing()  # a store refuses to change what it has, such as the place of the images
-        tracker.set_tags(prepared.runtime.facts() | {"folder": str(folder)} | provenance(asdict(identity)))
+        tracker.set_tags(prepared.runtime.facts() | {"folder": str(folder)} | provenance(identity.as_dict()))
         counts = {"train": len(splits.train), "val": len(splits.val), "test": splits.test.num_samples}
-        tracker.log_data_set(config.data.source, identity.data_digest, counts)
+        tracker.log_data_set(config.data.source, identity.data.data_digest, counts)
         log_data_tables(tracker, folder)
         yield recorder
     except BaseException as error:

@@ -7,7 +7,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,51 +31,98 @@ MAX_NAMED = 8
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class RunIdentity:
-    """Written as ``run.json`` when a run begins.
+@dataclass(frozen=True, slots=True)
+class DataIdentity:
+    """The images of a run, their labels, and which split each is in.
 
     Attributes:
-        config: as plain data, without passwords.
         data_digest: of all images and labels; ``split_digest``: of which image is in which split.
-        batch_size: in use; the configuration may say ``auto``.
-        mlflow_run_id: None until the run is tracked.
-        run_id: in every checkpoint of the run, too; "" of a run of ftexp 0.1.0.
-        overrides: that the run was started with, without passwords.
     """
 
-    config: dict[str, Any]
     classes: list[str]
     data_digest: str
     split_digest: str
+    images: list[KnownImage] = field(repr=False)
+
+    @classmethod
+    def of(cls, splits: Splits) -> DataIdentity:
+        """Of splits as they are cut now; reads the files that have not been read for the audit."""
+        images = images_of(splits)
+        contents = sorted(f"{image.digest} {image.label}" for image in images if image.split != "test")
+        cut = sorted(f"{image.path} {image.split}" for image in images if image.split != "test")
+        cut += sorted(f"{image.path} test" for image in images if image.split == "test")
+        digest = _digest([*contents, splits.test.content_digest()])
+        return cls(list(splits.classes), digest, _digest(cut), images)
+
+    def check(self, now: DataIdentity) -> None:
+        """Refuse to resume a run that began with these images when there are other images, classes or splits now.
+
+        Raises:
+            DataError: naming what is different.
+        """
+        if now.classes != self.classes:
+            raise DataError(f"The run began with the classes {self.classes}; now there are {now.classes}.")
+        changed = changed_images(self.images, now.images)
+        if changed:
+            more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+            raise DataError(
+                f"{len(changed)} images are not those the run began with: "
+                f"{', '.join(changed[:MAX_NAMED])}{more}. Put them back, or start a new run."
+            )
+        cut = [image[1:] for image in self.images] != [image[1:] for image in now.images]
+        if any(not image.split for image in self.images):  # of ftexp 0.1.0, which knew images by their paths
+            cut = (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest)
+        if cut:
+            raise DataError("Labels or splits are not those the run began with. Start a new run.")
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """Written as ``run.json`` when a run begins to train, and again when it is resumed.
+
+    Attributes:
+        config: as it was given, as plain data without passwords; its batch size may be ``auto``.
+        batch_size: in use.
+        mlflow_run_id: None where the run is not tracked.
+        run_id: in every checkpoint of the run, too; "" of a run of ftexp 0.1.0.
+        overrides: that the run was started with, without passwords; None of a run of ftexp 0.1.0.
+    """
+
+    config: dict[str, Any]
+    data: DataIdentity
     versions: dict[str, str]
     batch_size: int = 0
     mlflow_run_id: str | None = None
     run_id: str = ""
     overrides: list[str] | None = None
-    images: list[KnownImage] = field(default_factory=list, repr=False)
 
     @classmethod
-    def of(cls, config: Config, splits: Splits) -> RunIdentity:
-        """Of a run that is about to train; reads the files that have not been read for the audit."""
-        images = images_of(splits)
-        contents = sorted(f"{image.digest} {image.label}" for image in images if image.split != "test")
-        cut = sorted(f"{image.path} {image.split}" for image in images if image.split != "test")
-        cut += sorted(f"{image.path} test" for image in images if image.split == "test")
-        return cls(
-            config=json.loads(json.dumps(as_data(config))),
-            classes=list(splits.classes),
-            data_digest=_digest([*contents, splits.test.content_digest()]),
-            split_digest=_digest(cut),
-            versions=installed_versions(),
-            images=images,
-        )
+    def of(
+        cls,
+        config: Config,
+        data: DataIdentity,
+        *,
+        batch_size: int,
+        mlflow_run_id: str | None,
+        run_id: str,
+        overrides: list[str] | None,
+    ) -> RunIdentity:
+        """Of a run that is about to train with the packages that are installed.
+
+        Args:
+            config: as it was given.
+        """
+        return cls(_plain(config), data, installed_versions(), batch_size, mlflow_run_id, run_id, overrides)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``run.json`` holds: all but the images, which are in ``digests.csv``."""
+        facts = {name: value for name, value in asdict(self.data).items() if name != "images"}
+        return {"format": FORMAT, **facts, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}}
 
     def write(self, folder: Path) -> None:
         """Leave ``run.json``, and ``digests.csv`` with the content of every image."""
-        write_images(folder, self.images)
-        facts = {"format": FORMAT, **{name: value for name, value in asdict(self).items() if name != "images"}}
-        write_json(folder / IDENTITY, facts)
+        write_images(folder, self.data.images)
+        write_json(folder / IDENTITY, self.as_dict())
 
     @classmethod
     def read(cls, folder: Path) -> RunIdentity:
@@ -87,11 +134,11 @@ class RunIdentity:
         with reading(folder / IDENTITY):
             facts = read_json(folder / IDENTITY)
             check_format(facts.pop("format", None), FORMAT, folder / IDENTITY)
-            identity = cls(**facts)
-            identity.config = renamed_settings(identity.config)
-        with reading(folder / FILE):
-            identity.images = read_images(folder)
-        return identity
+            of_data = {name: facts.pop(name) for name in ("classes", "data_digest", "split_digest")}
+            config = renamed_settings(facts.pop("config"))
+            with reading(folder / FILE):
+                images = read_images(folder)
+            return cls(**facts, config=config, data=DataIdentity(**of_data, images=images))
 
     def warn_of_versions(self) -> None:
         """Say which packages are no longer those that the run began with: its results may change with them."""
@@ -117,7 +164,7 @@ class RunIdentity:
         Raises:
             ConfigError: with every difference.
         """
-        before, now = flatten_data(self.config), flatten_data(json.loads(json.dumps(as_data(config))))
+        before, now = flatten_data(self.config), flatten_data(_plain(config))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         added = [key for key in changed if key not in before and _is_new_field(key, config, self.config)]
         changed = [key for key in changed if key not in PLACES]  # the images are known by their content
@@ -132,27 +179,6 @@ class RunIdentity:
         if any(key.startswith("stage.") and key.endswith(".epochs") for key in refused):
             advice += "; for more epochs, one that begins with model.weights=FOLDER OF THE RUN/checkpoints/best.pt"
         raise ConfigError(f"The run began with other settings:\n{listed}\n{advice}.")
-
-    def check_data(self, now: RunIdentity) -> None:
-        """Refuse to go on with other images, classes or splits.
-
-        Raises:
-            DataError: naming what is different.
-        """
-        if now.classes != self.classes:
-            raise DataError(f"The run began with the classes {self.classes}; now there are {now.classes}.")
-        changed = changed_images(self.images, now.images)
-        if changed:
-            more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
-            raise DataError(
-                f"{len(changed)} images are not those the run began with: "
-                f"{', '.join(changed[:MAX_NAMED])}{more}. Put them back, or start a new run."
-            )
-        cut = [image[1:] for image in self.images] != [image[1:] for image in now.images]
-        if any(not image.split for image in self.images):  # of ftexp 0.1.0, which knew images by their paths
-            cut = (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest)
-        if cut:
-            raise DataError("Labels or splits are not those the run began with. Start a new run.")
 
 
 def installed_versions() -> dict[str, str]:
@@ -175,6 +201,12 @@ def _is_new_field(key: str, config: Config, before: Mapping[str, Any]) -> bool:
         else:
             return False
     return is_dataclass(node) and isinstance(section, dict)
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """As it is read back from a JSON file."""
+    settings: dict[str, Any] = json.loads(json.dumps(as_data(config)))
+    return settings
 
 
 def _digest(lines: list[str]) -> str:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from test_generators import Workplace, workplace
+from tiny_runs import resumed
 
+from ftexp.errors import InterruptedRunError
 from ftexp.run import run
+from ftexp.run_identity import RunIdentity
+from ftexp.training.checkpoint import load_checkpoint
+from ftexp.training.loop import Step
 
 __all__ = ["workplace"]
+
+
+def stopped(_: Step) -> None:
+    raise InterruptedRunError(15)
 
 
 @pytest.mark.parametrize(("score_test", "resumable"), [(False, True), (True, False)])
@@ -22,3 +33,25 @@ def test_whether_it_can_be_resumed_does_not_depend_on_whether_the_test_split_is_
     run(workplace.begin("stage=head"), folder, score_test=score_test, resumable=resumable)
     assert (folder / "checkpoints" / "last.pt").exists() == resumable
     assert (json.loads((folder / "result.json").read_text())["test"] is not None) == score_test
+
+
+def test_a_resumed_run_is_the_run_that_began_and_no_configuration_is_changed(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With train.batch_size=auto, for which the resumed run takes the size that is in run.json."""
+    folder = workplace.folder / "run"
+    config = workplace.begin("stage=head", "stage.epochs=1", "train.batch_size=auto")
+    again = resumed(config, folder)
+    before = deepcopy((config, again))
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "update", stopped)
+        with pytest.raises(InterruptedRunError):
+            run(config, folder, overrides=["stage=head"])
+    begun = RunIdentity.read(folder)
+    assert begun.config["train"]["batch_size"] == "auto"
+    assert (begun.batch_size, begun.overrides, len(begun.run_id)) == (4, ["stage=head"], 32)
+    (folder / "run.json").write_text((folder / "run.json").read_text().replace('"batch_size": 4', '"batch_size": 2'))
+    run(again, folder, overrides=["resume=run"])
+    assert RunIdentity.read(folder) == replace(begun, batch_size=2, config=RunIdentity.read(folder).config)
+    assert load_checkpoint(folder / "checkpoints" / "last.pt")["run_id"] == begun.run_id
+    assert (config, again) == before

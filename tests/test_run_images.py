@@ -14,7 +14,7 @@ import pytest
 from conftest import Compose
 from PIL import Image
 from test_generators import Workplace, curve, workplace
-from tiny_runs import resumed
+from tiny_runs import identity_of, resumed
 
 from ftexp import run_identity
 from ftexp.config import Config
@@ -23,7 +23,7 @@ from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits, assign_splits, seal
 from ftexp.errors import DataError, InterruptedRunError
 from ftexp.run import run
-from ftexp.run_identity import RunIdentity
+from ftexp.run_identity import DataIdentity
 from ftexp.run_images import as_they_were, images_of, read_images, write_images
 from ftexp.training.loop import Step
 
@@ -58,9 +58,9 @@ def test_order_and_splits_stay_where_files_have_other_names(configure: Compose, 
     restored = seal(as_they_were(assign_splits(moved, config.data), known, ContentDigests()))
     assert contents(restored) == contents(before)
     assert {one.path for one in (*restored.train, *restored.val)} <= set(names)
-    begun, now = RunIdentity.of(config, before), RunIdentity.of(config, restored)
-    begun.check_data(now)
-    now.check_data(RunIdentity.of(config, before))  # and once more, from there
+    begun, now = DataIdentity.of(before), DataIdentity.of(restored)
+    begun.check(now)
+    now.check(DataIdentity.of(before))  # and once more, from there
 
 
 def test_files_in_their_place_are_not_read_again(configure: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,27 +83,28 @@ def test_other_images_or_labels_are_refused_at_any_place(
     configure: Compose, change: Callable[[list[Sample]], object], message: str
 ) -> None:
     config = configure()
-    begun = RunIdentity.of(config, cut(SAMPLES, config))
+    begun = DataIdentity.of(cut(SAMPLES, config))
     samples = list(SAMPLES)
     change(samples)
     assigned = as_they_were(assign_splits(samples, config.data), begun.images, ContentDigests())
     with pytest.raises(DataError, match=message):
-        begun.check_data(RunIdentity.of(config, seal(assigned)))
+        begun.check(DataIdentity.of(seal(assigned)))
 
 
 def test_runs_of_0_1_0_know_their_images_by_their_paths(configure: Compose) -> None:
     config = configure()
-    begun = RunIdentity.of(config, cut(SAMPLES, config))
-    begun.images = [image._replace(label="", split="") for image in begun.images if image.split != "test"]
-    begun.check_data(RunIdentity.of(config, cut(SAMPLES, config)))
+    known = DataIdentity.of(cut(SAMPLES, config))
+    paths = [image._replace(label="", split="") for image in known.images if image.split != "test"]
+    begun = replace(known, images=paths)
+    begun.check(DataIdentity.of(cut(SAMPLES, config)))
     moved = cut([replace(one, path=one.path.replace("old", "new")) for one in SAMPLES], config)
     with pytest.raises(DataError, match=r"images are not those the run began with: new/"):
-        begun.check_data(RunIdentity.of(config, moved))
+        begun.check(DataIdentity.of(moved))
 
 
 def test_only_the_place_of_the_images_may_differ(configure: Compose) -> None:
     facts = ("data=manifest", "data.label_column=x")
-    begun = RunIdentity.of(configure(*facts, "data.file=a.csv", "data.root=here"), cut(SAMPLES, configure()))
+    begun = identity_of(configure(*facts, "data.file=a.csv", "data.root=here"), cut(SAMPLES, configure()))
     begun.check_settings(configure(*facts, "data.file=b.csv", "data.root=there"), force=False)
     with pytest.raises(run_identity.ConfigError, match=r"data\.path_column: path -> file"):
         begun.check_settings(configure(*facts, "data.file=b.csv", "data.path_column=file"), force=False)

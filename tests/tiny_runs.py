@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ftexp.finetune.phases import plan_phases
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
+from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.runtime import prepare_runtime
@@ -65,6 +67,12 @@ def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> F
 def resumed(config: Config, folder: Path) -> Config:
     """The configuration with which the run in a folder is resumed."""
     return replace(config, resume=replace(config.resume, run=str(folder)))
+
+
+def identity_of(config: Config, splits: Splits) -> RunIdentity:
+    """Of a run that has begun to train with these images."""
+    facts: dict[str, Any] = {"batch_size": 8, "mlflow_run_id": None, "run_id": "1a", "overrides": []}
+    return RunIdentity.of(config, DataIdentity.of(splits), **facts)
 
 
 def subfolder(folder: Path, name: str) -> Path:

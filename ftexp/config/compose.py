@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from hydra.core.config_store import ConfigStore
@@ -48,7 +48,7 @@ def parse(composed: DictConfig) -> Config:
     for group, _, key in (path.partition(".") for path in PATHS):
         settings = getattr(config, group)
         if isinstance(path := getattr(settings, key, None), str):
-            setattr(settings, key, os.path.expanduser(path))
+            config = replace(config, **{group: replace(settings, **{key: os.path.expanduser(path)})})
     return config
 
 

@@ -22,9 +22,10 @@ from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
 from ftexp.generators import forked_generators
 from ftexp.models.blocks import Network
-from ftexp.prepare import check_graphs, check_shares, prepare
+from ftexp.prepare import prepare
+from ftexp.rank_checks import check_graphs, check_shares
 from ftexp.ranks import ALONE, Ranks, _Replica, joined
-from ftexp.run_identity import RunIdentity
+from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.training.batches import SampledBatches
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.loop import evaluate
@@ -215,7 +216,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(configure: Compose, size: int,
 @pytest.mark.parametrize("given", ["auto", "4"])
 def test_a_run_goes_on_with_as_many_processes_as_can_share_its_batches(configure: Compose, given: str) -> None:
     config = configure(f"train.batch_size={given}")
-    begun = RunIdentity({}, [], "", "", {}, batch_size=4)
+    begun = RunIdentity({}, DataIdentity([], "", "", []), {}, batch_size=4)
     check_shares(config, Ranks(0, 2), begun)
     with pytest.raises(ConfigError, match=r"batches of 4 images, which 3 processes .* processes that divides 4"):
         check_shares(config, Ranks(0, 3), begun)
@@ -271,7 +272,7 @@ def test_batch_sizes_are_measured_before_layers_in_which_ranks_meet_are_put_in(
         "_read_or_record_refusal": lambda *_: splits,
         "locate_weights": lambda *_: None,
         "build_network": lambda *_: network,
-        "_identify": lambda *_: SimpleNamespace(batch_size=0),
+        "_identify": lambda *_: None,
         "settle_batch_size": settle,
         "synchronise_statistics": synchronise,
     }.items():

@@ -14,11 +14,11 @@ import torch
 from conftest import Compose
 from test_exact_resume import VARIANTS, run
 from test_resume_command import splits
-from tiny_runs import resumed
+from tiny_runs import identity_of, resumed
 
 from ftexp import prepare
 from ftexp.errors import CheckpointError, ConfigError, FormatError
-from ftexp.run_identity import RunIdentity
+from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.training.checkpoint import FORMAT, LAST, load_checkpoint, read_last
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -123,7 +123,7 @@ def test_weights_and_groups_that_do_not_fit_are_a_message_too(configure: Compose
 
 
 def identity(configure: Compose, folder: Path, change: Callable[[dict[str, Any]], object]) -> RunIdentity:
-    RunIdentity.of(configure(), splits()).write(folder)
+    identity_of(configure(), splits()).write(folder)
     facts = json.loads((folder / "run.json").read_text())
     change(facts)
     (folder / "run.json").write_text(json.dumps(facts))
@@ -133,7 +133,7 @@ def identity(configure: Compose, folder: Path, change: Callable[[dict[str, Any]]
 def test_run_json_from_before_there_were_format_numbers_is_read(configure: Compose, tmp_path: Path) -> None:
     begun = identity(configure, tmp_path, lambda facts: facts.pop("format"))
     begun.check_settings(configure(), force=False)
-    begun.check_data(RunIdentity.of(configure(), splits()))
+    begun.data.check(DataIdentity.of(splits()))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_run_json_of_another_version_is_refused(
 
 
 def test_damage_to_the_files_of_a_run_is_named(configure: Compose, tmp_path: Path) -> None:
-    RunIdentity.of(configure(), splits()).write(tmp_path)
+    identity_of(configure(), splits()).write(tmp_path)
     (tmp_path / "digests.csv").write_text("file,digest\nt,1\n")
     with pytest.raises(FormatError, match=r"digests.csv has other fields.*path"):
         RunIdentity.read(tmp_path)
@@ -165,13 +165,13 @@ def test_damage_to_the_files_of_a_run_is_named(configure: Compose, tmp_path: Pat
 def test_digests_are_written_whole_or_not_at_all(
     configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    RunIdentity.of(configure(), splits()).write(tmp_path)
-    begun = RunIdentity.of(configure(), splits())
-    begun.images.clear()
+    identity_of(configure(), splits()).write(tmp_path)
+    begun = identity_of(configure(), splits())
+    begun.data.images.clear()
     monkeypatch.setattr("ftexp.run_images.csv.writer", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         begun.write(tmp_path)
-    assert [image.path for image in RunIdentity.read(tmp_path).images] == ["t", "u", "v", "w"]
+    assert [image.path for image in RunIdentity.read(tmp_path).data.images] == ["t", "u", "v", "w"]
 
 
 def test_other_versions_are_warned_of_and_named(
@@ -181,7 +181,7 @@ def test_other_versions_are_warned_of_and_named(
     begun.warn_of_versions()
     assert not caplog.messages, "nothing that is compared has changed"
     timm = begun.versions["timm"]
-    begun.versions |= {"timm": "1.0.20", "python": "3.11.1"}
+    begun.versions.update(timm="1.0.20", python="3.11.1")
     begun.warn_of_versions()
     (message,) = caplog.messages
     assert f"timm 1.0.20 -> {timm}" in message
@@ -217,7 +217,7 @@ def test_a_setting_that_the_earlier_version_did_not_have_does_not_stop_a_run(
 def test_what_was_added_by_the_user_is_no_setting_of_a_newer_version(
     configure: Compose, began: tuple[str, ...], now: tuple[str, ...]
 ) -> None:
-    begun = RunIdentity.of(configure(*began), splits())
+    begun = identity_of(configure(*began), splits())
     with pytest.raises(ConfigError, match="The run began with other settings"):
         begun.check_settings(configure(*now), force=True)
 

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import yaml
 from conftest import CommandLine, Compose
+from tiny_runs import identity_of
 
 from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.resume import expand
-from ftexp.run_identity import RunIdentity
+from ftexp.run_identity import DataIdentity, RunIdentity
 
 
 def make_run(folder: Path, *overrides: str, status: str | None = None) -> Path:
@@ -128,7 +129,7 @@ def splits(*, shade: int = 0, val: tuple[str, ...] = ("v",), classes: tuple[str,
 
 
 def test_other_settings_are_refused_with_the_differences(configure: Compose) -> None:
-    begun = RunIdentity.of(configure("stage=head"), splits())
+    begun = identity_of(configure("stage=head"), splits())
     begun.check_settings(configure("stage=head"), force=False)
     changed = configure("stage=head", "optimizer.head_lr=0.5", "runtime.workers=3", "train.ema=0.9")
     with pytest.raises(ConfigError) as refused:
@@ -141,27 +142,27 @@ def test_other_settings_are_refused_with_the_differences(configure: Compose) -> 
 
 
 def test_harmless_ones_are_allowed_with_force_alone(configure: Compose) -> None:
-    begun, other = RunIdentity.of(configure(), splits()), configure("runtime.workers=3", "tracking=none")
+    begun, other = identity_of(configure(), splits()), configure("runtime.workers=3", "tracking=none")
     with pytest.raises(ConfigError, match=r"(?s)runtime.workers: auto -> 3\n.*resume.force=true to go on all the same"):
         begun.check_settings(other, force=False)
     begun.check_settings(other, force=True)
 
 
 def test_other_data_is_refused_with_what_is_different(configure: Compose, tmp_path: Path) -> None:
-    RunIdentity.of(configure(), splits()).write(tmp_path)
+    identity_of(configure(), splits()).write(tmp_path)
     begun = RunIdentity.read(tmp_path)
-    begun.check_data(RunIdentity.of(configure(), splits()))
+    begun.data.check(DataIdentity.of(splits()))
     for other, message in (
         (splits(shade=1), r"1 images are not those the run began with: t\. Put them back"),
         (splits(val=("v", "x")), r"1 images .*: x\."),
         (splits(classes=("a", "c")), r"began with the classes \['a', 'b'\]; now there are \['a', 'c'\]"),
     ):
         with pytest.raises(DataError, match=message):
-            begun.check_data(RunIdentity.of(configure(), other))
+            begun.data.check(DataIdentity.of(other))
     moved = splits()
     moved.train.append(moved.val.pop())
     with pytest.raises(DataError, match="splits are not those"):
-        begun.check_data(RunIdentity.of(configure(), moved))
+        begun.data.check(DataIdentity.of(moved))
 
 
 def wait_for(file: Path, seconds: float = 90) -> None:
