@@ -10,7 +10,6 @@ three together. Prints a table of the best validation accuracy and appends it to
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import tempfile
@@ -44,9 +43,10 @@ def measure(stage: str, seed: int, arguments: argparse.Namespace) -> tuple[float
         "audit.on_leak=off",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        accuracy = run(parse(compose("config", overrides=overrides)), Path(folder), score_test=False, resumable=False)
-        result = json.loads((Path(folder) / "result.json").read_text())
-    return accuracy, result["seconds"], [f"{p['name']} {p['verdict']}" for p in result["phases"][1:]]
+        config = parse(compose("config", overrides=overrides))
+        result = run(config, Path(folder), score_test=False, resumable=False)
+    verdicts = list(result.verdicts.items())[1:]
+    return result.value, result.seconds, [f"{name} {verdict}" for name, verdict in verdicts]
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ benchmarks/results.md.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import tempfile
@@ -45,9 +44,9 @@ def measure(stage: str, augment: str, views: str, seed: int, arguments: argparse
             "tracking=none",
             "audit.on_leak=off",
         ]
-        best = run(parse(compose("config", overrides=overrides)), Path(folder), score_test=False, resumable=False)
-        seconds = json.loads((Path(folder) / "result.json").read_text())["seconds"]
-    return best, seconds
+        config = parse(compose("config", overrides=overrides))
+        result = run(config, Path(folder), score_test=False, resumable=False)
+    return result.value, result.seconds
 
 
 def main() -> None:

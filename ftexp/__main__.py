@@ -38,7 +38,7 @@ def _fine_tune(config: Config, folder: Path) -> object:
 
     alone = not in_sweep()
     overrides = own_overrides(HydraConfig.get().overrides.task)
-    return run(config, folder, score_test=alone, resumable=alone, overrides=overrides)
+    return run(config, folder, score_test=alone, resumable=alone, overrides=overrides).value
 
 
 def main() -> None:

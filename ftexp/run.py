@@ -18,6 +18,7 @@ from ftexp.prepare import Prepared, log_data_tables, prepare
 from ftexp.ranks import joined
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
+from ftexp.run_result import RunResult
 from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
@@ -37,7 +38,7 @@ def run(
     resumable: bool = True,
     observers: Sequence[Observer] = (),
     overrides: Sequence[str] = (),
-) -> float:
+) -> RunResult:
     """Fine-tune as configured and leave everything in ``folder``; under torchrun, together with its other processes.
 
     Args:
@@ -48,7 +49,7 @@ def run(
         overrides: of the command, without passwords; kept for a command that goes on with the run.
 
     Returns:
-        The best value of ``train.metric`` on validation.
+        What the run came to: the best epoch and its validation metrics, the test metrics, the phases' verdicts.
 
     Raises:
         UserError: for anything the user has to put right; most of it before any data is read.
@@ -106,16 +107,21 @@ def score_test_split(fit: Fit, ledger: TestLedger, folder: Path) -> tuple[Scores
     return scores, len(ledger.uses(test_set))
 
 
-def _finish(prepared: Prepared, recorder: Recorder, fit: Fit, test: Scores | None, uses: int, seconds: float) -> float:
-    """Write the result, and give the tracking store the model where it is asked for."""
-    config, splits, runtime = prepared.config, prepared.splits, prepared.runtime
-    assert fit.best is not None
-    if runtime.ranks.is_main:
+def _finish(
+    prepared: Prepared, recorder: Recorder, fit: Fit, test: Scores | None, uses: int, seconds: float
+) -> RunResult:
+    """Write the result, which all processes return, and give the tracking store the model where it is asked for."""
+    config, splits, runtime, best = prepared.config, prepared.splits, prepared.runtime, fit.best
+    assert best is not None
+
+    def finish() -> RunResult:
         memory = runtime.peak_memory_mib()
-        recorder.finish(fit.best, test, splits, test_uses=uses, peak_memory_mib=memory, seconds=seconds)
-        if test is not None and config.tracking.wants_model:
-            recorder.log_model(prepared.network, splits.val[0], config.tracking.register_as)
-    return fit.best.scores.metric(config.train.metric)
+        return recorder.finish(best, test, splits, test_uses=uses, peak_memory_mib=memory, seconds=seconds)
+
+    result = runtime.ranks.share(finish)
+    if runtime.ranks.is_main and test is not None and config.tracking.wants_model:
+        recorder.log_model(prepared.network, splits.val[0], config.tracking.register_as)
+    return result
 
 
 @contextmanager

@@ -10,9 +10,10 @@ import pytest
 from test_generators import Workplace, workplace
 from tiny_runs import resumed
 
-from ftexp.errors import InterruptedRunError
+from ftexp.errors import CheckpointError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_identity import RunIdentity
+from ftexp.run_result import RunResult
 from ftexp.training.checkpoint import load_checkpoint
 from ftexp.training.loop import Step
 
@@ -55,3 +56,23 @@ def test_a_resumed_run_is_the_run_that_began_and_no_configuration_is_changed(
     assert RunIdentity.read(folder) == replace(begun, batch_size=2, config=RunIdentity.read(folder).config)
     assert load_checkpoint(folder / "checkpoints" / "last.pt")["run_id"] == begun.run_id
     assert (config, again) == before
+
+
+def test_a_run_returns_what_its_folder_says(workplace: Workplace) -> None:
+    folder = workplace.folder / "run"
+    settings = ("stage=staged", "stage.epochs=1", "stage.gate=better", "stage.margin=1", "train.metric=macro_f1")
+    result = run(workplace.begin(*settings), folder)
+    content = json.loads((folder / "result.json").read_text())
+    assert result == RunResult.read(folder)
+    assert (result.folder, result.metric, result.mlflow_run_id) == (folder, "macro_f1", None)
+    assert result.value == result.best.metrics["macro_f1"] == content["best"]["val_macro_f1"]
+    assert (result.best.epoch, result.best.metrics["loss"]) == (1, content["best"]["val_loss"])
+    assert result.test is not None
+    assert result.test.keys() == result.best.metrics.keys() >= {"loss", "accuracy", "macro_f1"}
+    assert result.test["accuracy"] == content["test"]["accuracy"]
+    assert result.verdicts == {"head": "kept", "last": "dropped", "all": "skipped"}
+    objectives = [result.objective(name) for name in ("val_loss", "val_macro_f1", "seconds")]
+    assert objectives == [result.best.metrics["loss"], result.value, content["seconds"]]
+    (folder / "result.json").write_text('{"status": "interrupted"}')
+    with pytest.raises(CheckpointError, match="holds no run that has finished"):
+        RunResult.read(folder)

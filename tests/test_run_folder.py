@@ -30,6 +30,7 @@ from ftexp.errors import CheckpointError, ConfigError, InterruptedRunError
 from ftexp.resume import own_overrides
 from ftexp.run import run
 from ftexp.run_folder import ClaimFolder, StoppedEarly, claimed, locked, refuse_trials, start_again
+from ftexp.run_result import BestEpoch, RunResult
 from ftexp.sweeps import trial as trial_module
 from ftexp.sweeps.sweep import _refuse_other_study
 from ftexp.sweeps.trial import run_trial
@@ -249,9 +250,10 @@ def test_a_trial_whose_process_was_lost_is_run_again_in_its_folder(
 ) -> None:
     folder, running, gone = leftovers(tmp_path / "study" / "0", status), Event(), Event()
 
-    def train(*_: object, **__: object) -> None:
+    def train(*_: object, **__: object) -> RunResult:
         with claimed(folder, new=True):  # as a run does
-            (folder / "result.json").write_text('{"status": "finished", "best": {"val_accuracy": 0.5}}')
+            reached = BestEpoch(1, {"accuracy": 0.5})
+            return RunResult(folder, "accuracy", 0.5, reached, None, {"head": "kept"}, None, 1.0, 1.0, 1.0)
 
     def dying() -> None:  # a worker of that process, which holds the lock for a moment longer
         with FileLock(folder / ".lock"):

@@ -26,8 +26,9 @@ from ftexp.json_files import write_json
 from ftexp.models.blocks import Network
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
-from ftexp.report.result import best_entry, score_entry
+from ftexp.report.result import explain_verdict, result_content
 from ftexp.report.tables import format_table, write_rows
+from ftexp.run_result import RunResult
 from ftexp.tracking.sync import send_missing_if_possible
 from ftexp.tracking.tracker import Status, Tracker
 
@@ -108,7 +109,7 @@ class Recorder:
         }
         if verdict is not None:
             entry["gate"] = asdict(verdict)
-            log.info("gate    %s", _explain(phase.name, verdict, self._metric, best.scores.num_samples))
+            log.info("gate    %s", explain_verdict(phase.name, verdict, self._metric, best.scores.num_samples))
         self._phases.append(entry)
 
     def state(self) -> dict[str, object]:
@@ -166,7 +167,7 @@ class Recorder:
         test_uses: int,
         peak_memory_mib: float,
         seconds: float,
-    ) -> None:
+    ) -> RunResult:
         """Write plots and ``result.json``, log them, and say how it ended.
 
         Args:
@@ -179,26 +180,25 @@ class Recorder:
         plot_curves(self._history, self.folder / "curves.png", best.record.epoch, self._metric)
         plot_confusion_matrix(scores.confusion, splits.classes, self.folder / "confusion_matrix.png", split)
         write_rows(self.folder / "classes.csv", class_table(scores.confusion, splits.classes))
-        result = {
-            "status": "finished",
-            "metric": self._metric,
-            "best": best_entry(best),
-            "test": {**score_entry(test, list(best.record.val)), "uses": test_uses} if test else None,
-            "baseline": {"split": split, **baseline},
-            "phases": self._phases + self._skipped(),
-            "diagnosis": self._diagnosis_of(best.record.phase),
-            "images_per_second": fmean(record.images_per_second for record in self._history),
-            "peak_memory_mib": peak_memory_mib,
-            "seconds": seconds,
-            "mlflow_run_id": self._tracker.run_id,
-            "checkpoint": "checkpoints/best.pt",
-        }
+        result = result_content(
+            self._metric,
+            best,
+            test,
+            test_uses=test_uses,
+            baseline={"split": split, **baseline},
+            phases=self._phases + self._skipped(),
+            images_per_second=fmean(record.images_per_second for record in self._history),
+            peak_memory_mib=peak_memory_mib,
+            seconds=seconds,
+            mlflow_run_id=self._tracker.run_id,
+        )
         write_json(self.folder / "result.json", result)
         self._send(test)
         log.info("always naming %s scores %s accuracy %.4f", baseline["class"], split, baseline["accuracy"])
         if test_uses > 1:
             log.warning("This test set has been used %d times; scores chosen by it are too good.", test_uses)
         log.info("%s  %s", self._verdict(best, test), self.folder)
+        return RunResult.of(self.folder, result)
 
     def _send(self, test: Scores | None) -> None:
         """Give the tracking store what stands in the folder."""
@@ -249,18 +249,6 @@ class Recorder:
         names = [name for name in dict.fromkeys(("accuracy", "macro_f1", self._metric)) if name != without]
         return "  ".join(f"{METRICS[name].label} {values[name]:.4f}" for name in names)
 
-    def _diagnosis_of(self, phase: str) -> object:
-        return next(entry["diagnosis"] for entry in self._phases if entry["name"] == phase)
-
     def _skipped(self) -> list[dict[str, object]]:
         """The phases that were planned and not begun, because the gate dropped one before them."""
         return [{"name": name, "epochs": 0, "verdict": "skipped"} for name in self._planned[len(self._phases) :]]
-
-
-def _explain(name: str, verdict: Verdict, metric: str, num_samples: int) -> str:
-    outcome = "kept" if verdict.kept else "dropped, its weights undone; the stage ends here"
-    p_value = "" if verdict.p_value is None else f", p = {verdict.p_value:.3f}"
-    return (
-        f"{name} {outcome}: validation {METRICS[metric].label} {verdict.before:.4f} -> {verdict.after:.4f} "
-        f"(of {num_samples} images it gained {verdict.gained} and lost {verdict.lost}{p_value})"
-    )

@@ -2,9 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from ftexp.evaluation.best import Best
+from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.intervals import accuracy_interval, bootstrap_intervals
+from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
+
+
+def result_content(
+    metric: str,
+    best: Best,
+    test: Scores | None,
+    *,
+    test_uses: int,
+    baseline: Mapping[str, object],
+    phases: Sequence[Mapping[str, object]],
+    images_per_second: float,
+    peak_memory_mib: float,
+    seconds: float,
+    mlflow_run_id: str | None,
+) -> dict[str, object]:
+    """All that ``result.json`` holds of a run that has finished.
+
+    Args:
+        metric: ``train.metric``.
+        test: None where the test split was not to be scored.
+        test_uses: how often it has been opened by now, this run included.
+        baseline: what always naming the most frequent class scores.
+        phases: an entry each, also of those that were skipped.
+        images_per_second: training alone, the mean over the epochs.
+        seconds: that the run has taken.
+    """
+    return {
+        "status": "finished",
+        "metric": metric,
+        "best": best_entry(best),
+        "test": {**score_entry(test, list(best.record.val)), "uses": test_uses} if test else None,
+        "baseline": baseline,
+        "phases": phases,
+        "diagnosis": next(entry["diagnosis"] for entry in phases if entry["name"] == best.record.phase),
+        "images_per_second": images_per_second,
+        "peak_memory_mib": peak_memory_mib,
+        "seconds": seconds,
+        "mlflow_run_id": mlflow_run_id,
+        "checkpoint": "checkpoints/best.pt",
+    }
 
 
 def best_entry(best: Best) -> dict[str, object]:
@@ -30,3 +74,13 @@ def score_entry(scores: Scores, names: list[str]) -> dict[str, object]:
         **{f"{name}_ci95": list(interval) for name, interval in intervals.items()},
         "num_samples": scores.num_samples,
     }
+
+
+def explain_verdict(name: str, verdict: Verdict, metric: str, num_samples: int) -> str:
+    """What the gate decided about a phase, in one line."""
+    outcome = "kept" if verdict.kept else "dropped, its weights undone; the stage ends here"
+    p_value = "" if verdict.p_value is None else f", p = {verdict.p_value:.3f}"
+    return (
+        f"{name} {outcome}: validation {METRICS[metric].label} {verdict.before:.4f} -> {verdict.after:.4f} "
+        f"(of {num_samples} images it gained {verdict.gained} and lost {verdict.lost}{p_value})"
+    )

@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ftexp.config.moved import renamed_overrides
 from ftexp.config.sweep import SweepConfig
 from ftexp.errors import ConfigError
-from ftexp.json_files import read_json
+from ftexp.resume import status_of
+from ftexp.run_result import RunResult
 from ftexp.sweeps.job import outcome
 from ftexp.sweeps.space import Space
-from ftexp.sweeps.trial import objective_value
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +154,5 @@ def _folder(folder: Path, trial: FrozenTrial, seed: int) -> Path:
 
 def _value(folder: Path, trial: FrozenTrial, seed: int, objective: str) -> float | None:
     """Of a run that confirms; None when it has not been run, or has no result."""
-    file = _folder(folder, trial, seed) / "result.json"
-    if not file.exists():
-        return None
-    result = read_json(file)
-    return objective_value(result, objective) if result["status"] == "finished" else None
+    confirming = _folder(folder, trial, seed)
+    return RunResult.read(confirming).objective(objective) if status_of(confirming) == "finished" else None

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
 
 from ftexp.config import Config
 from ftexp.errors import PrunedError
-from ftexp.json_files import read_json
 from ftexp.run import run
 from ftexp.run_folder import locked, start_again
 from ftexp.sweeps.places import placed
@@ -56,18 +53,13 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
     with locked(folder, SECONDS_TO_DIE), place as runtime:
         start_again(folder, finished=True)
         try:
-            run(replace(config, runtime=runtime), folder, score_test=False, resumable=False, observers=observers)
+            settled = replace(config, runtime=runtime)
+            result = run(settled, folder, score_test=False, resumable=False, observers=observers)
         except PrunedError:
             if (folder / "checkpoints").exists():  # not where every epoch's score was NaN
                 shutil.rmtree(folder / "checkpoints")
             return PRUNED
-    result = read_json(folder / "result.json")
-    return [objective_value(result, name) for name in objectives]
-
-
-def objective_value(result: Mapping[str, Any], objective: str) -> float:
-    """What a run that has finished reached, from its ``result.json``."""
-    return float(result["best"][objective] if objective.startswith("val_") else result[objective])
+    return [result.objective(name) for name in objectives]
 
 
 def _observers(address: TrialAddress, config: Config) -> list[PruningObserver]:
