@@ -20,7 +20,8 @@ from ftexp.finetune.epochs import epoch_of, smallest_batch
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 from ftexp.ranks import ALONE
-from ftexp.training.batches import BatchContext, Batches, Inputs
+from ftexp.training.activation_batches import KeptActivations
+from ftexp.training.batches import BatchContext, Batches, Inputs, SampledBatches
 from ftexp.training.choose_batches import choose_batches
 from ftexp.training.imbalance import class_counts
 from ftexp.training.losses import build_loss
@@ -74,13 +75,8 @@ class InputSource:
         train, val = self._train_sampler(phase), self._sampler(self._splits.val, self._unshuffled)
         loss = build_loss(config.loss, class_counts(self._splits.train, self._splits.classes))
         kept = self._keep_prefix(phase, transform, as_it_is)
-        train_batches, val_batches = (
-            choose_batches(
-                train, transform, self._context, self._batch_augmentation(augment), kept.train if kept else None
-            ),
-            choose_batches(val, as_it_is, self._context, activations=kept.val if kept else None),
-        )
-        self._opened += [train_batches, val_batches]
+        train_batches = self._open(train, transform, self._batch_augmentation(augment), kept.train if kept else None)
+        val_batches = self._open(val, as_it_is, activations=kept.val if kept else None)
         mixed = mix(train_batches, augment, network.num_classes, config.runtime.seed)
         forward = kept.suffix if kept else network.module
         return Inputs(network, forward, mixed, val_batches, self._runtime, loss)
@@ -88,7 +84,17 @@ class InputSource:
     def for_scoring(self, samples: Sequence[Sample]) -> Batches:
         """Samples as they are, in their order, each read once."""
         sampler = self._sampler(samples, replace(self._unshuffled, keep_pixels="no"))
-        batches = choose_batches(sampler, eval_transform(self._network.preprocessing), self._context)
+        return self._open(sampler, eval_transform(self._network.preprocessing))
+
+    def _open(
+        self,
+        sampler: EpochSampler,
+        transform: ImageTransform,
+        augmentation: BatchAugmentation | None = None,
+        activations: KeptActivations | None = None,
+    ) -> SampledBatches:
+        """``choose_batches``, and to be closed at the end."""
+        batches = choose_batches(sampler, transform, self._context, augmentation, activations)
         self._opened.append(batches)
         return batches
 
@@ -141,10 +147,9 @@ class InputSource:
         # The images are read once, by the rank that computes the activations: the device has nothing of keeping them.
         in_order = replace(self._unshuffled, keep_pixels="disk", ranks=ALONE)
         train, val = (
-            choose_batches(self._sampler(samples, in_order), of_each, self._context)
+            self._open(self._sampler(samples, in_order), of_each)
             for samples, of_each in ((self._splits.train, transform), (self._splits.val, as_it_is))
         )
-        self._opened += [train, val]
         return keep_prefix(self._network, first, phase, train, val, self._context)
 
     def _batch_augmentation(self, augment: AugmentConfig) -> BatchAugmentation | None:

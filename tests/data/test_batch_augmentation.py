@@ -113,3 +113,9 @@ def test_a_policy_changes_the_crops_and_blanks_stay_on_top(policy: str) -> None:
 def test_filters_that_pillow_alone_has_stay_with_it() -> None:
     assert BatchAugmentation.can_do(PREPROCESSING)
     assert not BatchAugmentation.can_do(Preprocessing(8, 8, "lanczos", (0,) * 3, (1,) * 3))
+
+
+def test_no_images_are_a_batch_of_none() -> None:
+    """A process has none of the last batch where it has fewer images than there are processes."""
+    batch = augmentation(AugmentConfig(crop_scale=0.5, color_jitter=0.3, policy="rand"))([], 1, [])
+    assert (batch.shape, batch.dtype) == ((0, 3, SIZE, SIZE), torch.uint8)
