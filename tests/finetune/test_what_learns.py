@@ -162,6 +162,15 @@ def test_the_statistics_of_a_frozen_layer_in_a_learning_block_are_watched(config
         buffers.check()
 
 
+def test_a_buffer_of_a_frozen_module_in_a_learning_block_is_watched(configure: Compose, network: Network) -> None:
+    network.module.body[0].register_buffer("count", torch.zeros(1))
+    (phase,) = plan(configure, network, *patterns("body.1.*", "-*"))
+    buffers = FrozenBuffers(network, phase)
+    network.module.body[0].count += 1
+    with pytest.raises(BufferDriftError, match=r"count of the layer body\.0 in block body moved in phase patterns"):
+        buffers.check()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
