@@ -208,6 +208,14 @@ def test_a_first_epoch_that_is_left_keeps_nothing_and_can_be_begun_again(tmp_pat
     assert [file for file in (tmp_path / "store").iterdir() if file.suffix != ".lock"] == [kept]
 
 
+def test_an_epoch_goes_on_where_it_was_interrupted_though_nothing_is_kept_any_more(tmp_path: Path) -> None:
+    samples, transform = photographs(tmp_path, 11), eval_transform(PREPROCESSING)
+    batches = loader(samples, transform, TensorStore(tmp_path / "store", 1))
+    expected = [images for images, _ in loader(samples, transform, None).epoch(3)]
+    rest = [images for images, _ in batches.epoch(3, start=1)]
+    assert all(torch.equal(a, b) for a, b in zip(rest, expected[1:], strict=True))
+
+
 def test_what_an_epoch_leaves_out_is_kept_too(tmp_path: Path) -> None:
     samples, transform, store = (
         photographs(tmp_path, 11),
