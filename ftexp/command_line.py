@@ -37,7 +37,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # All that a configuration can have Hydra call, beside its own plugins and Python's log handlers.
-CALLABLE = ["ftexp.redaction.RedactingFormatter", "ftexp.run_folder.ClaimFolder"]
+CALLABLE = ["ftexp.redaction.RedactingFormatter", "ftexp.run_folder.ClaimFolder", "ftexp.run_log.RunLog"]
 
 # Where the user's HYDRA_FULL_ERROR is kept while we set our own.
 TRACEBACK = "FTEXP_TRACEBACK"
