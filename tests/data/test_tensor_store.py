@@ -171,6 +171,21 @@ def test_a_folder_that_cannot_be_used_is_one_warning_and_no_error(
     assert not list(tmp_path.glob("**/*.tmp"))
 
 
+def test_two_files_in_the_making_fail_with_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise NO_ROOM
+
+    monkeypatch.setattr(TensorWriter, "append", full)
+    store = TensorStore(tmp_path, limit_gib=1)
+    with store.place("a") as first, store.place("b") as second:
+        for place in (first, second):
+            with pytest.raises(StoreError, match="No space left on device"):
+                place.append(torch.zeros(1, 64))  # type: ignore[union-attr]
+    assert len(caplog.messages) == 1
+
+
 def test_a_crash_while_computing_leaves_no_file(tmp_path: Path) -> None:
     store = TensorStore(tmp_path, limit_gib=1)
     with pytest.raises(AssertionError):
