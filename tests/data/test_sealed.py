@@ -27,7 +27,7 @@ def test_opens_once() -> None:
 def test_no_public_way_to_the_samples() -> None:
     sealed = SealedTest(SAMPLES)
     public = [name for name in dir(sealed) if not name.startswith("_")]
-    assert public == ["content_digest", "listing", "num_samples", "open"]
+    assert public == ["content_digest", "digests", "listing", "num_samples", "open"]
     assert not hasattr(sealed, "__dict__")
     with pytest.raises(TypeError):
         iter(sealed)  # type: ignore[call-overload]
