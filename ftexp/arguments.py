@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import HydraException
 
 from ftexp.config import Config
+from ftexp.config.check import refuse_empty
 from ftexp.config.known_keys import HYDRA_PATHS, PATHS, hint, known_keys, string_keys, unknown_setting
 from ftexp.config.moved import moved_to
 from ftexp.errors import ConfigError
@@ -71,6 +72,8 @@ def read_value(argument: str, *, multirun: bool = False) -> str:
         return argument
     if moved := moved_to(name, value):
         raise ConfigError(moved)
+    if name in HYDRA_PATHS:
+        refuse_empty(key, value.strip("'\""))
     if name in (*PATHS, *HYDRA_PATHS, *RESUME):
         value = os.path.expanduser(value)  # unlike Path.expanduser, it leaves the name of an unknown user as it is
     argument = f"{key}={value}"
@@ -149,6 +152,11 @@ def _check_form(arguments: Sequence[str], number: int) -> None:
     if argument.startswith("=") or not argument.strip("+="):
         advice = (
             f"Write it without spaces: {before}{argument}" if before and "=" not in before else "Its key is missing"
+        )
+    elif argument.startswith("~") and key[1:] in (*GROUPS[:-1], *known_keys()):
+        raise ConfigError(
+            f"'{argument}' would remove {key[1:]}, which a run needs. Leave it out for the value in conf/, or give "
+            f"another one: {key[1:]}=VALUE."
         )
     elif "=" in argument or argument.startswith("~"):
         return

@@ -55,6 +55,8 @@ def expand(arguments: Sequence[str], *, resumable: bool = True) -> list[str]:
         raise ConfigError("resume= goes on with one run. A sweep goes on when its own command is given again.")
     if asked[-1] == AUTO:
         return [*rest, f"resume.run={AUTO}"]
+    if not _unquoted(asked[-1]).strip():
+        raise ConfigError("resume= is empty. Give the folder of a run, resume=auto, or leave it out.")
     folder = _checked(Path(_unquoted(asked[-1])))
     flags, given = [a for a in rest if a.startswith("-")], [a for a in rest if not a.startswith("-")]
     saved = [override for override in _known_overrides(folder) if _key(override) not in {_key(a) for a in given}]

@@ -112,7 +112,7 @@ def test_a_tilde_in_quotes_or_in_a_file_is_the_home_folder_too(
 
 
 def test_flags_and_their_values_are_left_alone() -> None:
-    for flags in (["--cfg", "job"], ["--config-dir", "/ä=b"], ["-c", "job", "-p", "a,b"], ["-m"], ["~optimizer"]):
+    for flags in (["--cfg", "job"], ["--config-dir", "/ä=b"], ["-c", "job", "-p", "a,b"], ["-m"], ["~sweep.space.x"]):
         assert readable([*flags, "stage=head"]) == [*flags, "stage=head"]
 
 
@@ -132,6 +132,10 @@ REFUSED = {
     "pictures": "'pictures' is not of the form key=value. Choose an option with group=option, set a key with",
     "=3": "'=3' is not of the form key=value. Its key is missing.",
     "optimizer.=3": "has no key that can be read: 'optimizer.'.",
+    "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Leave it out for the value in conf/",
+    "~train.metric": "give another one: train.metric=VALUE.",
+    "hydra.run.dir=": "hydra.run.dir is empty. Give a folder or file; the working folder is hydra.run.dir=.",
+    'hydra.sweep.dir=""': "hydra.sweep.dir is empty.",
     "--lr 0.1": "There is no flag --lr; settings are given as key=value. Did you mean optimizer.head_lr,",
     "--batch-size=3": "There is no flag --batch-size; settings are given as key=value. Did you mean train.batch_size?",
     "--data.root x": "There is no flag --data.root. Settings are given as key=value: data.root=x.",

@@ -109,7 +109,13 @@ MISTAKES = {
     "train.batch_size=1.5": "train.batch_size: Value '1.5' of type 'float' is incompatible",
     "train.metric=f1": "train.metric=f1: there is no such metric. Did you mean 'macro_f1'? Allowed are accuracy, macro",
     "scheduler.interval=batch": "scheduler.interval: Invalid value 'batch', expected one of ['step', 'epoch']",
+    # References.
+    "data=imagefolder data.root=${pictures}": "data.root: Interpolation key 'pictures' not found. ${group.key} stands",
+    "stage.epochs=${stage.epochs}": "stage.epochs: Recursive interpolation detected. ${group.key} stands for the value",
+    "sweep.objectives=[${nosuch}]": "sweep.objectives[0]: Interpolation key 'nosuch' not found.",
     # Values out of range.
+    "optimizer.head_lr=inf": "optimizer.head_lr=inf is not allowed: it must be a finite number.",
+    "optimizer.block_lrs={stage7:inf}": "optimizer.block_lrs.stage7=inf is not allowed: it must be a finite number.",
     "stage.epochs=0": "stage.epochs=0 is not allowed: it must be at least 1",
     "stage.last_blocks=0": "stage.last_blocks=0 is not allowed: it must be at least 1",
     "optimizer.head_lr=0": "optimizer.head_lr=0.0 is not allowed: it must be above 0",

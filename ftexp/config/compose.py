@@ -20,6 +20,16 @@ from ftexp.errors import ConfigError
 
 T = TypeVar("T")
 
+# Of these, infinite is a value with a meaning: there is no limit.
+_LIMITS = (
+    "data.max_file_mib",
+    "data.max_megapixels",
+    "runtime.cache_gib",
+    "train.clip_norm",
+    "train.save_every_minutes",
+)
+_REFERENCES = " ${group.key} stands for the value of another setting; of the shell's variables it is ${oc.env:NAME}."
+
 
 def register_schema() -> None:
     """Hand the schema to Hydra; to be called once before composing."""
@@ -39,17 +49,33 @@ def parse(composed: DictConfig) -> Config:
     """Turn a composed configuration into checked, plain objects; ``~`` is the home folder wherever a path is set.
 
     Raises:
-        ConfigError: for a key that no dataclass has (added with ``+``), a value that is missing, or
-            one that a group's own rules refuse.
+        ConfigError: for a key that no dataclass has (added with ``+``), a value that is missing or refers to a
+            setting that does not exist, or one that a group's own rules refuse.
     """
     _refuse_strays(composed, prefix="")
-    config = OmegaConf.to_object(composed)
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.{_REFERENCES}") from error
     assert isinstance(config, Config)
+    _refuse_infinities(asdict(config), prefix="")
     for group, _, key in (path.partition(".") for path in PATHS):
         settings = getattr(config, group)
         if isinstance(path := getattr(settings, key, None), str):
             config = replace(config, **{group: replace(settings, **{key: os.path.expanduser(path)})})
     return config
+
+
+def _refuse_infinities(value: Any, prefix: str) -> None:
+    """An infinite rate passes for one above 0; its first step makes every weight infinite."""
+    if isinstance(value, float) and not math.isfinite(value) and prefix not in _LIMITS:
+        raise ConfigError(f"{prefix}={value} is not allowed: it must be a finite number.")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_infinities(item, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _refuse_infinities(item, f"{prefix}[{number}]")
 
 
 def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:

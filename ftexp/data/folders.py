@@ -44,6 +44,8 @@ CLUTTER = CLUTTER_FILES | CLUTTER_FOLDERS | SERVER_FOLDERS
 # A folder that holds one of these was written by ftexp or by Hydra.
 RUN_MARKS = frozenset(("run.json", "sweep.json", ".hydra", "ftexp.log", MARK))
 
+CHECKPOINTS = "checkpoints"
+
 
 @dataclass(slots=True)
 class Folder:
@@ -89,13 +91,16 @@ class Folder:
 
 
 def open_root(path: str) -> Folder:
-    """List the folder at the top.
+    """List the folder at the top; where a run was begun in it, without the folder of the run's checkpoints.
 
     Raises:
         DataError: when the folder may not be read, or a link in it leads nowhere.
     """
     top = Path(path).resolve()
-    return _list(path, frozenset(identity_of(str(folder)) for folder in (top, *top.parents)))
+    root = _list(path, frozenset(identity_of(str(folder)) for folder in (top, *top.parents)))
+    if root.is_run and CHECKPOINTS in root.folders and not root.open(CHECKPOINTS).images:
+        root.folders.remove(CHECKPOINTS)
+    return root
 
 
 def folders_below(folder: Folder, repeated: list[str] | None = None) -> Iterator[tuple[Identity, Folder]]:

@@ -215,6 +215,13 @@ def test_runs_are_no_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert f"{tmp_path / 'dog/run'}" in caplog.text
 
 
+def test_a_run_begun_in_the_folder_of_the_data_adds_no_class(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg", "run.json", "checkpoints/best.pt", ".hydra/config.yaml")
+    assert {label for _, label, _ in found(tmp_path)} == {"cat", "dog"}
+    touch(tmp_path, "checkpoints/3.jpg")  # a class of that name
+    assert {label for _, label, _ in found(tmp_path)} == {"cat", "dog", "checkpoints"}
+
+
 def test_hidden_and_clutter_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "a/.DS_Store", "a/.cache/2.jpg", "a/Thumbs.db", ".git/x/3.jpg", "b/4.jpg")
     touch(tmp_path, "__MACOSX/a/1.jpg", "a/@eaDir/1.jpg/SYNO_THUMB.jpg", ".ipynb_checkpoints/1.jpg", "a/Icon\r")

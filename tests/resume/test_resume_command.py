@@ -99,6 +99,8 @@ def test_a_command_that_has_no_runs_goes_on_with_none(here: Path) -> None:
     ("arguments", "message"),
     [
         (["resume=nowhere"], r"resume=nowhere: there is no such folder. Give that of a run, or resume=auto"),
+        (["resume="], r"resume= is empty. Give the folder of a run, resume=auto, or leave it out"),
+        (["resume=''"], r"resume= is empty"),
         (["resume=empty"], r"resume=empty: there is no run.json in it"),
         (["resume=done"], r"resume=done: this run has finished; its result is in done/result.json"),
         (["resume=done", "-m"], r"resume= goes on with one run. A sweep goes on when its own command is given again"),
