@@ -72,8 +72,8 @@ def read_value(argument: str, *, multirun: bool = False) -> str:
         return argument
     if moved := moved_to(name, value):
         raise ConfigError(moved)
-    if name in HYDRA_PATHS:
-        refuse_empty(key, value.strip("'\""))
+    if name in HYDRA_PATHS and value.strip() in ("", "''", '""'):
+        refuse_empty(name, "")
     if name in (*PATHS, *HYDRA_PATHS, *RESUME):
         value = os.path.expanduser(value)  # unlike Path.expanduser, it leaves the name of an unknown user as it is
     argument = f"{key}={value}"
