@@ -50,13 +50,19 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def run_command(task: Callable[[DictConfig], object], *, under_torchrun: bool = False) -> None:
+def run_command(
+    task: Callable[[DictConfig], object], *, under_torchrun: bool = False, own_help: str | None = None
+) -> None:
     """Compose the configuration and do the task with it; a user's mistake ends as one message and exit code 1.
 
     Args:
         under_torchrun: whether several processes may do it together.
+        own_help: what ``--help`` prints, before anything is composed; None: what conf/hydra/help says, of a run.
     """
     keep_streams()
+    if own_help is not None and {"--help", "-h"} & set(sys.argv[1:]):
+        print(own_help)
+        return
     if "--version" in sys.argv[1:]:
         print(version_line())
         return

@@ -14,6 +14,18 @@ from ftexp.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.interpreter import end_process, garbage_left_alone
 
+HELP = """ftexp.lr_find suggests the learning rates to begin with, by a range test in place of a training.
+
+  python -m ftexp.lr_find data=imagefolder data.root=pictures stage=partial
+  python -m ftexp.lr_find data=imagefolder data.root=pictures model=resnet50 stage=full train.batch_size=64
+
+It takes the settings of python -m ftexp (group=option, group.key=value) and tests the network that a run with them
+would train: the rate of the head, then that of the backbone where the stage has blocks of it learn.
+Its last line can be pasted into the command of the run.
+
+Files: lr_find.csv, lr_find.png (loss by rate, with the suggestion), and splits.csv, in outputs/DATE/TIME or in
+hydra.run.dir=FOLDER. Nothing is trained that is kept, and nothing goes to MLflow."""
+
 
 def job(composed: DictConfig) -> None:
     """One range test of the head's rate, and one of the backbone's where the stage has it learn."""
@@ -45,6 +57,11 @@ def find_rates(config: Config, folder: Path) -> None:
         report_ranges(find_ranges(config, network, splits, phases, runtime), folder)
 
 
+def command() -> None:
+    """The command line."""
+    run_command(job, own_help=HELP)
+
+
 if __name__ == "__main__":
-    run_command(job)
+    command()
     end_process()

@@ -13,9 +13,11 @@ import pytest
 from conftest import CommandLine, Compose, composed
 from hydra import compose
 
+from ftexp.audit.__main__ import command as audit
 from ftexp.command_line import conf_dir
 from ftexp.config import SCHEMA
 from ftexp.errors import ConfigError
+from ftexp.lr_find import command as lr_find
 
 
 def options() -> list[list[str]]:
@@ -149,7 +151,7 @@ MISTAKES = {
     "tracking.uri=null": "tracking.uri=null is not allowed: it must be an MLflow tracking URI",
     # Missing, malformed, contradicting.
     "data=imagefolder": "data.root has no value; give one, for example data.root=VALUE",
-    "~optimizer": "optimizer has no value",
+    "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Leave it out for the value in conf/",
     "optimizer": "'optimizer' is not of the form key=value",
     "stage=head stage.last_blocks=2": "stage.last_blocks=2 has no effect: no phase has learn=last",
     "scheduler=constant scheduler.floor=0.1": "scheduler.floor=0.1 has no effect with scheduler=constant",
@@ -226,6 +228,14 @@ def test_help_and_mistakes_come_without_importing_torch(tmp_path: Path, argument
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if "import time:" in line}
     assert "ftexp.config" in imported
     assert not imported & {"torch", "timm", "mlflow", "sklearn", "optuna"}
+
+
+def test_every_command_has_a_help_of_its_own(command_line: CommandLine) -> None:
+    for flag, first, command in (("--help", "ftexp.lr_find suggests", lr_find), ("-h", "ftexp.audit cuts", audit)):
+        shown = command_line(flag, "stage=head", entry=command)
+        assert shown.returncode == 0
+        assert shown.stdout.startswith(first)
+        assert f"python -m {first.split()[0]} data=" in shown.stdout
 
 
 @pytest.mark.parametrize("module", ["ftexp", "ftexp.audit"])

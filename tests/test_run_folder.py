@@ -339,7 +339,15 @@ def test_a_second_command_leaves_a_run_as_it_is_and_the_printed_one_goes_on(
     ended = command_line(*arguments)
     assert ended.returncode == 0, ended.stderr
     assert status(folder) == "finished"
-    again = command_line(*arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pictures", "no_pictures")
+def test_the_command_that_is_printed_for_more_epochs_begins_a_longer_run(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    assert command_line(*SETTINGS, "stage.epochs=1", "hydra.run.dir=sp ace").returncode == 0
+    again = command_line("resume=sp ace")
     assert again.returncode == 1
     command = again.stderr.partition("begin a new run with its weights: ")[2].replace("NUMBER", "1")
     longer = command_line(*shlex.split(command)[3:], "hydra.run.dir=longer")

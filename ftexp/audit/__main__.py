@@ -5,7 +5,6 @@ Exit code 0 when no leak across the splits was found, 1 otherwise; ``splits.csv`
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,7 +13,6 @@ from ftexp.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
 from ftexp.interpreter import end_process, garbage_left_alone
-from ftexp.streams import keep_streams
 
 HELP = """ftexp.audit cuts the splits and looks for leaks between them, without training.
 
@@ -52,12 +50,8 @@ def audit_once(config: Config, folder: Path) -> None:
 
 
 def command() -> None:
-    """The command line; its help is its own, and comes before anything is composed."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        keep_streams()
-        print(HELP)
-    else:
-        run_command(job)
+    """The command line."""
+    run_command(job, own_help=HELP)
 
 
 if __name__ == "__main__":

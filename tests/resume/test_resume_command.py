@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -25,6 +27,7 @@ from ftexp.data.splits import Splits
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.resume import expand
 from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.training.loop import Step
 
 
 def make_run(folder: Path, *overrides: str, status: str | None = None) -> Path:
@@ -174,27 +177,53 @@ def wait_for(file: Path, seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
+SETTINGS = ("data=imagefolder", "data.root=pictures", "data.image_size=32", "audit.on_leak=off", "stage=head")
+
+
+def check_one_run(folder: Path, epochs: int) -> None:
+    """In its folder and in MLflow there is one run, which has finished and has every epoch once."""
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert result["status"] == "finished"
+    with (folder / "run" / "metrics.csv").open(newline="") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(1, epochs + 1))
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("ftexp").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_id == result["mlflow_run_id"]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(1, epochs + 1))
+
+
+@pytest.mark.usefixtures("pictures", "no_pictures")
+def test_sigterm_then_resume_is_one_run_with_every_epoch_once(
+    tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, updates = Step.update, itertools.count(1)
+
+    def update_and_signal(step: Step) -> object:
+        if next(updates) == 3:  # the second epoch, after its first save
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(step)
+
+    monkeypatch.setattr(Step, "update", update_and_signal)
+    stopped = command_line(*SETTINGS, "train.batch_size=8", "stage.epochs=3", "hydra.run.dir=run")
+    assert stopped.returncode == 143, stopped.stderr
+    assert "Go on with: python -m ftexp resume=" in stopped.stdout
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
+    ended = command_line("resume=run")
+    assert ended.returncode == 0, ended.stderr
+    check_one_run(tmp_path, epochs=3)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("pictures")
-def test_sigterm_then_resume_is_one_run_with_every_epoch_once(tmp_path: Path, command_line: CommandLine) -> None:
-    command = [sys.executable, "-m", "ftexp"]
-    settings = ["data=imagefolder", "data.root=pictures", "data.image_size=32", "audit.on_leak=off"]
-    settings += ["stage=head", "stage.epochs=20", "hydra.run.dir=run"]
+def test_a_process_that_gets_sigterm_is_resumed_as_one_run(tmp_path: Path, command_line: CommandLine) -> None:
+    command = [sys.executable, "-m", "ftexp", *SETTINGS, "stage.epochs=20", "hydra.run.dir=run"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen([*command, *settings], cwd=tmp_path, text=True, **pipes) as begun:  # type: ignore[call-overload]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as begun:  # type: ignore[call-overload]
         wait_for(tmp_path / "run" / "metrics.csv")
         begun.send_signal(signal.SIGTERM)
         output, _ = begun.communicate(timeout=60)
     assert begun.returncode == 143, output
-    assert "Go on with: python -m ftexp resume=" in output
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
     ended = command_line("resume=run")
     assert ended.returncode == 0, ended.stderr
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["status"] == "finished"
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
-        assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(1, 21))
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("ftexp").experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.info.run_id == result["mlflow_run_id"]
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(1, 21))
+    check_one_run(tmp_path, epochs=20)
