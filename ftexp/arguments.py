@@ -88,6 +88,8 @@ def read_value(argument: str, *, multirun: bool = False) -> str:
         return argument
     if isinstance(_parse(f"{key}=x"), str):
         raise ConfigError(f"'{argument}' has no key that can be read: '{key}'. Write group.key=value.")
+    if multirun and "," in value and not _has_structure(value) and not all(map(str.strip, value.split(","))):
+        raise ConfigError(f"'{argument}' has a comma with no value beside it. Write {key}=VALUE,VALUE without spaces.")
     if name in string_keys() or not _has_structure(value):
         return f"{key}={_quoted(value, multirun=multirun)}"
     cure = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
@@ -117,7 +119,7 @@ def _is_text(parsed: Override, *, multirun: bool) -> bool:
 
 
 def _check_sweep(parsed: Override, argument: str, *, multirun: bool) -> None:
-    """Refuse several values for one run, and for a key of no group, which would fail with the first trial.
+    """Refuse several values for one run, and for a key that does not exist, which would fail with the first trial.
 
     Raises:
         ConfigError: with what may be meant.
@@ -126,8 +128,14 @@ def _check_sweep(parsed: Override, argument: str, *, multirun: bool) -> None:
     if parsed.value_type is ValueType.SIMPLE_CHOICE_SWEEP and not multirun:
         as_list = "" if name in GROUPS else f"; a list is written {argument.replace('=', '=[', 1)}]"
         raise ConfigError(f"{argument} gives several values. To try each of them add -m{as_list}.")
-    if parsed.is_sweep_override() and "/" not in name and name.partition(".")[0] not in (*GROUPS, "hydra"):
+    group = name.partition(".")[0]
+    if not parsed.is_sweep_override() or "/" in name or group == "hydra":
+        return
+    if group not in GROUPS:
         raise ConfigError(unknown_setting(name, list(GROUPS)))
+    beside = [key for key in known_keys() if key.startswith(f"{group}.")]
+    if name != group and not any(f"{name}.".startswith(f"{key}.") for key in beside):
+        raise ConfigError(unknown_setting(name, [key.partition(".")[2] for key in beside]))
 
 
 def _quoted(value: str, *, multirun: bool) -> str:

@@ -219,6 +219,10 @@ def test_trials_of_two_studies_do_not_share_a_folder(tmp_path: Path) -> None:
     _refuse_other_study(tmp_path, "a")
     with pytest.raises(ConfigError, match=r"is the folder of the study a, and this search is the study b.*sweep.dir"):
         _refuse_other_study(tmp_path, "b")
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "sweep.json").write_text(damaged)
+        with pytest.raises(ConfigError, match=r"sweep.json is damaged .*Remove it: the same command writes it anew"):
+            _refuse_other_study(tmp_path, "a")
     refuse_trials(tmp_path)
     make_run(tmp_path / "0")
     with pytest.raises(ConfigError, match=r"holds the runs of another sweep, .*/0 for one, which would be replaced"):

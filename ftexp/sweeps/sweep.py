@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import optuna
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from optuna.samplers import RandomSampler
 
@@ -54,7 +56,7 @@ def sweep(
         UserError: for a space, an objective or a storage that cannot be, and when too many trials fail.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    config, plain = _run_part(composed)
+    config, plain = _run_part(composed, arguments)
     directions = _directions(settings["direction"], config.sweep.objectives)
     space = build_space(
         preset={**config.sweep.space, **(settings["params"] or {})},
@@ -121,7 +123,7 @@ def sweep(
         shared.close()
 
 
-def _run_part(composed: DictConfig) -> tuple[Config, dict[str, Any]]:
+def _run_part(composed: DictConfig, arguments: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     """The configuration of a run: checked, and as plain data that tells studies apart."""
     task = composed.copy()
     with read_write(task), open_dict(task):
@@ -131,7 +133,18 @@ def _run_part(composed: DictConfig) -> tuple[Config, dict[str, Any]]:
     del plain["tracking"]  # where runs are recorded makes no other search, nor does what follows it
     for key in ("confirm", "confirm_seeds", "trials_per_gpu"):
         del plain["sweep"][key]
+    _fill_gaps(task, arguments)
     return parse(task), cast(dict[str, Any], plain)
+
+
+def _fill_gaps(task: DictConfig, arguments: Sequence[str]) -> None:
+    """Give a setting that has no value but those the sweep tries the first of them, such as the ``data.root``s."""
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        group, _, key = override.key_or_group.rpartition(".")
+        tried = override.value()
+        if isinstance(tried, ChoiceSweep) and group and OmegaConf.is_missing(OmegaConf.select(task, group), key):
+            first = tried.list[0]
+            OmegaConf.update(task, f"{group}.{key}", first.text if isinstance(first, QuotedString) else first)
 
 
 def _directions(given: Any, objectives: Sequence[str]) -> list[Direction]:
@@ -163,7 +176,10 @@ def _refuse_other_study(folder: Path, name: str) -> None:
         ConfigError: when the folder is another study's.
     """
     file = folder / "sweep.json"
-    known = json.loads(file.read_text(encoding="utf-8"))["study"] if file.exists() else name
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))["study"] if file.exists() else name
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} is damaged ({error}). Remove it: the same command writes it anew.") from error
     if known != name:
         raise ConfigError(
             f"{folder} is the folder of the study {known}, and this search is the study {name}. Take another "

@@ -6,10 +6,13 @@ import re
 
 import optuna
 import pytest
+from conftest import Compose, composed
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from ftexp.errors import ConfigError
 from ftexp.sweeps.space import Space, build_space
+from ftexp.sweeps.sweep import _fill_gaps
 
 PRESET = {"optimizer.head_lr": "tag(log, interval(1e-4, 1e-1))", "optimizer.block_decay": "interval(0.3, 1.0)"}
 IDLE = {"stage=head": ["optimizer.block_decay"]}
@@ -117,3 +120,15 @@ def test_a_setting_that_has_another_name_now_is_refused_before_the_first_trial(
 ) -> None:
     with pytest.raises(ConfigError, match=r"train\.focal_gamma is called loss\.gamma now.*belongs to loss=focal"):
         build_space(preset, idle, arguments, {}, [], lambda _: [])
+
+
+@pytest.mark.parametrize(("argument", "first"), [("'my pictures',b", "my pictures"), ("choice(a,b)", "a"), ("c", None)])
+def test_a_setting_may_have_no_value_but_those_that_are_tried(
+    configure: Compose, argument: str, first: str | None
+) -> None:
+    config = composed(["data=imagefolder"])
+    _fill_gaps(
+        config, [f"data.root={argument}", "stage=head,full", "train.batch_size=8,16", "+optimizer.block_lrs.x=1,2"]
+    )
+    assert OmegaConf.select(config, "data.root") == first
+    assert config.train.batch_size != 8, "what has a value keeps it"
