@@ -56,9 +56,16 @@ def write_checkpoint(path: Path, content: dict[str, object]) -> None:
     """Write a file that ``torch.load(weights_only=True)`` reads; an earlier one stays as it is until the end.
 
     Raises:
-        CheckpointError: when it cannot be written, because the disk is full for one.
+        CheckpointError: when it cannot be written, because the disk is full for one, or when the folder of the run is
+            no longer there: a new one of its name would hold half of a run.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path.parent.parent}, the folder of the run, is no longer there: it was moved or removed while the run"
+            " was going on. Where it was moved, go on with resume=ITS NEW PLACE; otherwise begin anew."
+        ) from error
     unfinished = path.with_suffix(".tmp")
     try:
         with unfinished.open("wb") as file:

@@ -106,3 +106,14 @@ def test_the_weights_of_a_later_phase_are_best_pt_once_they_are_kept(checkpoints
         assert reached[-1] == load_checkpoint(best.checkpoint)["epoch"] == expected
         assert best.checkpoint == checkpoints.folder / BEST
         assert checkpoints.network.module.token.mean() == expected  # the best weights are in the network again
+
+
+def test_a_folder_that_was_moved_is_not_begun_anew_under_its_old_name(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_last(tmp_path / "run" / "checkpoints", {"model": {}})
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(
+        CheckpointError, match=r"run, the folder of the run, is no longer there: it was moved or removed"
+    ):
+        write_last(tmp_path / "run" / "checkpoints", {"model": {}})
+    assert not (tmp_path / "run").exists()
