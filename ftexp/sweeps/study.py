@@ -84,6 +84,20 @@ def _explained(url: str, errors: tuple[type[Exception], ...] = (SQLAlchemyError,
         ) from error
 
 
+@contextmanager
+def _damage_explained(url: str) -> Iterator[None]:
+    """A journal with a line that is no record of Optuna's, as a message; all are read when the study is opened."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        if not url.startswith(JOURNAL):
+            raise
+        raise ConfigError(
+            f"{url.removeprefix(JOURNAL)}, the journal of the search, is damaged ({error}). Put it back, or remove its"
+            " folder for a search that begins anew."
+        ) from error
+
+
 class SharedStudy:
     """The study as one process of a sweep sees it. While the object lives, so do its trials.
 
@@ -102,9 +116,10 @@ class SharedStudy:
         self._lock = StudyLock(folder / ".sessions" / "study.lock", url, name)
         with self.locked():  # processes that create a database's tables at once trip over each other
             storage = open_storage(url)
-            self.study = optuna.create_study(
-                storage=storage, study_name=name, directions=directions, load_if_exists=True
-            )
+            with _damage_explained(url):
+                self.study = optuna.create_study(
+                    storage=storage, study_name=name, directions=directions, load_if_exists=True
+                )
             if [d.name.lower() for d in self.study.directions] != list(directions):
                 raise ConfigError(
                     f"The study {name} has other objectives than this search; give it a name of its own: "

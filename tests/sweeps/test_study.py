@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from ftexp.errors import ConfigError
 from ftexp.sweeps import heartbeat, study
 from ftexp.sweeps.locks import StudyLock
-from ftexp.sweeps.study import HOST, LOST, RETRY_OF, SESSION, SharedStudy
+from ftexp.sweeps.study import HOST, JOURNAL, LOST, RETRY_OF, SESSION, SharedStudy
 
 
 @pytest.fixture
@@ -117,3 +117,10 @@ def test_another_objective_needs_another_study(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has other objectives than this search; .*hydra\.sweeper\.study_name=NAME"):
         SharedStudy(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", "search", ["minimize"])
     assert optuna.get_all_study_names(f"sqlite:///{tmp_path / 'study.db'}") == ["search"]
+
+
+@pytest.mark.parametrize("damage", [b"\xa8\xff\n", b"{}\n", b"[]\n", b"text\n", b'{"op_code": 4, "study_id": 9}\n'])
+def test_a_damaged_journal_is_one_message(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "study.journal").write_bytes(damage + b'{"op_code": 0}\n')
+    with pytest.raises(ConfigError, match=r"study.journal, the journal of the search, is damaged \(.*Put it back, or"):
+        SharedStudy(tmp_path, f"{JOURNAL}{tmp_path / 'study.journal'}", "search", ["maximize"])
