@@ -42,6 +42,11 @@ def readable(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: for a flag that does not exist, and for what is not of the form key=value.
     """
+    for argument in arguments:
+        if argument != argument.encode(errors="replace").decode():
+            raise ConfigError(
+                f"{argument!a} holds bytes that are no UTF-8 text. Rename the file or folder, or make a link to it."
+            )
     known, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
     if flags := [argument for argument in unknown if argument.startswith("-")]:
         raise ConfigError(_no_such_flag(flags[0], arguments))

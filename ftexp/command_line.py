@@ -141,6 +141,8 @@ def _where_it_was_started() -> Iterator[None]:
 def _arguments(under_torchrun: bool) -> list[str]:
     """The command line that Hydra is to see, the same in all processes of a run."""
     given = readable(sys.argv[1:])
+    if set(MULTIRUN) & set(given) and not under_torchrun:
+        raise ConfigError("-m tries settings in runs of python -m ftexp. This command does one thing: leave -m out.")
     if not several_processes():
         return expand(given, resumable=under_torchrun)
     if set(MULTIRUN) & set(given):

@@ -102,6 +102,8 @@ def saved_overrides(folder: Path) -> list[str] | None:
     if kept is None:
         file = folder / ".hydra" / "overrides.yaml"  # of runs of ftexp 0.1.0
         kept = (yaml.safe_load(file.read_text(encoding="utf-8")) or []) if file.exists() else None
+    if kept is not None and not isinstance(kept, list):
+        raise CheckpointError(f"{folder / IDENTITY} is damaged: its overrides are no list. Put it back.")
     return None if kept is None else renamed_overrides(own_overrides(kept))
 
 
@@ -146,7 +148,7 @@ def _from_weights(folder: Path) -> str:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise CheckpointError(f"{file} is damaged ({error}). Put it back, or remove the folder.") from error
     return content if isinstance(content, dict) else {}
 

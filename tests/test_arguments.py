@@ -128,6 +128,7 @@ REFUSED = {
     "-m optimizer.nosuch=interval(1,2)": "There is no setting optimizer.nosuch. Allowed here: optimizer.name, ",
     "-m optimizer.head_lr=1e-3,": "has a comma with no value beside it. Write optimizer.head_lr=VALUE,VALUE without",
     "-m data.root=,a": "'data.root=,a' has a comma with no value beside it.",
+    "data.root=b\udce4se": "'data.root=b\\udce4se' holds bytes that are no UTF-8 text. Rename the file or folder",
     "data.root = x": "'data.root' is not of the form key=value. Write it without spaces: data.root=x.",
     "data.root =x": "Write it without spaces: data.root=x.",
     "data.root= x": "'x' is not of the form key=value. Write it without spaces: data.root=x.",

@@ -236,6 +236,9 @@ def test_every_command_has_a_help_of_its_own(command_line: CommandLine) -> None:
         assert shown.returncode == 0
         assert shown.stdout.startswith(first)
         assert f"python -m {first.split()[0]} data=" in shown.stdout
+        refused = command_line("-m", "optimizer.head_lr=1,2", entry=command)
+        assert refused.returncode == 1
+        assert "This command does one thing: leave -m out." in refused.stderr
 
 
 @pytest.mark.parametrize("module", ["ftexp", "ftexp.audit"])

@@ -82,6 +82,13 @@ def test_a_damaged_run_json_is_named(here: Path) -> None:
     (make_run(here / "run") / "run.json").write_text('{"overrides": [')
     with pytest.raises(CheckpointError, match=r"run/run.json is damaged"):
         expand(["resume=run"])
+    (here / "run" / "run.json").write_text('{"overrides": 17}')
+    with pytest.raises(CheckpointError, match=r"run/run.json is damaged: its overrides are no list"):
+        expand(["resume=run"])
+    (here / "run" / "run.json").unlink()
+    (here / "run" / "run.json").mkdir()
+    with pytest.raises(CheckpointError, match=r"run/run.json is damaged .*Is a directory"):
+        expand(["resume=run"])
 
 
 def test_a_finished_run_names_the_command_for_more_epochs(here: Path) -> None:
