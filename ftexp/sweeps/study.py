@@ -52,9 +52,10 @@ def open_storage(url: str) -> BaseStorage:
     Raises:
         ConfigError: if it cannot be opened.
     """
-    with _explained(url, (Exception,)), warnings.catch_warnings():
-        if url.startswith(JOURNAL):
+    if url.startswith(JOURNAL):
+        with _explained(url, (OSError,)), _damage_explained(url):
             return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+    with _explained(url, (Exception,)), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # of the signs of life
         return RDBStorage(url, heartbeat_interval=INTERVAL_SECONDS, grace_period=GRACE_SECONDS)
 
@@ -89,7 +90,7 @@ def _damage_explained(url: str) -> Iterator[None]:
     """A journal with a line that is no record of Optuna's, as a message; all are read when the study is opened."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         if not url.startswith(JOURNAL):
             raise
         raise ConfigError(
