@@ -437,3 +437,23 @@ def test_of_commands_that_start_at_once_each_has_its_folder_or_one_has_it(pictur
     assert all("Another run is at work in one" in errors for errors, code in ended[3:] if code)
     assert len(list(here.glob("outputs/*/*/result.json"))) == 3
     assert status(here / "one") == "finished"
+
+
+@pytest.mark.slow
+def test_with_chdir_a_process_keeps_store_ledger_and_caches_where_it_was_started(pictures: Path) -> None:
+    settings = [setting for setting in SETTINGS if not setting.startswith(("tracking", "audit"))]
+    command = [
+        sys.executable,
+        "-m",
+        "ftexp",
+        *settings,
+        "audit.on_leak=warn",
+        "hydra.run.dir=run",
+        "hydra.job.chdir=true",
+    ]
+    here = pictures.parent
+    ended = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    kept = {"mlflow.db", "test_ledger.sqlite", ".ftexp"}
+    assert kept <= {path.name for path in here.iterdir()}
+    assert not [path for path in (here / "run").rglob("*") if path.name in kept]
