@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+# The names of torchvision's ``InterpolationMode``.
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -53,5 +56,12 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """From what ``as_dict`` gave; fields that an earlier version did not have keep their default."""
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        """From what ``as_dict`` gave; fields that an earlier version did not have keep their default.
+
+        Raises:
+            TypeError, ValueError: for values that are no preprocessing.
+        """
+        if values["interpolation"] not in INTERPOLATIONS:
+            raise ValueError(f"there is no interpolation {values['interpolation']!r}")
+        sizes = {name: int(values[name]) for name in ("image_size", "resize_size")}
+        return cls(**{**values, **sizes, "mean": tuple(values["mean"]), "std": tuple(values["std"])})

@@ -80,9 +80,18 @@ def newest_unfinished(folders: Sequence[Path], overrides: Iterable[str]) -> Path
     """
     wanted = sorted(own_overrides(overrides))
     for folder in reversed(folders):
-        if not (folder / IDENTITY).exists() or status_of(folder) not in (None, "interrupted"):
+        if not (folder / IDENTITY).exists():
             continue
-        if sorted(saved_overrides(folder) or []) == wanted and _is_free(folder):
+        try:
+            interrupted = status_of(folder) in (None, "interrupted")
+            same = interrupted and sorted(saved_overrides(folder) or []) == wanted
+        except CheckpointError as error:
+            given = _overrides_of_hydra(folder)
+            if given is None or sorted(given) == wanted:  # of this command, as far as can be told
+                raise
+            print(f"ftexp: resume=auto passes over {folder}, a run of another command: {error}", file=sys.stderr)
+            continue
+        if same and _is_free(folder):
             return folder
     return None
 
@@ -100,11 +109,18 @@ def saved_overrides(folder: Path) -> list[str] | None:
     """
     kept = _read(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
     if kept is None:
-        file = folder / ".hydra" / "overrides.yaml"  # of runs of ftexp 0.1.0
-        kept = (yaml.safe_load(file.read_text(encoding="utf-8")) or []) if file.exists() else None
-    if kept is not None and not isinstance(kept, list):
+        return _overrides_of_hydra(folder)  # of runs of ftexp 0.1.0
+    if not isinstance(kept, list):
         raise CheckpointError(f"{folder / IDENTITY} is damaged: its overrides are no list. Put it back.")
-    return None if kept is None else renamed_overrides(own_overrides(kept))
+    return renamed_overrides(own_overrides(kept))
+
+
+def _overrides_of_hydra(folder: Path) -> list[str] | None:
+    """Those that Hydra has left in the folder of a run; None where it lacks ``.hydra``."""
+    file = folder / ".hydra" / "overrides.yaml"
+    if not file.exists():
+        return None
+    return renamed_overrides(own_overrides(yaml.safe_load(file.read_text(encoding="utf-8")) or []))
 
 
 def status_of(folder: Path) -> str | None:

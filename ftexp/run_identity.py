@@ -134,6 +134,7 @@ class RunIdentity:
         with reading(folder / IDENTITY):
             facts = read_json(folder / IDENTITY)
             check_format(facts.pop("format", None), FORMAT, folder / IDENTITY)
+            facts["versions"] = dict(facts["versions"])
             of_data = {name: facts.pop(name) for name in ("classes", "data_digest", "split_digest")}
             config = renamed_settings(facts.pop("config"))
             with reading(folder / FILE):

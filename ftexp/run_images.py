@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, Sample
 from ftexp.data.splits import Splits
+from ftexp.errors import CheckpointError
 
 FILE = "digests.csv"
 
@@ -45,7 +46,15 @@ def write_images(folder: Path, images: Sequence[KnownImage]) -> None:
 
 
 def read_images(folder: Path) -> list[KnownImage]:
-    """Read ``digests.csv``."""
+    """Read ``digests.csv``.
+
+    Raises:
+        CheckpointError: when the folder has no such file.
+    """
+    if not (folder / FILE).is_file():
+        raise CheckpointError(
+            f"{folder / FILE} is missing, which says what images the run began with. Put it back, or start a new run."
+        )
     with (folder / FILE).open(newline="", encoding="utf-8") as file:
         return [
             KnownImage(row["path"], row["digest"], row.get("label", ""), row.get("split", ""))

@@ -6,6 +6,7 @@ It may be given again and again: only what is missing is sent.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -54,8 +55,12 @@ def _settings(given: Sequence[str]) -> tuple[str | None, str | None]:
     """The store and the experiment in it, where they are not those of the run."""
     named = [text.removeprefix("tracking.experiment=") for text in given if text.startswith("tracking.experiment=")]
     uris = [text.removeprefix("tracking.uri=") for text in given if not text.startswith("tracking.experiment=")]
-    if len(uris) > 1 or len(named) > 1:
-        raise ConfigError("Give a folder, tracking.uri=URI and tracking.experiment=NAME, each once.")
+    unknown = [text for text in uris if re.match(r"[\w./]+=", text)]
+    if unknown or len(uris) > 1 or len(named) > 1:
+        raise ConfigError(
+            f"{' '.join(given)}: give a folder, tracking.uri=URI and tracking.experiment=NAME, each once, and no other "
+            "settings."
+        )
     return next(iter(uris), None), next(iter(named), None)
 
 

@@ -104,6 +104,21 @@ def test_auto_takes_the_newest_that_was_interrupted_or_killed_and_is_not_going_o
         assert begin(*wanted, "resume.run=auto").resume.run == "outputs/2026-01-01/10-00-00"
 
 
+def test_auto_passes_over_a_damaged_run_of_another_command_but_not_of_this_one(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(here / "outputs/2026-01-01/10-00-00", "stage=head")
+    other = make_run(here / "outputs/2026-01-02/10-00-00", "stage=full")
+    (other / "run.json").write_text("{")
+    assert begin("stage=head", "resume.run=auto").resume.run == "outputs/2026-01-01/10-00-00"
+    assert "resume=auto passes over outputs/2026-01-02/10-00-00, a run of another command: " in capsys.readouterr().err
+    same = make_run(here / "outputs/2026-01-03/10-00-00", "stage=head")
+    (same / "run.json").write_text("{")
+    with pytest.raises(StoppedEarly) as stopped:
+        begin("stage=head", "resume.run=auto")
+    assert "2026-01-03/10-00-00/run.json is damaged" in str(stopped.value.__cause__)
+
+
 def test_auto_begins_a_new_run_where_there_is_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = begin("stage=head", "hydra.run.dir=run", "resume.run=auto")
     assert (config.resume.run, config.hydra.run.dir, config.hydra.output_subdir) == (None, "run", ".hydra")

@@ -21,7 +21,7 @@ from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
 from ftexp.data.splits import Splits, assign_splits, seal
-from ftexp.errors import DataError, InterruptedRunError
+from ftexp.errors import CheckpointError, DataError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_identity import DataIdentity
 from ftexp.run_images import as_they_were, images_of, read_images, write_images
@@ -167,3 +167,8 @@ def test_a_run_whose_images_were_moved_and_renamed_ends_to_the_bit_as_if_they_we
     run(config, folder)
     assert curve(folder) == expected
     assert json.loads((folder / "run.json").read_text())["config"]["data"]["root"] == "else/where"
+
+
+def test_a_run_without_its_list_of_images_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"digests\.csv is missing, which says what images .* Put it back, or"):
+        read_images(tmp_path)

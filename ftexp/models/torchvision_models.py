@@ -28,7 +28,10 @@ def names_of_weights(config: ModelConfig) -> tuple[str, ...]:
     try:
         return tuple(get_model_weights(config.name).__members__)
     except ValueError:
-        raise ConfigError(f"torchvision has no model '{config.name}' (model.name).") from None
+        raise ConfigError(
+            f"torchvision has no model '{config.name}' (model.name). A network of timm's is model=timm "
+            f"model.name={config.name}."
+        ) from None
 
 
 def published_weights(config: ModelConfig) -> Any:
@@ -71,10 +74,11 @@ def build(
         file: what was read from there; None: torchvision reads its own.
 
     Raises:
-        ConfigError: if the architecture has no dropout or no stochastic depth to set.
+        ConfigError: if there is no such architecture, or it has no dropout or no stochastic depth to set.
         WeightsError: if the weights do not fit.
     """
     assert config.head is not None
+    names_of_weights(config)
     num_classes = classes if isinstance(classes, int) else len(classes)
     own = weights is not None and file is None
     # torchvision's own loading renames where a family needs it; the file is in its cache by now.

@@ -172,6 +172,8 @@ class Fit:
             self.checkpoints.resume(run)
             self.report.resume(json.loads(run["report"]), self.history)
             number = int(run["phase_number"])
+            if not 0 <= number < len(self.phases):
+                raise ValueError(f"there is no phase {number}")
         self.report.send_missing()
         log.info("resume  %s goes on after epoch %d", self.report.folder, len(self.history))
         return number, phase

@@ -111,7 +111,7 @@ class PhaseState:
         self.step.scaler.load_state_dict(state["scaler"])
         self.ema.load_state_dict(state["ema"])
         self.head = [tensor.to(device) for tensor in state["head"]]
-        self.epochs_done = state["epochs_done"]
+        self.epochs_done = int(state["epochs_done"])
         self.rates = state["rates"]
         self.sums = EpochSums.from_state(state["sums"], ranks)
         self.recovery.load_state_dict(state["recovery"])

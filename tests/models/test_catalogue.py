@@ -292,6 +292,13 @@ def test_a_name_that_does_not_exist_is_named_with_what_does(overrides: list[str]
         locate_weights(model(*overrides))
 
 
+def test_a_network_that_torchvision_does_not_have_is_named_with_random_weights_too() -> None:
+    with pytest.raises(
+        ConfigError, match=r"torchvision has no model 'resnet19' .model.name.. A network of timm's is mo"
+    ):
+        build("resnet18", "name=resnet19", "weights=null")
+
+
 def test_the_state_of_the_weights_is_told_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 

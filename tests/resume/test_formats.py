@@ -101,9 +101,13 @@ def change_history(content: dict[str, Any]) -> None:
         lambda content: content.update(phase=None),
         lambda content: content["phase"]["sums"].pop("norms"),
         lambda content: content["phase"].pop("ema"),
+        lambda content: content["phase"].update(epochs_done="two"),
+        lambda content: content["run"].update(phase_number=9),
+        lambda content: content["preprocessing"].update(image_size=None),
+        lambda content: content["preprocessing"].update(interpolation="none"),
     ],
 )
-def test_a_field_too_many_or_too_few_is_a_message_that_names_the_file(
+def test_a_field_too_many_too_few_or_of_another_kind_is_a_message_that_names_the_file(
     configure: Compose, old_run: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     rewritten(old_run / "checkpoints" / LAST, change)
@@ -143,6 +147,7 @@ def test_run_json_from_before_there_were_format_numbers_is_read(configure: Compo
         (lambda facts: facts.update(format="1"), r"run.json has the unknown format '1'"),
         (lambda facts: facts.update(folds=3), r"run.json has other fields than ftexp \S+ reads.*folds"),
         (lambda facts: facts.pop("split_digest"), r"run.json has other fields.*split_digest"),
+        (lambda facts: facts.update(versions=None), r"run.json has other fields.*NoneType"),
     ],
 )
 def test_run_json_of_another_version_is_refused(

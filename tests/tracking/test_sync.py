@@ -90,8 +90,9 @@ def test_only_what_is_missing_is_sent(folder: Path, capsys: pytest.CaptureFixtur
         (["run", "tracking.uri=folder"], r"tracking.uri=folder is a folder"),
         (
             ["run", URI, "sqlite:///other.db"],
-            r"Give a folder, tracking.uri=URI and tracking.experiment=NAME, each once.",
+            r"sqlite:///other.db: give a folder, tracking.uri=URI and tracking.experiment=NAME, each once, and no",
         ),
+        (["run", "tracking=mlflow"], r"tracking=mlflow: give a folder, tracking.uri=URI and tracking.experiment=NAME"),
     ],
 )
 def test_what_cannot_be_synced_is_one_message(
