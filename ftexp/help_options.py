@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import yaml
@@ -23,7 +23,13 @@ def list_options(conf: Path, group: str) -> str:
         conf: the folder of the groups, with ``config.yaml`` in it.
     """
     names = sorted(file.stem for file in (conf / group).glob("*.yaml"))
-    entries = yaml.safe_load((conf / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    chosen = next((entry[group] for entry in entries if isinstance(entry, dict) and group in entry), None)
+    chosen = _defaults(conf).get(group)
     star = "*" if chosen else " "
     return f"{star} {', '.join(sorted(names, key=lambda name: name != chosen))}"
+
+
+@cache
+def _defaults(conf: Path) -> dict[str, str]:
+    """Group -> the option that ``config.yaml`` takes."""
+    entries = yaml.safe_load((conf / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    return {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}
