@@ -14,6 +14,7 @@ from conftest import Compose, TinyNet, make_phase, scores_of
 from tiny_runs import resumed
 from torch import Tensor
 
+from ftexp.data.samples import Sample
 from ftexp.data.sealed import SealedTest
 from ftexp.data.splits import Splits
 from ftexp.errors import DivergedError
@@ -29,7 +30,7 @@ from ftexp.preprocessing import Preprocessing
 from ftexp.ranks import ALONE
 from ftexp.training.checkpoint import checkpoint_content, restore_weights, write_checkpoint
 from ftexp.training.ema import build_ema
-from ftexp.training.fit import fine_tune
+from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.recovery import Recovery
 from ftexp.training.run_checkpoints import RunCheckpoints
 from ftexp.training.runtime import prepare_runtime
@@ -127,21 +128,30 @@ def test_every_average_of_start_and_end_is_scored_as_it_is(used: Network) -> Non
 
 
 @pytest.mark.parametrize("way", ["checkpoint", "best", "resume"])
-def test_weights_from_files(used: Network, configure: Compose, tmp_path: Path, way: str) -> None:
+def test_weights_from_files(
+    used: Network, configure: Compose, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fit, "_run_phase", lambda *_: False)  # weights are restored before it
     config = configure("runtime.device=cpu")
     content = checkpoint_content(used, config, {}, epoch=1)
     content["model"] = other_weights(used)
     write_checkpoint(tmp_path / "best.pt", content)
     run = {"history": "[]", "phase_number": 0, "best": None, "report": "{}"}
     write_checkpoint(tmp_path / "checkpoints" / "last.pt", {**content, "run_id": "", "run": run, "phase": {}})
-    splits, runtime = Splits([], [], SealedTest([]), ("a", "b", "c", "d")), prepare_runtime(config.runtime)
+    phases = (make_phase("head"),)
+    splits, runtime = (
+        Splits([Sample("a.png", "a")], [], SealedTest([]), ("a", "b", "c", "d")),
+        prepare_runtime(config.runtime),
+    )
     record = EpochRecord("head", 1, 1.0, 1.0, {"accuracy": 1.0}, 1.0, 0.0, 0.1, None, 1.0, 1.0, True)
     checkpoints = RunCheckpoints(tmp_path, used, config, {}, ALONE)
     best = Best(record, scores_of(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), 4), tmp_path / "best.pt")
     ways: dict[str, Callable[[], object]] = {
         "checkpoint": lambda: restore_weights(used, content["model"], tmp_path / "best.pt"),
         "best": lambda: checkpoints.settle(best, kept=True),
-        "resume": lambda: fine_tune(resumed(config, tmp_path), used, splits, (), runtime, MagicMock(folder=tmp_path)),
+        "resume": lambda: fine_tune(
+            resumed(config, tmp_path), used, splits, phases, runtime, MagicMock(folder=tmp_path)
+        ),
     }
     ways[way]()
     assert used.module.token.mean() == 1
