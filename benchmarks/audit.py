@@ -57,9 +57,9 @@ def audit(folder: Path, features: bool) -> dict[str, float]:
     from ftexp.audit.audit import audit_splits, screen_and_look
     from ftexp.audit.features import PretrainedFeatures
     from ftexp.config import AuditConfig, ImageFolderConfig
-    from ftexp.data.sources import read_samples
-    from ftexp.data.splits import assign_splits
-    from ftexp.training.runtime import torch
+    from ftexp.data.sources.registry import read_samples
+    from ftexp.data.splitting.splits import assign_splits
+    from ftexp.machine.runtime import torch
 
     config = ImageFolderConfig(source="imagefolder", root=str(folder))
     samples = read_samples(config)

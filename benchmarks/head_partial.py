@@ -32,14 +32,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import Config, parse, register_schema
 from ftexp.config.loss import CrossEntropyConfig
-from ftexp.data.images import open_image
+from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
-from ftexp.data.sources import read_samples
-from ftexp.data.splits import Splits, make_splits
+from ftexp.data.sources.registry import read_samples
+from ftexp.data.splitting.splits import Splits, make_splits
 from ftexp.evaluation.diagnosis import read_against
+from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
 from ftexp.prepare import plan
@@ -48,7 +49,6 @@ from ftexp.report.recorder import Recorder
 from ftexp.report.tables import format_table
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.fit import fine_tune
-from ftexp.training.runtime import prepare_runtime
 
 SECTION = "Head and partial beside a hand-written loop"
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
-from ftexp.data.digits import read_digits
+from ftexp.data.sources.digits import read_digits
 
 WIDTH, HEIGHT = 500, 375
 ONE_FOR_VAL = 20  # of so many photographs

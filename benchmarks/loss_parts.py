@@ -25,14 +25,14 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional as F
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
-from ftexp.ranks import ALONE, Ranks
+from ftexp.machine.distributed import ALONE, Ranks
+from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
 from ftexp.training.loop import Step, train_epoch
 from ftexp.training.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss
 from ftexp.training.progress import Progress
-from ftexp.training.runtime import Runtime, prepare_runtime
 
 SMOOTHING, GAMMA = 0.1, 2.0
 WEIGHTS = torch.tensor([1 / 13, 1 / 2, 1.0])

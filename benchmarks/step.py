@@ -26,12 +26,12 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
 from ftexp.training.loop import Step
 from ftexp.training.losses import CrossEntropy
-from ftexp.training.runtime import Runtime, prepare_runtime
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ftexp.command_line import guarded, in_sweep, run_command
+from ftexp.cli.command_line import guarded, in_sweep, run_command
+from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import Config
-from ftexp.interpreter import end_process, garbage_left_alone
-from ftexp.resume import own_overrides
+from ftexp.machine.interpreter import end_process, garbage_left_alone
 from ftexp.run_folder import start_again
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ftexp.command_line import guarded, run_command
+from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
-from ftexp.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, garbage_left_alone
 
 HELP = """ftexp.lr_find suggests the learning rates to begin with, by a range test in place of a training.
 
@@ -35,14 +35,14 @@ def job(composed: DictConfig) -> None:
 def find_rates(config: Config, folder: Path) -> None:
     """Read the data, build the network, test, and leave table and plot in ``folder``."""
     with garbage_left_alone():
-        from ftexp.generators import seed_generators
+        from ftexp.machine.generators import seed_generators
+        from ftexp.machine.runtime import prepare_runtime
         from ftexp.models.catalogue import build_network, locate_weights
         from ftexp.prepare import plan, read_data
         from ftexp.report.range_plot import report_ranges
         from ftexp.training.batch_size import settle_batch_size
         from ftexp.training.out_of_memory import out_of_memory_explained
         from ftexp.training.range_test import find_ranges
-        from ftexp.training.runtime import prepare_runtime
 
     runtime = prepare_runtime(config.runtime)
     phases = plan(config)

@@ -15,27 +15,27 @@ from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
 from ftexp.config.uri import sqlite_file
 from ftexp.data.digests import ContentDigests
-from ftexp.data.images import screen_images
-from ftexp.data.ledger import TestLedger
-from ftexp.data.sources import read_samples
-from ftexp.data.splits import Splits, assign_splits, seal, write_splits
+from ftexp.data.loading.images import screen_images
+from ftexp.data.sources.registry import read_samples
+from ftexp.data.splitting.splits import Splits, assign_splits, seal, write_splits
+from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.errors import LeakError
 from ftexp.evaluation.intervals import warn_if_too_small
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
-from ftexp.generators import seed_generators
+from ftexp.machine.distributed import Ranks
+from ftexp.machine.generators import seed_generators
+from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.rank_checks import check_graphs, check_shares
-from ftexp.ranks import Ranks
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.run_images import as_they_were
-from ftexp.tracking.opening import open_tracker
+from ftexp.tracking.factory import open_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import Tracker
 from ftexp.training.batch_size import settle_batch_size
-from ftexp.training.runtime import Runtime, prepare_runtime
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ftexp.config import Config
 from ftexp.config.machine import CUDA_GRAPHS, WITHOUT_GRAPHS
 from ftexp.errors import ConfigError
-from ftexp.ranks import Ranks
+from ftexp.machine.distributed import Ranks
+from ftexp.machine.runtime import Runtime
 from ftexp.run_identity import RunIdentity
-from ftexp.training.runtime import Runtime
 
 
 def check_shares(config: Config, ranks: Ranks, begun: RunIdentity | None = None) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ftexp.config import Config
-from ftexp.data.ledger import TestLedger
+from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.evaluation.diagnosis import read_against
 from ftexp.evaluation.history import Observer
 from ftexp.evaluation.scores import Scores
+from ftexp.machine.distributed import joined
 from ftexp.prepare import Prepared, log_data_tables, prepare
-from ftexp.ranks import joined
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
 from ftexp.run_result import RunResult
-from ftexp.tracking.opening import open_tracker
+from ftexp.tracking.factory import open_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import NoTracker

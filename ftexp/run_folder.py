@@ -17,9 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from ftexp.cli.resume_arguments import AUTO, IDENTITY, LOCK, RESULT, newest_unfinished, own_overrides, status_of
 from ftexp.errors import CheckpointError, ConfigError
-from ftexp.resume import AUTO, IDENTITY, LOCK, RESULT, newest_unfinished, own_overrides, status_of
-from ftexp.torchrun import is_main, several_processes, store
+from ftexp.machine.torchrun import is_main, several_processes, store
 
 # Any of these says that a run has begun to train in a folder.
 OF_A_RUN = (IDENTITY, RESULT, "checkpoints/best.pt", "checkpoints/last.pt")

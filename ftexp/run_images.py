@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, Sample
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
 from ftexp.errors import CheckpointError
 
 FILE = "digests.csv"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftexp.cli.resume_arguments import RESULT
 from ftexp.errors import CheckpointError
-from ftexp.file_format import reading
-from ftexp.json_files import read_json
-from ftexp.resume import RESULT
+from ftexp.files.file_format import reading
+from ftexp.files.json_files import read_json
 
 INTERVAL = "_ci95"
 

@@ -12,15 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ftexp.cli.resume_arguments import IDENTITY
+from ftexp.cli.streams import keep_streams
 from ftexp.config.uri import check_uri, hide_credentials
-from ftexp.disk import explain_disk
 from ftexp.errors import CheckpointError, ConfigError, UserError
-from ftexp.file_format import reading
-from ftexp.json_files import read_json, write_json
-from ftexp.resume import IDENTITY
+from ftexp.files.disk import explain_disk
+from ftexp.files.file_format import reading
+from ftexp.files.json_files import read_json, write_json
+from ftexp.machine.versions import version_line
 from ftexp.run_folder import locked
-from ftexp.streams import keep_streams
-from ftexp.versions import version_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,7 +85,7 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
         raise ConfigError(f"The run in {folder} {why}. Say where to: {_command(folder)} tracking.uri=URI.")
     check_uri(uri)
     from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
-    from ftexp.tracking.sync import send_missing, status_of
+    from ftexp.tracking.send_missing import send_missing, status_of
     from ftexp.tracking.tracker import brief
 
     with locked(folder):

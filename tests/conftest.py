@@ -25,7 +25,7 @@ from PIL import Image
 from torch import nn
 
 from ftexp.__main__ import main
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import (
     AugmentConfig,
     BatchNormPolicyConfig,

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ftexp.data.augment.transforms import ImageTransform
 from ftexp.data.digests import ContentDigests
-from ftexp.data.sampler import BatchSettings, EpochSampler
+from ftexp.data.loading.sampler import BatchSettings, EpochSampler
+from ftexp.data.loading.tensor_store import TensorStore
 from ftexp.data.samples import Sample
-from ftexp.data.tensor_store import TensorStore
-from ftexp.data.transforms import ImageTransform
-from ftexp.training.batches import BatchContext, SampledBatches
-from ftexp.training.choose_batches import choose_batches
-from ftexp.training.runtime import Runtime
+from ftexp.machine.runtime import Runtime
+from ftexp.training.inputs.batches import BatchContext, SampledBatches
+from ftexp.training.inputs.choose_batches import choose_batches
 
 
 def photographs(folder: Path, count: int, seed: int = 0) -> list[Sample]:

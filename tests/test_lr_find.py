@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import CommandLine
 
-from ftexp.command_line import run_command
+from ftexp.cli.command_line import run_command
 from ftexp.lr_find import job
 
 

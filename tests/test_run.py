@@ -14,7 +14,7 @@ from ftexp.errors import CheckpointError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_identity import RunIdentity
 from ftexp.run_result import RunResult
-from ftexp.training.checkpoint import load_checkpoint
+from ftexp.training.checkpoints.checkpoint import load_checkpoint
 from ftexp.training.loop import Step
 
 __all__ = ["workplace"]

@@ -24,17 +24,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ftexp.audit.__main__ import command as audit
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
+from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import register_schema
 from ftexp.errors import CheckpointError, ConfigError, InterruptedRunError
-from ftexp.resume import own_overrides
+from ftexp.machine.torchrun import VARIABLES
 from ftexp.run import run
 from ftexp.run_folder import ClaimFolder, StoppedEarly, claimed, locked, refuse_trials, start_again
 from ftexp.run_result import BestEpoch, RunResult
 from ftexp.sweeps import trial as trial_module
 from ftexp.sweeps.sweep import _refuse_other_study
 from ftexp.sweeps.trial import run_trial
-from ftexp.torchrun import VARIABLES
 from ftexp.training.loop import Step
 
 SETTINGS = ["data=imagefolder", "data.root=pictures", "data.image_size=32", "tracking=none", "audit.on_leak=off"]

@@ -20,7 +20,7 @@ from ftexp import run_identity
 from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
-from ftexp.data.splits import Splits, assign_splits, seal
+from ftexp.data.splitting.splits import Splits, assign_splits, seal
 from ftexp.errors import CheckpointError, DataError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_identity import DataIdentity

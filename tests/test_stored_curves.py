@@ -17,10 +17,10 @@ from conftest import composed
 from hydra import initialize_config_dir
 from tiny_runs import CPU, colours, fit
 
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 
 STORED = Path(__file__).parent / "assets" / "curves.json"
 COMMON = (*CPU, "train.batch_size=8", "optimizer.head_lr=0.02", "optimizer.backbone_lr=0.01", "runtime.seed=3")

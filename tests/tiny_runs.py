@@ -12,17 +12,17 @@ from conftest import TinyNet
 
 from ftexp.config import Config
 from ftexp.data.samples import Sample
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
 from ftexp.evaluation.diagnosis import read_against
 from ftexp.evaluation.history import Observer
 from ftexp.finetune.phases import plan_phases
+from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.fit import Fit, fine_tune
-from ftexp.training.runtime import prepare_runtime
 
 NAMES = ("stem", "body", "head")
 CPU = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none")

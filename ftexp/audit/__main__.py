@@ -9,10 +9,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ftexp.command_line import guarded, run_command
+from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
-from ftexp.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, garbage_left_alone
 
 HELP = """ftexp.audit cuts the splits and looks for leaks between them, without training.
 
@@ -43,8 +43,8 @@ def audit_once(config: Config, folder: Path) -> None:
     if config.audit.on_leak == "off":
         raise ConfigError("audit.on_leak=off leaves nothing to do here: choose fail or warn.")
     with garbage_left_alone():
+        from ftexp.machine.runtime import prepare_runtime
         from ftexp.prepare import read_data
-        from ftexp.training.runtime import prepare_runtime
 
     read_data(config, folder, prepare_runtime(config.runtime).device)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ftexp.data.decoding import decoders
+from ftexp.data.loading.decoding import decoders
 
 # Part of every key: a change of what a fingerprint holds makes the old ones unknown.
 VERSION = 6

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ftexp.audit.parallel import map_batches
-from ftexp.generators import forked_generators
+from ftexp.machine.generators import forked_generators
 from ftexp.models.loading import load_in_order
 from ftexp.models.weights import weights_from_package
 from ftexp.models.weights_file import read_weights

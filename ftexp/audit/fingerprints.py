@@ -18,10 +18,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ftexp.audit.cache import FingerprintCache
-from ftexp.data.decoding import decode_opened, open_lazily
-from ftexp.data.depth import Depth, Peak
 from ftexp.data.digests import ContentDigests, bytes_digest, pixel_digest
-from ftexp.data.images import ImageLimits, why_unreadable
+from ftexp.data.loading.decoding import decode_opened, open_lazily
+from ftexp.data.loading.depth import Depth, Peak
+from ftexp.data.loading.images import ImageLimits, why_unreadable
 from ftexp.data.samples import Sample
 
 # Side of the RGB image that the feature extractor gets, and of the grey one on which pairs are confirmed, in pixels.

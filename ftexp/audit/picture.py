@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ftexp.audit.findings import Finding
-from ftexp.data.images import open_image
+from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
 
 MAX_PAIRS = 8

@@ -11,7 +11,7 @@ import torch
 
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.metrics import OF_CONFUSION, OF_PROBABILITIES, OF_SAMPLES, Integers
-from ftexp.ranks import Ranks
+from ftexp.machine.distributed import Ranks
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ftexp.arguments import readable
-from ftexp.command_line import conf_dir
+from ftexp.cli.arguments import readable
+from ftexp.cli.command_line import conf_dir
+from ftexp.cli.messages import explain
+from ftexp.cli.streams import keep_streams
 from ftexp.config import ModelConfig, parse, register_schema
-from ftexp.disk import explain_disk
 from ftexp.errors import ConfigError
-from ftexp.interpreter import end_process, garbage_left_alone
-from ftexp.messages import explain
-from ftexp.streams import keep_streams
-from ftexp.versions import version_line
+from ftexp.files.disk import explain_disk
+from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.versions import version_line
 
 if TYPE_CHECKING:  # torch takes seconds: it is imported once the configuration is known to be good
     from ftexp.models.blocks import Network

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from ftexp.generators import forked_generators
-from ftexp.models.blocks import Network
-from ftexp.models.boundary import (
+from ftexp.machine.generators import forked_generators
+from ftexp.models.block_boundary import (
     Boundary,
     ReachedEntryError,
     SplitError,
@@ -30,6 +29,7 @@ from ftexp.models.boundary import (
     layout_of,
     trial_images,
 )
+from ftexp.models.blocks import Network
 
 __all__ = ["Prefix", "SplitError", "Suffix", "split"]
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from ftexp.data.samples import Sample
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
 from ftexp.errors import PrunedError, RankError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.classes import class_table, majority_baseline
@@ -20,16 +20,16 @@ from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.intervals import accuracy_interval
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
+from ftexp.files.json_files import write_json
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
-from ftexp.json_files import write_json
 from ftexp.models.blocks import Network
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import explain_verdict, result_content
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
-from ftexp.tracking.sync import send_missing_if_possible
+from ftexp.tracking.send_missing import send_missing_if_possible
 from ftexp.tracking.tracker import Status, Tracker
 
 log = logging.getLogger(__name__)

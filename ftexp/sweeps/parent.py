@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftexp.config import TrackingConfig
 from ftexp.sweeps.study import SharedStudy
-from ftexp.tracking.opening import open_tracker
+from ftexp.tracking.factory import open_tracker
 from ftexp.tracking.tracker import PARENT_RUN, Tracker
 
 RUN_ID = "mlflow_run_id"

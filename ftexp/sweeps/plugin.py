@@ -10,7 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from ftexp.interpreter import garbage_left_alone
+from ftexp.machine.interpreter import garbage_left_alone
 
 
 class SearchSweeper(Sweeper):

@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ftexp.config.moved import renamed_overrides
 from ftexp.config.uri import hide_credentials
-from ftexp.json_files import write_json
+from ftexp.files.json_files import write_json
 from ftexp.report.tables import write_rows
 from ftexp.sweeps.confirm import SEED, Confirmed
-from ftexp.sweeps.page import write_page
+from ftexp.sweeps.html_report import write_page
 from ftexp.sweeps.plots import write_plots
 from ftexp.sweeps.space import Space
 from ftexp.sweeps.study import ERROR

@@ -14,7 +14,7 @@ from ftexp.config import Config
 from ftexp.errors import PrunedError
 from ftexp.run import run
 from ftexp.run_folder import locked, start_again
-from ftexp.sweeps.places import placed
+from ftexp.sweeps.gpu_slots import placed
 from ftexp.sweeps.pruning import PruningObserver, build_pruner
 from ftexp.sweeps.study import EPOCHS, open_storage, running_trial
 

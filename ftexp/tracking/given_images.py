@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ftexp.data.decoding import decode
-from ftexp.data.images import why_unreadable
+from ftexp.data.loading.decoding import decode
+from ftexp.data.loading.images import why_unreadable
 from ftexp.errors import DataError
 
 

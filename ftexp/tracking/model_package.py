@@ -20,8 +20,8 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from torch import nn
 
+from ftexp.data.augment.transforms import Normalizer, eval_transform
 from ftexp.data.samples import Sample
-from ftexp.data.transforms import Normalizer, eval_transform
 from ftexp.errors import DataError
 from ftexp.models.blocks import Network
 from ftexp.preprocessing import Preprocessing
@@ -122,9 +122,9 @@ def save_model(
 def _load_pyfunc(path: str) -> Classifier:
     """What MLflow calls to load a model; nothing in the file is executed."""
     from ftexp.config.model import ModelConfig
-    from ftexp.file_format import reading
+    from ftexp.files.file_format import reading
     from ftexp.models.catalogue import build_network
-    from ftexp.training.checkpoint import load_checkpoint, restore_weights
+    from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weights
 
     content = load_checkpoint(Path(path))
     with reading(Path(path)):

@@ -18,10 +18,10 @@ from ftexp.errors import DeviceError, out_of_memory
 from ftexp.finetune.epochs import epoch_of, smallest_batch
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.phases import Phase, deepest
-from ftexp.generators import forked_generators
+from ftexp.machine.distributed import ALONE, Ranks
+from ftexp.machine.generators import forked_generators
+from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
-from ftexp.ranks import ALONE, Ranks
-from ftexp.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from ftexp.config.machine import CUDA_GRAPHS, RuntimeConfig
 from ftexp.errors import out_of_memory
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import HEAD
-from ftexp.training.batches import Forward, Inputs
+from ftexp.training.inputs.batches import Forward, Inputs
 
 log = logging.getLogger(__name__)
 

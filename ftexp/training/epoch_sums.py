@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftexp.ranks import Ranks
+from ftexp.machine.distributed import Ranks
 from ftexp.training.losses import LossSum
 
 # On the device while the pass runs; a plain number once it has been read, and after an interruption.

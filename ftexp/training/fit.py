@@ -10,29 +10,29 @@ from functools import partial
 from typing import Any
 
 from ftexp.config import Config
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.gate import judge
 from ftexp.evaluation.history import EpochRecord, Observer
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
-from ftexp.file_format import reading
+from ftexp.files.file_format import reading
 from ftexp.finetune.epochs import span_of
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.param_groups import group_table
 from ftexp.finetune.phases import Phase
+from ftexp.machine.runtime import Runtime, seed_phase
 from ftexp.models.blocks import Network
 from ftexp.preprocessing import Preprocessing
-from ftexp.training.batches import Batches, Forward
-from ftexp.training.checkpoint import LAST, restore_weights
-from ftexp.training.inputs import InputSource
+from ftexp.training.checkpoints.checkpoint import LAST, restore_weights
+from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
+from ftexp.training.inputs.batches import Batches, Forward
+from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.interruption import StopSignals
 from ftexp.training.phase_loop import PhaseLoop
 from ftexp.training.phase_state import open_phase
 from ftexp.training.report import Report
-from ftexp.training.run_checkpoints import RunCheckpoints
-from ftexp.training.runtime import Runtime, seed_phase
-from ftexp.training.start import backbone_state, best_blend
+from ftexp.training.starting_weights import backbone_state, best_blend
 
 log = logging.getLogger(__name__)
 

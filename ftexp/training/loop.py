@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 
 from ftexp.errors import DivergedError
 from ftexp.evaluation.scores import ScoreKeeper, Scores
-from ftexp.training.batches import Batches, Forward
+from ftexp.machine.runtime import Runtime
 from ftexp.training.epoch_sums import EpochStats, EpochSums
+from ftexp.training.inputs.batches import Batches, Forward
 from ftexp.training.losses import Loss, LossSum
 from ftexp.training.progress import Bar
-from ftexp.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from ftexp.config import AugmentConfig
-from ftexp.training.batches import Batch, Batches
+from ftexp.training.inputs.batches import Batch, Batches
 
 Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 

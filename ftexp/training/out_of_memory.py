@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ftexp.config import TrainConfig
 from ftexp.errors import DeviceError, UserError, out_of_memory
-from ftexp.training.runtime import Runtime
+from ftexp.machine.runtime import Runtime
 
 
 @contextmanager

@@ -17,23 +17,23 @@ from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import EpochRecord, Observer
 from ftexp.evaluation.metric_names import METRICS, recorded
 from ftexp.evaluation.scores import Scores
-from ftexp.file_format import reading
+from ftexp.files.file_format import reading
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
+from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import HEAD, Network
-from ftexp.training.batches import Batches, Forward, Inputs
-from ftexp.training.checkpoint import LAST
+from ftexp.training.checkpoints.checkpoint import LAST
+from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.compilation import forward_of
 from ftexp.training.epoch_sums import EpochStats, EpochSums
+from ftexp.training.inputs.batches import Batches, Forward, Inputs
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import evaluate, train_epoch
 from ftexp.training.phase_state import PhaseState, begin_phase
 from ftexp.training.progress import Progress
 from ftexp.training.report import Report
-from ftexp.training.run_checkpoints import RunCheckpoints
-from ftexp.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 

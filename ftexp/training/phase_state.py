@@ -23,12 +23,12 @@ from ftexp.finetune.param_groups import ParamGroup, build_param_groups
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Schedule
 from ftexp.models.blocks import HEAD, Network
-from ftexp.training.batches import Forward, Inputs
 from ftexp.training.ema import Ema, build_ema
 from ftexp.training.epoch_sums import EpochSums
+from ftexp.training.inputs.batches import Forward, Inputs
 from ftexp.training.loop import Step
 from ftexp.training.recovery import Recovery
-from ftexp.training.start import StartPenalty
+from ftexp.training.starting_weights import StartPenalty
 
 
 @dataclass(slots=True)

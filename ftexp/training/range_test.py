@@ -14,20 +14,20 @@ import torch
 from torch.optim import Optimizer
 
 from ftexp.config import Config, OptimizerConfig
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
 from ftexp.errors import DivergedError
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.phases import Phase, deepest
+from ftexp.machine.runtime import Runtime, seed_phase
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.eval_caches import load_weights
-from ftexp.training.batches import Batches
-from ftexp.training.inputs import InputSource
+from ftexp.training.inputs.batches import Batches
+from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.loop import Step, completes_update
 from ftexp.training.losses import LossSum
 from ftexp.training.phase_state import build_step, open_phase
-from ftexp.training.runtime import Runtime, seed_phase
-from ftexp.training.start import backbone_state
+from ftexp.training.starting_weights import backbone_state
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 120

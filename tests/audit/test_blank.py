@@ -11,7 +11,7 @@ from PIL import Image
 
 from ftexp.audit.audit import audit_splits, screen_and_look
 from ftexp.config import AuditConfig, DataConfig
-from ftexp.data.digits import read_digits
+from ftexp.data.sources.digits import read_digits
 
 
 def drawing(side: int) -> Image.Image:

@@ -7,8 +7,8 @@ from photographs import PLANTED, fingerprints_of, photograph
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
 from ftexp.audit.fingerprints import Fingerprint
-from ftexp.data.digits import read_digits
 from ftexp.data.samples import Sample
+from ftexp.data.sources.digits import read_digits
 
 
 def sample(path: str, image: object, split: str = "train") -> Sample:

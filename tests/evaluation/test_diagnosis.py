@@ -12,8 +12,8 @@ from conftest import Compose
 from tiny_runs import CPU, colours, fit
 
 from ftexp.data.samples import Sample
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose, read_against
 from ftexp.evaluation.history import EpochRecord
 

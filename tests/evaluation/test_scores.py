@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ftexp.evaluation.scores import ScoreKeeper
-from ftexp.ranks import ALONE
+from ftexp.machine.distributed import ALONE
 
 
 def test_scores_over_uneven_batches_equal_scikit_learns() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from conftest import Compose
 
+from ftexp.cli.messages import explain
 from ftexp.finetune.phases import plan_phases
-from ftexp.messages import explain
 
 NAMES = ("stem", "layer1", "layer2", "layer10", "head")
 

@@ -16,10 +16,10 @@ from conftest import Compose
 from PIL import Image
 
 from ftexp.config import AugmentConfig
-from ftexp.data.batch_augmentation import BatchAugmentation
+from ftexp.data.augment.batch_augmentation import BatchAugmentation
 from ftexp.preprocessing import Preprocessing
 from ftexp.run import run
-from ftexp.training.batches import Batches
+from ftexp.training.inputs.batches import Batches
 from ftexp.training.loop import EpochStats, Step, train_epoch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

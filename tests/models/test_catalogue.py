@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import ModelConfig, register_schema
 from ftexp.errors import ConfigError, WeightsError
 from ftexp.models.blocks import Network

@@ -15,8 +15,8 @@ from tiny_runs import resumed
 from torch import Tensor
 
 from ftexp.data.samples import Sample
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.errors import DivergedError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import EpochRecord
@@ -24,17 +24,17 @@ from ftexp.evaluation.scores import Scores
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.schedules import Schedule, Span
+from ftexp.machine.distributed import ALONE
+from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
 from ftexp.models.eval_caches import drop_eval_caches
 from ftexp.preprocessing import Preprocessing
-from ftexp.ranks import ALONE
-from ftexp.training.checkpoint import checkpoint_content, restore_weights, write_checkpoint
+from ftexp.training.checkpoints.checkpoint import checkpoint_content, restore_weights, write_checkpoint
+from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.ema import build_ema
 from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.recovery import Recovery
-from ftexp.training.run_checkpoints import RunCheckpoints
-from ftexp.training.runtime import prepare_runtime
-from ftexp.training.start import backbone_state, best_blend
+from ftexp.training.starting_weights import backbone_state, best_blend
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
 

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import ModelConfig, register_schema
 from ftexp.finetune.decay import decay_rules
 from ftexp.finetune.freezing import open_blocks, set_train_mode

@@ -23,15 +23,15 @@ from torchvision.models import get_model_weights, list_models
 from torchvision.transforms._presets import ImageClassification
 
 from ftexp.config import AugmentConfig, ModelConfig
-from ftexp.data.batch_resampling import RESIZE_KERNELS
-from ftexp.data.transforms import Normalizer, eval_transform, train_transform
+from ftexp.data.augment.batch_resampling import RESIZE_KERNELS
+from ftexp.data.augment.transforms import Normalizer, eval_transform, train_transform
 from ftexp.errors import ConfigError
 from ftexp.models import timm_models, torchvision_models
 from ftexp.models.catalogue import build_network
 from ftexp.models.weights import Weights
 from ftexp.preprocessing import Preprocessing
 from ftexp.tracking.model_package import _load_pyfunc
-from ftexp.training.checkpoint import checkpoint_content, write_checkpoint
+from ftexp.training.checkpoints.checkpoint import checkpoint_content, write_checkpoint
 
 # What is done with each field of timm's description of its weights.
 USED_FOR_IMAGES = {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}

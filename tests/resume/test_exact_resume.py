@@ -19,22 +19,22 @@ from tiny_runs import resumed
 
 from ftexp.config import Config
 from ftexp.data.samples import Sample
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.errors import CheckpointError, InterruptedRunError
 from ftexp.evaluation.diagnosis import read_against
 from ftexp.finetune.phases import plan_phases
+from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
 from ftexp.tracking.tracker import NoTracker
-from ftexp.training import checkpoint as checkpoint_module
 from ftexp.training import phase_loop
-from ftexp.training.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
+from ftexp.training.checkpoints import checkpoint as checkpoint_module
+from ftexp.training.checkpoints.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
 from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import Step
-from ftexp.training.runtime import prepare_runtime
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -19,7 +19,7 @@ from tiny_runs import identity_of, resumed
 from ftexp import prepare
 from ftexp.errors import CheckpointError, ConfigError, FormatError
 from ftexp.run_identity import DataIdentity, RunIdentity
-from ftexp.training.checkpoint import FORMAT, LAST, load_checkpoint, read_last
+from ftexp.training.checkpoints.checkpoint import FORMAT, LAST, load_checkpoint, read_last
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -21,11 +21,11 @@ import yaml
 from conftest import CommandLine, Compose
 from tiny_runs import identity_of
 
+from ftexp.cli.resume_arguments import expand
 from ftexp.data.samples import Sample
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.errors import CheckpointError, ConfigError, DataError
-from ftexp.resume import expand
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.training.loop import Step
 

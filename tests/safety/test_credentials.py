@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import CommandLine
 
-from ftexp.redaction import redact
+from ftexp.cli.redaction import redact
 
 SECRET = "hunter2"
 # A port of this machine that nobody listens on.

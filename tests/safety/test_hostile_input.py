@@ -12,13 +12,13 @@ import torch
 from conftest import CommandLine, Compose
 from PIL import Image
 
+from ftexp.cli.resume_arguments import saved_overrides
 from ftexp.config import Config
-from ftexp.data.images import ImageLimits, find_bad_images
+from ftexp.data.loading.images import ImageLimits, find_bad_images
 from ftexp.data.samples import Sample
-from ftexp.data.sources import read_samples
+from ftexp.data.sources.registry import read_samples
 from ftexp.errors import CheckpointError, DataError, UserError
-from ftexp.resume import saved_overrides
-from ftexp.training.checkpoint import load_checkpoint
+from ftexp.training.checkpoints.checkpoint import load_checkpoint
 
 
 class Hostile:

@@ -6,7 +6,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from optuna.samplers import CmaEsSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import register_schema
 from ftexp.errors import ConfigError
 from ftexp.sweeps.plugin import register_sweeper

@@ -11,9 +11,9 @@ from contextlib import suppress
 import pytest
 
 from ftexp.config import TrackingConfig
+from ftexp.tracking.factory import open_tracker
 from ftexp.tracking.mlflow_store import RUN_LIMITS, quiet
 from ftexp.tracking.mlflow_tracker import MlflowTracker
-from ftexp.tracking.opening import open_tracker
 from ftexp.tracking.tracker import NoTracker
 
 
@@ -133,7 +133,7 @@ def test_limits_hold_during_a_call_only_and_the_users_own_win(monkeypatch):
 START = """
 import sys
 from ftexp.config import TrackingConfig
-from ftexp.tracking.opening import open_tracker
+from ftexp.tracking.factory import open_tracker
 tracker = open_tracker(TrackingConfig(backend="mlflow", uri=sys.argv[1]), "run")
 tracker.log_metrics({"loss": 1.0}, step=1)
 tracker.close("FINISHED")

@@ -2,7 +2,7 @@ from dataclasses import asdict
 
 from hydra import compose, initialize_config_dir
 
-from ftexp.command_line import conf_dir
+from ftexp.cli.command_line import conf_dir
 from ftexp.config import as_data, parse, register_schema
 from ftexp.tracking.params import flatten
 

@@ -7,8 +7,8 @@ import pytest
 
 from ftexp.config import TrackingConfig
 from ftexp.errors import ConfigError, FormatError
-from ftexp.tracking.opening import open_tracker
-from ftexp.tracking.sync import Sent, send_missing, send_missing_if_possible
+from ftexp.tracking.factory import open_tracker
+from ftexp.tracking.send_missing import Sent, send_missing, send_missing_if_possible
 from ftexp.tracking.tracker import Known, NoTracker, brief
 
 

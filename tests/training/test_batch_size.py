@@ -12,12 +12,13 @@ import torch
 from conftest import Compose, make_phase
 
 from ftexp.errors import ConfigError, DeviceError
+from ftexp.machine import memory_budget
+from ftexp.machine.distributed import Ranks
+from ftexp.machine.memory_budget import MemoryBudget
+from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.ranks import Ranks
-from ftexp.training import batch_size, memory_budget
+from ftexp.training import batch_size
 from ftexp.training.batch_size import largest_that_fits, settle_batch_size
-from ftexp.training.memory_budget import MemoryBudget
-from ftexp.training.runtime import prepare_runtime
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
 
+from ftexp.machine.distributed import Ranks
+from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.ranks import Ranks
-from ftexp.training.batches import Inputs
 from ftexp.training.compilation import CompiledForward, forward_of
-from ftexp.training.runtime import prepare_runtime
+from ftexp.training.inputs.batches import Inputs
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Backend = Callable[..., Any]

@@ -13,8 +13,8 @@ from conftest import Compose, TinyNet
 from tiny_runs import SMALL, colours, curve, fit, subfolder
 from torch._dynamo.utils import counters
 
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.training.compilation import CompiledForward
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

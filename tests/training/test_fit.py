@@ -15,21 +15,21 @@ from conftest import Compose, TinyNet
 from tiny_runs import CPU, SMALL, colours, curve, fit, fresh_network, subfolder
 from torch.nn import functional as F
 
-from ftexp.data.ledger import TestLedger
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_ledger import TestLedger
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.errors import ConfigError, DivergedError
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.schedules import Schedule, Span
+from ftexp.machine.runtime import prepare_runtime
 from ftexp.report.recorder import Recorder
 from ftexp.run import score_test_split
 from ftexp.training import phase_loop
-from ftexp.training.batches import Forward
-from ftexp.training.checkpoint import load_checkpoint, restore_weights
+from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.compilation import CompiledForward
-from ftexp.training.inputs import InputSource
+from ftexp.training.inputs.batches import Forward
+from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.loop import Step, evaluate
-from ftexp.training.runtime import prepare_runtime
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

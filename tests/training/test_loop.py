@@ -11,11 +11,11 @@ from torch import nn
 
 from ftexp.config import RuntimeConfig
 from ftexp.errors import DivergedError
-from ftexp.ranks import Ranks
+from ftexp.machine.distributed import Ranks
+from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.training.loop import Step, evaluate, train_epoch
 from ftexp.training.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss, LossSum
 from ftexp.training.progress import Progress
-from ftexp.training.runtime import Runtime, prepare_runtime
 
 SETTINGS = {
     "device": "cpu",

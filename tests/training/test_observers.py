@@ -8,11 +8,11 @@ import pytest
 from conftest import Compose
 from tiny_runs import CPU, colours, fit
 
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.errors import PrunedError
 from ftexp.evaluation.history import EpochRecord
-from ftexp.training.inputs import InputSource
+from ftexp.training.inputs.input_source import InputSource
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

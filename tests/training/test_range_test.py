@@ -12,17 +12,17 @@ from tiny_runs import NAMES, SMALL, colours, fit, fresh_network
 from torch import nn
 
 from ftexp.config import Config
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.errors import DivergedError
 from ftexp.finetune.phases import plan_phases
+from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
 from ftexp.report.range_plot import report_ranges
 from ftexp.training import phase_state, range_test
 from ftexp.training.loop import Step
 from ftexp.training.losses import LossSum
 from ftexp.training.range_test import HIGHEST, LOWEST, RangeTest, find_ranges, losses_of_updates, sweep_rates
-from ftexp.training.runtime import prepare_runtime
 
 SPLITS = Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
 

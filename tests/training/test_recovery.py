@@ -11,10 +11,10 @@ import torch
 from conftest import Compose
 from tiny_runs import CPU, colours, fit
 
-from ftexp.data.sealed import SealedTest
-from ftexp.data.splits import Splits
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import SealedTest
 from ftexp.errors import DivergedError
-from ftexp.training.worker_batches import WorkerBatches
+from ftexp.training.inputs.worker_batches import WorkerBatches
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

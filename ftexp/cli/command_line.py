@@ -1,0 +1,187 @@
+"""What the commands have in common: Hydra's entry, the checks before it, and errors as single messages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from ftexp.cli.arguments import MULTIRUN, readable
+from ftexp.cli.help_options import register_options
+from ftexp.cli.messages import explain
+from ftexp.cli.redaction import redact_saved
+from ftexp.cli.resume_arguments import expand
+from ftexp.cli.streams import keep_streams
+from ftexp.config import Config, parse, register_schema
+from ftexp.config.uri import hide_credentials
+from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
+from ftexp.files.disk import RUN_FOLDER, SWEEP_FOLDER, Places, explain_disk, places_of
+from ftexp.machine.torchrun import is_main, may_speak, same_arguments, several_processes
+from ftexp.machine.versions import version_line
+from ftexp.run_folder import StoppedEarly
+from ftexp.sweeps.plugin import register_sweeper
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# All that a configuration can have Hydra call, beside its own plugins and Python's log handlers.
+CALLABLE = ["ftexp.cli.redaction.RedactingFormatter", "ftexp.run_folder.ClaimFolder", "ftexp.cli.run_log.RunLog"]
+
+# Where the user's HYDRA_FULL_ERROR is kept while we set our own.
+TRACEBACK = "FTEXP_TRACEBACK"
+
+
+def conf_dir() -> Path:
+    """The config groups: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def run_command(
+    task: Callable[[DictConfig], object], *, under_torchrun: bool = False, own_help: str | None = None
+) -> None:
+    """Compose the configuration and do the task with it; a user's mistake ends as one message and exit code 1.
+
+    Args:
+        under_torchrun: whether several processes may do it together.
+        own_help: what ``--help`` prints, before anything is composed; None: what conf/hydra/help says, of a run.
+    """
+    keep_streams()
+    if own_help is not None and {"--help", "-h"} & set(sys.argv[1:]):
+        print(own_help)
+        return
+    if "--version" in sys.argv[1:]:
+        print(version_line())
+        return
+    try:
+        sys.argv[1:] = _arguments(under_torchrun)
+    except UserError as error:
+        _stop(str(error), code=1)
+    register_schema()
+    register_sweeper()
+    register_options(conf_dir())
+    wants_traceback = _wants_traceback()
+    try:
+        with _errors_reach_us():
+            hydra.main(config_path=str(conf_dir()), config_name="config", execution_whitelist=CALLABLE)(task)()
+    except InterruptedRunError as stopped:
+        _stop("interrupted.", code=128 + stopped.signal)
+    except KeyboardInterrupt:
+        _stop("interrupted.", code=130)
+    except (Exception, StoppedEarly) as stopped:
+        reason = (stopped.__cause__ or stopped) if isinstance(stopped, StoppedEarly) else stopped
+        message = None if wants_traceback else explain_disk(reason, _asked_place()) or explain(reason)
+        if message is None:
+            traceback.print_exc()
+            sys.exit(1)
+        _stop(message, code=1)
+
+
+def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
+    """Do a task with the checked configuration and the job's folder; a user's mistake ends as one message."""
+    keep_streams()  # for a job in a process of a launcher's
+    redact_saved(HydraConfig.get())
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    places: Places = {RUN_FOLDER: folder}
+    try:
+        with _where_it_was_started():
+            config = parse(composed)
+            places = places_of(config, folder, in_sweep=in_sweep())
+            return task(config, folder)
+    except InterruptedRunError:
+        if in_sweep():
+            log.warning("Everything is saved. The same command goes on with the sweep.")
+        elif (folder / "checkpoints" / "last.pt").exists():
+            log.warning("Everything is saved. Go on with: python -m ftexp %s", shlex.quote(f"resume={folder}"))
+        raise
+    except (UserError, DivergedError) as error:
+        if in_sweep() or _wants_traceback():
+            raise
+        _stop(str(error), code=1)  # by SystemExit, which Hydra passes on without a report of its own
+    except Exception as error:
+        if in_sweep():
+            raise
+        if not _wants_traceback() and (message := explain_disk(error, places)) is not None:
+            _stop(message, code=1)
+        if may_speak():
+            print(hide_credentials(traceback.format_exc()), file=sys.stderr)  # Hydra would print the overrides as well
+        sys.exit(1)
+
+
+def in_sweep() -> bool:
+    """Whether this job is one of a sweep."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+@contextmanager
+def _where_it_was_started() -> Iterator[None]:
+    """Take relative paths from where the command was given: hydra.job.chdir would take them from the job's folder."""
+    settings, here = HydraConfig.get(), Path.cwd()
+    if settings.job.chdir:
+        os.chdir(settings.runtime.cwd)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def _arguments(under_torchrun: bool) -> list[str]:
+    """The command line that Hydra is to see, the same in all processes of a run."""
+    given = readable(sys.argv[1:])
+    if set(MULTIRUN) & set(given) and not under_torchrun:
+        raise ConfigError("-m tries settings in runs of python -m ftexp. This command does one thing: leave -m out.")
+    if not several_processes():
+        return expand(given, resumable=under_torchrun)
+    if set(MULTIRUN) & set(given):
+        raise ConfigError(
+            "torchrun trains one run with several processes, --multirun is many runs. Start the sweep without it: "
+            "hydra/launcher=joblib gives every GPU its own trials, and the same command with the same "
+            "hydra.sweeper.storage on several machines shares one study."
+        )
+    if not under_torchrun:
+        raise ConfigError("torchrun is for python -m ftexp; this command is a single process: leave torchrun out.")
+    return same_arguments(expand(given) if is_main() else [])
+
+
+def _asked_place() -> Places:
+    """Where the job's folder is to be, as far as the arguments tell; for errors before anything is composed."""
+    setting = SWEEP_FOLDER if set(MULTIRUN) & set(sys.argv) else RUN_FOLDER
+    named = [argument.partition("=")[2] for argument in sys.argv if argument.startswith(f"{setting}=")]
+    return {setting: Path(named[-1].strip("'\"") if named else "").absolute()}
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get(TRACEBACK, os.environ.get("HYDRA_FULL_ERROR")) == "1"
+
+
+@contextmanager
+def _errors_reach_us() -> Iterator[None]:
+    """Keep Hydra from reporting errors itself for a while; what the user asked of it stays known to workers, too."""
+    before = dict(os.environ)
+    os.environ.update({TRACEBACK: str(int(_wants_traceback())), "HYDRA_FULL_ERROR": "1"})
+    try:
+        yield
+    finally:
+        for name in (TRACEBACK, "HYDRA_FULL_ERROR"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    if may_speak():
+        print(f"ftexp: {hide_credentials(message)}", file=sys.stderr)
+    sys.exit(code)

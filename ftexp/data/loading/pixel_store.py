@@ -1,0 +1,240 @@
+"""Decoded images kept on disk: every file is decoded and resized once, for all epochs, phases, trials and runs.
+
+What is kept is what a transform gives before anything in it is random (``ImageTransform.prepare``), bit for bit, so
+training sees the same images with it and without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import cached_property
+from itertools import chain, islice
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+
+from ftexp.data.augment.transforms import ImageTransform
+from ftexp.data.digests import ContentDigests
+from ftexp.data.loading.decoding import decoders
+from ftexp.data.loading.images import open_image
+from ftexp.data.loading.tensor_file import Kept
+from ftexp.data.loading.tensor_store import StoreError, StoreFullError, TensorStore, Unfinished
+from ftexp.data.samples import Sample
+from ftexp.machine.cores import available_cores
+from ftexp.machine.transfer import send_parts
+
+log = logging.getLogger(__name__)
+
+# Part of every key: a change of what is kept makes older files unknown.
+VERSION = 4
+# Images decoded before they are asked for, or written: enough to keep the threads busy, few enough for the memory.
+CHUNK = 256
+
+UInt8Image = npt.NDArray[np.uint8]
+
+
+class Pixels:
+    """The prepared images of some samples: rows of bytes in a memory map, and the sizes of the images."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._bytes = kept.rows
+        sizes, order = kept.notes["sizes"], kept.notes["order"]
+        ends = sizes.prod(dim=1).mul(3).cumsum(0)
+        self._place = order.argsort()  # of each sample in the order in which they were decoded
+        self._sizes, self._ends = sizes[self._place], ends[self._place]
+        self._same_size = bool((sizes == sizes[0]).all())
+
+    def image(self, index: int) -> Image.Image:
+        """One prepared image."""
+        return Image.fromarray(self.tensor(index).numpy())
+
+    def tensor(self, index: int) -> Tensor:
+        """One prepared image: uint8 [H, W, 3], on the device they are kept on."""
+        height, width = self._sizes[index].tolist()
+        end = int(self._ends[index])
+        return self._bytes[end - height * width * 3 : end].view(height, width, 3)
+
+    def batches(self, parts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Images of one size: uint8 [B, 3, H, W] for each part, channels last in memory, on the device.
+
+        Args:
+            parts: indices of samples, which are sent to the device all at once.
+        """
+        assert self._same_size, "images of several sizes make no batch"
+        height, width = self._sizes[0].tolist()
+        rows = self._bytes.view(-1, height, width, 3)
+        for places in send_parts([self._place[list(part)].tolist() for part in parts], self.device):
+            images = rows.index_select(0, places)
+            self.release()
+            yield images.permute(0, 3, 1, 2)
+
+    def release(self) -> None:
+        """Give the memory of what was read so far back."""
+        self._kept.release()
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are kept."""
+        return self._bytes.device
+
+    @property
+    def num_bytes(self) -> int:
+        """That they take."""
+        return self._bytes.nbytes
+
+    def move(self, device: torch.device) -> None:
+        """Keep the images on a device from now on."""
+        self._bytes = self._bytes.to(device, copy=True)
+        self.release()
+
+
+class PixelSource:
+    """The prepared images of samples, decoded once, where they fit into the store.
+
+    Args:
+        transform: whose ``prepare`` makes them.
+        digests: of the images.
+        store: may turn out to be too small for them.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: ImageTransform,
+        store: TensorStore,
+        digests: ContentDigests,
+    ) -> None:
+        self._samples = samples
+        self._transform = transform
+        self._store = store
+        self._digests = digests
+        self.pixels: Pixels | None = None
+        self.fits = True  # as far as is known
+        # Told of the images once they are there; not to hold whoever holds this source, or they outlive their phase.
+        self.when_opened: Callable[[Pixels], object] = lambda _: None
+
+    @cached_property
+    def _key(self) -> str:
+        """The images' name in the store, of their content when they are first asked for."""
+        facts = ["pixels", VERSION, self._transform.prepared_as, torchvision.__version__, decoders()]
+        digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+        for sample in self._samples:
+            digest.update(self._digests.of(sample).encode())
+        return digest.hexdigest()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether nothing has to be decoded any more."""
+        return self.pixels is not None or self._store.holds(self._key)
+
+    def open(self) -> Pixels | None:
+        """All of them, decoded now if they are not kept yet; None, with a line, where they do not fit.
+
+        Raises:
+            DataError: when a file cannot be decoded.
+        """
+        if self.pixels is None and self.fits:
+            for _ in self.first_pass([]):
+                pass
+        return self.pixels
+
+    def close(self) -> None:
+        """Let go of the images."""
+        self.pixels = None
+
+    def first_pass(self, batches: Sequence[Sequence[int]]) -> Iterator[list[UInt8Image]]:
+        """One epoch of prepared images [H, W, 3], as they are decoded; ``pixels`` has all of them at its end.
+
+        Args:
+            batches: indices of samples, each at most once; the others are decoded after the last batch.
+
+        Raises:
+            DataError: when a file cannot be decoded.
+        """
+        started = time.perf_counter()
+        with self._store.place(self._key) as place:
+            if isinstance(place, Kept):
+                self._open(place)
+                yield from ([self._array(index) for index in indices] for indices in batches)
+                return
+            kept = yield from self._decode(batches, place)
+            self.fits = kept is not None
+            if kept is not None:
+                # Beside training there is no time of its own to tell.
+                how = "as they were first used" if batches else f"once, {time.perf_counter() - started:.1f} s"
+                mib = kept.rows.nbytes / 2**20
+                log.info("pixels  %d images decoded %s; they take %.1f MiB", len(self._samples), how, mib)
+                self._open(kept)
+
+    def _decode(
+        self, batches: Sequence[Sequence[int]], place: Unfinished
+    ) -> Generator[list[UInt8Image], None, Kept | None]:
+        """Give out the batches, and write them and the other images; returns None where they do not fit."""
+        shown = list(chain.from_iterable(batches))
+        rest = sorted(set(range(len(self._samples))) - set(shown))
+        order, sizes, fits = [*shown, *rest], [], True
+        with closing(_ahead(self._prepare, order)) as images:
+            for number, indices in enumerate((*batches, *(rest[i : i + CHUNK] for i in range(0, len(rest), CHUNK)))):
+                part = list(islice(images, len(indices)))
+                sizes += [image.shape[:2] for image in part]
+                try:
+                    if fits:
+                        self._write(part, place)
+                except StoreFullError as reason:
+                    log.info("pixels  off: the decoded images would take %s", reason)
+                    fits = False
+                except StoreError:  # said by the store
+                    fits = False
+                if number < len(batches):
+                    yield part
+                if not fits and number + 1 >= len(batches):
+                    return None
+        try:
+            return place.finish({"sizes": torch.tensor(sizes), "order": torch.tensor(order)})
+        except StoreError:
+            return None
+
+    def _prepare(self, index: int) -> UInt8Image:
+        return np.array(self._transform.prepare(open_image(self._samples[index])))
+
+    def _write(self, part: list[UInt8Image], place: Unfinished) -> None:
+        flat = np.concatenate([image.reshape(-1) for image in part])
+        expected = flat.nbytes / len(part) * len(self._samples)
+        if expected > self._store.limit_bytes:
+            raise StoreFullError(f"{expected / 2**30:.1f} GiB, more than runtime.cache_gib")
+        place.append(torch.from_numpy(flat))
+
+    def _open(self, kept: Kept) -> None:
+        self.pixels = Pixels(kept)
+        self.when_opened(self.pixels)
+
+    def _array(self, index: int) -> UInt8Image:
+        assert self.pixels is not None
+        return self.pixels.tensor(index).cpu().numpy()
+
+
+def _ahead(prepare: Callable[[int], UInt8Image], order: Iterable[int]) -> Generator[UInt8Image, None, None]:
+    """Images in an order, decoded by threads up to ``CHUNK`` images before they are asked for."""
+    # Threads: Pillow lets go of the interpreter lock while it decodes and resizes.
+    pool = ThreadPoolExecutor(available_cores())
+    waiting: deque[Future[UInt8Image]] = deque()
+    try:
+        for index in order:
+            waiting.append(pool.submit(prepare, index))
+            if len(waiting) > CHUNK:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

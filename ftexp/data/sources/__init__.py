@@ -1,0 +1,1 @@
+"""What lists the images of a data set."""

@@ -1,0 +1,116 @@
+"""Samples listed in a table: CSV or Parquet, one row per image."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ftexp.config import ManifestConfig
+from ftexp.data.samples import SPLITS, Sample, is_one_line
+from ftexp.data.sources.listed_paths import find_listed
+from ftexp.data.sources.several_labels import SEVERAL_LABELS, refuse_several_labels
+from ftexp.data.sources.split_names import split_of
+from ftexp.data.sources.table_kinds import check_table
+from ftexp.errors import DataError, nearest, shorten
+
+log = logging.getLogger(__name__)
+
+# How R and pandas write a value that is missing. Such a name may also be meant: Namibia's is NA.
+MISSING = frozenset({"NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
+# No name of a class, a group or a time is longer; a longer cell is something else, such as an image.
+MAX_NAME = 200
+
+
+def read_manifest(config: ManifestConfig) -> list[Sample]:
+    """Every row becomes a sample; nothing is skipped and nothing is guessed.
+
+    Raises:
+        DataError: naming file and line (Parquet: row): an unreadable table, unknown columns, a missing path or
+            label, an unknown split, a path outside the root, a file that does not exist, or one listed twice;
+            labels that name several classes.
+    """
+    file = Path(config.file).expanduser()
+    if not file.is_file():
+        raise DataError(f"data.file={config.file} does not exist or is no file (looked for {file.absolute()}).")
+    check_table(config.file, file)
+    columns = {
+        "path": config.path_column,
+        "label": config.label_column,
+        "group": config.group_column,
+        "time": config.time_column,
+        "split": config.split_column,
+    }
+    wanted = {key: column for key, column in columns.items() if column is not None}
+    root = Path(config.root).expanduser() if config.root is not None else file.parent
+    if not root.is_dir():
+        raise DataError(f"data.root={config.root} is not a folder (looked for {root.absolute()}).")
+    if file.suffix.lower() == ".parquet":
+        from ftexp.data.sources.parquet_table import parquet_rows
+
+        rows = parquet_rows(file, wanted, root)
+    else:
+        from ftexp.data.sources.text_table import text_rows
+
+        rows = text_rows(file, list(wanted.values()))
+
+    samples: list[Sample] = []
+    first_seen: dict[str, tuple[str, str]] = {}
+    for where, row in rows:
+        sample = _to_sample(where, {key: row[column].strip() for key, column in wanted.items()}, wanted, root)
+        _refuse_second(where, sample, first_seen)
+        samples.append(sample)
+    if not samples:
+        raise DataError(f"data.file={config.file} has columns but no rows.")
+    refuse_several_labels(f"{file}, column {config.label_column!r}", (sample.label for sample in samples))
+    _warn_of_missing(f"{file}, column {config.label_column!r}", "class", [sample.label for sample in samples])
+    _warn_of_missing(f"{file}, column {config.group_column!r}", "group", [sample.group for sample in samples])
+    return samples
+
+
+def _to_sample(where: str, row: dict[str, str], columns: Mapping[str, str], root: Path) -> Sample:
+    for key in ("path", "label"):
+        if not row[key]:
+            raise DataError(f"{where}: no {key} (column {columns[key]!r} is empty).")
+    for key, text in row.items():
+        if not is_one_line(text):
+            what = shorten(repr(text))
+            raise DataError(f"{where}: column {columns[key]!r} holds {what}, with characters that do not print.")
+        if key != "path" and len(text) > MAX_NAME:
+            raise DataError(f"{where}: column {columns[key]!r} holds {shorten(text)}, which is too long for a {key}.")
+    return Sample(
+        path=find_listed(where, row["path"], root),
+        label=row["label"],
+        split=_split(where, row["split"], columns["split"]) if "split" in row else None,
+        group=row.get("group") or None,
+        time=row.get("time") or None,
+    )
+
+
+def _split(where: str, text: str, column: str) -> str:
+    split = split_of(text)
+    if split is None:
+        hint = nearest(text, SPLITS, at_least=0.6)
+        raise DataError(f"{where}: split {text!r} (column {column!r}) is none of {', '.join(SPLITS)}.{hint}")
+    return split
+
+
+def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None:
+    for name, count in Counter(name for name in names if name in MISSING).items():
+        log.warning(
+            "%s: %d rows hold %r, which becomes a %s of that name. If a value is missing there, remove these rows.",
+            where,
+            count,
+            name,
+            what,
+        )
+
+
+def _refuse_second(where: str, sample: Sample, first_seen: dict[str, tuple[str, str]]) -> None:
+    place = os.path.abspath(sample.path)
+    line, label = first_seen.setdefault(place, (where, sample.label))
+    if line != where:
+        advice = "Keep one of them." if label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"
+        raise DataError(f"{where}: {sample.path} is listed twice, first in {line}. {advice}")

@@ -1,0 +1,53 @@
+"""Where samples come from: one function per source, chosen by ``data.source``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ftexp.config import (
+    DataConfig,
+    HuggingFaceDataConfig,
+    ImageFolderConfig,
+    ManifestConfig,
+    TorchvisionDataConfig,
+)
+from ftexp.data.samples import Sample
+from ftexp.data.sources.class_names import unify_names
+
+
+def read_samples(config: DataConfig) -> list[Sample]:
+    """List the samples of the configured source; images in files are not opened yet.
+
+    Raises:
+        DataError: when the source is missing, empty or inconsistent.
+    """
+    samples = unify_names(_list_samples(config))
+    if config.white_level is None:
+        return samples
+    return [replace(sample, white_level=config.white_level) for sample in samples]
+
+
+def _list_samples(config: DataConfig) -> list[Sample]:
+    # Each source brings libraries of its own; only the chosen one is imported.
+    match config:
+        case ImageFolderConfig():
+            from ftexp.data.sources.imagefolder import read_imagefolder
+
+            return read_imagefolder(config)
+        case ManifestConfig():
+            from ftexp.data.sources.manifest import read_manifest
+
+            return read_manifest(config)
+        case TorchvisionDataConfig():
+            from ftexp.data.sources.torchvision_sets import read_torchvision
+
+            return read_torchvision(config)
+        case HuggingFaceDataConfig():
+            from ftexp.data.sources.huggingface import read_huggingface
+
+            return read_huggingface(config)
+        case _:
+            from ftexp.data.sources.digits import read_digits
+
+            assert config.source == "digits"
+            return read_digits()

@@ -1,0 +1,1 @@
+"""Which samples train, validate and test, and the test split that stays sealed."""

@@ -1,0 +1,225 @@
+"""Cutting samples into train, val and test."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ftexp.config import DataConfig
+from ftexp.data.digests import ContentDigests
+from ftexp.data.samples import SPLITS, Sample, sorted_naturally
+from ftexp.data.splitting.cutting import cut_by_group, cut_by_time, cut_stratified
+from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.times import times_of
+from ftexp.errors import DataError, listed
+
+log = logging.getLogger(__name__)
+
+By = Literal["stratified", "group", "time"]
+COLUMNS = ("path", "label", "split", "group", "time")
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """What a run works with. Classes are numbered once, over all splits, in natural order of their names.
+
+    Attributes:
+        digests: the content of the images, each read once for the whole run.
+    """
+
+    train: list[Sample]
+    val: list[Sample]
+    test: SealedTest
+    classes: tuple[str, ...]
+    digests: ContentDigests = field(default_factory=ContentDigests, repr=False)
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """Class name -> its number."""
+        return {name: index for index, name in enumerate(self.classes)}
+
+
+def make_splits(samples: Sequence[Sample], config: DataConfig) -> Splits:
+    """Assign every sample to a split and seal the test split away.
+
+    Raises:
+        DataError: when there are too few classes or images, or a class is in val or test but not in train.
+    """
+    return seal(assign_splits(samples, config))
+
+
+def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[str, str] | None = None) -> list[Sample]:
+    """The same samples in the order of their paths, each with its split, as ``data.split`` says.
+
+    The outcome depends on the samples, the fractions and ``data.seed``, not on the order in which they are listed.
+
+    Args:
+        ties: path -> name of a set of samples that must stay together (``data.tie_duplicates``).
+
+    Raises:
+        DataError: when the samples cannot be cut that way; the message says what would work.
+    """
+    if not samples:
+        raise DataError("The data holds no samples.")
+    ordered = sorted(samples, key=lambda sample: sample.path)
+    given = _given_splits(ordered)
+    if config.split == "given" and not given:
+        raise DataError("data.split=given, but the data brings no splits; use data.split=stratified.")
+    if config.split == "given" or (config.split == "auto" and given):
+        if ties is not None:
+            raise DataError(
+                "The data brings its own splits; to tie duplicates it is cut anew: add data.split=stratified."
+            )
+        return _keep_given(ordered, given, config)
+    if "test" in given and config.split in ("group", "time"):
+        return _keep_test(ordered, config, ties)
+    if given:
+        level = logging.WARNING if "test" in given else logging.INFO  # no score compares with a published one then
+        log.log(level, "The splits that the data brings are not used: data.split=%s cuts anew.", config.split)
+    by: By = config.split if config.split in ("group", "time") else "stratified"
+    return _cut(ordered, {"val": config.val_fraction, "test": config.test_fraction}, config, by, ties)
+
+
+def seal(assigned: Sequence[Sample], digests: ContentDigests | None = None) -> Splits:
+    """Number the classes over all splits, check what each split holds, and put the test samples out of reach.
+
+    Args:
+        digests: of images that have been read already.
+
+    Raises:
+        DataError: with fewer than two classes, or a class in val or test that train lacks.
+    """
+    classes = tuple(sorted_naturally({sample.label for sample in assigned}))
+    if len(classes) < 2:
+        raise DataError(f"There is only one class, {classes[0]!r}; telling classes apart takes at least two.")
+    by_split = {split: [sample for sample in assigned if sample.split == split] for split in SPLITS}
+    present = {split: {sample.label for sample in by_split[split]} for split in SPLITS}
+    for split in ("val", "test"):
+        unknown = sorted_naturally(present[split] - present["train"])
+        if unknown:
+            raise DataError(
+                f"{split} holds classes that train lacks: {listed(unknown)}. They could never be predicted;"
+                f" put some of their images into train, or remove them from {split}."
+            )
+        absent = sorted_naturally(present["train"] - present[split])
+        if absent:
+            log.warning("No image of %s in %s: its scores say nothing about them.", listed(absent), split)
+    digests = digests or ContentDigests()
+    return Splits(by_split["train"], by_split["val"], SealedTest(by_split["test"], digests), classes, digests)
+
+
+def write_splits(path: Path, splits: Splits) -> None:
+    """Write every sample as a row ``path,label,split,group,time``."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for split, samples in (("train", splits.train), ("val", splits.val)):
+            for s in samples:
+                row = {"path": s.path, "label": s.label, "split": split, "group": s.group or "", "time": s.time or ""}
+                writer.writerow(row)
+        writer.writerows(splits.test.listing())
+
+
+def _given_splits(samples: Sequence[Sample]) -> set[str]:
+    given = {sample.split for sample in samples if sample.split is not None}
+    without = next((sample.path for sample in samples if sample.split is None), None)
+    if given and without is not None:
+        raise DataError(
+            f"Some samples come with a split and some without, {without} for one: give all or none of them."
+        )
+    return given
+
+
+def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> list[Sample]:
+    """What the source brings, and what it lacks cut out of train: by group where there are groups."""
+    if "train" not in given:
+        raise DataError(f"The data brings the splits {', '.join(sorted(given))} but no train.")
+    wanted = {"val": config.val_fraction, "test": config.test_fraction}
+    fractions = {split: share for split, share in wanted.items() if split not in given}
+    if not fractions:
+        return samples
+    train = [sample for sample in samples if sample.split == "train"]
+    by: By = "group" if any(sample.group is not None for sample in train) else "stratified"
+    for split, share in fractions.items():
+        how = ", by group" if by == "group" else ""
+        log.info(
+            "The data brings no %s split: %g of train is set aside for it%s (data.%s_fraction).",
+            split,
+            share,
+            how,
+            split,
+        )
+    others = [sample for sample in samples if sample.split != "train"]
+    return sorted(others + _cut(train, fractions, config, by, None), key=lambda sample: sample.path)
+
+
+def _keep_test(samples: list[Sample], config: DataConfig, ties: Mapping[str, str] | None) -> list[Sample]:
+    """The test split that the source brings, and the rest cut into train and val."""
+    log.info("The data's own test split is kept; data.split=%s cuts the rest into train and val.", config.split)
+    test = [sample for sample in samples if sample.split == "test"]
+    rest = [sample for sample in samples if sample.split != "test"]
+    by: By = "time" if config.split == "time" else "group"
+    cut = _cut(rest, {"val": config.val_fraction}, config, by, ties)
+    return sorted(test + cut, key=lambda sample: sample.path)
+
+
+def _cut(
+    samples: list[Sample], fractions: dict[str, float], config: DataConfig, by: By, ties: Mapping[str, str] | None
+) -> list[Sample]:
+    labels = [sample.label for sample in samples]
+    assigned: Sequence[str | None]
+    if by == "time":
+        assigned = cut_by_time(times_of(samples), fractions, config.time_gap)
+    elif by == "group" or ties is not None:
+        groups = _groups_of(samples) if by == "group" else [sample.path for sample in samples]
+        if ties is not None:
+            groups = join_groups(groups, [ties.get(sample.path) for sample in samples])
+        assigned = cut_by_group(labels, groups, fractions, config.seed)
+    else:
+        assigned = cut_stratified(labels, fractions, config.seed)
+    kept = [replace(sample, split=split) for sample, split in zip(samples, assigned, strict=True) if split is not None]
+    if len(kept) < len(samples):
+        log.info(
+            "%d samples lie in the gaps of data.time_gap=%g and are left out.",
+            len(samples) - len(kept),
+            config.time_gap,
+        )
+    return kept
+
+
+def _groups_of(samples: Sequence[Sample]) -> list[str]:
+    without = [sample.path for sample in samples if sample.group is None]
+    if without:
+        raise DataError(
+            f"The cut goes by group, but {len(without)} of {len(samples)} samples have no group, {without[0]} for one."
+            " Give every sample a group (data=manifest with data.group_column), or leave data.group_column and"
+            " data.split=group out."
+        )
+    return [sample.group for sample in samples if sample.group is not None]
+
+
+def join_groups(groups: Sequence[str], ties: Sequence[str | None]) -> list[str]:
+    """Groups that share a tie become one group.
+
+    Returns:
+        Per sample the name of its joined group; equal for samples connected over any chain of groups and ties.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    by_tie: dict[str, int] = {}
+    edges = [
+        (by_tie.setdefault(tie, names[group]), names[group])
+        for group, tie in zip(groups, ties, strict=True)
+        if tie is not None
+    ]
+    rows, columns = zip(*edges, strict=True) if edges else ((), ())
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(names), len(names)))
+    _, component = connected_components(graph, directed=False)
+    return [str(component[names[group]]) for group in groups]

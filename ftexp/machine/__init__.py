@@ -1,0 +1,1 @@
+"""What a run stands on: device and precision, processes, cores, memory, random numbers."""

@@ -1,0 +1,102 @@
+"""The run's folder is the truth; what the tracking store lacks of it is sent, each value once."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftexp.evaluation.metric_names import METRICS
+from ftexp.files.file_format import reading
+from ftexp.files.json_files import read_json
+from ftexp.tracking.params import flatten_data
+from ftexp.tracking.provenance import provenance
+from ftexp.tracking.tracker import Status, Tracker, brief
+
+log = logging.getLogger(__name__)
+
+# Columns of metrics.csv that are no metrics.
+WORDS = ("phase", "epoch", "best")
+# Where result.json names how a run ended, and MLflow's word for it.
+STATUS: dict[str, Status] = {"finished": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How much was missing."""
+
+    metrics: int
+    params: int
+    files: int
+
+
+def send_missing(tracker: Tracker, folder: Path) -> Sent:
+    """Compare the folder of a run with what the store has, and send the difference.
+
+    To be called when nothing else writes to the run.
+
+    Raises:
+        Exception: whatever the store does when it is asked.
+    """
+    known = tracker.known()
+    if known is None:
+        return Sent(0, 0, 0)
+    identity = read_json(folder / "run.json")
+    params = {key: value for key, value in flatten_data(identity["config"]).items() if key not in known.params}
+    if params:
+        tracker.log_params(params)
+        tracker.set_tags({**provenance(identity), "folder": str(folder.absolute())})
+    num_metrics = 0
+    for step, values in _values(folder).items():
+        missing = {key: value for key, value in values.items() if (key, step) not in known.metrics}
+        if missing:
+            tracker.log_metrics(missing, step)
+            num_metrics += len(missing)
+    files = [path for path in _files(folder) if path.relative_to(folder).as_posix() not in known.files]
+    for path in files:
+        tracker.log_artifact(path, "checkpoints" if path.parent != folder else "")
+    return Sent(num_metrics, len(params), len(files))
+
+
+def send_missing_if_possible(tracker: Tracker, folder: Path) -> None:
+    """The same for a run that goes on, which no store may stop: one that does not answer is a warning."""
+    try:
+        send_missing(tracker, folder)
+    except Exception as error:
+        log.warning("What was not sent before cannot be sent now: %s. Try python -m ftexp.sync.", brief(error))
+
+
+def status_of(folder: Path) -> Status:
+    """How the run in a folder ended; one that left no result was killed."""
+    status = _result(folder).get("status", "interrupted")
+    with reading(folder / "result.json"):
+        return STATUS[status]
+
+
+def _values(folder: Path) -> dict[int, dict[str, float]]:
+    """Epoch -> its metrics; those of the test split at the last."""
+    file, steps = folder / "metrics.csv", {}
+    if file.exists():
+        with reading(file), file.open(newline="", encoding="utf-8") as rows:
+            for row in csv.DictReader(rows):
+                numbers = {key: float(text) for key, text in row.items() if key not in WORDS and text}
+                steps[int(row["epoch"])] = numbers
+    if steps and (test := _result(folder).get("test")):
+        numbers = {name: value for name, value in test.items() if name == "loss" or name in METRICS}
+        steps[max(steps)] |= {f"test_{name}": value for name, value in numbers.items() if value is not None}
+    return steps
+
+
+def _files(folder: Path) -> list[Path]:
+    """What a finished run gives the store: its tables and plots, the best weights when they are final."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".png") and path.name != "digests.csv")
+    if _result(folder).get("status") == "finished":
+        files += [folder / "result.json", folder / "checkpoints" / "best.pt"]
+    return [path for path in files if path.exists()]
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    file = folder / "result.json"
+    return read_json(file) if file.exists() else {}

@@ -1,0 +1,1 @@
+"""The three ways from samples to batches, and the cache of frozen blocks."""

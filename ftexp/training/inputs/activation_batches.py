@@ -1,0 +1,152 @@
+"""Batches of kept activations: what the frozen blocks make of the images, computed once, in the place of images."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+
+from ftexp.data.loading.sampler import EpochSampler
+from ftexp.data.loading.tensor_file import Kept
+from ftexp.data.loading.tensor_store import Append, StoreError, TensorStore
+from ftexp.machine.runtime import Runtime
+from ftexp.machine.transfer import send_parts
+from ftexp.models.block_boundary import layout_of
+from ftexp.models.prefix import Prefix
+from ftexp.training.inputs.batches import Batch, BatchContext, SampledBatches
+from ftexp.training.inputs.prefix_key import images_key
+
+log = logging.getLogger(__name__)
+
+Release = Callable[[], None]
+
+
+class ActivationBatches:
+    """Batches of kept activations, of the samples and in the order of the sampler.
+
+    Args:
+        activations: of all samples, in their own order.
+    """
+
+    def __init__(self, activations: KeptActivations, sampler: EpochSampler, runtime: Runtime) -> None:
+        self._activations = activations
+        self._labels = sampler.labels.to(runtime.device)
+        self._device = runtime.device
+        self.sampler = sampler
+        self.num_batches, self.num_samples = sampler.num_batches, sampler.num_samples
+        self.num_images, self.paths = sampler.num_images, sampler.paths
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The activations and labels of one epoch, in that epoch's order, from batch ``start`` on."""
+        rows = self._activations.of_epoch(epoch)
+        parts = self.sampler.own_batches(epoch)[start:]
+        for of_rows, of_labels in zip(send_parts(parts, rows.device), send_parts(parts, self._device), strict=True):
+            activations = rows.take(of_rows).to(self._device, non_blocking=True)
+            yield activations, self._labels.index_select(0, of_labels)
+
+    def close(self) -> None:
+        """Let go of the activations."""
+        self._activations.close()
+
+
+class KeptActivations:
+    """What the frozen prefix makes of some samples, one view after the other, each when it is first asked for.
+
+    Args:
+        prefix_digest: a name for all that the activations depend on, but the images.
+        images: the samples in their own order; its epoch v shows their view v.
+        num_views: epoch e uses view e modulo this.
+        random: what the views follow from, where there are several.
+    """
+
+    def __init__(
+        self,
+        prefix: Prefix,
+        prefix_digest: str,
+        images: SampledBatches,
+        context: BatchContext,
+        num_views: int = 1,
+        random: str = "",
+    ) -> None:
+        self._prefix = prefix
+        self._prefix_digest = prefix_digest
+        self._images = images
+        self._context = context
+        self._num_views = num_views
+        self._random = random
+        self._opened: dict[int, ActivationRows] = {}
+        self.num_found = 0
+
+    def of_epoch(self, epoch: int) -> ActivationRows:
+        """The activations an epoch trains on; to be called with the frozen blocks in eval mode."""
+        return self.of_view(epoch % self._num_views)
+
+    def of_view(self, view: int) -> ActivationRows:
+        """The activations of a view; to be called with the frozen blocks in eval mode."""
+        if view not in self._opened:
+            try:
+                self.open(view)
+            except StoreError:  # said by the store; training has begun on activations, and goes on with them
+                kept = TensorStore(None, 0).get("", lambda append: self._compute(view, append))
+                return self._rows(kept)  # for this epoch alone: all views would be too much for the memory
+        return self._opened[view]
+
+    def close(self) -> None:
+        """Let go of all views."""
+        self._opened.clear()
+
+    def open(self, view: int) -> None:
+        """Have the activations of a view kept.
+
+        Raises:
+            StoreError: when they cannot be.
+        """
+        started = time.perf_counter()
+        shown = f"{self._random} {view}" if self._random else ""
+        key = images_key(self._prefix_digest, self._images.sampler.samples, self._context.digests, shown)
+        kept = self._context.activations.get(key, lambda append: self._compute(view, append))
+        self.num_found += kept.found
+        self._opened[view] = self._rows(kept)
+        if self._random:
+            how, seconds = "had run before" if kept.found else "ran once", time.perf_counter() - started
+            log.info("cache   view %d: the frozen blocks %s, %.1f s", view, how, seconds)
+
+    def _rows(self, kept: Kept) -> ActivationRows:
+        return ActivationRows(kept.rows, kept.notes["layout"], kept.release, self._context.runtime)
+
+    @torch.no_grad()
+    def _compute(self, view: int, append: Append) -> Mapping[str, torch.Tensor]:
+        layout: tuple[int, ...] = ()
+        for images, _ in self._images.epoch(view):
+            with self._context.runtime.autocast():
+                activations = self._prefix(images)
+            # Rows are kept as they lie in memory, and handed out in the layout they came in.
+            layout = layout or layout_of(activations)
+            append(activations.permute(layout))
+        return {"layout": torch.tensor(layout)}
+
+
+class ActivationRows:
+    """Activations of samples, on the device where there is room, else in the map of their file.
+
+    Args:
+        rows: [N, ...], as they lie in memory.
+        layout: the dimensions of a batch as the network made it, in the order in which they lie in ``rows``.
+        release: gives the memory of what was read of the file back.
+    """
+
+    def __init__(self, rows: torch.Tensor, layout: torch.Tensor, release: Release, runtime: Runtime) -> None:
+        order = layout.tolist()
+        self._back = tuple(order.index(dim) for dim in range(len(order)))
+        self._rows = rows.to(runtime.device) if runtime.memory.take(rows.nbytes) else rows
+        self._release = release
+        self.num_bytes = rows.nbytes
+        self.device = self._rows.device
+
+    def take(self, indices: torch.Tensor) -> torch.Tensor:
+        """The rows of some samples, [B, ...]; the indices have to be on the rows' device."""
+        rows = self._rows.index_select(0, indices).permute(self._back)
+        self._release()
+        return rows

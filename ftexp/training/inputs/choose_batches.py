@@ -1,0 +1,83 @@
+"""Which of the three ways to batches is taken: kept activations, kept pixels, or decoding workers."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from ftexp.data.augment.batch_augmentation import BatchAugmentation
+from ftexp.data.augment.transforms import ImageTransform
+from ftexp.data.loading.dataset import ImageDataset
+from ftexp.data.loading.pixel_store import Pixels, PixelSource
+from ftexp.data.loading.sampler import EpochSampler
+from ftexp.machine.runtime import Runtime
+from ftexp.training.inputs.activation_batches import ActivationBatches, KeptActivations
+from ftexp.training.inputs.batches import BatchContext, SampledBatches
+from ftexp.training.inputs.pixel_batches import PixelBatches
+from ftexp.training.inputs.worker_batches import WorkerBatches
+
+log = logging.getLogger(__name__)
+
+
+def choose_batches(
+    sampler: EpochSampler,
+    transform: ImageTransform,
+    context: BatchContext,
+    augmentation: BatchAugmentation | None = None,
+    activations: KeptActivations | None = None,
+) -> SampledBatches:
+    """Pick the way that leaves least to do in an epoch; for training, which shuffles, a line says which and why.
+
+    Args:
+        transform: of each image.
+        augmentation: of whole batches on the device, in the place of what is random in ``transform``.
+        activations: of the samples, in the place of their images.
+    """
+    batches: SampledBatches
+    if activations is not None:
+        why = "kept activations: the frozen blocks run once on every view of an image"
+        batches = ActivationBatches(activations, sampler, context.runtime)
+    elif (reason := _why_pixels_are_not_kept(sampler, context)) is not None:
+        why = f"decoding workers: {reason}"
+        batches = _worker_batches(sampler, transform, context)
+    elif transform.is_random and augmentation is None:
+        why = "decoding workers: the images are kept decoded, and augmented one by one on the CPU"
+        batches = _worker_batches(sampler, transform, context, _pixel_source(sampler, transform, context))
+    else:
+        how = "whole batches are augmented on the device" if augmentation else "no epoch changes the images"
+        why = f"kept pixels: {how}"
+        source = _pixel_source(sampler, transform, context)
+        if sampler.settings.keep_pixels == "device":
+            source.when_opened = partial(_keep_on_device, context.runtime)
+        batches = PixelBatches(source, augmentation, _worker_batches(sampler, transform, context), context)
+    log.log(logging.INFO if sampler.settings.shuffle else logging.DEBUG, "batches %s", why)
+    return batches
+
+
+def _why_pixels_are_not_kept(sampler: EpochSampler, context: BatchContext) -> str | None:
+    """None: they are kept, if they fit."""
+    if sampler.settings.keep_pixels == "no":
+        return "every image is read once"
+    if context.pixels is None:
+        return "decoded images are not kept (runtime.pixels=off)"
+    if any(sample.pixels is not None for sample in sampler.samples):
+        return "the images are in memory already"
+    return None
+
+
+def _worker_batches(
+    sampler: EpochSampler, transform: ImageTransform, context: BatchContext, source: PixelSource | None = None
+) -> WorkerBatches:
+    dataset = ImageDataset(sampler.samples, sampler.labels, transform, sampler.settings, source)
+    return WorkerBatches(dataset, sampler, context)
+
+
+def _pixel_source(sampler: EpochSampler, transform: ImageTransform, context: BatchContext) -> PixelSource:
+    assert context.pixels is not None
+    return PixelSource(sampler.samples, transform, context.pixels, context.digests)
+
+
+def _keep_on_device(runtime: Runtime, pixels: Pixels) -> None:
+    """Move decoded images to the device, if there is room for them."""
+    if runtime.memory.take(pixels.num_bytes):
+        pixels.move(runtime.device)

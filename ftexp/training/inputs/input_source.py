@@ -1,0 +1,164 @@
+"""From the splits to what each phase trains on: images, or activations of the frozen prefix."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from ftexp.config import AugmentConfig, Config
+from ftexp.data.augment.batch_augmentation import BatchAugmentation
+from ftexp.data.augment.transforms import ImageTransform, Normalizer, eval_transform, train_transform
+from ftexp.data.loading.sampler import BatchSettings, EpochSampler
+from ftexp.data.loading.tensor_store import TensorStore
+from ftexp.data.samples import Sample
+from ftexp.data.splitting.splits import Splits
+from ftexp.errors import WorkerError
+from ftexp.finetune.epochs import epoch_of, smallest_batch
+from ftexp.finetune.phases import Phase
+from ftexp.machine.distributed import ALONE
+from ftexp.machine.runtime import Runtime
+from ftexp.models.blocks import Network
+from ftexp.training.imbalance import class_counts
+from ftexp.training.inputs.activation_batches import KeptActivations
+from ftexp.training.inputs.batches import BatchContext, Batches, Inputs, SampledBatches
+from ftexp.training.inputs.choose_batches import choose_batches
+from ftexp.training.inputs.prefix_cache import KeptPrefix, keep_prefix
+from ftexp.training.losses import build_loss
+from ftexp.training.mixing import mix
+
+log = logging.getLogger(__name__)
+
+
+class InputSource:
+    """Opens what a phase needs, and lets all of it go at the end of a ``with``, its place on the device with it."""
+
+    def __init__(self, config: Config, network: Network, splits: Splits, runtime: Runtime) -> None:
+        self._config = config
+        self._network = network
+        self._runtime = runtime
+        self._splits = splits
+        self._opened: list[Batches] = []
+        settings = config.runtime
+        folder = Path(settings.cache_folder).expanduser()
+        self._context = BatchContext(
+            runtime,
+            Normalizer(network.preprocessing),
+            splits.digests,
+            pixels=TensorStore(folder, settings.cache_gib) if settings.pixels != "off" else None,
+            activations=TensorStore(folder if settings.cache in ("auto", "disk") else None, settings.cache_gib),
+        )
+
+    def __enter__(self) -> InputSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for batches in self._opened:
+            batches.close()  # whoever still has them
+        self._runtime.memory.end_phase()
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch's, at any line of ours
+            raise WorkerError(
+                "A process that decodes images has died; out of memory is the usual reason. Use fewer with "
+                "runtime.workers, or none with runtime.workers=0. Go on with resume=FOLDER OF THE RUN."
+            ) from error
+
+    def for_phase(self, phase: Phase) -> Inputs:
+        """What a phase trains and validates on; its frozen blocks have to be in eval mode.
+
+        Images through the whole network; or, where the views of an image come again and the leading blocks are
+        frozen, activations through the blocks that learn.
+        """
+        network, augment, config = self._network, phase.augment, self._config
+        transform, as_it_is = train_transform(network.preprocessing, augment), eval_transform(network.preprocessing)
+        train, val = self._train_sampler(phase), self._sampler(self._splits.val, self._unshuffled)
+        loss = build_loss(config.loss, class_counts(self._splits.train, self._splits.classes))
+        kept = self._keep_prefix(phase, transform, as_it_is)
+        train_batches = self._open(train, transform, self._batch_augmentation(augment), kept.train if kept else None)
+        val_batches = self._open(val, as_it_is, activations=kept.val if kept else None)
+        mixed = mix(train_batches, augment, network.num_classes, config.runtime.seed)
+        forward = kept.suffix if kept else network.module
+        return Inputs(network, forward, mixed, val_batches, self._runtime, loss)
+
+    def for_scoring(self, samples: Sequence[Sample]) -> Batches:
+        """Samples as they are, in their order, each read once."""
+        sampler = self._sampler(samples, replace(self._unshuffled, keep_pixels="no"))
+        return self._open(sampler, eval_transform(self._network.preprocessing))
+
+    def _open(
+        self,
+        sampler: EpochSampler,
+        transform: ImageTransform,
+        augmentation: BatchAugmentation | None = None,
+        activations: KeptActivations | None = None,
+    ) -> SampledBatches:
+        """``choose_batches``, and to be closed at the end."""
+        batches = choose_batches(sampler, transform, self._context, augmentation, activations)
+        self._opened.append(batches)
+        return batches
+
+    @property
+    def _unshuffled(self) -> BatchSettings:
+        return BatchSettings(
+            self._config.train.images_per_step,
+            self._config.runtime.seed,
+            keep_pixels="device",
+            ranks=self._runtime.ranks,
+        )
+
+    def _train_sampler(self, phase: Phase) -> EpochSampler:
+        settings = replace(
+            self._unshuffled,
+            shuffle=True,
+            num_images=self._num_images_of_epoch(phase),
+            balanced=self._config.data.sampler == "balanced",
+            num_views=phase.augment.num_views,
+        )
+        return self._sampler(self._splits.train, settings)
+
+    def _sampler(self, samples: Sequence[Sample], settings: BatchSettings) -> EpochSampler:
+        return EpochSampler(samples, self._splits.class_to_idx, settings)
+
+    def _num_images_of_epoch(self, phase: Phase) -> int:
+        """How many images an epoch shows, with a line where it leaves out some."""
+        num_samples, num_processes = len(self._splits.train), self._runtime.ranks.size
+        length = epoch_of(phase, self._network, self._config.train, num_samples, num_processes)
+        if length.num_left_out > 0:
+            log.info(
+                "data    %s: an epoch leaves out %d of the %d training images, others each time: BatchNorm takes its "
+                "statistics from at least %d in a batch (train.batch_size, bn_policy)",
+                phase.name,
+                length.num_left_out,
+                num_samples,
+                smallest_batch(self._network, phase, num_processes),
+            )
+        return length.num_images
+
+    def _keep_prefix(self, phase: Phase, transform: ImageTransform, as_it_is: ImageTransform) -> KeptPrefix | None:
+        """The network cut before the first block that learns, with the activations that enter it."""
+        first = phase.learning[0]
+        if self._config.runtime.cache == "off":
+            return None
+        if first == self._network.names[0]:
+            if phase.part is not None:
+                log.info("cache   off: %s learn in the first block already (%s)", phase.part.kind, first)
+            return None
+        # The images are read once, by the rank that computes the activations: the device has nothing of keeping them.
+        in_order = replace(self._unshuffled, keep_pixels="disk", ranks=ALONE)
+        train, val = (
+            self._open(self._sampler(samples, in_order), of_each)
+            for samples, of_each in ((self._splits.train, transform), (self._splits.val, as_it_is))
+        )
+        return keep_prefix(self._network, first, phase, train, val, self._context)
+
+    def _batch_augmentation(self, augment: AugmentConfig) -> BatchAugmentation | None:
+        """The augmentation on the device, where there is room for images, and every epoch shows views of its own.
+
+        Views that come again are torchvision's on every device: what frozen blocks make of them is kept.
+        """
+        preprocessing, runtime = self._network.preprocessing, self._runtime
+        fresh = augment.changes_images and augment.num_views is None
+        if not fresh or not runtime.memory.keeps or not BatchAugmentation.can_do(preprocessing):
+            return None
+        return BatchAugmentation(preprocessing, augment, self._config.runtime.seed, runtime.device)

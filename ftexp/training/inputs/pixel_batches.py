@@ -1,0 +1,105 @@
+"""Batches that are cut from images kept decoded, on the device where there is room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ftexp.data.augment.batch_augmentation import BatchAugmentation
+from ftexp.data.loading.pixel_store import Pixels, PixelSource, UInt8Image
+from ftexp.machine.transfer import send_parts
+from ftexp.training.inputs.batches import Batch, BatchContext
+from ftexp.training.inputs.worker_batches import WorkerBatches
+
+
+class PixelBatches:
+    """Whole batches of images that are decoded once: in the first epoch as they are decoded, then from what is kept.
+
+    Args:
+        augmentation: of whole batches; None: the images are shown as they are kept.
+        otherwise: the same batches, which decode in every epoch, for images that turn out not to fit into the store.
+    """
+
+    def __init__(
+        self,
+        source: PixelSource,
+        augmentation: BatchAugmentation | None,
+        otherwise: WorkerBatches,
+        context: BatchContext,
+    ) -> None:
+        self._source = source
+        self._augmentation = augmentation
+        self._otherwise = otherwise
+        self._context = context
+        self._first_pass: Generator[Batch, None, None] | None = None
+        self._is_closed = False
+        self.sampler = sampler = otherwise.sampler
+        self.num_batches, self.num_samples = sampler.num_batches, sampler.num_samples
+        self.num_images, self.paths = sampler.num_images, sampler.paths
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Images and labels; ``epoch`` decides the augmentation, and the order where the sampler shuffles."""
+        assert not self._is_closed, "the batches have been closed"
+        self._end_first_pass()  # in case it was left before its end
+        if start == 0 and self._can_train_while_decoding:
+            self._first_pass = self._as_decoded(epoch)
+            yield from self._context.normalised(self._first_pass)
+        elif (pixels := self._source.open()) is not None:
+            yield from self._context.normalised(self._from_kept(pixels, epoch, start))
+        else:
+            yield from self._otherwise.epoch(epoch, start)
+
+    def close(self) -> None:
+        """Let the images go."""
+        self._end_first_pass()
+        self._source.close()
+        self._otherwise.close()
+        self._augmentation = None
+        self._is_closed = True
+
+    @property
+    def _can_train_while_decoding(self) -> bool:
+        """Whether images can be shown in the order in which they are decoded, all of them and each once."""
+        alone = self.sampler.settings.ranks.size == 1
+        return alone and self.sampler.shows_each_once and self._source.fits and not self._source.is_kept
+
+    def _end_first_pass(self) -> None:
+        if self._first_pass is not None:
+            self._first_pass.close()
+            self._first_pass = None
+
+    def _as_decoded(self, epoch: int) -> Generator[Batch, None, None]:
+        parts = self.sampler.own_batches(epoch)
+        for images, indices in zip(self._source.first_pass(parts), parts, strict=True):
+            labels = self.sampler.labels[indices]
+            yield self._pinned(self._put_together(images, epoch, indices)), self._pinned(labels)
+
+    def _put_together(self, images: list[UInt8Image], epoch: int, indices: list[int]) -> Tensor:
+        if self._augmentation is None:
+            return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return self._augmentation([torch.from_numpy(image) for image in images], epoch, indices)
+
+    def _from_kept(self, pixels: Pixels, epoch: int, start: int) -> Iterator[Batch]:
+        parts = self.sampler.own_batches(epoch)[start:]
+        if self._augmentation is None:
+            device, batches = pixels.device, pixels.batches(parts)
+        else:
+            device, batches = self._augmentation.device, self._augmented(pixels, self._augmentation, epoch, parts)
+        labels = send_parts([self.sampler.labels[part].tolist() for part in parts], device)
+        for images, of_part in zip(batches, labels, strict=True):
+            yield self._pinned(images), self._pinned(of_part)
+
+    def _augmented(
+        self, pixels: Pixels, augmentation: BatchAugmentation, epoch: int, parts: list[list[int]]
+    ) -> Iterator[Tensor]:
+        for indices in parts:
+            yield augmentation([pixels.tensor(index) for index in indices], epoch, indices)
+            pixels.release()
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """In memory that a GPU can copy from by itself, where it is not on it."""
+        on_cuda = self._context.runtime.device.type == "cuda"
+        return tensor.pin_memory() if on_cuda and tensor.device.type == "cpu" else tensor

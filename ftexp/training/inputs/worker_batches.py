@@ -1,0 +1,123 @@
+"""Batches of images that are transformed one by one, in worker processes or in this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch.utils.data import DataLoader
+
+from ftexp.data.loading.dataset import ImageDataset
+from ftexp.data.loading.sampler import EpochSampler
+from ftexp.data.samples import Sample
+from ftexp.errors import UserError
+from ftexp.machine.cores import available_cores
+from ftexp.training.inputs.batches import Batch, BatchContext
+
+# Below this many files, starting processes takes longer than decoding.
+MIN_FILES_FOR_WORKERS = 256
+MAX_AUTO_WORKERS = 16
+
+
+class WorkerBatches:
+    """Batches whose images are each decoded, unless they are kept decoded, and transformed by themselves.
+
+    They are the same bits for any number of processes: order and augmentation follow from (seed, epoch, index of the
+    sample) alone. Nothing is read and no process is started before the first epoch; the processes then stay.
+    """
+
+    def __init__(self, dataset: ImageDataset, sampler: EpochSampler, context: BatchContext) -> None:
+        self._dataset = dataset
+        self._context = context
+        self._keys = _Keys(sampler)
+        self._loader: DataLoader[Batch] | None = None
+        self._is_closed = False
+        self.sampler = sampler
+        self.num_batches, self.num_samples = sampler.num_batches, sampler.num_samples
+        self.num_images, self.paths = sampler.num_images, sampler.paths
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Images and labels; ``epoch`` decides the augmentation, and the order where the sampler shuffles."""
+        assert not self._is_closed, "the batches have been closed"
+        self._dataset.open_pixels()
+        if self._loader is None:
+            self._loader = self._start()
+        self._keys.epoch, self._keys.start = epoch, start
+        yield from self._context.normalised(self._own_parts(self._loader, epoch))
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that decode and augment; none where that is done already, or takes less than starting them."""
+        workers = self._context.runtime.workers
+        if not isinstance(workers, str):
+            return workers
+        if self._dataset.is_decoded and not self._pins_memory:
+            return 0
+        return _auto_workers(self.sampler.samples, self.sampler.settings.ranks.local_size)
+
+    def close(self) -> None:
+        """End the worker processes, which end with the last reference to the loader, and let the images go."""
+        self._loader = None
+        self._dataset.close()
+        self._is_closed = True
+
+    @property
+    def _pins_memory(self) -> bool:
+        return self._context.runtime.device.type == "cuda"
+
+    def _start(self) -> DataLoader[Batch]:
+        return DataLoader(
+            self._dataset,
+            batch_sampler=self._keys,
+            num_workers=self.num_workers,
+            collate_fn=_collate,
+            pin_memory=self._pins_memory,
+            persistent_workers=self.num_workers > 0,
+            # Its own, so that making an iterator does not advance the global one.
+            generator=torch.Generator(),
+        )
+
+    def _own_parts(self, loader: DataLoader[Batch], epoch: int) -> Iterator[Batch]:
+        """This rank's part of each batch, an empty one where the last batch has fewer images than there are ranks."""
+        yield from _clear_errors(loader)
+        if self.num_images(self.num_batches - 1) <= self.sampler.settings.ranks.rank:
+            image, _ = self._dataset[(epoch, 0)]
+            yield image.new_empty(0, *image.shape), self.sampler.labels[:0]
+
+
+class _Keys:
+    """(epoch, index) of this rank's images, by batch: so the processes that stay learn which epoch it is."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self._sampler = sampler
+        self.epoch = 0
+        self.start = 0  # batches to pass over, in an epoch that goes on where it was interrupted
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, parts = self.epoch, self._sampler.own_batches(self.epoch)[self.start :]
+        return ([(epoch, index) for index in part] for part in parts if part)
+
+
+def _clear_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """What goes wrong in a worker process, without the report of that process around it."""
+    try:
+        yield from batches
+    except UserError as error:  # a worker's comes with its traceback, and the message last
+        raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None
+
+
+def _full_name(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _collate(items: list[Batch]) -> Batch:
+    images, labels = zip(*items, strict=True)
+    return torch.stack(images), torch.stack(labels)
+
+
+def _auto_workers(samples: Sequence[Sample], processes: int) -> int:
+    """By the cores that each of so many processes on this host can have."""
+    num_files = sum(sample.pixels is None for sample in samples)
+    if num_files < MIN_FILES_FOR_WORKERS:
+        return 0
+    return min(max(available_cores() // processes - 1, 1), MAX_AUTO_WORKERS)

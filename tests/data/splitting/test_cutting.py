@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from ftexp.data.splitting.cutting import allocate, cut_by_group, cut_by_time, cut_stratified
+from ftexp.errors import DataError
+
+FRACTIONS = {"val": 0.2, "test": 0.2}
+
+
+def test_allocation_by_hand() -> None:
+    assert allocate(10, {"val": 0.2, "test": 0.1}) == {"train": 7, "val": 2, "test": 1}
+    assert allocate(3, {"val": 0.01, "test": 0.01}) == {"train": 1, "val": 1, "test": 1}
+    assert allocate(4, {"val": 0.45, "test": 0.45}) == {"train": 1, "val": 2, "test": 1}
+
+
+@given(st.integers(3, 5000), st.floats(0.01, 0.49), st.floats(0.01, 0.49))
+def test_allocation_is_whole_complete_and_near_the_shares(n: int, val: float, test: float) -> None:
+    counts = allocate(n, {"val": val, "test": test})
+    assert sum(counts.values()) == n
+    assert min(counts.values()) >= 1
+    for split, share in {"val": val, "test": test}.items():
+        assert abs(counts[split] - share * n) <= 1 or counts[split] == 1
+
+
+def test_groups_by_hand() -> None:
+    # Five groups of equal size and classes: one to val, one to test, three to train.
+    labels = ["a", "b"] * 10
+    groups = [str(i // 4) for i in range(20)]
+    splits = cut_by_group(labels, groups, FRACTIONS, seed=0)
+    assert Counter(splits) == {"train": 12, "val": 4, "test": 4}
+    assert len({(group, split) for group, split in zip(groups, splits, strict=True)}) == 5
+
+
+def test_seed_moves_groups() -> None:
+    labels, groups = ["a", "b"] * 30, [str(i // 2) for i in range(60)]
+    assert cut_by_group(labels, groups, FRACTIONS, 0) == cut_by_group(labels, groups, FRACTIONS, 0)
+    assert cut_by_group(labels, groups, FRACTIONS, 0) != cut_by_group(labels, groups, FRACTIONS, 1)
+
+
+def test_fewer_groups_than_splits() -> None:
+    with pytest.raises(DataError, match=r"2 groups for 3 splits \(train, val, test\).*without data\.group_column"):
+        cut_by_group(["a", "b"] * 4, ["x", "y"] * 4, FRACTIONS, 0)
+
+
+def test_a_class_from_too_few_groups() -> None:
+    labels, groups = ["a", "a", "a", "a", "b", "b"], ["1", "2", "3", "4", "1", "2"]
+    with pytest.raises(DataError, match=r"cannot be in each of train, val, test.*: b \(2\)\."):
+        cut_by_group(labels, groups, FRACTIONS, 0)
+
+
+def test_time_by_hand() -> None:
+    times = np.array([5, 1, 2, 2, 3, 4, 9, 8, 7, 6], dtype=float)
+    assert cut_by_time(times, FRACTIONS, 0) == [
+        "train", "train", "train", "train", "train", "train", "test", "test", "val", "val",
+    ]  # fmt: skip
+
+
+def test_equal_times_stay_together() -> None:
+    splits = cut_by_time(np.array([1.0] * 5 + [2.0] * 4 + [3.0]), FRACTIONS, 0)
+    assert splits == ["train"] * 5 + ["val"] * 4 + ["test"]
+
+
+def test_gap_leaves_samples_out() -> None:
+    splits = cut_by_time(np.arange(10.0), FRACTIONS, gap=2)
+    # train 0..5, then 6 lies within the gap, val 7, 8 within the gap, test 9.
+    assert splits == ["train"] * 6 + [None, "val", None, "test"]
+
+
+def test_gap_too_wide() -> None:
+    with pytest.raises(DataError, match=r"data\.time_gap=5 leaves nothing for val"):
+        cut_by_time(np.arange(10.0), FRACTIONS, gap=5)
+
+
+def test_too_few_times() -> None:
+    with pytest.raises(DataError, match="2 distinct times for 3 splits"):
+        cut_by_time(np.array([1.0, 1.0, 2.0]), FRACTIONS, 0)
+
+
+FRACTION = st.floats(0.05, 0.4)
+
+
+@given(st.data(), FRACTION, FRACTION, st.integers(0, 99))
+def test_group_cuts_of_random_tables(data: st.DataObject, val: float, test: float, seed: int) -> None:
+    rows = data.draw(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), min_size=30, max_size=120))
+    labels, groups = [label for label, _ in rows], [str(group) for _, group in rows]
+    try:
+        splits = cut_by_group(labels, groups, {"val": val, "test": test}, seed)
+    except DataError:
+        # Only ever refused when some class comes from few groups.
+        assume(min(len({g for lab, g in rows if lab == name}) for name in set(labels)) >= 6)
+        raise
+    assert len(splits) == len(rows)
+    split_of: dict[str, set[str]] = {}
+    for group, split in zip(groups, splits, strict=True):
+        split_of.setdefault(group, set()).add(split)
+    assert all(len(found) == 1 for found in split_of.values())
+    assert {(lab, s) for lab, s in zip(labels, splits, strict=True)} == {
+        (lab, s) for lab in set(labels) for s in ("train", "val", "test")
+    }
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=3, max_size=80).filter(lambda times: len(set(times)) >= 3),
+    FRACTION,
+    FRACTION,
+    st.integers(0, 5),
+)
+def test_time_cuts_of_random_tables(times: list[int], val: float, test: float, gap: int) -> None:
+    try:
+        splits = cut_by_time(np.array(times, dtype=float), {"val": val, "test": test}, gap)
+    except DataError:
+        assume(gap == 0)
+        raise
+    at = {name: [t for t, s in zip(times, splits, strict=True) if s == name] for name in ("train", "val", "test")}
+    assert all(at.values())
+    for earlier, later in (("train", "val"), ("val", "test")):
+        assert max(at[earlier]) < min(at[later])
+        assert max(at[earlier]) + gap <= min(at[later])
+    if gap == 0:
+        assert None not in splits
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=9, max_size=60), FRACTION, FRACTION, st.integers(0, 99))
+def test_stratified_cuts_of_random_tables(labels: list[str], val: float, test: float, seed: int) -> None:
+    assume(min(Counter(labels).values()) >= 3)
+    fractions = {"val": val, "test": test}
+    splits = cut_stratified(labels, fractions, seed)
+    assert splits == cut_stratified(labels, fractions, seed)
+    for name, count in Counter(labels).items():
+        found = Counter(split for label, split in zip(labels, splits, strict=True) if label == name)
+        assert found == allocate(count, fractions)

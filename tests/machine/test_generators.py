@@ -1,0 +1,319 @@
+"""The seed decides a run: nothing that is optional, cached or cut short changes what it draws."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CommandLine, Compose, TinyNet
+from PIL import Image
+from tiny_runs import resumed
+from torch import nn
+
+from ftexp import prepare
+from ftexp.audit.features import PretrainedFeatures
+from ftexp.config import Config
+from ftexp.evaluation import intervals
+from ftexp.lr_find import find_rates
+from ftexp.machine.generators import forked_generators, seed_generators
+from ftexp.models.blocks import Block, Network
+from ftexp.preprocessing import Preprocessing
+from ftexp.report import recorder
+from ftexp.run import run
+from ftexp.training import batch_size
+from ftexp.training.inputs.input_source import InputSource
+from ftexp.training.loop import Step
+from ftexp.training.phase_state import random_state, set_random_state
+
+CPU = torch.device("cpu")
+BLOCKS = [Block("stem", ("stem",)), Block("body", ("body", "token"))]
+# Of TinyNet, which has dropout in its body; three phases, so that what the later ones draw counts, too.
+SETTINGS = (
+    "data=imagefolder",
+    "data.root=base",
+    "tracking=none",
+    "runtime.device=cpu",
+    "runtime.workers=0",
+    "train.batch_size=4",
+    "audit.on_leak=warn",
+    "stage=staged",
+    "stage.epochs=1",
+    "stage.gate=off",
+)
+
+Curve = tuple[object, ...]
+
+
+def numbers() -> list[float]:
+    return [random.random(), float(np.random.rand()), float(torch.rand(()))]
+
+
+def draw_noise(root: Path) -> None:
+    """Four classes of 6 images each, of 64 px: large enough for the audit's network to look at them."""
+    rng = np.random.default_rng(0)
+    for name, centre in (("ape", (200, 60, 60)), ("bee", (60, 200, 60)), ("cow", (60, 60, 200)), ("emu", (90, 90, 0))):
+        (root / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = np.clip(np.array(centre) + rng.normal(0, 60, (64, 64, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
+
+
+def curve(folder: Path) -> Curve:
+    """The losses of all epochs and the test score, to the last bit."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        losses = [(row["train_loss"], row["val_loss"]) for row in csv.DictReader(file)]
+    test = json.loads((folder / "result.json").read_text())["test"]
+    return losses, test and (test["loss"], test["accuracy"])
+
+
+def test_the_numbers_follow_from_the_seeds_alone_and_differ_between_them() -> None:
+    with forked_generators(CPU):
+        seed_generators(7, 1)
+        first = numbers()
+        seed_generators(7, 1)
+        assert numbers() == first
+        for others in ((7,), (7, 2), (7, 1, 1), (8, 1)):
+            seed_generators(*others)
+            assert not set(numbers()) & set(first)
+
+
+def test_what_is_drawn_inside_is_not_missing_outside() -> None:
+    with forked_generators(CPU):
+        seed_generators(3)
+        expected = numbers()
+        seed_generators(3)
+        with pytest.raises(ZeroDivisionError), forked_generators(CPU):
+            numbers().remove(1 / 0)
+        assert numbers() == expected
+
+
+def test_the_audits_network_draws_nothing_from_the_run() -> None:
+    with forked_generators(CPU):
+        seed_generators(3)
+        expected = numbers()
+        seed_generators(3)
+        PretrainedFeatures(CPU)(np.zeros((1, 64, 64, 3), np.uint8))
+        assert numbers() == expected
+
+
+def test_on_the_cpu_no_gpu_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(*_: object) -> None:
+        raise AssertionError("CUDA is not in use")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all", "_lazy_init"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    with forked_generators(CPU):
+        set_random_state(random_state(CPU), CPU)
+
+
+def drawing(call: Callable[..., object]) -> Callable[..., object]:
+    """The same, but it also draws, and every time another number of numbers: as helpers may that are built or not."""
+    count = itertools.count(1)
+
+    def wrapped(*args: object, **kwargs: object) -> object:
+        result = call(*args, **kwargs)
+        torch.rand(next(count))
+        return result
+
+    return wrapped
+
+
+class Workplace:
+    """A folder with images, where runs of a tiny network are begun."""
+
+    def __init__(self, folder: Path, configure: Compose) -> None:
+        self.folder = folder
+        self.configure = configure
+        self._count = 0
+
+    def run(self, *overrides: str, warm: bool = False) -> Curve:
+        self._count += 1
+        place = self.folder / f"run{self._count}"
+        place.mkdir()
+        name = "warm" if warm else str(self._count)
+        caches = (f"audit.cache={self.folder / name}.sqlite", f"runtime.cache_folder={self.folder / name}.cache")
+        run(self.begin(*caches, *overrides), place)
+        return curve(place)
+
+    def begin(self, *overrides: str) -> Config:
+        given = {override.partition("=")[0] for override in overrides}
+        return self.configure(*(text for text in SETTINGS if text.partition("=")[0] not in given), *overrides)
+
+
+@pytest.fixture
+def workplace(configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    def build(*_: object) -> Network:
+        half = (0.5, 0.5, 0.5)
+        preprocessing = Preprocessing(8, 8, "bilinear", half, half)
+        return Network(TinyNet(), BLOCKS, head="fc", preprocessing=preprocessing, name="tiny", num_classes=4)
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("plot_plan", "plot_curves", "plot_confusion_matrix"):  # half of the time of a run
+        monkeypatch.setattr(recorder, name, lambda *_: None)
+    monkeypatch.setattr(intervals, "NUM_RESAMPLES", 10)
+    monkeypatch.setattr(prepare, "read_data", drawing(prepare.read_data))
+    monkeypatch.setattr(InputSource, "for_phase", drawing(InputSource.for_phase))
+    monkeypatch.setattr(prepare, "block_names", lambda _: ("stem", "body", "head"))
+    monkeypatch.setattr(prepare, "locate_weights", lambda _: None)
+    monkeypatch.setattr(prepare, "build_network", build)
+    monkeypatch.setattr(batch_size, "MIN_UPDATES_PER_EPOCH", 4)  # train.batch_size=auto gives 4 of 16 images
+    draw_noise(tmp_path / "base")
+    return Workplace(tmp_path, configure)
+
+
+OPTIONAL = [
+    ("audit.on_leak=off",),
+    ("audit.features=false",),
+    ("runtime.cache=off",),
+    ("runtime.pixels=off",),
+    ("train.batch_size=auto",),
+]
+# Seconds each: a process that decodes, a database that is made.
+SLOW = [
+    ("audit.cache=null",),
+    ("train.save_every_minutes=0",),
+    ("runtime.pixels=off", "runtime.workers=1"),
+    ("tracking=mlflow", "tracking.uri=sqlite:///runs.db", "tracking.system_metrics=true"),
+]
+
+
+def test_cold_or_warm_and_with_or_without_anything_optional_the_curve_is_the_same(workplace: Workplace) -> None:
+    expected = workplace.run(warm=True)
+    assert workplace.run(warm=True) == expected
+    assert workplace.run("runtime.seed=1", warm=True) != expected
+    without_audit, *others = OPTIONAL
+    assert workplace.run(*without_audit) == expected
+    assert workplace.run(*itertools.chain(*others)) == expected, "one of these draws; the slow test below says which"
+    tied = workplace.run("data.tie_duplicates=true", warm=True)
+    assert workplace.run("data.tie_duplicates=true", "audit.on_leak=off") == tied
+
+
+def test_a_run_killed_before_its_first_save_ends_like_one_that_was_not(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = workplace.run(warm=True)
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(_: Step) -> None:
+        raise KilledError
+
+    folder = workplace.folder / "killed"
+    folder.mkdir()
+    config = workplace.configure(*SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "update", killed)
+        with pytest.raises(KilledError):
+            run(config, folder)
+    run(resumed(config, folder), folder)
+    assert curve(folder) == expected
+
+
+class Functional(nn.Module):
+    """Dropout in its own forward, before the head, as timm's classifiers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pooled = self.stem(images).mean(dim=(2, 3))
+        return self.fc(nn.functional.dropout(pooled, 0.5, training=self.training))
+
+
+def test_dropout_in_front_of_the_head_is_not_lost_where_activations_are_kept(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = (0.5, 0.5, 0.5)
+    facts = {"preprocessing": Preprocessing(8, 8, "bilinear", half, half), "name": "tiny", "num_classes": 4}
+    monkeypatch.setattr(
+        prepare, "build_network", lambda *_: Network(Functional(), [Block("stem", ("stem",))], head="fc", **facts)
+    )
+    monkeypatch.setattr(prepare, "block_names", lambda _: ("stem", "head"))
+    caplog.set_level("INFO", logger="ftexp")
+    kept = workplace.run("stage=head", "stage.epochs=2")
+    assert "cache   off: tiny has dropout before head, which is drawn anew every time" in caplog.text
+    assert kept == workplace.run("stage=head", "stage.epochs=2", "runtime.cache=off")
+
+
+@pytest.fixture
+def rates(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    monkeypatch.setattr("ftexp.models.catalogue.build_network", prepare.build_network)
+    monkeypatch.setattr("ftexp.models.catalogue.locate_weights", prepare.locate_weights)
+    monkeypatch.setattr("ftexp.training.range_test.NUM_STEPS", 6)
+    monkeypatch.setattr("ftexp.training.range_test.NUM_SETTLING", 2)
+
+    def find() -> str:
+        find_rates(workplace.configure(*SETTINGS, "stage=head"), workplace.folder)
+        return (workplace.folder / "lr_find.csv").read_text()
+
+    return find
+
+
+def test_the_range_test_finds_the_same_rates_cold_and_warm(rates: Callable[[], str]) -> None:
+    assert rates() == rates()
+
+
+REAL = (
+    "data=imagefolder",
+    "data.root=base",
+    "data.image_size=32",
+    "audit.on_leak=warn",
+    "tracking=none",
+    "stage=head",
+    "stage.epochs=1",
+    "train.batch_size=8",
+)
+
+
+def ftexp(folder: Path, *arguments: str) -> str:
+    """A process of its own; returns its output."""
+    command = [sys.executable, "-m", "ftexp", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [*OPTIONAL, *SLOW])
+def test_nothing_optional_changes_the_curve(workplace: Workplace, overrides: tuple[str, ...]) -> None:
+    assert workplace.run(*overrides) == workplace.run()
+
+
+@pytest.mark.slow
+def test_processes_cold_and_warm_give_the_same_scores(tmp_path: Path) -> None:
+    draw_noise(tmp_path / "base")
+    for name in ("cold", "warm"):
+        ftexp(tmp_path, *REAL, f"hydra.run.dir={name}")
+    assert curve(tmp_path / "cold") == curve(tmp_path / "warm")
+
+
+@pytest.mark.slow
+def test_the_printed_command_repeats_the_best_trial_of_a_cold_sweep(tmp_path: Path, command_line: CommandLine) -> None:
+    draw_noise(tmp_path / "base")
+    ftexp(tmp_path, "-m", *REAL, "hydra.sweeper.n_trials=3", "hydra.sweeper.pruner=none")
+    (summary,) = tmp_path.glob("multirun/*/sweep.json")
+    (best,) = json.loads(summary.read_text())["best"]
+    _, command = best["command"].split(" && ")
+    ended = command_line(*shlex.split(command)[3:], "hydra.run.dir=again")
+    assert ended.returncode == 0, ended.stderr
+    trial = summary.parent / str(best["trial"])
+    assert curve(tmp_path / "again")[0] == curve(trial)[0]

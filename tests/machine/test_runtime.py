@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import Compose, make_phase
+
+import ftexp
+from ftexp.errors import DeviceError
+from ftexp.machine.distributed import Ranks, joined
+from ftexp.machine.runtime import prepare_runtime, seed_phase
+from ftexp.models.blocks import Network
+from ftexp.models.prefix import split
+from ftexp.run import run
+from ftexp.training.batch_size import settle_batch_size
+from ftexp.training.out_of_memory import out_of_memory_explained
+from ftexp.training.phase_state import random_state, set_random_state
+
+# How many pages a tensor costs when equal ones were made and given back before it. The first few still find the place.
+COUNT_PAGES = """
+import resource, sys, torch
+from ftexp.machine.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+for _ in range(5):
+    torch.ones(64, 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(64, 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages_of_the_last(how: str) -> int:
+    command = [sys.executable, "-c", COUNT_PAGES, how]
+    # Where pages are huge, both numbers are smaller; the ratio is not.
+    return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
+def test_what_one_tensor_gives_back_the_next_one_takes() -> None:
+    assert pages_of_the_last("keep") < pages_of_the_last("default") / 10
+
+
+@pytest.fixture
+def closed_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two GPUs, neither of which may be opened, nor asked for by ftexp."""
+
+    def opened() -> None:
+        raise AssertionError("CUDA was opened")
+
+    def asked() -> bool:
+        caller = sys._getframe(1).f_globals["__name__"]
+        assert not caller.startswith("ftexp"), f"{caller} asked for CUDA"
+        return False
+
+    monkeypatch.setattr("torch.cuda._lazy_init", opened)
+    monkeypatch.setattr("torch.cuda.is_available", asked)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("closed_cuda")
+def test_a_run_on_the_cpu_leaves_cuda_alone(
+    configure: Compose, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("runtime.device=cpu", "train.batch_size=auto")
+    runtime = prepare_runtime(config.runtime, Ranks(0, 2))
+    runtime = prepare_runtime(config.runtime)
+    settle_batch_size(config, network, [make_phase("body", "head")], runtime, 100)
+    split(network, "head")
+    seed_phase(0, 0, Ranks(1, 2))
+    before = random_state(runtime.device)
+    drawn = torch.rand(3)
+    set_random_state(before, runtime.device)
+    assert torch.equal(torch.rand(3), drawn)
+    assert before["cuda"] == []
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "",
+        "MASTER_PORT": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("ftexp.machine.distributed.store", lambda: None)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **_: backends.append(backend))
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    backends: list[str] = []
+    with joined("cpu"):
+        assert backends == ["gloo"]
+
+
+def test_generators_are_forked_in_one_place_which_knows_the_device() -> None:
+    """torch's own fork_rng opens every GPU of the machine unless it is told not to."""
+    sources = Path(ftexp.__file__).parent.rglob("*.py")
+    assert [file.name for file in sources if "fork_rng(" in file.read_text(encoding="utf-8")] == ["generators.py"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 2.00 GiB"),
+        MemoryError("Unable to allocate 2.00 GiB for an array"),
+    ],
+)
+def test_memory_that_runs_out_ends_in_a_message_with_the_way_out(configure: Compose, error: Exception) -> None:
+    config = configure("runtime.device=cpu", "train.batch_size=64", "train.accumulate=2")
+    runtime = prepare_runtime(config.runtime)
+    with (
+        pytest.raises(
+            DeviceError, match=r"Out of memory on cpu with train\.batch_size=64\. Start again with train\."
+        ) as told,
+        out_of_memory_explained(config.train, runtime),
+    ):
+        raise RuntimeError("compiling failed") from error
+    assert str(error).partition("\n")[0] in str(told.value)
+    assert "train.batch_size=32 train.accumulate=4, which makes the same updates" in str(told.value)
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory_explained(config.train, runtime):
+        raise RuntimeError("shapes do not fit")
+    config = configure("train.batch_size=1")
+    with pytest.raises(DeviceError, match="Start again with fewer"), out_of_memory_explained(config.train, runtime):
+        raise error
+
+
+def test_a_run_that_has_no_more_memory_ends_with_that_message(
+    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("runtime.device=cpu", "train.batch_size=64")
+    prepared = SimpleNamespace(config=config, runtime=prepare_runtime(config.runtime))
+
+    def train(*_: object, **__: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("ftexp.run.prepare", lambda *_, **__: prepared)
+    monkeypatch.setattr("ftexp.run._recorder", lambda *_: nullcontext())
+    monkeypatch.setattr("ftexp.run._fit", train)
+    with pytest.raises(DeviceError, match=r"Out of memory on cpu with train\.batch_size=64"):
+        run(config, tmp_path)
