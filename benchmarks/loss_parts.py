@@ -3,7 +3,7 @@
     python -m benchmarks.loss_parts [--precisions float64 float32]
 
 16 samples of three classes (13, 2, 1) train a linear layer by ftexp's own step, in batches of 8 (2 an update) and of 5,
-5, 5 and 1 (4 an update), in one process and in two that meet over gloo, for class numbers and for mixed shares of
+5, 5 and 1 (4 an update), in one process and in two that exchange over gloo, for class numbers and for mixed shares of
 classes. What comes out is held against one batch of 16, computed without ftexp: relative deviations of the gradient (of
 its norm) and of the reported loss. "Means of parts" is what the gradient for class numbers deviates where each part's
 own mean is weighted by its number of images. All have to stay below 1e-6. Appends a table to
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from benchmarks.results import append_rows, machine, versions
 from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
-from ftexp.machine.distributed import ALONE, Ranks
+from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
 from ftexp.training.loop import Step, train_epoch
@@ -156,7 +156,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
-    by_processes = {1: all_by_ftexp(arguments.precisions, cpu_runtime(ALONE))}
+    by_processes = {1: all_by_ftexp(arguments.precisions, cpu_runtime(ONE_PROCESS))}
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(process, (folder, arguments.precisions), nprocs=2)
         by_processes[2] = torch.load(f"{folder}/results.pt", weights_only=True)

@@ -5,7 +5,7 @@
 
 Whole runs by torchrun on the digits, the same global batch on every number of processes, in turn; images per second
 from the second epoch on, as in metrics.csv. Appends a table to benchmarks/results.md. Processes on one CPU share its
-cores, each with one thread: there the table shows that the harness works, and what meeting costs.
+cores, each with one thread: there the table shows that the harness works, and what the collectives cost.
 """
 
 from __future__ import annotations

@@ -93,24 +93,24 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     Raises:
         UserError: for anything the user has to put right; most of it before any data is read.
     """
-    begun = ranks.share(lambda: _begun(config, folder))
+    begun = ranks.broadcast(lambda: _begun(config, folder))
     runtime = prepare_runtime(config.runtime, ranks)
     check_shares(config, ranks, begun)
     check_graphs(config, runtime)
     phases = plan(config)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
     name = run_name(config, phases)
-    splits = ranks.share(lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun))
+    splits = ranks.broadcast(lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun))
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
-    data = ranks.share(lambda: _identify(splits, config, ledger if score_test else None))
-    run_id = ranks.share(lambda: begun.run_id if begun else uuid.uuid4().hex)
+    data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
+    run_id = ranks.broadcast(lambda: begun.run_id if begun else uuid.uuid4().hex)
     seed_generators(config.runtime.seed)  # whatever was drawn before: an audit that is cached draws less
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     runtime.place(network.module)
     _introduce(config, network, runtime)
-    # Before layers are exchanged for those in which the ranks meet: if one ran out of memory, the others would wait.
+    # Before BatchNorm is replaced by SyncBatchNorm: if one rank ran out of memory, the others would wait for it.
     known = begun.batch_size if begun else None
     settled = settle_batch_size(config, network, phases, runtime, len(splits.train), known)
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):

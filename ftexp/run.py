@@ -14,7 +14,7 @@ from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.evaluation.diagnosis import read_against
 from ftexp.evaluation.history import Observer
 from ftexp.evaluation.scores import Scores
-from ftexp.machine.distributed import joined
+from ftexp.machine.distributed import process_group
 from ftexp.prepare import Prepared, log_data_tables, prepare
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
@@ -56,8 +56,8 @@ def run(
         DivergedError: when an epoch's loss is not finite and no retry is left.
         PrunedError: if an observer wants no more of it.
     """
-    with joined(config.runtime.device) as ranks, StopSignals() as stop:
-        place = ranks.share(lambda: folder)
+    with process_group(config.runtime.device) as ranks, StopSignals() as stop:
+        place = ranks.broadcast(lambda: folder)
         with claimed(place, new=not config.resume.run) if ranks.is_main else nullcontext():
             started = time.perf_counter()
             prepared = prepare(config, place, ranks, score_test=score_test, overrides=overrides)
@@ -98,7 +98,7 @@ def score_test_split(fit: Fit, ledger: TestLedger, folder: Path) -> tuple[Scores
     network, runtime, splits = fit.network, fit.runtime, fit.splits
     network.module.eval()
     test_set = splits.test.content_digest()
-    use = runtime.ranks.share(lambda: ledger.record_opening(test_set, str(folder)))
+    use = runtime.ranks.broadcast(lambda: ledger.record_opening(test_set, str(folder)))
     with fit.inputs() as source:
         scores = fit.score(network.module, source.for_scoring(splits.test.open()), "test")
     if not runtime.ranks.is_main:
@@ -118,7 +118,7 @@ def _finish(
         memory = runtime.peak_memory_mib()
         return recorder.finish(best, test, splits, test_uses=uses, peak_memory_mib=memory, seconds=seconds)
 
-    result = runtime.ranks.share(finish)
+    result = runtime.ranks.broadcast(finish)
     if runtime.ranks.is_main and test is not None and config.tracking.wants_model:
         recorder.log_model(prepared.network, splits.val[0], config.tracking.register_as)
     return result

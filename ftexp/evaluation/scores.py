@@ -115,7 +115,7 @@ class ScoreKeeper:
         Returns:
             The scores, and the positions of the samples whose loss is not finite.
         """
-        parts = [ranks.interleave(torch.cat(part)).cpu() for part in zip(*self._batches, strict=True)]
+        parts = [ranks.gather_rows(torch.cat(part)).cpu() for part in zip(*self._batches, strict=True)]
         labels, predictions, true_ranks, losses, *probabilities = parts
         not_finite = (~losses.isfinite()).nonzero().flatten().tolist()
         scores = Scores(

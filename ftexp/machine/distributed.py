@@ -1,7 +1,7 @@
-"""The processes of one run: as many as torchrun starts, each with its part of every batch; without it, one.
+"""The processes that train together and their collectives.
 
-Every method is a meeting: all processes have to call it, in the same order. With one process none of them does
-anything.
+torchrun starts as many processes as it is told to, and each trains on its part of every batch. Without torchrun there
+is one process, and no collective does anything.
 """
 
 from __future__ import annotations
@@ -24,19 +24,23 @@ from ftexp.machine.torchrun import several_processes, store
 T = TypeVar("T")
 Forward = Callable[[Tensor], Tensor]
 
-# The others wait while the first audits the data or fills a cache; one that dies is torchrun's to notice.
+# The other processes wait while the first one audits the data or fills a cache. torchrun notices a process that dies.
 LONGEST_WAIT = timedelta(days=1)
-# How gloo and NCCL say that a peer is gone.
+# What the errors of gloo and NCCL say when another process has died.
 LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "remote process exited", "Application timeout")
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among all of the run.
+    """The rank of this process among all processes of the run, and their collectives.
+
+    All methods but ``local_batch_size`` are collectives: all processes have to call them in the same order.
 
     Attributes:
-        rank: its number, from 0, the main one; ``local_rank``: on its host.
-        size: how many there are; ``local_size``: on its host.
+        rank: the number of this process, from 0; process 0 is the main one.
+        size: the number of processes.
+        local_rank: the number of this process among those on its host, from 0.
+        local_size: the number of processes on this host.
     """
 
     rank: int = 0
@@ -46,15 +50,18 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes, logs and talks to the tracking store."""
+        """Whether this process is the one that writes files, logs, and sends to the tracking store."""
         return self.rank == 0
 
-    def own_share(self, num_images: int) -> int:
-        """How many of a batch's images are this rank's."""
+    def local_batch_size(self, num_images: int) -> int:
+        """How many of the ``num_images`` images of a batch belong to this rank."""
         return len(range(self.rank, num_images, self.size))
 
-    def share(self, make: Callable[[], T]) -> T:
-        """What the main process makes, in all of them; where making it fails, torchrun ends the others."""
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """Call ``make`` in the main process and return its result in all processes.
+
+        When ``make`` raises, the main process ends with the error, and torchrun ends the other processes.
+        """
         if self.size == 1:
             return make()
         box: list[Any] = [make() if self.is_main else None]
@@ -63,54 +70,58 @@ class Ranks:
         return value
 
     def first_on_host(self, make: Callable[[], T]) -> T:
-        """What every process makes for itself, after the first one on its host is done."""
+        """Call ``make`` in every process, in the first process of each host before all others of that host."""
         if self.local_rank > 0:
-            self.largest(0)
+            self.all_reduce_max(0)
         value = make()
         if self.local_rank == 0:
-            self.largest(0)
+            self.all_reduce_max(0)
         return value
 
-    def each(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
+    def all_gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
         distributed.all_gather_object(values, value)
         return values
 
-    def largest(self, number: int) -> int:
-        """Of the processes' numbers."""
+    def all_reduce_max(self, number: int) -> int:
+        """The largest of the numbers that the processes give."""
         if self.size == 1:
             return number
         tensor = torch.tensor(number)
         distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
         return int(tensor.item())
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """Of the processes' tensors, element by element."""
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """The sum of the tensors that the processes give, element by element, as a new tensor."""
         if self.size == 1:
             return tensor
         total = tensor.clone()
         distributed.all_reduce(total)
         return total
 
-    def interleave(self, rows: Tensor) -> Tensor:
-        """All rows in their order, where row i of the whole is one of those of rank i modulo ``size``."""
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """The rows of all processes in the order of the samples; row ``i`` comes from rank ``i % size``.
+
+        Args:
+            rows: those of this process, ``[N, ...]``; ``N`` may be one less on later ranks.
+        """
         if self.size == 1:
             return rows
-        most = self.largest(len(rows))
+        most = self.all_reduce_max(len(rows))
         padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         distributed.all_gather(parts, padded)
-        total = int(self.sum(torch.tensor(len(rows))).item())
+        total = int(self.all_reduce_sum(torch.tensor(len(rows))).item())
         return torch.stack(parts, dim=1).flatten(0, 1)[:total]
 
     def replicate(self, forward: Forward, module: nn.Module) -> Forward:
-        """A forward pass whose backward pass averages the gradients over the processes.
+        """Wrap a forward pass so that its backward pass averages the gradients over all processes.
 
         Args:
-            forward: over parameters of ``module``, those of them that learn.
+            forward: computes with trainable parameters of ``module``.
         """
         if self.size == 1:
             return forward
@@ -130,26 +141,28 @@ class _Replica(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if len(inputs) > 0:
             return self._forward[0](inputs)
-        # The last batch has fewer images than there are ranks. This one takes part in the backward pass all the same,
-        # with gradients of zero; many networks cannot run on no image at all.
+        # The last batch may have fewer images than there are ranks. A rank without an image must still take part in the
+        # backward pass, with gradients of zero; as many networks cannot run on an empty batch, it runs on one of zeros.
         return self._forward[0](inputs.new_zeros(1, *inputs.shape[1:]))[:0]
 
 
-ALONE = Ranks()
+ONE_PROCESS = Ranks()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
-    """Meet the other processes that torchrun has started.
+def process_group(device: str) -> Iterator[Ranks]:
+    """Join the process group of the processes that torchrun has started, and leave it afterwards.
+
+    Without torchrun it yields ``ONE_PROCESS`` and starts nothing.
 
     Args:
-        device: ``runtime.device``; decides whether tensors on it go through NCCL.
+        device: ``runtime.device``. With CUDA, collectives of CUDA tensors go through NCCL; all others through gloo.
 
     Raises:
-        RankError: within, when another process is gone.
+        RankError: inside the ``with``, when another process has died.
     """
     if not several_processes():
-        yield ALONE
+        yield ONE_PROCESS
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     ranks = Ranks(*(int(os.environ.get(name, "1")) for name in names))

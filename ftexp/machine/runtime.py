@@ -13,7 +13,7 @@ from torch import nn
 
 from ftexp.config import RuntimeConfig
 from ftexp.errors import DeviceError
-from ftexp.machine.distributed import ALONE, Ranks
+from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.generators import seed_generators
 from ftexp.machine.memory_budget import MemoryBudget, budget_of, no_budget
 
@@ -36,7 +36,7 @@ class Runtime:
     compile: bool
     memory_format: torch.memory_format
     workers: int | str
-    ranks: Ranks = ALONE
+    ranks: Ranks = ONE_PROCESS
     memory: MemoryBudget = field(default_factory=no_budget, compare=False)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -63,7 +63,7 @@ class Runtime:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ALONE) -> Runtime:
+def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtime:
     """Decide every ``auto``, seed everything, alike on all ranks, and set torch's switches.
 
     Raises:

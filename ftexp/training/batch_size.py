@@ -18,7 +18,7 @@ from ftexp.errors import DeviceError, out_of_memory
 from ftexp.finetune.epochs import epoch_of, smallest_batch
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.phases import Phase, deepest
-from ftexp.machine.distributed import ALONE, Ranks
+from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.generators import forked_generators
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
@@ -87,10 +87,10 @@ def settle_batch_size(
     return replace(config, train=settled)
 
 
-def largest_that_fits(measure: Measure, free: float, most: int, *, least: int = 1, ranks: Ranks = ALONE) -> int:
+def largest_that_fits(measure: Measure, free: float, most: int, *, least: int = 1, ranks: Ranks = ONE_PROCESS) -> int:
     """The largest power of two, up to ``most``, whose batch takes no more than ``free`` bytes on any rank.
 
-    The ranks agree after every size, so that all of them measure the same ones: a step may be a meeting of all.
+    The ranks agree after every size, so that all of them measure the same ones: a training step may hold collectives.
 
     Args:
         measure: images in a rank's batch -> bytes; may run out of memory instead.
@@ -102,7 +102,7 @@ def largest_that_fits(measure: Measure, free: float, most: int, *, least: int = 
     """
     fits, size = 0, least
     while size <= max(most, least):
-        if ranks.largest(not _fits(measure, size, free)):
+        if ranks.all_reduce_max(not _fits(measure, size, free)):
             break
         fits, size = size, 2 * size
     if not fits:

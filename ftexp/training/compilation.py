@@ -32,7 +32,7 @@ def forward_of(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Forward
     if settings.compile == "auto" and (reason := _why_not(phase, inputs)) is not None:
         log.info("compile off in %s: %s; runtime.compile=true compiles all the same", phase.name, reason)
         return inputs.forward
-    own = runtime.ranks.own_share
+    own = runtime.ranks.local_batch_size
     sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
     return CompiledForward(inputs.forward, *sizes, mode=settings.compile_mode)
 

@@ -61,7 +61,7 @@ class EpochSums:
         if not self.sizes:
             return self
         columns = torch.tensor([_read(self.totals), _read(self.weights), self.sizes], dtype=torch.float64)
-        totals, weights, sizes = ranks.sum(columns).tolist()
+        totals, weights, sizes = ranks.all_reduce_sum(columns).tolist()
         return EpochSums(totals, weights, [int(size) for size in sizes], [*_read(self.norms)], self.seconds)
 
     def stats(self, *, may_skip: bool = False) -> EpochStats:

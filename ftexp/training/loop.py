@@ -80,7 +80,7 @@ class Step:
         ranks = self.runtime.ranks
         # A number is that of the samples, which is known of all ranks without asking them.
         own = loss.weight
-        self._weights.append((num_images or own) if isinstance(own, int) else ranks.sum(own))
+        self._weights.append((num_images or own) if isinstance(own, int) else ranks.all_reduce_sum(own))
         # Relative to the first batch: fp16 holds the sum. The ranks' gradients are averaged, so each counts more.
         torch.autograd.backward(self.scaler.scale(loss.total * (ranks.size / self._weights[0])))
         return LossSum(loss.total.detach(), own)

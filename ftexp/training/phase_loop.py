@@ -133,8 +133,8 @@ class PhaseLoop:
             due = minutes is not None and self.checkpoints.minutes_since > minutes
             if self.runtime.ranks.size > 1 and len(sums.norms) % UPDATES_BETWEEN_MEETINGS:
                 return
-            stop = self.runtime.ranks.largest(self.stop.requested)
-            if stop or self.runtime.ranks.largest(due):
+            stop = self.runtime.ranks.all_reduce_max(self.stop.requested)
+            if stop or self.runtime.ranks.all_reduce_max(due):
                 self._save_last(state)
             _honour(stop)
 
@@ -205,7 +205,7 @@ class PhaseLoop:
         self.report.epoch(record)
         for observe in self.observers:
             observe(record)
-        _honour(self.runtime.ranks.largest(self.stop.requested))
+        _honour(self.runtime.ranks.all_reduce_max(self.stop.requested))
 
     def _save_last(self, state: PhaseState) -> None:
         run = {"phase_number": state.number, "report": json.dumps(self.report.state())}

@@ -88,7 +88,7 @@ class PhaseState:
             "rates": self.rates,
             "sums": self.sums.state_dict(self.step.runtime.ranks),
             "best": self.best.state_dict() if self.best else None,
-            "random": self.step.runtime.ranks.each(random_state(self.step.runtime.device)),
+            "random": self.step.runtime.ranks.all_gather(random_state(self.step.runtime.device)),
         }
 
     def load_state_dict(self, state: dict[str, Any], checkpoints: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ftexp.evaluation.scores import ScoreKeeper
-from ftexp.machine.distributed import ALONE
+from ftexp.machine.distributed import ONE_PROCESS
 
 
 def test_scores_over_uneven_batches_equal_scikit_learns() -> None:
@@ -15,7 +15,7 @@ def test_scores_over_uneven_batches_equal_scikit_learns() -> None:
     keeper = ScoreKeeper(5)
     for start in range(0, 23, 8):
         keeper.update(logits[start : start + 8], labels[start : start + 8])
-    scores, not_finite = keeper.compute(ALONE)
+    scores, not_finite = keeper.compute(ONE_PROCESS)
     assert not_finite == []
     predicted = logits.argmax(dim=1)
     assert scores.num_samples == 23
@@ -34,7 +34,7 @@ def test_probabilities_are_kept_where_a_metric_needs_them() -> None:
     keeper = ScoreKeeper(3, ["accuracy", "auroc"])
     for start in (0, 8):
         keeper.update(logits[start : start + 8], labels[start : start + 8])
-    scores, _ = keeper.compute(ALONE)
+    scores, _ = keeper.compute(ONE_PROCESS)
     assert scores.probabilities is not None
     assert np.allclose(scores.probabilities, logits.softmax(1).numpy())
     assert 0 <= scores.metric("auroc") <= 1
@@ -44,4 +44,4 @@ def test_a_metric_that_was_not_asked_for_says_so() -> None:
     keeper = ScoreKeeper(2, ["accuracy"])
     keeper.update(torch.zeros(2, 2), torch.arange(2))
     with pytest.raises(AssertionError, match="auroc needs probabilities"):
-        keeper.compute(ALONE)[0].metric("auroc")
+        keeper.compute(ONE_PROCESS)[0].metric("auroc")

@@ -12,7 +12,7 @@ from conftest import Compose, make_phase
 
 import ftexp
 from ftexp.errors import DeviceError
-from ftexp.machine.distributed import Ranks, joined
+from ftexp.machine.distributed import Ranks, process_group
 from ftexp.machine.runtime import prepare_runtime, seed_phase
 from ftexp.models.blocks import Network
 from ftexp.models.prefix import split
@@ -91,7 +91,7 @@ def test_a_run_on_the_cpu_leaves_cuda_alone(
     monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **_: backends.append(backend))
     monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
     backends: list[str] = []
-    with joined("cpu"):
+    with process_group("cpu"):
         assert backends == ["gloo"]
 
 

@@ -1,4 +1,4 @@
-"""Real processes, started by torchrun, meeting over gloo on this machine."""
+"""Real processes, started by torchrun, with a process group over gloo on this machine."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from ftexp.evaluation.scores import Scores
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.schedules import Schedule, Span
-from ftexp.machine.distributed import ALONE
+from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
 from ftexp.models.eval_caches import drop_eval_caches
@@ -144,7 +144,7 @@ def test_weights_from_files(
         prepare_runtime(config.runtime),
     )
     record = EpochRecord("head", 1, 1.0, 1.0, {"accuracy": 1.0}, 1.0, 0.0, 0.1, None, 1.0, 1.0, True)
-    checkpoints = RunCheckpoints(tmp_path, used, config, {}, ALONE)
+    checkpoints = RunCheckpoints(tmp_path, used, config, {}, ONE_PROCESS)
     best = Best(record, scores_of(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), 4), tmp_path / "best.pt")
     ways: dict[str, Callable[[], object]] = {
         "checkpoint": lambda: restore_weights(used, content["model"], tmp_path / "best.pt"),

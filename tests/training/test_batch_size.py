@@ -69,12 +69,12 @@ def test_other_errors_of_a_measurement_are_raised() -> None:
 
 @dataclass(frozen=True)
 class Threads(Ranks):
-    """Ranks that are threads of this process; one that meets the others too often or not often enough breaks down."""
+    """Ranks that are threads of this process; a collective that not all of them call breaks the barrier."""
 
     box: list[int] = field(default_factory=list)
     barrier: Barrier = field(default_factory=lambda: Barrier(2, timeout=10))
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         self.box[self.rank] = number
         self.barrier.wait()
         most = max(self.box)

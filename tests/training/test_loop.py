@@ -169,7 +169,7 @@ def test_the_parts_of_an_update_give_the_gradient_and_the_loss_of_one_batch(
 class Known(Ranks):
     """One of two ranks, which is told the sums over both in turn."""
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         return SUMS.pop(0)
 
 
@@ -191,7 +191,7 @@ def test_the_ranks_mean_gradient_is_that_of_the_whole_batches(runtime: Runtime, 
             step.backward(inputs[part], targets[part], num_images)
         step.update()
         gradients.append(layer.weight.grad)
-        assert not SUMS, "one meeting a batch where samples count differently, none where their number says all"
+        assert not SUMS, "one collective a batch where samples count differently, none where their number says all"
     expected = gradient_of_the_whole(loss_fn, inputs, targets)
     torch.testing.assert_close((gradients[0] + gradients[1]) / 2, expected, rtol=1e-12, atol=1e-15)
 

@@ -12,7 +12,7 @@ import torch
 
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
-from ftexp.machine.distributed import ALONE, Ranks
+from ftexp.machine.distributed import ONE_PROCESS, Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class BatchSettings:
     balanced: bool = False
     num_views: int | None = None
     keep_pixels: Literal["no", "disk", "device"] = "no"
-    ranks: Ranks = ALONE
+    ranks: Ranks = ONE_PROCESS
 
 
 class EpochSampler:

@@ -109,7 +109,7 @@ class RunCheckpoints:
         """
         if self.ranks.is_main and (self.folder / UNBLENDED).exists():
             os.replace(self.folder / UNBLENDED, self.folder / BEST)
-        return self.ranks.share(self._read_own_last)
+        return self.ranks.broadcast(self._read_own_last)
 
     def resume(self, run: Mapping[str, Any]) -> None:
         """Take the best epoch so far from what ``save_last`` wrote of the run as a whole."""
@@ -129,7 +129,7 @@ class RunCheckpoints:
             self.best = replace(best, checkpoint=self.folder / BEST)
         elif self.ranks.is_main:
             best.checkpoint.unlink(missing_ok=True)
-        weights = self.ranks.share(lambda: load_checkpoint(self.folder / BEST)["model"])
+        weights = self.ranks.broadcast(lambda: load_checkpoint(self.folder / BEST)["model"])
         restore_weights(self.network, weights, self.folder / BEST)
 
     def replace_best(self, scores: Scores, alpha: float) -> None:
@@ -173,7 +173,9 @@ class RunCheckpoints:
         return content
 
     def _has_weights_of(self, best: Best) -> bool:
-        return self.ranks.share(lambda: any(self._is_of(path, best) for path in (best.checkpoint, self.folder / BEST)))
+        return self.ranks.broadcast(
+            lambda: any(self._is_of(path, best) for path in (best.checkpoint, self.folder / BEST))
+        )
 
     def _is_of(self, path: Path, best: Best) -> bool:
         try:

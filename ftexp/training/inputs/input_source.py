@@ -18,7 +18,7 @@ from ftexp.data.splitting.splits import Splits
 from ftexp.errors import WorkerError
 from ftexp.finetune.epochs import epoch_of, smallest_batch
 from ftexp.finetune.phases import Phase
-from ftexp.machine.distributed import ALONE
+from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.training.imbalance import class_counts
@@ -145,7 +145,7 @@ class InputSource:
                 log.info("cache   off: %s learn in the first block already (%s)", phase.part.kind, first)
             return None
         # The images are read once, by the rank that computes the activations: the device has nothing of keeping them.
-        in_order = replace(self._unshuffled, keep_pixels="disk", ranks=ALONE)
+        in_order = replace(self._unshuffled, keep_pixels="disk", ranks=ONE_PROCESS)
         train, val = (
             self._open(self._sampler(samples, in_order), of_each)
             for samples, of_each in ((self._splits.train, transform), (self._splits.val, as_it_is))

@@ -75,14 +75,14 @@ def keep_prefix(
     train = KeptActivations(prefix, frozen, train_images, context, num_views, random)
     val = KeptActivations(prefix, frozen, val_images, context)
     unkept = not (_can_open(val) and (bool(random) or _can_open(train)))
-    if runtime.ranks.largest(unkept):  # on whichever rank
+    if runtime.ranks.all_reduce_max(unkept):  # on whichever rank
         return None
     num_bytes = val.of_view(0).num_bytes
     if random:
         log.info("cache   %d views of every training image (augment.views=%s)", num_views, augment.views)
     else:
         num_bytes += train.of_view(0).num_bytes
-        anything_new = runtime.ranks.largest(train.num_found + val.num_found < 2)  # on whichever rank
+        anything_new = runtime.ranks.all_reduce_max(train.num_found + val.num_found < 2)  # on whichever rank
         log.info(
             "cache   the frozen blocks before %s %s, %.1f s; their activations take %.1f MiB",
             first_learning_block,

@@ -13,7 +13,7 @@ from conftest import Compose, scores_of
 from ftexp.errors import CheckpointError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import EpochRecord
-from ftexp.machine.distributed import ALONE
+from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.models.blocks import Network
 from ftexp.training.checkpoints.checkpoint import load_checkpoint, write_checkpoint, write_last
 from ftexp.training.checkpoints.run_checkpoints import BEST, RunCheckpoints
@@ -25,7 +25,7 @@ class KilledError(BaseException):
 
 @pytest.fixture
 def checkpoints(configure: Compose, network: Network, tmp_path: Path) -> RunCheckpoints:
-    return RunCheckpoints(tmp_path, network, configure(), {"a": 0, "b": 1, "c": 2, "d": 3}, ALONE)
+    return RunCheckpoints(tmp_path, network, configure(), {"a": 0, "b": 1, "c": 2, "d": 3}, ONE_PROCESS)
 
 
 def best_of(epoch: int, checkpoints: RunCheckpoints) -> Best:

@@ -1,4 +1,4 @@
-"""Who gets which part of an epoch, without starting a process."""
+"""Which rank gets which part of an epoch; no process is started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ftexp.data.loading.sampler import BatchSettings, EpochSampler
 from ftexp.data.samples import Sample
 from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
-from ftexp.machine.distributed import ALONE, Ranks, _Replica, joined
+from ftexp.machine.distributed import ONE_PROCESS, Ranks, _Replica, process_group
 from ftexp.machine.generators import forked_generators
 from ftexp.machine.runtime import prepare_runtime, seed_phase
 from ftexp.models.blocks import Network
@@ -127,7 +127,7 @@ def test_a_rank_scores_what_it_has_of_the_last_batch(configure: Compose) -> None
 
 @pytest.mark.parametrize(("num_images", "expected"), [(8, [3, 3, 2]), (2, [1, 1, 0]), (3, [1, 1, 1])])
 def test_own_share(num_images: int, expected: list[int]) -> None:
-    assert [Ranks(rank, 3).own_share(num_images) for rank in range(3)] == expected
+    assert [Ranks(rank, 3).local_batch_size(num_images) for rank in range(3)] == expected
 
 
 def test_an_interrupted_epoch_goes_on_at_the_same_batch_on_every_rank() -> None:
@@ -139,7 +139,7 @@ def test_an_interrupted_epoch_goes_on_at_the_same_batch_on_every_rank() -> None:
 class Twice(Ranks):
     """A second rank that has done exactly what this one has."""
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         return 2 * tensor
 
 
@@ -159,12 +159,14 @@ def test_losses_are_sums_over_all_ranks_by_their_weights_and_count_once_after_re
     assert other.over(Ranks()).stats().loss == 3, "what is read and what is still on the device go together"
 
 
-def test_one_process_meets_nobody() -> None:
+def test_collectives_of_one_process_return_what_they_are_given() -> None:
     rows = torch.arange(3)
-    assert ALONE.interleave(rows) is rows
-    assert ALONE.sum(rows) is rows
-    assert ALONE.each("a") == ["a"]
-    assert ALONE.share(lambda: 7) == ALONE.first_on_host(lambda: 7) == ALONE.largest(7) == 7
+    assert ONE_PROCESS.gather_rows(rows) is rows
+    assert ONE_PROCESS.all_reduce_sum(rows) is rows
+    assert ONE_PROCESS.all_gather("a") == ["a"]
+    assert (
+        ONE_PROCESS.broadcast(lambda: 7) == ONE_PROCESS.first_on_host(lambda: 7) == ONE_PROCESS.all_reduce_max(7) == 7
+    )
 
 
 def test_statistics_over_all_ranks_keep_the_names_and_need_cuda() -> None:
@@ -187,10 +189,10 @@ def test_every_rank_and_every_phase_draws_its_own_dropout() -> None:
     drawn = []
     with forked_generators(CPU):
         for phase in range(2):
-            for ranks in (ALONE, Ranks(1, 3), Ranks(2, 3)):
+            for ranks in (ONE_PROCESS, Ranks(1, 3), Ranks(2, 3)):
                 seed_phase(5, phase, ranks)
                 drawn.append(float(torch.rand(())))
-        seed_phase(5, 0, ALONE)
+        seed_phase(5, 0, ONE_PROCESS)
         assert float(torch.rand(())) == drawn[0]
     assert len(set(drawn)) == 6
 
@@ -198,9 +200,9 @@ def test_every_rank_and_every_phase_draws_its_own_dropout() -> None:
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    with joined("cpu") as ranks:
-        assert ranks == ALONE
-    with pytest.raises(RuntimeError, match="Connection closed by peer"), joined("cpu"):
+    with process_group("cpu") as ranks:
+        assert ranks == ONE_PROCESS
+    with pytest.raises(RuntimeError, match="Connection closed by peer"), process_group("cpu"):
         raise RuntimeError("Connection closed by peer")  # not ours to explain: no torchrun
     assert issubclass(RankError, ValueError)
 
@@ -237,7 +239,7 @@ def test_graphs_are_refused_in_several_processes(configure: Compose, mode: str) 
 class Pretended(Ranks):
     """The main process of several, of which there are no others."""
 
-    def share(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         return make()
 
     def first_on_host(self, make: Callable[[], T]) -> T:
@@ -253,7 +255,7 @@ def test_they_are_refused_before_data_is_read(
         prepare(config, tmp_path, Pretended(0, 2), score_test=False)
 
 
-def test_batch_sizes_are_measured_before_layers_in_which_ranks_meet_are_put_in(
+def test_batch_sizes_are_measured_before_synchronised_layers_are_put_in(
     configure: Compose, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rank that runs out of memory in the middle of a trial step would leave the others waiting in such a layer."""
