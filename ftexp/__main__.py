@@ -25,10 +25,10 @@ def _fine_tune(config: Config, folder: Path) -> object:
         with garbage_left_alone():
             from ftexp.sweeps.trial import TrialAddress, run_trial
 
-        place = str(HydraConfig.get().sweep.subdir)  # of a trial its number
+        subdir = str(HydraConfig.get().sweep.subdir)  # for a trial, its number
         address = None
-        if place.isdecimal():
-            address = TrialAddress(sweeper.storage, sweeper.study_name, int(place), sweeper.pruner)
+        if subdir.isdecimal():
+            address = TrialAddress(sweeper.storage, sweeper.study_name, int(subdir), sweeper.pruner)
         one_by_one = HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
         return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs)
     if in_sweep():

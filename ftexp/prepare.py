@@ -17,7 +17,7 @@ from ftexp.config.uri import sqlite_file
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.images import screen_images
 from ftexp.data.sources.registry import read_samples
-from ftexp.data.splitting.splits import Splits, assign_splits, seal, write_splits
+from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
 from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.errors import LeakError
 from ftexp.evaluation.intervals import warn_if_too_small
@@ -32,7 +32,7 @@ from ftexp.models.catalogue import block_names, build_network, build_skeleton, l
 from ftexp.rank_checks import check_graphs, check_shares
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.run_images import as_they_were
-from ftexp.tracking.factory import open_tracker
+from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.tracker import Tracker
 from ftexp.training.batch_size import settle_batch_size
@@ -165,7 +165,7 @@ def _read_or_record_refusal(
 
 def record_refusal(config: Config, folder: Path, name: str) -> None:
     """Leave a run that the audit refused in the tracking store too, with the tables that say why."""
-    tracker = open_tracker(config.tracking, name)
+    tracker = make_tracker(config.tracking, name)
     tracker.log_params(flatten(config))
     tracker.set_tags({"folder": str(folder), "refused": "leak"})
     log_data_tables(tracker, folder)
@@ -204,12 +204,12 @@ def read_data(config: Config, folder: Path, device: torch.device, begun: RunIden
     assigned = assign_splits(samples, config.data, ties)
     if begun is not None:
         assigned = as_they_were(assigned, begun.data.images, digests)
-    splits = seal(assigned, digests)
+    splits = build_splits(assigned, digests)
     if begun is not None:
         begun.data.check(DataIdentity.of(splits))  # before any file of the run is replaced
     write_splits(folder / "splits.csv", splits)
     log.info(
-        "data    %s: %d images of %d classes; train %d, val %d, test %d (sealed)",
+        "data    %s: %d images of %d classes; train %d, val %d, test %d (held out)",
         config.data.source,
         len(samples),
         len(splits.classes),

@@ -19,7 +19,7 @@ from ftexp.prepare import Prepared, log_data_tables, prepare
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
 from ftexp.run_result import RunResult
-from ftexp.tracking.factory import open_tracker
+from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import NoTracker
@@ -57,14 +57,14 @@ def run(
         PrunedError: if an observer wants no more of it.
     """
     with process_group(config.runtime.device) as ranks, StopSignals() as stop:
-        place = ranks.broadcast(lambda: folder)
-        with claimed(place, new=not config.resume.run) if ranks.is_main else nullcontext():
+        folder = ranks.broadcast(lambda: folder)
+        with claimed(folder, new=not config.resume.run) if ranks.is_main else nullcontext():
             started = time.perf_counter()
-            prepared = prepare(config, place, ranks, score_test=score_test, overrides=overrides)
+            prepared = prepare(config, folder, ranks, score_test=score_test, overrides=overrides)
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
-            with _recorder(prepared, place) as recorder, memory:
+            with _recorder(prepared, folder) as recorder, memory:
                 fit = _fit(prepared, recorder, stop, observers, resumable=resumable)
-                test, uses = score_test_split(fit, prepared.ledger, place) if score_test else (None, 0)
+                test, uses = score_test_split(fit, prepared.ledger, folder) if score_test else (None, 0)
                 return _finish(prepared, recorder, fit, test, uses, time.perf_counter() - started)
 
 
@@ -87,20 +87,24 @@ def _fit(
 
 
 def score_test_split(fit: Fit, ledger: TestLedger, folder: Path) -> tuple[Scores, int]:
-    """Open the test split, which is counted, and score it with the weights in place, the best on validation.
+    """Score the test split with the weights that are in the network, the best on the validation set.
+
+    The test ledger counts this use before the test samples are handed out.
 
     Args:
-        folder: of the run, by which the ledger knows it.
+        fit: the finished training.
+        ledger: counts the uses of each test set.
+        folder: of the run, by which the ledger identifies it.
 
     Returns:
-        The scores, and how often this test split has been opened by now; 0 in all processes but the main one.
+        The scores, and how often this test set has been used by now; 0 in all processes but the main one.
     """
     network, runtime, splits = fit.network, fit.runtime, fit.splits
     network.module.eval()
     test_set = splits.test.content_digest()
-    use = runtime.ranks.broadcast(lambda: ledger.record_opening(test_set, str(folder)))
+    use = runtime.ranks.broadcast(lambda: ledger.record_use(test_set, str(folder)))
     with fit.inputs() as source:
-        scores = fit.score(network.module, source.for_scoring(splits.test.open()), "test")
+        scores = fit.score(network.module, source.for_scoring(splits.test.take_samples()), "test")
     if not runtime.ranks.is_main:
         return scores, 0
     ledger.record_score(use, scores.accuracy)
@@ -133,7 +137,7 @@ def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
         with TemporaryDirectory() as nowhere:
             yield Recorder(Path(nowhere), NoTracker(), setting, prepared.phases)
         return
-    tracker = open_tracker(config.tracking, prepared.run_name, prepared.mlflow_run_id)
+    tracker = make_tracker(config.tracking, prepared.run_name, prepared.mlflow_run_id)
     identity = prepared.identity(tracker.run_id or prepared.mlflow_run_id)
     identity.write(folder)
     recorder = Recorder(folder, tracker, setting, prepared.phases)

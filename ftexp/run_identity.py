@@ -15,7 +15,7 @@ from typing import Any
 from ftexp.cli.resume_arguments import IDENTITY
 from ftexp.config import Config, as_data
 from ftexp.config.moved import renamed_settings
-from ftexp.config.resume import HARMLESS, PLACES
+from ftexp.config.resume import DATA_PATHS, HARMLESS
 from ftexp.data.splitting.splits import Splits
 from ftexp.errors import ConfigError, DataError
 from ftexp.files.file_format import check_format, reading
@@ -168,7 +168,7 @@ class RunIdentity:
         before, now = flatten_data(self.config), flatten_data(_plain(config))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         added = [key for key in changed if key not in before and _is_new_field(key, config, self.config)]
-        changed = [key for key in changed if key not in PLACES]  # the images are known by their content
+        changed = [key for key in changed if key not in DATA_PATHS]  # the images are known by their content
         refused = [key for key in changed if not (force and key.startswith(HARMLESS))]
         if not set(refused) - set(added):
             for key in added:

@@ -74,7 +74,7 @@ def begin(*overrides: str) -> DictConfig:
     return config
 
 
-PLACES = [
+FOLDERS = [
     ("hydra.run.dir='sp ace'", "sp ace"),
     ('hydra.run.dir="sp ace"', "sp ace"),
     ("hydra.run.dir=runs/${model.name}", "runs/tf_efficientnet_lite0"),
@@ -85,7 +85,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("place", "folder"), PLACES)
+@pytest.mark.parametrize(("place", "folder"), FOLDERS)
 def test_auto_finds_the_interrupted_run_however_its_folder_is_written(here: Path, place: str, folder: str) -> None:
     make_run(here / folder, "stage=head", "train.ema=0.9", hydra=False)
     found = begin(place, "train.ema=0.9", "stage=head", "resume.run=auto")
@@ -416,7 +416,9 @@ def epochs(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "folder"), [('hydra.run.dir="sp ace"', "sp ace"), PLACES[2], ("train.ema=null", "")])
+@pytest.mark.parametrize(
+    ("place", "folder"), [('hydra.run.dir="sp ace"', "sp ace"), FOLDERS[2], ("train.ema=null", "")]
+)
 def test_a_killed_process_is_gone_on_with_in_its_folder(
     pictures: Path, command_line: CommandLine, place: str, folder: str
 ) -> None:

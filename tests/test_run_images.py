@@ -20,7 +20,7 @@ from ftexp import run_identity
 from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
-from ftexp.data.splitting.splits import Splits, assign_splits, seal
+from ftexp.data.splitting.splits import Splits, assign_splits, build_splits
 from ftexp.errors import CheckpointError, DataError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_identity import DataIdentity
@@ -38,7 +38,7 @@ SAMPLES = [sample(f"old/{i:02d}", i // 2, "ab"[i % 2]) for i in range(24)]  # ev
 
 
 def cut(samples: list[Sample], config: Config) -> Splits:
-    return seal(assign_splits(samples, config.data))
+    return build_splits(assign_splits(samples, config.data))
 
 
 def contents(splits: Splits) -> list[tuple[str, ...]]:
@@ -55,7 +55,7 @@ def test_order_and_splits_stay_where_files_have_other_names(configure: Compose, 
     random.Random(0).shuffle(names)
     moved = [replace(one, path=name) for one, name in zip(SAMPLES, names, strict=True)]
     assert contents(cut(moved, config)) != contents(before), "else there is nothing to put back"
-    restored = seal(as_they_were(assign_splits(moved, config.data), known, ContentDigests()))
+    restored = build_splits(as_they_were(assign_splits(moved, config.data), known, ContentDigests()))
     assert contents(restored) == contents(before)
     assert {one.path for one in (*restored.train, *restored.val)} <= set(names)
     begun, now = DataIdentity.of(before), DataIdentity.of(restored)
@@ -66,7 +66,7 @@ def test_order_and_splits_stay_where_files_have_other_names(configure: Compose, 
 def test_files_in_their_place_are_not_read_again(configure: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configure()
     assigned = assign_splits(SAMPLES, config.data)
-    known = images_of(seal(assigned))
+    known = images_of(build_splits(assigned))
     monkeypatch.setattr(ContentDigests, "of", lambda *_: pytest.fail("nothing has changed"))
     assert as_they_were(assigned, known, ContentDigests()) == assigned
 
@@ -88,7 +88,7 @@ def test_other_images_or_labels_are_refused_at_any_place(
     change(samples)
     assigned = as_they_were(assign_splits(samples, config.data), begun.images, ContentDigests())
     with pytest.raises(DataError, match=message):
-        begun.check(DataIdentity.of(seal(assigned)))
+        begun.check(DataIdentity.of(build_splits(assigned)))
 
 
 def test_runs_of_0_1_0_know_their_images_by_their_paths(configure: Compose) -> None:

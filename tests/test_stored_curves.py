@@ -20,7 +20,7 @@ from tiny_runs import CPU, colours, fit
 from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 
 STORED = Path(__file__).parent / "assets" / "curves.json"
 COMMON = (*CPU, "train.batch_size=8", "optimizer.head_lr=0.02", "optimizer.backbone_lr=0.01", "runtime.seed=3")
@@ -37,7 +37,7 @@ def curves() -> Iterator[tuple[str, Curve]]:
     """Training loss, validation loss, gradient norm and head's change of every epoch of each run."""
     register_schema()
     for name, overrides in RUNS.items():
-        splits = Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), tuple("bgrx"))
+        splits = Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), tuple("bgrx"))
         with TemporaryDirectory() as folder, initialize_config_dir(str(conf_dir())):
             done = fit(parse(composed([*COMMON, *overrides])), splits, Path(folder))
         yield name, [[r.train_loss, r.val_loss, r.grad_norm, r.head_change] for r in done.history]

@@ -26,7 +26,7 @@ from ftexp.cli.streams import keep_streams
 from ftexp.config import Config, parse, register_schema
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
-from ftexp.files.disk import RUN_FOLDER, SWEEP_FOLDER, Places, explain_disk, places_of
+from ftexp.files.disk import RUN_FOLDER, SWEEP_FOLDER, WrittenPaths, explain_disk, written_paths
 from ftexp.machine.torchrun import is_main, may_speak, same_arguments, several_processes
 from ftexp.machine.versions import version_line
 from ftexp.run_folder import StoppedEarly
@@ -83,7 +83,7 @@ def run_command(
         _stop("interrupted.", code=130)
     except (Exception, StoppedEarly) as stopped:
         reason = (stopped.__cause__ or stopped) if isinstance(stopped, StoppedEarly) else stopped
-        message = None if wants_traceback else explain_disk(reason, _asked_place()) or explain(reason)
+        message = None if wants_traceback else explain_disk(reason, _requested_folder()) or explain(reason)
         if message is None:
             traceback.print_exc()
             sys.exit(1)
@@ -95,11 +95,11 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     keep_streams()  # for a job in a process of a launcher's
     redact_saved(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
-    places: Places = {RUN_FOLDER: folder}
+    paths: WrittenPaths = {RUN_FOLDER: folder}
     try:
         with _where_it_was_started():
             config = parse(composed)
-            places = places_of(config, folder, in_sweep=in_sweep())
+            paths = written_paths(config, folder, in_sweep=in_sweep())
             return task(config, folder)
     except InterruptedRunError:
         if in_sweep():
@@ -114,7 +114,7 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
     except Exception as error:
         if in_sweep():
             raise
-        if not _wants_traceback() and (message := explain_disk(error, places)) is not None:
+        if not _wants_traceback() and (message := explain_disk(error, paths)) is not None:
             _stop(message, code=1)
         if may_speak():
             print(hide_credentials(traceback.format_exc()), file=sys.stderr)  # Hydra would print the overrides as well
@@ -156,8 +156,8 @@ def _arguments(under_torchrun: bool) -> list[str]:
     return same_arguments(expand(given) if is_main() else [])
 
 
-def _asked_place() -> Places:
-    """Where the job's folder is to be, as far as the arguments tell; for errors before anything is composed."""
+def _requested_folder() -> WrittenPaths:
+    """The job's folder as the arguments name it; for errors before the configuration is composed."""
     setting = SWEEP_FOLDER if set(MULTIRUN) & set(sys.argv) else RUN_FOLDER
     named = [argument.partition("=")[2] for argument in sys.argv if argument.startswith(f"{setting}=")]
     return {setting: Path(named[-1].strip("'\"") if named else "").absolute()}

@@ -22,8 +22,8 @@ HARMLESS = (
 )
 
 
-# What may differ without any insisting: a run that goes on knows its images by their content.
-PLACES = ("data.root", "data.file")
+# Settings that may differ without resume.force: a resumed run identifies its images by their content.
+DATA_PATHS = ("data.root", "data.file")
 
 
 @dataclass(slots=True)

@@ -111,8 +111,8 @@ class TrainConfig:
         return self.batch_size
 
     @property
-    def needs_start(self) -> bool:
-        """Whether the weights of the run's start have to be kept."""
+    def needs_starting_weights(self) -> bool:
+        """Whether a copy of the starting weights is needed, for L2-SP or WiSE-FT."""
         return self.l2_sp is not None or bool(self.wise_ft)
 
     def __post_init__(self) -> None:

@@ -1,1 +1,1 @@
-"""Samples, splits, the sealed test set, transforms and loading."""
+"""Samples, splits, the test split, transforms and loading."""

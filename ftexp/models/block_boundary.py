@@ -1,4 +1,4 @@
-"""What crosses the line in front of a block: found by two trial runs of the network's own forward."""
+"""The boundary in front of a block: which tensor crosses it, found by two trial runs of the network's forward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the trials of a machine run: one GPU each, or several on one, and no more threads than there are cores."""
+"""GPU slots: on which GPU each trial of a machine runs, and with how many threads."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ SECONDS_BETWEEN_TRIES = 0.5
 
 
 @contextmanager
-def placed(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jobs: int) -> Iterator[RuntimeConfig]:
-    """Find a trial its place for as long as the ``with`` lasts; waits where all are taken.
+def gpu_slot(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jobs: int) -> Iterator[RuntimeConfig]:
+    """Hold a GPU slot for one trial while the ``with`` lasts; wait while all slots are taken.
 
     Args:
-        folder: of the sweep's locks, the same for all of its trials on this machine.
-        num_jobs: trials that run at once, each in a process of its own; 1: this process may have all cores.
+        config: the trial's ``runtime``.
+        folder: for the lock files of the slots; the same for all trials of the sweep on this machine.
+        trials_per_gpu: number of slots of each GPU.
+        num_jobs: trials that run at once, each in its own process; with 1 this process may use all cores.
 
     Returns:
-        The settings with the GPU's name, where ``runtime.device`` leaves the choice of one.
+        The settings with the slot's GPU as the device; unchanged on a CPU or where ``runtime.device`` names a GPU.
     """
     if num_jobs > 1:
         torch.set_num_threads(threads_per_trial(num_jobs))
@@ -39,26 +41,31 @@ def placed(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jobs
     with ExitStack() as held:
         number = None
         while number is None:
-            number = take_free(folder, num_gpus * trials_per_gpu, held)
+            number = take_free_slot(folder, num_gpus * trials_per_gpu, held)
             if number is None:
                 time.sleep(SECONDS_BETWEEN_TRIES)
         yield replace(config, device=f"cuda:{number % num_gpus}")
 
 
 def threads_per_trial(num_jobs: int) -> int:
-    """A share of the cores that this process may use."""
+    """The cores that this process may use, divided by the number of trials at once."""
     return max(1, available_cores() // num_jobs)
 
 
-def take_free(folder: Path, num_places: int, held: ExitStack) -> int | None:
-    """Take the first place of this machine that no other process has, until ``held`` or the process ends.
+def take_free_slot(folder: Path, num_slots: int, held: ExitStack) -> int | None:
+    """Lock the first free slot of this machine until ``held`` is closed or the process ends.
+
+    Args:
+        folder: for the lock files.
+        num_slots: of all GPUs together.
+        held: closes the lock.
 
     Returns:
-        Its number; consecutive ones are on different GPUs. None when all are taken.
+        The slot's number, from 0; consecutive slots are on different GPUs. None when all are taken.
     """
-    for number in range(num_places):
+    for number in range(num_slots):
         try:
-            held.enter_context(FileLock(folder / f"place-{socket.gethostname()}-{number}.lock", timeout=0))
+            held.enter_context(FileLock(folder / f"slot-{socket.gethostname()}-{number}.lock", timeout=0))
         except Timeout:
             continue
         return number

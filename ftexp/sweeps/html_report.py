@@ -1,4 +1,4 @@
-"""The sweep on one page: an HTML file that needs nothing beside it."""
+"""The HTML report of a sweep: one file with its pictures inside."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ img { max-width: 100% }
 LONG = 60
 
 
-def write_page(folder: Path, content: Mapping[str, Any], trials: Sequence[Mapping[str, object]]) -> None:
-    """Write ``sweep.html``. Every text in it is escaped: settings and errors may hold anything.
+def write_html_report(folder: Path, content: Mapping[str, Any], trials: Sequence[Mapping[str, object]]) -> None:
+    """Write ``sweep.html``. All text is escaped, because settings and errors may hold any characters.
 
     Args:
+        folder: of the sweep; its pictures are put into the report.
         content: of ``sweep.json``.
         trials: rows of ``trials.csv``.
     """
@@ -50,12 +51,12 @@ def write_page(folder: Path, content: Mapping[str, Any], trials: Sequence[Mappin
         _table(trials),
     ]
     title = escape(str(content["study"]))
-    page = (
+    html = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n'
         + "\n".join(part for part in parts if part)
         + "\n</html>\n"
     )
-    (folder / "sweep.html").write_text(page, encoding="utf-8")
+    (folder / "sweep.html").write_text(html, encoding="utf-8")
 
 
 def _best(entry: Mapping[str, Any]) -> str:

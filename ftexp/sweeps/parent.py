@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftexp.config import TrackingConfig
 from ftexp.sweeps.study import SharedStudy
-from ftexp.tracking.factory import open_tracker
+from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.tracker import PARENT_RUN, Tracker
 
 RUN_ID = "mlflow_run_id"
@@ -20,7 +20,7 @@ def parent_run(shared: SharedStudy, config: TrackingConfig) -> Iterator[Tracker]
     """Begin the sweep's run, or go on with that of an earlier call; runs begun meanwhile belong to it."""
     study = shared.study
     with shared.locked():  # processes that start at once share one
-        tracker = open_tracker(config, run_name=f"sweep {study.study_name}", resumed=study.user_attrs.get(RUN_ID))
+        tracker = make_tracker(config, run_name=f"sweep {study.study_name}", resumed=study.user_attrs.get(RUN_ID))
         if tracker.run_id is not None:
             study.set_user_attr(RUN_ID, tracker.run_id)
             os.environ[PARENT_RUN] = tracker.run_id

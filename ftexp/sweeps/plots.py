@@ -75,7 +75,9 @@ def _draw_settings(study: optuna.Study, settings: Sequence[str], objective: str)
     for axis, key in zip(grid.flat, settings, strict=False):
         for state, filled in ((TrialState.COMPLETE, True), (TrialState.PRUNED, False)):
             points = [
-                (_place(trial, key), trial.value) for trial in trials if trial.state == state and key in trial.params
+                (_axis_position(trial, key), trial.value)
+                for trial in trials
+                if trial.state == state and key in trial.params
             ]
             if points:
                 x, y = zip(*points, strict=True)
@@ -95,8 +97,8 @@ def _draw_settings(study: optuna.Study, settings: Sequence[str], objective: str)
         figure.legend(list(labels.values()), list(labels), loc="outside upper right", ncols=2)
 
 
-def _place(trial: FrozenTrial, key: str) -> float:
-    """Where a value lies on its axis; a choice at its number."""
+def _axis_position(trial: FrozenTrial, key: str) -> float:
+    """The coordinate of a value on its axis; of a choice, its number."""
     distribution = trial.distributions[key]
     return distribution.to_internal_repr(trial.params[key])
 

@@ -18,7 +18,7 @@ from ftexp.config.uri import hide_credentials
 from ftexp.files.json_files import write_json
 from ftexp.report.tables import write_rows
 from ftexp.sweeps.confirm import SEED, Confirmed
-from ftexp.sweeps.html_report import write_page
+from ftexp.sweeps.html_report import write_html_report
 from ftexp.sweeps.plots import write_plots
 from ftexp.sweeps.space import Space
 from ftexp.sweeps.study import ERROR
@@ -81,7 +81,7 @@ class Summary:
         """
         content = self._write(claimed)
         write_plots(self._study, self._folder, self._objectives)
-        write_page(self._folder, content, [self._row(trial) for trial in claimed])
+        write_html_report(self._folder, content, [self._row(trial) for trial in claimed])
         for one in self.confirmed:
             mean, spread = (f"{value:.4f}" if value is not None else "-" for value in (one.mean, one.spread))
             log.info(

@@ -14,7 +14,7 @@ from ftexp.config import Config
 from ftexp.errors import PrunedError
 from ftexp.run import run
 from ftexp.run_folder import locked, start_again
-from ftexp.sweeps.gpu_slots import placed
+from ftexp.sweeps.gpu_slots import gpu_slot
 from ftexp.sweeps.pruning import PruningObserver, build_pruner
 from ftexp.sweeps.study import EPOCHS, open_storage, running_trial
 
@@ -35,7 +35,7 @@ class TrialAddress:
 
 
 def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jobs: int) -> list[float] | str:
-    """Fine-tune as the trial says, without the test split, where there is place for it.
+    """Fine-tune with the settings of a trial, in a free GPU slot and without the test split.
 
     Args:
         num_jobs: trials that run at once, each in a process of its own.
@@ -49,8 +49,8 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
     observers = _observers(address, config) if address else []
     locks = (folder.parent if address else folder.parents[1]) / ".sessions"
     per_gpu = config.sweep.trials_per_gpu
-    place = placed(config.runtime, locks, trials_per_gpu=per_gpu, num_jobs=num_jobs)
-    with locked(folder, SECONDS_TO_DIE), place as runtime:
+    slot = gpu_slot(config.runtime, locks, trials_per_gpu=per_gpu, num_jobs=num_jobs)
+    with locked(folder, SECONDS_TO_DIE), slot as runtime:
         start_again(folder, finished=True)
         try:
             settled = replace(config, runtime=runtime)

@@ -1,4 +1,4 @@
-"""Beginning to record a run, where its configuration says."""
+"""Makes the tracker that the configuration asks for."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from ftexp.tracking.tracker import NoTracker, Tracker, brief
 log = logging.getLogger(__name__)
 
 
-def open_tracker(config: TrackingConfig, run_name: str, resumed: str | None = None) -> Tracker:
-    """Begin to record a run.
+def make_tracker(config: TrackingConfig, run_name: str, resumed: str | None = None) -> Tracker:
+    """Make the tracker of a run and begin to record the run with it.
 
-    A store that cannot be reached is a warning, not an error: training does not depend on it, and
-    everything is in the run's folder. The attempt is over within seconds.
+    A tracking store that cannot be reached is a warning, not an error: training does not depend on it, and
+    everything is in the run's folder. The attempt ends within seconds.
 
     Args:
         config: the store and the experiment in it.
-        run_name: how the run is called in lists.
-        resumed: the id of a run to go on with, where the store has it.
+        run_name: the name of the run in the store.
+        resumed: the MLflow id of the run that is resumed, if the store has it.
+
+    Returns:
+        A ``NoTracker`` where tracking is off or the store cannot be reached.
     """
     if config.backend == "none":
         return NoTracker()

@@ -1,4 +1,4 @@
-"""The run's folder is the truth; what the tracking store lacks of it is sent, each value once."""
+"""Sends to the tracking store what a run's folder has and the store lacks, each value once."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ftexp.tracking.tracker import Status, Tracker, brief
 
 log = logging.getLogger(__name__)
 
-# Columns of metrics.csv that are no metrics.
+# Columns of metrics.csv that are not metrics.
 WORDS = ("phase", "epoch", "best")
-# Where result.json names how a run ended, and MLflow's word for it.
+# The status in result.json -> MLflow's status.
 STATUS: dict[str, Status] = {"finished": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How much was missing."""
+    """How many metrics, parameters and files were missing in the store and have been sent."""
 
     metrics: int
     params: int
@@ -33,12 +33,12 @@ class Sent:
 
 
 def send_missing(tracker: Tracker, folder: Path) -> Sent:
-    """Compare the folder of a run with what the store has, and send the difference.
+    """Compare the folder of a run with what the tracking store has, and send the difference.
 
-    To be called when nothing else writes to the run.
+    Nothing else may write to the run meanwhile.
 
     Raises:
-        Exception: whatever the store does when it is asked.
+        Exception: any error of the store.
     """
     known = tracker.known()
     if known is None:
@@ -61,7 +61,7 @@ def send_missing(tracker: Tracker, folder: Path) -> Sent:
 
 
 def send_missing_if_possible(tracker: Tracker, folder: Path) -> None:
-    """The same for a run that goes on, which no store may stop: one that does not answer is a warning."""
+    """Like ``send_missing`` for a run that is resumed; an error of the store is only a warning."""
     try:
         send_missing(tracker, folder)
     except Exception as error:
@@ -69,14 +69,14 @@ def send_missing_if_possible(tracker: Tracker, folder: Path) -> None:
 
 
 def status_of(folder: Path) -> Status:
-    """How the run in a folder ended; one that left no result was killed."""
+    """MLflow's status of the run in a folder; a run without a result was killed."""
     status = _result(folder).get("status", "interrupted")
     with reading(folder / "result.json"):
         return STATUS[status]
 
 
 def _values(folder: Path) -> dict[int, dict[str, float]]:
-    """Epoch -> its metrics; those of the test split at the last."""
+    """Epoch -> its metrics; the test metrics belong to the last epoch."""
     file, steps = folder / "metrics.csv", {}
     if file.exists():
         with reading(file), file.open(newline="", encoding="utf-8") as rows:
@@ -90,7 +90,7 @@ def _values(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """What a finished run gives the store: its tables and plots, the best weights when they are final."""
+    """The files that the store gets: tables and plots, and the best weights when the run has finished."""
     files = sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".png") and path.name != "digests.csv")
     if _result(folder).get("status") == "finished":
         files += [folder / "result.json", folder / "checkpoints" / "best.pt"]

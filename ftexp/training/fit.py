@@ -32,7 +32,7 @@ from ftexp.training.interruption import StopSignals
 from ftexp.training.phase_loop import PhaseLoop
 from ftexp.training.phase_state import open_phase
 from ftexp.training.report import Report
-from ftexp.training.starting_weights import backbone_state, best_blend
+from ftexp.training.starting_weights import apply_wise_ft, backbone_state
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ def fine_tune(
     """
     folder = report.folder / "checkpoints"
     checkpoints = RunCheckpoints(folder, network, config, splits.class_to_idx, runtime.ranks, resumable, run_id)
-    start = backbone_state(network) if config.train.needs_start else {}
+    starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
     shared = network, config, runtime, checkpoints, report
-    loop = PhaseLoop(*shared, stop or StopSignals(), observers, start)
+    loop = PhaseLoop(*shared, stop or StopSignals(), observers, starting_weights)
     fit = Fit(*shared, splits, phases, loop)
     fit.run()
     return fit
@@ -117,7 +117,7 @@ class Fit:
             if not kept:
                 break
         if self.config.train.wise_ft:
-            self._blend_with_start()
+            self._apply_wise_ft()
 
     def score(self, forward: Forward, batches: Batches, split: str = "validation") -> Scores:
         """Score all samples; the network has to be in eval mode. Raises DivergedError where the loss is not finite."""
@@ -178,8 +178,8 @@ class Fit:
         log.info("resume  %s goes on after epoch %d", self.report.folder, len(self.history))
         return number, phase
 
-    def _blend_with_start(self) -> None:
-        """Replace the best weights, which are in the network, by their best average with the start's."""
+    def _apply_wise_ft(self) -> None:
+        """Replace the best weights, which are in the network, by their best average with the starting weights."""
         assert self.best is not None
         network, metric, alphas = self.network, self.config.train.metric, [1.0, *self.config.train.wise_ft]
         alone = self.best.scores.metric(metric)
@@ -187,7 +187,7 @@ class Fit:
             val = source.for_scoring(self.splits.val)
             network.module.eval()
             score = partial(self.score, network.module, val)
-            alpha, scores = best_blend(network, self.loop.start, alphas, score, metric)
+            alpha, scores = apply_wise_ft(network, self.loop.starting_weights, alphas, score, metric)
             label = METRICS[metric].label
             log.info("wise-ft %s %.4f at alpha %g; alone %.4f", label, scores.metric(metric), alpha, alone)
             self.checkpoints.replace_best(scores, alpha)

@@ -48,7 +48,7 @@ class PhaseLoop:
     Attributes:
         report: is told of every epoch.
         observers: are told of every epoch and asked whether there shall be another.
-        start: the backbone's tensors at the beginning of the run, where a setting refers to them.
+        starting_weights: of the backbone, by name; empty unless L2-SP or WiSE-FT needs them.
         history: the epochs of the whole run; each is added when it ends.
     """
 
@@ -59,7 +59,7 @@ class PhaseLoop:
     report: Report
     stop: StopSignals
     observers: Sequence[Observer]
-    start: Mapping[str, torch.Tensor]
+    starting_weights: Mapping[str, torch.Tensor]
     history: list[EpochRecord] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
 
@@ -87,7 +87,7 @@ class PhaseLoop:
         """
         forward = forward_of(phase, inputs, self.config.runtime)
         untouched = FrozenBuffers(self.network, phase)
-        state = begin_phase(number, phase, groups, inputs, forward, self.config.train, self.start)
+        state = begin_phase(number, phase, groups, inputs, forward, self.config.train, self.starting_weights)
         if saved is not None:
             with reading(self.checkpoints.folder / LAST):
                 state.load_state_dict(dict(saved), self.checkpoints.folder)

@@ -28,7 +28,7 @@ from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.inputs.batches import Forward, Inputs
 from ftexp.training.loop import Step
 from ftexp.training.recovery import Recovery
-from ftexp.training.starting_weights import StartPenalty
+from ftexp.training.starting_weights import L2SPPenalty
 
 
 @dataclass(slots=True)
@@ -136,14 +136,14 @@ def build_step(
     inputs: Inputs,
     forward: Forward,
     settings: TrainConfig,
-    start: Mapping[str, torch.Tensor],
+    starting_weights: Mapping[str, torch.Tensor],
     after_update: Sequence[Callable[[], object]] = (),
 ) -> Step:
-    """A training step as the settings ask for it: the loss, clipping, the pull towards the start.
+    """A training step as the settings ask for it: the loss, clipping, L2-SP.
 
     Args:
         forward: images or activations of ``inputs`` to logits, as it is to be trained.
-        start: the backbone's tensors at the beginning of the run; needed for ``settings.l2_sp`` alone.
+        starting_weights: of the backbone, by name; only ``settings.l2_sp`` needs them.
         after_update: called after every update, in this order.
     """
     network, runtime = inputs.network, inputs.runtime
@@ -153,7 +153,7 @@ def build_step(
         inputs.loss.to(runtime.device),
         runtime,
         clip_norm=settings.clip_norm,
-        before_update=[StartPenalty(network, start, settings.l2_sp).add_gradients],
+        before_update=[L2SPPenalty(network, starting_weights, settings.l2_sp).add_gradients],
         after_update=after_update,
     )
 
@@ -165,21 +165,21 @@ def begin_phase(
     inputs: Inputs,
     forward: Forward,
     settings: TrainConfig,
-    start: Mapping[str, torch.Tensor],
+    starting_weights: Mapping[str, torch.Tensor],
 ) -> PhaseState:
     """All that trains in a phase, before its first step.
 
     Args:
         number: of the phase in the run, from 0.
         groups: from ``open_phase``.
-        forward, start: as ``build_step``'s.
+        forward, starting_weights: as ``build_step``'s.
     """
     network, runtime = inputs.network, inputs.runtime
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
     span = span_of(phase, network, settings, inputs.train.num_samples, runtime.ranks.size)
     schedule = Schedule(phase.scheduler, optimizer, span)
     ema = build_ema(network, phase, settings.ema)
-    step = build_step(optimizer, inputs, forward, settings, start, (schedule.after_step, ema.update))
+    step = build_step(optimizer, inputs, forward, settings, starting_weights, (schedule.after_step, ema.update))
     recovery = Recovery(network, optimizer, schedule, ema, settings.nan_retries)
     return PhaseState(number, network, optimizer, schedule, step, ema, recovery, head_parameters(network))
 

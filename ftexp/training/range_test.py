@@ -85,8 +85,8 @@ def find_ranges(
     Source: Smith, 2017, "Cyclical learning rates for training neural networks".
     """
     weights = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
-    start = backbone_state(network) if config.train.needs_start else {}
-    training = partial(_training, config, network, splits, runtime, start)
+    starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
+    training = partial(_training, config, network, splits, runtime, starting_weights)
     first, deep = phases[0], deepest(phases)
     head_phase = replace(first, learning=(HEAD,))
     head_key = f"optimizer.block_lrs.{HEAD}" if HEAD in first.optimizer.block_lrs else "optimizer.head_lr"
@@ -147,7 +147,7 @@ def _training(
     network: Network,
     splits: Splits,
     runtime: Runtime,
-    start: Mapping[str, torch.Tensor],
+    starting_weights: Mapping[str, torch.Tensor],
     phase: Phase,
 ) -> Iterator[tuple[Optimizer, Iterator[float]]]:
     """A phase that is ready for its first step, with the updates to come; its rates are what the caller sets."""
@@ -158,7 +158,7 @@ def _training(
         inputs = source.for_phase(phase)
         set_train_mode(network, phase)  # cutting the network in two left it in eval mode
         seed_phase(config.runtime.seed, 0, runtime.ranks)
-        step = build_step(optimizer, inputs, inputs.forward, config.train, start)
+        step = build_step(optimizer, inputs, inputs.forward, config.train, starting_weights)
         yield optimizer, losses_of_updates(step, inputs.train, config.train.accumulate)
 
 

@@ -1,4 +1,4 @@
-"""The weights a run began with: what training is held near to, and what its result is averaged with."""
+"""The starting weights of a run: L2-SP pulls the training towards them, WiSE-FT averages its result with them."""
 
 from __future__ import annotations
 
@@ -29,63 +29,70 @@ def backbone_state(network: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items() if tensor.is_floating_point()}
 
 
-class StartPenalty:
-    """Adds the gradient of ``strength / 2 * |w - start|^2`` over the backbone weights that learn.
+class L2SPPenalty:
+    """L2-SP: adds the gradient of ``strength / 2 * |w - w_start|^2`` over the trainable backbone weights.
 
-    The weights are those that weight decay would apply to, which this takes the place of; the head, which has no start
-    worth keeping, has its plain weight decay.
+    It replaces weight decay in the backbone and applies to the weights that would decay. The head starts from random
+    weights, so it keeps its plain weight decay.
 
     Args:
-        start: by name.
-        strength: None: there is no penalty, and every call does nothing.
+        network: the network that is trained.
+        starting_weights: of the backbone, by full parameter name.
+        strength: of the pull; None: no penalty, and every call does nothing.
 
     Source: L2-SP (Li et al., 2018, arXiv 1802.01483).
     """
 
-    def __init__(self, network: Network, start: Mapping[str, Tensor], strength: float | None) -> None:
+    def __init__(self, network: Network, starting_weights: Mapping[str, Tensor], strength: float | None) -> None:
         rules = decay_rules(network.module)
         learning = {} if strength is None else {n: p for n, p in network.module.named_parameters() if p.requires_grad}
-        chosen = {name: p for name, p in learning.items() if name in start and rules[name].decays}
+        chosen = {name: p for name, p in learning.items() if name in starting_weights and rules[name].decays}
         self._parameters: Sequence[nn.Parameter] = list(chosen.values())
-        self._start = [start[name] for name in chosen]
+        self._starting_weights = [starting_weights[name] for name in chosen]
         self._strength = strength or 0.0
 
     @torch.no_grad()
     def add_gradients(self) -> None:
-        """To be called between the backward pass and the update."""
+        """Add the penalty's gradients; to be called between the backward pass and the update."""
         used = [
-            (p, p.grad, start) for p, start in zip(self._parameters, self._start, strict=True) if p.grad is not None
+            (p, p.grad, w) for p, w in zip(self._parameters, self._starting_weights, strict=True) if p.grad is not None
         ]
         if used:
-            parameters, gradients, start = zip(*used, strict=True)
-            torch._foreach_add_(gradients, torch._foreach_sub(parameters, start), alpha=self._strength)
+            parameters, gradients, weights = zip(*used, strict=True)
+            torch._foreach_add_(gradients, torch._foreach_sub(parameters, weights), alpha=self._strength)
 
 
 @torch.no_grad()
-def best_blend(
-    network: Network, start: Mapping[str, Tensor], alphas: Sequence[float], score: Callable[[], Scores], metric: str
+def apply_wise_ft(
+    network: Network,
+    starting_weights: Mapping[str, Tensor],
+    alphas: Sequence[float],
+    score: Callable[[], Scores],
+    metric: str,
 ) -> tuple[float, Scores]:
-    """Put the best of several averages of start and end into the network.
+    """WiSE-FT: load the best of several averages of the starting and the final weights into the network.
 
-    Every backbone tensor becomes ``(1 - alpha) * start + alpha * end``; the head stays as it ended.
+    Every backbone tensor becomes ``(1 - alpha) * start + alpha * final``; the head keeps its final weights.
 
     Args:
-        alphas: shares of the end, in the order in which they are preferred among equals.
-        score: scores the network as it is; an average for which it raises DivergedError is left out.
+        network: with its final weights.
+        starting_weights: of the backbone, by full parameter name.
+        alphas: shares of the final weights to try; of equally good ones the first wins.
+        score: scores the network as it is; an average for which it raises DivergedError is skipped.
         metric: of the scores; the best value wins.
 
     Returns:
-        The best share and its scores.
+        The best alpha and its scores.
 
     Raises:
-        DivergedError: the last one, when no average has a finite loss.
+        DivergedError: that of the last average, when no average has a finite loss.
 
     Source: WiSE-FT (Wortsman et al., 2022, arXiv 2109.01903).
     """
-    end = backbone_state(network)
+    final_weights = backbone_state(network)
     scored: dict[float, Scores] = {}
     for alpha in alphas:
-        _blend(network, start, end, alpha)
+        _interpolate(network, starting_weights, final_weights, alpha)
         try:
             scored[alpha] = score()
         except DivergedError as error:
@@ -93,13 +100,15 @@ def best_blend(
                 raise
             log.warning("wise-ft alpha %g is left out. %s", alpha, error)
     best = max(scored, key=lambda alpha: METRICS[metric].gain(0.0, scored[alpha].metric(metric)))
-    _blend(network, start, end, best)
+    _interpolate(network, starting_weights, final_weights, best)
     return best, scored[best]
 
 
-def _blend(network: Network, start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> None:
+def _interpolate(
+    network: Network, starting_weights: Mapping[str, Tensor], final_weights: Mapping[str, Tensor], alpha: float
+) -> None:
     state = network.module.state_dict(keep_vars=True)
-    for name, tensor in end.items():
+    for name, tensor in final_weights.items():
         if name in state:
-            state[name].copy_(torch.lerp(start[name], tensor, alpha))
+            state[name].copy_(torch.lerp(starting_weights[name], tensor, alpha))
     drop_eval_caches(network.module)

@@ -13,7 +13,7 @@ from tiny_runs import CPU, colours, fit
 
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose, read_against
 from ftexp.evaluation.history import EpochRecord
 
@@ -125,7 +125,7 @@ HEALTHY_RATES = ("optimizer.head_lr=1e-2", "optimizer.backbone_lr=5e-3", "stage=
 
 
 def dataset(seed: int = 1, num_val: int = 160) -> Splits:
-    return Splits(colours(160, seed), colours(num_val, seed + 100), SealedTest(colours(8, 99)), ("b", "g", "r", "x"))
+    return Splits(colours(160, seed), colours(num_val, seed + 100), TestSplit(colours(8, 99)), ("b", "g", "r", "x"))
 
 
 def diagnosis(configure: Compose, folder: Path, splits: Splits, *overrides: str) -> Diagnosis:

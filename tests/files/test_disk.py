@@ -12,7 +12,7 @@ import pytest
 from conftest import CommandLine, Compose
 
 from ftexp.errors import DataError, DivergedError
-from ftexp.files.disk import explain_disk, places_of
+from ftexp.files.disk import explain_disk, written_paths
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -24,37 +24,37 @@ def of_system(number: int, file: Path | None = None) -> OSError:
 def test_the_setting_is_that_of_the_innermost_place(configure: Compose, tmp_path: Path) -> None:
     store = f"tracking.uri=sqlite:///{tmp_path}/store/mlflow.db"
     cache = f"runtime.cache_folder={tmp_path}/run/cache"
-    places = places_of(configure(store, cache), tmp_path / "run", in_sweep=False)
+    paths = written_paths(configure(store, cache), tmp_path / "run", in_sweep=False)
     for file, setting in (
         ("run/metrics.csv", "hydra.run.dir"),
         ("run", "hydra.run.dir"),
         ("run/cache/a.tmp", "runtime.cache_folder"),
         ("store/mlflow.db", "tracking.uri"),
     ):
-        message = explain_disk(of_system(errno.EROFS, tmp_path / file), places)
+        message = explain_disk(of_system(errno.EROFS, tmp_path / file), paths)
         assert message == f"{tmp_path / file} cannot be used: Read-only file system. {setting} takes another place."
-    message = explain_disk(of_system(errno.EACCES, Path("/elsewhere")), places)
+    message = explain_disk(of_system(errno.EACCES, Path("/elsewhere")), paths)
     assert message == "/elsewhere cannot be used: Permission denied."
-    assert "hydra.sweep.dir" in places_of(configure(store), tmp_path, in_sweep=True)
+    assert "hydra.sweep.dir" in written_paths(configure(store), tmp_path, in_sweep=True)
 
 
-def test_of_a_full_disk_the_full_places_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {"hydra.run.dir": tmp_path / "full" / "run", "runtime.cache_folder": tmp_path / "cache"}
+def test_of_a_full_disk_the_full_paths_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {"hydra.run.dir": tmp_path / "full" / "run", "runtime.cache_folder": tmp_path / "cache"}
     (tmp_path / "full").mkdir()
     free = {tmp_path / "full": 1000, tmp_path: 2**30}
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(0, 0, free[folder]))
-    message = explain_disk(of_system(errno.ENOSPC), places)
+    message = explain_disk(of_system(errno.ENOSPC), paths)
     assert message == (
         "A file cannot be written: No space left on device. Make room, or take another place: "
         f"hydra.run.dir={tmp_path}/full/run (0 MiB free)."
     )
     free[tmp_path / "full"] = 2**30  # a quota, of which the system does not tell
-    message = explain_disk(of_system(errno.EDQUOT), places)
+    message = explain_disk(of_system(errno.EDQUOT), paths)
     assert f"runtime.cache_folder={tmp_path}/cache (1024 MiB free)." in str(message)
     (tmp_path / "full" / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "full" / "run" / "checkpoints" / "last.pt").touch()
     free[tmp_path / "full" / "run"] = 0
-    assert str(explain_disk(of_system(errno.ENOSPC), places)).endswith("Then go on with resume=FOLDER OF THE RUN.")
+    assert str(explain_disk(of_system(errno.ENOSPC), paths)).endswith("Then go on with resume=FOLDER OF THE RUN.")
 
 
 def test_the_cause_counts_and_other_errors_are_left_alone() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import DivergedError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import EpochRecord
@@ -34,7 +34,7 @@ from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.ema import build_ema
 from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.recovery import Recovery
-from ftexp.training.starting_weights import backbone_state, best_blend
+from ftexp.training.starting_weights import apply_wise_ft, backbone_state
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
 
@@ -112,7 +112,7 @@ def test_an_epoch_that_is_taken_back(used: Network) -> None:
     assert_nothing_stale(used)
 
 
-def test_every_average_of_start_and_end_is_scored_as_it_is(used: Network) -> None:
+def test_every_wise_ft_average_is_scored_as_it_is(used: Network) -> None:
     start = backbone_state(used)
     used.module.load_state_dict(other_weights(used))
     drop_eval_caches(used.module)
@@ -123,7 +123,7 @@ def test_every_average_of_start_and_end_is_scored_as_it_is(used: Network) -> Non
         labels = np.zeros(1, dtype=np.int64)
         return scores_of(labels, labels + int(next(accuracies) == 0), 4)
 
-    assert best_blend(used, start, [1.0, 0.5, 0.2], score, "accuracy")[0] == 0.5
+    assert apply_wise_ft(used, start, [1.0, 0.5, 0.2], score, "accuracy")[0] == 0.5
     assert_nothing_stale(used)
 
 
@@ -140,7 +140,7 @@ def test_weights_from_files(
     write_checkpoint(tmp_path / "checkpoints" / "last.pt", {**content, "run_id": "", "run": run, "phase": {}})
     phases = (make_phase("head"),)
     splits, runtime = (
-        Splits([Sample("a.png", "a")], [], SealedTest([]), ("a", "b", "c", "d")),
+        Splits([Sample("a.png", "a")], [], TestSplit([]), ("a", "b", "c", "d")),
         prepare_runtime(config.runtime),
     )
     record = EpochRecord("head", 1, 1.0, 1.0, {"accuracy": 1.0}, 1.0, 0.0, 0.1, None, 1.0, 1.0, True)

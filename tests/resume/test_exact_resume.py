@@ -20,7 +20,7 @@ from tiny_runs import resumed
 from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import CheckpointError, InterruptedRunError
 from ftexp.evaluation.diagnosis import read_against
 from ftexp.finetune.phases import plan_phases
@@ -72,7 +72,7 @@ def run(config: Config, folder: Path, stop: StopSignals | None = None, run_id: s
     folder.mkdir(exist_ok=True)
     if (folder / "checkpoints").exists():
         config = resumed(config, folder)
-    splits = Splits(colours(45, 1), colours(21, 2), SealedTest(colours(10, 3)), ("b", "g", "r", "x"))
+    splits = Splits(colours(45, 1), colours(21, 2), TestSplit(colours(10, 3)), ("b", "g", "r", "x"))
     runtime = prepare_runtime(config.runtime)
     blocks, half = [Block("stem", ("stem",)), Block("body", ("body", "token"))], (0.5, 0.5, 0.5)
     preprocessing = Preprocessing(8, 8, "bilinear", half, half)

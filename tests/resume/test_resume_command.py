@@ -24,7 +24,7 @@ from tiny_runs import identity_of
 from ftexp.cli.resume_arguments import expand
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.training.loop import Step
@@ -137,7 +137,7 @@ def splits(*, shade: int = 0, val: tuple[str, ...] = ("v",), classes: tuple[str,
         return Sample(path=path, label="a", pixels=np.full((4, 4, 3), grey, np.uint8))
 
     train = [sample("t", 10 + shade), sample("u", 20)]
-    return Splits(train, [sample(path, 30) for path in val], SealedTest([sample("w", 40)]), classes)
+    return Splits(train, [sample(path, 30) for path in val], TestSplit([sample("w", 40)]), classes)
 
 
 def test_other_settings_are_refused_with_the_differences(configure: Compose) -> None:

@@ -1,4 +1,4 @@
-"""A place for every trial, on pretended GPUs; the locks are real."""
+"""GPU slots of trials, on simulated GPUs; the locks are real."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ftexp.config import RuntimeConfig
-from ftexp.sweeps.gpu_slots import placed, take_free, threads_per_trial
+from ftexp.sweeps.gpu_slots import gpu_slot, take_free_slot, threads_per_trial
 
 SETTINGS = {"precision": "fp32", "channels_last": False, "cache_gib": 1.0, "workers": 0, "seed": 0, "compile": False}
 
@@ -25,11 +25,11 @@ def test_each_trial_has_a_gpu_until_all_are_taken_then_they_share(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with ExitStack() as trials:
         devices = [
-            trials.enter_context(placed(on("auto"), tmp_path, trials_per_gpu=2, num_jobs=1)).device for _ in range(4)
+            trials.enter_context(gpu_slot(on("auto"), tmp_path, trials_per_gpu=2, num_jobs=1)).device for _ in range(4)
         ]
         assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-        assert take_free(tmp_path, 4, ExitStack()) is None, "the fifth has to wait"
-    with placed(on("cuda"), tmp_path, trials_per_gpu=2, num_jobs=1) as free_again:
+        assert take_free_slot(tmp_path, 4, ExitStack()) is None, "the fifth has to wait"
+    with gpu_slot(on("cuda"), tmp_path, trials_per_gpu=2, num_jobs=1) as free_again:
         assert free_again.device == "cuda:0"
 
 
@@ -37,7 +37,7 @@ def test_each_trial_has_a_gpu_until_all_are_taken_then_they_share(
 def test_a_device_that_was_named_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     config = on(device)
-    with placed(config, tmp_path, trials_per_gpu=1, num_jobs=1) as unchanged:
+    with gpu_slot(config, tmp_path, trials_per_gpu=1, num_jobs=1) as unchanged:
         assert unchanged is config
 
 
@@ -46,7 +46,7 @@ def test_trials_at_once_share_the_cores(tmp_path: Path, monkeypatch: pytest.Monk
     assert [threads_per_trial(jobs) for jobs in (1, 3, 8, 100)] == [8, 2, 1, 1]
     before = torch.get_num_threads()
     try:
-        with placed(on("cpu"), tmp_path, trials_per_gpu=1, num_jobs=8):
+        with gpu_slot(on("cpu"), tmp_path, trials_per_gpu=1, num_jobs=8):
             assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

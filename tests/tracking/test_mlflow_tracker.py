@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from ftexp.config import TrackingConfig
-from ftexp.tracking.factory import open_tracker
+from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.mlflow_store import RUN_LIMITS, quiet
 from ftexp.tracking.mlflow_tracker import MlflowTracker
 from ftexp.tracking.tracker import NoTracker
@@ -29,7 +29,7 @@ def uri(folder):
 
 @pytest.fixture
 def tracker(uri):
-    opened = open_tracker(TrackingConfig(backend="mlflow", uri=uri, experiment="digits/96 px"), "partial")
+    opened = make_tracker(TrackingConfig(backend="mlflow", uri=uri, experiment="digits/96 px"), "partial")
     assert isinstance(opened, MlflowTracker)
     return opened
 
@@ -133,8 +133,8 @@ def test_limits_hold_during_a_call_only_and_the_users_own_win(monkeypatch):
 START = """
 import sys
 from ftexp.config import TrackingConfig
-from ftexp.tracking.factory import open_tracker
-tracker = open_tracker(TrackingConfig(backend="mlflow", uri=sys.argv[1]), "run")
+from ftexp.tracking.factory import make_tracker
+tracker = make_tracker(TrackingConfig(backend="mlflow", uri=sys.argv[1]), "run")
 tracker.log_metrics({"loss": 1.0}, step=1)
 tracker.close("FINISHED")
 print(tracker.run_id)
@@ -189,7 +189,7 @@ def test_a_server_that_goes_away_in_mid_run(tmp_path, caplog):
     try:
         wait_for(f"http://127.0.0.1:{port}/health")
         uri = f"http://127.0.0.1:{port}"
-        tracker = open_tracker(TrackingConfig(backend="mlflow", uri=uri), "run")
+        tracker = make_tracker(TrackingConfig(backend="mlflow", uri=uri), "run")
         assert isinstance(tracker, MlflowTracker)
         file = tmp_path / "result.json"
         file.write_text("{}")
@@ -224,14 +224,14 @@ def test_a_deleted_experiment_is_one_warning_with_both_ways_out(uri, caplog):
     from mlflow import MlflowClient
 
     config = TrackingConfig(backend="mlflow", uri=uri, experiment="thrown away")
-    first = open_tracker(config, "run")
+    first = make_tracker(config, "run")
     first.close("FINISHED")
     client = MlflowClient(tracking_uri=uri)
     number = client.get_experiment_by_name("thrown away").experiment_id
     client.delete_experiment(number)
     for resumed in (None, first.run_id):
         caplog.clear()
-        assert isinstance(open_tracker(config, "run", resumed), NoTracker)
+        assert isinstance(make_tracker(config, "run", resumed), NoTracker)
         (record,) = caplog.records
         assert record.message == (
             "Not tracked: tracking.experiment=thrown away was deleted in MLflow. Choose another with "
@@ -242,7 +242,7 @@ def test_a_deleted_experiment_is_one_warning_with_both_ways_out(uri, caplog):
     client.restore_experiment(number)
     client.delete_run(first.run_id)
     caplog.clear()
-    second = open_tracker(config, "run", first.run_id)
+    second = make_tracker(config, "run", first.run_id)
     second.close("FINISHED")
     assert second.run_id != first.run_id
     assert caplog.messages == [f"The tracking store has no run {first.run_id} (any more), so a new one begins there."]

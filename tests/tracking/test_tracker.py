@@ -7,14 +7,14 @@ import pytest
 
 from ftexp.config import TrackingConfig
 from ftexp.errors import ConfigError, FormatError
-from ftexp.tracking.factory import open_tracker
+from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.send_missing import Sent, send_missing, send_missing_if_possible
 from ftexp.tracking.tracker import Known, NoTracker, brief
 
 
 def test_backend_none_records_nothing_and_needs_no_mlflow(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)  # an import would fail
-    tracker = open_tracker(TrackingConfig(backend="none"), "run")
+    tracker = make_tracker(TrackingConfig(backend="none"), "run")
     assert isinstance(tracker, NoTracker)
     assert tracker.run_id is None
     tracker.log_params({"a": 1})
@@ -50,7 +50,7 @@ def test_a_uri_that_cannot_work_is_refused_with_the_configuration():
 def test_a_store_that_cannot_be_opened_is_one_warning(uri, caplog, capfd):
     started = time.perf_counter()
     with caplog.at_level(logging.DEBUG, logger="ftexp"):
-        tracker = open_tracker(TrackingConfig(backend="mlflow", uri=uri), "run")
+        tracker = make_tracker(TrackingConfig(backend="mlflow", uri=uri), "run")
     assert isinstance(tracker, NoTracker)
     assert time.perf_counter() - started < 15
     (record,) = caplog.records
@@ -71,7 +71,7 @@ def test_the_warning_says_that_the_environment_names_the_store(caplog, monkeypat
     uri = f"sqlite:///{tmp_path}/file/mlflow.db"
     (tmp_path / "file").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert isinstance(open_tracker(TrackingConfig(backend="mlflow", uri=uri), "run"), NoTracker)
+    assert isinstance(make_tracker(TrackingConfig(backend="mlflow", uri=uri), "run"), NoTracker)
     assert f"cannot open tracking.uri={uri} (from the environment variable MLFLOW_TRACKING_URI) (" in caplog.text
 
 

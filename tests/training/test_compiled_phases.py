@@ -14,7 +14,7 @@ from tiny_runs import SMALL, colours, curve, fit, subfolder
 from torch._dynamo.utils import counters
 
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.training.compilation import CompiledForward
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 @pytest.fixture
 def splits() -> Splits:
     """Short last batches in training and in validation."""
-    return Splits(colours(43, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
+    return Splits(colours(43, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
 
 
 def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -> None:

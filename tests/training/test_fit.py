@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_ledger import TestLedger
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import ConfigError, DivergedError
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.schedules import Schedule, Span
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @pytest.fixture
 def splits() -> Splits:
-    return Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
+    return Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
 
 
 def recording(spans: list[Span], original: Callable[..., None]) -> Callable[..., None]:
@@ -330,7 +330,7 @@ def test_averaged_weights_train_the_same_curve_on_cached_activations(
     assert curve(cached) == curve(plain)
 
 
-def test_a_pull_towards_the_start_keeps_the_backbone_nearer_to_it(
+def test_l2_sp_keeps_the_backbone_nearer_to_its_starting_weights(
     configure: Compose, splits: Splits, tmp_path: Path
 ) -> None:
     sgd = ("stage=full", "optimizer=sgd", "optimizer.backbone_lr=0.05", "optimizer.weight_decay=0")
@@ -344,7 +344,7 @@ def test_a_pull_towards_the_start_keeps_the_backbone_nearer_to_it(
     assert away[2] < 0.7 * away[0]
 
 
-def test_the_average_with_the_start_that_validates_best_is_saved(
+def test_the_wise_ft_average_that_validates_best_is_saved(
     configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     wild = ("stage=full", "stage.epochs=1", "optimizer=sgd", "optimizer.backbone_lr=0.5", "train.clip_norm=null")
@@ -447,7 +447,7 @@ def test_class_weights_reach_the_loss(configure: Compose, splits: Splits, tmp_pa
 
 
 @pytest.mark.parametrize(("l2_sp", "backbone"), [("null", {0.0, 0.1}), ("0.01", {0.0})])
-def test_the_pull_towards_the_start_takes_the_place_of_the_backbones_decay(
+def test_l2_sp_replaces_the_backbones_weight_decay(
     configure: Compose, splits: Splits, tmp_path: Path, l2_sp: str, backbone: set[float]
 ) -> None:
     config = configure(*SMALL, "stage=full", "stage.epochs=1", "optimizer.weight_decay=0.1", f"train.l2_sp={l2_sp}")

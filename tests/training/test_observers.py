@@ -9,7 +9,7 @@ from conftest import Compose
 from tiny_runs import CPU, colours, fit
 
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import PrunedError
 from ftexp.evaluation.history import EpochRecord
 from ftexp.training.inputs.input_source import InputSource
@@ -21,7 +21,7 @@ SETTINGS = (*CPU, "train.batch_size=8", "optimizer.head_lr=0.05", "stage.gate=of
 
 @pytest.fixture
 def splits() -> Splits:
-    return Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
+    return Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
 
 
 class Diary:

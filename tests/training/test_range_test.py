@@ -13,7 +13,7 @@ from torch import nn
 
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import DivergedError
 from ftexp.finetune.phases import plan_phases
 from ftexp.machine.runtime import prepare_runtime
@@ -24,7 +24,7 @@ from ftexp.training.loop import Step
 from ftexp.training.losses import LossSum
 from ftexp.training.range_test import HIGHEST, LOWEST, RangeTest, find_ranges, losses_of_updates, sweep_rates
 
-SPLITS = Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
+SPLITS = Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
 
 
 def ranges(config: Config, network: Network | None = None, splits: Splits = SPLITS) -> tuple[RangeTest, ...]:
@@ -91,17 +91,17 @@ def test_the_factor_of_a_single_phase_counts_for_the_head_too(
     assert rates[1:4] == [[pytest.approx(0.1 * 0.25)] * 2] * 3, "the head is trained at what the phase makes of 0.1"
 
 
-def test_it_is_pulled_towards_the_start_as_in_a_run_in_place_of_the_backbones_decay(
+def test_l2_sp_replaces_the_backbones_weight_decay_as_in_a_run(
     configure: Compose, seen: list[Seen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     penalties: list[tuple[dict[str, torch.Tensor], float | None]] = []
-    original = phase_state.StartPenalty
+    original = phase_state.L2SPPenalty
 
     def recorded(network: Network, start: dict[str, torch.Tensor], strength: float | None) -> Any:
         penalties.append((start, strength))
         return original(network, start, strength)
 
-    monkeypatch.setattr(phase_state, "StartPenalty", recorded)
+    monkeypatch.setattr(phase_state, "L2SPPenalty", recorded)
     network = fresh_network()
     stem = network.module.stem[0].weight.clone()
     ranges(configure(*SMALL, "stage=full", "train.l2_sp=0.3", "optimizer.weight_decay=0.1"), network)

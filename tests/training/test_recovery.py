@@ -12,7 +12,7 @@ from conftest import Compose
 from tiny_runs import CPU, colours, fit
 
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import DivergedError
 from ftexp.training.inputs.worker_batches import WorkerBatches
 
@@ -23,7 +23,7 @@ SETTINGS = (*CPU, "stage=full", "stage.epochs=3", "train.batch_size=8", "train.e
 
 @pytest.fixture
 def splits() -> Splits:
-    return Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
+    return Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The pull towards the start and the average with it, by hand."""
+"""L2-SP and WiSE-FT against values computed by hand."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ftexp.evaluation.scores import Scores
 from ftexp.finetune.freezing import open_blocks
 from ftexp.finetune.param_groups import build_param_groups
 from ftexp.models.blocks import Network
-from ftexp.training.starting_weights import StartPenalty, backbone_state, best_blend
+from ftexp.training.starting_weights import L2SPPenalty, apply_wise_ft, backbone_state
 
 
-def test_the_pull_is_strength_times_the_way_from_the_start_on_backbone_weights_alone(network: Network) -> None:
+def test_l2_sp_pulls_backbone_weights_alone_by_strength_times_distance(network: Network) -> None:
     open_blocks(network, make_phase("body", "head"))
-    penalty = StartPenalty(network, backbone_state(network), strength=0.5)
+    penalty = L2SPPenalty(network, backbone_state(network), strength=0.5)
     with torch.no_grad():
         for parameter in network.module.parameters():
             parameter.add_(3.0)
@@ -32,7 +32,7 @@ def test_the_pull_is_strength_times_the_way_from_the_start_on_backbone_weights_a
 
 def test_without_a_strength_no_gradient_changes(network: Network) -> None:
     open_blocks(network, make_phase("body", "head"))
-    penalty = StartPenalty(network, {}, strength=None)
+    penalty = L2SPPenalty(network, {}, strength=None)
     network.module.fc.weight.grad = torch.ones(4, 6)
     penalty.add_gradients()
     assert torch.equal(network.module.fc.weight.grad, torch.ones(4, 6))
@@ -56,10 +56,10 @@ def test_without_a_finite_loss_at_any_share_it_fails(network: Network) -> None:
         raise DivergedError("NaN")
 
     with pytest.raises(DivergedError, match="NaN"):
-        best_blend(network, backbone_state(network), [1.0, 0.5], score, "accuracy")
+        apply_wise_ft(network, backbone_state(network), [1.0, 0.5], score, "accuracy")
 
 
-def test_a_blend_is_linear_in_the_backbone_and_leaves_the_head(
+def test_wise_ft_interpolates_the_backbone_and_leaves_the_head(
     network: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     start = backbone_state(network)
@@ -77,7 +77,7 @@ def test_a_blend_is_linear_in_the_backbone_and_leaves_the_head(
             raise DivergedError("NaN")
         return scores_at(values[seen[-1]])
 
-    alpha, scores = best_blend(network, start, [1.0, 0.5, 0.25, 0.75], score, "accuracy")
+    alpha, scores = apply_wise_ft(network, start, [1.0, 0.5, 0.25, 0.75], score, "accuracy")
     assert (alpha, scores.accuracy) == (0.25, 0.9)  # the first of equals
     assert seen == [1.0, 0.5, 0.25, 0.75]
     (message,) = caplog.messages

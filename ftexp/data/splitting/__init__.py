@@ -1,1 +1,1 @@
-"""Which samples train, validate and test, and the test split that stays sealed."""
+"""Which samples train, validate and test; the test split, which is used once a run, and the count of its uses."""

@@ -17,7 +17,7 @@ from ftexp.config import DataConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, Sample, sorted_naturally
 from ftexp.data.splitting.cutting import cut_by_group, cut_by_time, cut_stratified
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.data.splitting.times import times_of
 from ftexp.errors import DataError, listed
 
@@ -37,7 +37,7 @@ class Splits:
 
     train: list[Sample]
     val: list[Sample]
-    test: SealedTest
+    test: TestSplit
     classes: tuple[str, ...]
     digests: ContentDigests = field(default_factory=ContentDigests, repr=False)
 
@@ -48,12 +48,12 @@ class Splits:
 
 
 def make_splits(samples: Sequence[Sample], config: DataConfig) -> Splits:
-    """Assign every sample to a split and seal the test split away.
+    """Assign every sample to a split and put the test samples out of reach.
 
     Raises:
         DataError: when there are too few classes or images, or a class is in val or test but not in train.
     """
-    return seal(assign_splits(samples, config))
+    return build_splits(assign_splits(samples, config))
 
 
 def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[str, str] | None = None) -> list[Sample]:
@@ -88,7 +88,7 @@ def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[s
     return _cut(ordered, {"val": config.val_fraction, "test": config.test_fraction}, config, by, ties)
 
 
-def seal(assigned: Sequence[Sample], digests: ContentDigests | None = None) -> Splits:
+def build_splits(assigned: Sequence[Sample], digests: ContentDigests | None = None) -> Splits:
     """Number the classes over all splits, check what each split holds, and put the test samples out of reach.
 
     Args:
@@ -113,7 +113,7 @@ def seal(assigned: Sequence[Sample], digests: ContentDigests | None = None) -> S
         if absent:
             log.warning("No image of %s in %s: its scores say nothing about them.", listed(absent), split)
     digests = digests or ContentDigests()
-    return Splits(by_split["train"], by_split["val"], SealedTest(by_split["test"], digests), classes, digests)
+    return Splits(by_split["train"], by_split["val"], TestSplit(by_split["test"], digests), classes, digests)
 
 
 def write_splits(path: Path, splits: Splits) -> None:

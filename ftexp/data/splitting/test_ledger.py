@@ -1,4 +1,4 @@
-"""How often each test set has been opened: a count that outlives the runs."""
+"""The test ledger: how often each test set has been used, counted over all runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS_TO_WAIT_FOR_OTHERS = 60
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One opening; the score is None when the run ended between opening and scoring."""
+    """One use of a test set; the accuracy is None when the run ended before it had scored the test set."""
 
     run: str
     opened_at: str
@@ -24,9 +24,10 @@ class Use:
 
 
 class TestLedger:
-    """An sqlite file with a row per opening, safe for several processes at once.
+    """An SQLite file with a row per use of a test set; several processes may write to it at once.
 
-    A test set is known by the content of its images and their labels, so renaming or moving files does not reset it.
+    A test set is identified by the content of its images and their labels, so renaming or moving files does not reset
+    its count.
     """
 
     __test__ = False  # no test case, whatever its name says to pytest
@@ -35,7 +36,7 @@ class TestLedger:
         self._file = file
 
     def uses(self, test_set: str) -> list[Use]:
-        """Its openings so far, oldest first."""
+        """The uses of a test set so far, oldest first."""
         with self._connected() as connection:
             rows = connection.execute(
                 "SELECT run, opened_at, accuracy FROM uses WHERE test_set = ? ORDER BY id", [test_set]
@@ -46,7 +47,7 @@ class TestLedger:
         """Refuse before training what could not be scored after it.
 
         Raises:
-            DataError: when the test set has been opened ``max_uses`` times, or an opening could not be counted.
+            DataError: when the test set has been used ``max_uses`` times, or when the file cannot be written.
         """
         with self._connected() as connection:
             connection.execute("INSERT INTO uses (test_set) VALUES ('')")  # fails where nothing can be written
@@ -61,10 +62,13 @@ class TestLedger:
                 f" test.max_uses ({self._file} keeps the count)."
             )
 
-    def record_opening(self, test_set: str, run: str) -> int:
-        """Count an opening, before it happens. Returns its id, for ``record_score``.
+    def record_use(self, test_set: str, run: str) -> int:
+        """Count a use before it happens.
 
-        A run that was killed before it had a score, and is gone on with, is still at its one opening.
+        A run that was killed before it had a score and is resumed counts once.
+
+        Returns:
+            The id of the use, for ``record_score``.
         """
         with self._connected() as connection, connection:
             begun = "SELECT id FROM uses WHERE test_set = ? AND run = ? AND accuracy IS NULL"
@@ -78,7 +82,7 @@ class TestLedger:
             return cursor.lastrowid
 
     def record_score(self, use: int, accuracy: float) -> None:
-        """Add the score to an opening."""
+        """Add the score to a use."""
         with self._connected() as connection, connection:
             connection.execute("UPDATE uses SET accuracy = ? WHERE id = ?", [accuracy, use])
 

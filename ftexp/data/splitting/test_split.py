@@ -1,4 +1,4 @@
-"""The test split, out of reach until everything has been decided."""
+"""The test split, which a run can use once: code that trains or selects cannot reach its samples."""
 
 from __future__ import annotations
 
@@ -9,55 +9,57 @@ from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
 
 
-class SealedTest:
-    """Holds the test samples and gives them out once.
+class TestSplit:
+    """Holds the test samples and hands them out once.
 
-    Code that trains, selects, prunes or sweeps gets this object and can do no more with it than count.
+    Code that trains, selects, prunes or sweeps gets this object; it can count the samples but not see them.
 
     Args:
-        digests: of images that have been read already.
+        samples: all samples of the test split.
+        digests: content digests of images that have been read already.
     """
 
-    __slots__ = ("__digests", "__opened", "__samples")
+    __slots__ = ("__digests", "__samples", "__used")
+    __test__ = False  # pytest would take the class for a test case because of its name
 
     def __init__(self, samples: Iterable[Sample], digests: ContentDigests | None = None) -> None:
         self.__samples = list(samples)
         self.__digests = digests or ContentDigests()
-        self.__opened = False
+        self.__used = False
 
     def __len__(self) -> int:
         return len(self.__samples)
 
     def __repr__(self) -> str:
-        return f"SealedTest({len(self)} samples, {'opened' if self.__opened else 'sealed'})"
+        return f"TestSplit({len(self)} samples, {'used' if self.__used else 'unused'})"
 
     @property
     def num_samples(self) -> int:
-        """How many there are."""
+        """The number of test samples."""
         return len(self.__samples)
 
     def content_digest(self) -> str:
-        """Names these images and labels by their content, whatever the files are called and in whatever order."""
+        """One digest of all images and labels; the names and the order of the files do not change it."""
         digests = sorted(f"{self.__digests.of(sample)} {sample.label}\n" for sample in self.__samples)
         return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 
     def digests(self) -> dict[str, str]:
-        """The name of each image's content, by its path."""
+        """The content digest of each image, by its path."""
         return {sample.path: self.__digests.of(sample) for sample in self.__samples}
 
-    def open(self) -> list[Sample]:
-        """The test samples, after selection is done.
+    def take_samples(self) -> list[Sample]:
+        """Hand out the test samples, after all selection is done.
 
         Raises:
-            RuntimeError: when opened before; a run scores its test split once.
+            RuntimeError: when they were handed out before; a run scores its test split once.
         """
-        if self.__opened:
-            raise RuntimeError("The test split of this run has been opened already; a run scores it once, at its end.")
-        self.__opened = True
+        if self.__used:
+            raise RuntimeError("The test split of this run has been used already; a run scores it once, at its end.")
+        self.__used = True
         return self.__samples
 
     def listing(self) -> list[dict[str, str]]:
-        """Names and labels as ``splits.csv`` shows them; not the samples, and no images."""
+        """Rows of paths and labels for ``splits.csv``; neither samples nor images."""
         return [
             {"path": s.path, "label": s.label, "split": "test", "group": s.group or "", "time": s.time or ""}
             for s in self.__samples

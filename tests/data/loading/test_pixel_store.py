@@ -21,7 +21,7 @@ from ftexp.data.loading.pixel_store import PixelSource
 from ftexp.data.loading.tensor_store import TensorStore
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.machine import runtime
 from ftexp.machine.memory_budget import MemoryBudget
 from ftexp.preprocessing import Preprocessing
@@ -155,7 +155,7 @@ def test_images_are_the_same_on_the_device_they_move_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("augment", ["none", "light"])
 def test_runs_with_and_without_kept_images_are_the_same(configure: Compose, tmp_path: Path, augment: str) -> None:
     train, val = photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1)
-    splits = Splits(train, val, SealedTest(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))
+    splits = Splits(train, val, TestSplit(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))
     machine = ("runtime.device=cpu", f"runtime.cache_folder={tmp_path}/kept", "tracking=none")
     common = (*machine, f"augment={augment}", "train.batch_size=8", "stage=full", "stage.epochs=2")
     kept, plain = (
@@ -251,7 +251,7 @@ def test_where_there_is_room_on_a_device_views_are_made_there(
     monkeypatch.setattr(BatchAugmentation, "__call__", make)
     monkeypatch.setattr(runtime, "budget_of", lambda *_: MemoryBudget(lambda: 2**21, 0.85, keeps=True))
     train, val = photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1)
-    splits = Splits(train, val, SealedTest(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))
+    splits = Splits(train, val, TestSplit(photographs(tmp_path, 4, seed=2)), ("a", "b", "c", "d"))
     settings = ["runtime.device=cpu", f"runtime.cache_folder={tmp_path}/kept", "tracking=none", "train.batch_size=8"]
     config = configure(*settings, f"augment={augment}", "stage=full", "stage.epochs=2")
     first, again = (fit(config, splits, subfolder(tmp_path, name)) for name in ("first", "again"))

@@ -24,7 +24,7 @@ def samples_of(counts: dict[str, int], split: str | None = None) -> list[Sample]
 
 
 def paths(splits: Splits) -> dict[str, list[str]]:
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test.open()}
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test.take_samples()}
     return {split: [sample.path for sample in part] for split, part in parts.items()}
 
 

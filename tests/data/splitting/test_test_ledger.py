@@ -17,9 +17,9 @@ def ledger(tmp_path: Path) -> TestLedger:
 
 def test_counts_by_test_set(ledger: TestLedger) -> None:
     assert ledger.uses("digits") == []
-    use = ledger.record_opening("digits", "outputs/1")
-    ledger.record_opening("digits", "outputs/2")
-    ledger.record_opening("birds", "outputs/3")
+    use = ledger.record_use("digits", "outputs/1")
+    ledger.record_use("digits", "outputs/2")
+    ledger.record_use("birds", "outputs/3")
     ledger.record_score(use, 0.75)
     assert [(use.run, use.accuracy) for use in ledger.uses("digits")] == [("outputs/1", 0.75), ("outputs/2", None)]
     assert len(ledger.uses("birds")) == 1
@@ -27,7 +27,7 @@ def test_counts_by_test_set(ledger: TestLedger) -> None:
 
 def test_max_uses(ledger: TestLedger) -> None:
     ledger.check("digits", 1)
-    ledger.record_opening("digits", "outputs/1")
+    ledger.record_use("digits", "outputs/1")
     ledger.check("digits", None)
     ledger.check("digits", 2)
     with pytest.raises(DataError, match=r"(?s)used 1 times, and test\.max_uses=1:.*outputs/1.*raise test\.max_uses"):
@@ -37,7 +37,7 @@ def test_max_uses(ledger: TestLedger) -> None:
 
 def test_many_at_once(ledger: TestLedger) -> None:
     with ThreadPoolExecutor(8) as pool:
-        ids = list(pool.map(lambda number: ledger.record_opening("digits", str(number)), range(40)))
+        ids = list(pool.map(lambda number: ledger.record_use("digits", str(number)), range(40)))
     assert len(set(ids)) == len(ledger.uses("digits")) == 40
 
 

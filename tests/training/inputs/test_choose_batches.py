@@ -15,7 +15,7 @@ from tiny_runs import colours
 
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.machine.memory_budget import MemoryBudget, no_budget
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
@@ -47,7 +47,7 @@ def choose(configure: Compose, network: Network, tmp_path: Path, caplog: pytest.
         config = configure("train.batch_size=4", f"runtime.cache_folder={tmp_path}/kept", *settings)
         runtime = Runtime(torch.device("cpu"), "fp32", False, torch.channels_last, 0, memory=memory or no_budget())
         runtime.place(network.module.eval())
-        splits = Splits(samples, samples[:4], SealedTest(samples[:2]), ("a", "b", "g", "r", "x"))
+        splits = Splits(samples, samples[:4], TestSplit(samples[:2]), ("a", "b", "g", "r", "x"))
         caplog.set_level(logging.INFO, logger="ftexp")
         with InputSource(config, network, splits, runtime) as source:
             inputs = source.for_phase(replace(make_phase(*learning), augment=config.augment))

@@ -24,7 +24,7 @@ from ftexp.data import digests
 from ftexp.data.loading.pixel_store import Pixels
 from ftexp.data.samples import SPLITS
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.finetune.phases import Phase
 from ftexp.machine.memory_budget import MemoryBudget
 from ftexp.machine.runtime import Runtime
@@ -41,7 +41,7 @@ CLASSES = ("a", "b", "c", "d")
 
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
-    test = SealedTest(photographs(tmp_path, 4, seed=2))
+    test = TestSplit(photographs(tmp_path, 4, seed=2))
     return Splits(photographs(tmp_path, 20), photographs(tmp_path, 8, seed=1), test, CLASSES)
 
 

@@ -14,7 +14,7 @@ from tiny_runs import SMALL, colours, curve, fit, subfolder
 from ftexp.data.loading.tensor_file import TensorWriter
 from ftexp.data.loading.tensor_store import Append, TensorStore
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import SealedTest
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.training.inputs.activation_batches import ActivationBatches
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @pytest.fixture
 def splits() -> Splits:
-    return Splits(colours(44, seed=1), colours(21, seed=2), SealedTest(colours(10, seed=3)), ("b", "g", "r", "x"))
+    return Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
 
 
 def test_a_second_run_finds_the_activations_of_the_first_and_gives_the_same_curve(
