@@ -95,6 +95,23 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
     )
 
 
+def inference_runtime(device: str) -> Runtime:
+    """For forward passes in fp32; no generator is seeded, and no switch of torch's is set.
+
+    Args:
+        device: as ``runtime.device``.
+
+    Raises:
+        DeviceError: when the device is not there.
+    """
+    chosen = _choose_device(device, ALONE)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    channels_last = chosen.type in ("cpu", "cuda")
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return Runtime(chosen, "fp32", compile=False, memory_format=memory_format, workers=0)
+
+
 def keep_freed_memory() -> bool:
     """Have glibc keep what tensors give back for the next ones; by its defaults, large ones return to the system.
 

@@ -7,28 +7,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
-from torch import nn
 
-from ftexp.data.augment.transforms import Normalizer, eval_transform
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
+from ftexp.inference.classifier import Classifier
+from ftexp.inference.given import GivenImage
 from ftexp.models.blocks import Network
-from ftexp.preprocessing import Preprocessing
-from ftexp.tracking.given_images import open_given
 
 IMAGE, LABEL, PROBABILITY = "image", "label", "probability"
-BATCH_SIZE = 32
 CHECKPOINT = "best.pt"
 ALIAS = "best"
 SIGNATURE = ModelSignature(
@@ -37,24 +33,14 @@ SIGNATURE = ModelSignature(
 )
 
 
-class Classifier:
-    """What ``mlflow.pyfunc.load_model`` gives.
+class ServedClassifier:
+    """What ``mlflow.pyfunc.load_model`` gives: ``ftexp.load``'s classifier with tables in and out, as MLflow wants."""
 
-    Args:
-        module: takes normalised images [B, 3, H, W] and gives logits [B, classes].
-        classes: their names, in the order of the logits.
-    """
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
 
-    def __init__(self, module: nn.Module, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
-        self._module = module.eval()
-        self._transform = eval_transform(preprocessing)
-        self._white_level = preprocessing.white_level
-        self._normalizer = Normalizer(preprocessing)
-        self._classes = list(classes)
-
-    @torch.inference_mode()
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Classify images on the CPU.
+        """Classify images.
 
         Args:
             data: a column ``image`` of paths, of bytes of files, or of uint8 arrays [H, W, 3] or [H, W].
@@ -68,17 +54,13 @@ class Classifier:
         """
         if IMAGE not in data:
             raise DataError(f"The table has no column '{IMAGE}'; it has {', '.join(map(str, data.columns)) or 'none'}.")
-        images = [self._transform(open_given(image, row, self._white_level)) for row, image in data[IMAGE].items()]
-        logits = [
-            self._module(self._normalizer(torch.stack(images[start : start + BATCH_SIZE])))
-            for start in range(0, len(images), BATCH_SIZE)
-        ]
-        none = torch.empty(0, len(self._classes))
-        probabilities = torch.cat(logits or [none]).float().softmax(1).numpy().astype(float)
-        best = probabilities.argmax(1)
-        table = {LABEL: np.array(self._classes, dtype=object)[best], PROBABILITY: probabilities.max(1)}
-        table |= {f"p({name})": probabilities[:, index] for index, name in enumerate(self._classes)}
-        return pd.DataFrame(table, index=data.index)
+        images = [GivenImage(image, str(image) if isinstance(image, str) else None) for image in data[IMAGE]]
+        answers = self._classifier.predict(images)
+        for row, answer in zip(data.index, answers, strict=True):
+            if answer.error is not None:
+                raise DataError(f"Row {row}: {f'{answer.path}: ' if answer.path else ''}{answer.error}")
+        table = answers.to_pandas().drop(columns=["path", "error"])
+        return table.astype({name: float for name in table.columns if name != LABEL}).set_axis(data.index)
 
 
 def save_model(
@@ -119,20 +101,11 @@ def save_model(
     mlflow_model.save(str(Path(path) / "MLmodel"))
 
 
-def _load_pyfunc(path: str) -> Classifier:
+def _load_pyfunc(path: str) -> ServedClassifier:
     """What MLflow calls to load a model; nothing in the file is executed."""
-    from ftexp.config.model import ModelConfig
-    from ftexp.files.file_format import reading
-    from ftexp.models.catalogue import build_network
-    from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weights
+    from ftexp.inference.load import load_checkpoint_file
 
-    content = load_checkpoint(Path(path))
-    with reading(Path(path)):
-        settings = ModelConfig(**{**content["config"]["model"], "weights": None})
-        preprocessing, class_to_idx = Preprocessing.from_dict(content["preprocessing"]), content["class_to_idx"]
-    network = build_network(settings, None, len(class_to_idx), preprocessing.image_size)
-    restore_weights(network, content["model"], Path(path))
-    return Classifier(network.module, preprocessing, sorted(class_to_idx, key=class_to_idx.__getitem__))
+    return ServedClassifier(load_checkpoint_file(Path(path), device="cpu"))
 
 
 def log_model(

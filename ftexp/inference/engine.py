@@ -1,0 +1,112 @@
+"""What computes probabilities: the network itself, or an exported file in its own runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ftexp.data.augment.transforms import Normalizer, eval_transform
+from ftexp.errors import ConfigError
+from ftexp.machine.runtime import Runtime, inference_runtime
+from ftexp.models.blocks import Network
+
+Floats = npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Turns images into probabilities, in two steps: the first in threads that decode, the second for whole batches."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes, such as ``cpu`` or ``cuda:0``."""
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """What is done for each image by itself. Returns: uint8."""
+
+    def probabilities(self, images: Sequence[Tensor]) -> Floats:
+        """Of a batch of prepared images. Returns: float32 [B, C]."""
+
+
+class NetworkEngine:
+    """A network of torch, in eval mode, with the transforms that belong to its weights.
+
+    Args:
+        temperature: by which logits are divided before the softmax (Guo et al., 2017, arXiv 1706.04599).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        DeviceError: when the device is not there.
+    """
+
+    def __init__(self, network: Network, temperature: float = 1.0, device: str = "auto") -> None:
+        self.network = network
+        self.temperature = temperature
+        self.prepare = eval_transform(network.preprocessing)
+        self._normalizer = Normalizer(network.preprocessing)
+        self._runtime = self._place(device)
+
+    @property
+    def device(self) -> str:
+        """Where the network is."""
+        return str(self._runtime.device)
+
+    def to(self, device: str) -> None:
+        """Move the network, in place. Raises: DeviceError when the device is not there."""
+        if device != self.device:
+            self._runtime = self._place(device)
+
+    @torch.inference_mode()
+    def logits(self, images: Sequence[Tensor]) -> Tensor:
+        """Args: prepared images. Returns: float32 [B, C] on the device, not yet divided by the temperature."""
+        logits: Tensor = self.network.module(self._inputs(images))
+        return logits.float()
+
+    def probabilities(self, images: Sequence[Tensor]) -> Floats:
+        """Of a batch of prepared images. Returns: float32 [B, C]."""
+        probabilities: Floats = (self.logits(images) / self.temperature).softmax(1).cpu().numpy()
+        return probabilities
+
+    @torch.inference_mode()
+    def features(self, images: Sequence[Tensor]) -> Floats:
+        """What enters the last layer of the head, pooled over positions. Returns: float32 [B, D].
+
+        Raises:
+            ConfigError: when the network has several heads, or none of one layer.
+        """
+        layer = _last_layer(self.network)
+        entered: list[Tensor] = []
+        with layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0])):
+            self.network.module(self._inputs(images))
+        (features,) = entered
+        if features.ndim == 4:
+            features = features.mean(dim=(2, 3))
+        pooled: Floats = features.float().cpu().numpy()
+        return pooled
+
+    def _inputs(self, images: Sequence[Tensor]) -> Tensor:
+        return self._normalizer(self._runtime.place_images(torch.stack(list(images))))
+
+    def _place(self, device: str) -> Runtime:
+        runtime = inference_runtime(device)
+        runtime.place(self.network.module.eval())
+        return runtime
+
+
+def _last_layer(network: Network) -> nn.Module:
+    if len(network.heads) != 1:
+        raise ConfigError(
+            f"{network.name} has {len(network.heads)} heads, so there is no single place for features before them."
+        )
+    head = network.module.get_submodule(network.heads[0])
+    layers = [layer for layer in head.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    if not layers:
+        raise ConfigError(
+            f"The head of {network.name}, {network.heads[0]}, has no linear layer to take features before."
+        )
+    return layers[-1]

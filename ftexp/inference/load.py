@@ -1,0 +1,129 @@
+"""``ftexp.load``: from the name of a run, a checkpoint or a registered model to a classifier."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ftexp.cli.resume_arguments import IDENTITY, RESULT
+from ftexp.config.model import ModelConfig
+from ftexp.errors import CheckpointError
+from ftexp.files.file_format import reading
+from ftexp.files.json_files import read_json
+from ftexp.inference.classifier import Classifier
+from ftexp.inference.engine import NetworkEngine
+from ftexp.models.blocks import Network
+from ftexp.models.catalogue import build_network
+from ftexp.preprocessing import Preprocessing
+from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weights
+
+LATEST = "latest"
+OUTPUTS = Path("outputs")
+BEST = Path("checkpoints", "best.pt")
+# Beside best.pt, which is never rewritten.
+CALIBRATION = "calibration.json"
+
+
+def load(what: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
+    """Load a trained classifier; nothing in its file is executed.
+
+    Args:
+        what: the folder of a run, a checkpoint such as ``best.pt``, or ``latest``: the newest finished run under
+            ``outputs/``.
+        device: where it computes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        CheckpointError: when there is no such run or file, the run did not finish, or the file is damaged.
+        DeviceError: when the device is not there.
+    """
+    return load_checkpoint_file(find_checkpoint(what), device)
+
+
+def find_checkpoint(what: str | os.PathLike[str]) -> Path:
+    """The checkpoint that ``ftexp.load`` means by a name; arguments and errors as there."""
+    if str(what) == LATEST:
+        return newest_finished(OUTPUTS) / BEST
+    path = Path(what).expanduser()
+    if path.is_dir():
+        return _checkpoint_of_run(path)
+    if not path.exists():
+        raise CheckpointError(f"{what}: there is no such run and no such file. Give the folder of a run, or {LATEST}.")
+    return path
+
+
+def load_checkpoint_file(path: Path, device: str = "auto") -> Classifier:
+    """Load a classifier from a checkpoint, with the calibration that lies beside it.
+
+    Raises:
+        CheckpointError: when the file is damaged, or no checkpoint of ftexp.
+    """
+    network, classes, _ = read_network(path)
+    engine = NetworkEngine(network, read_temperature(path), device)
+    run = path.parent.parent if path.parent.name == BEST.parent.name else path
+    return Classifier(engine, classes, network.preprocessing, str(path), str(run))
+
+
+def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
+    """The network in a checkpoint, in eval mode on the CPU.
+
+    Returns:
+        The network, the names of its classes in the order of its logits, and all that the checkpoint holds.
+
+    Raises:
+        CheckpointError: when the file is damaged, or no checkpoint of ftexp.
+    """
+    content = load_checkpoint(path)
+    with reading(path):
+        settings = ModelConfig(**{**content["config"]["model"], "weights": None})
+        preprocessing, class_to_idx = Preprocessing.from_dict(content["preprocessing"]), content["class_to_idx"]
+    network = build_network(settings, None, len(class_to_idx), preprocessing.image_size)
+    network.preprocessing = preprocessing
+    restore_weights(network, content["model"], path)
+    network.module.eval()
+    return network, tuple(sorted(class_to_idx, key=class_to_idx.__getitem__)), content
+
+
+def read_temperature(checkpoint: Path) -> float:
+    """What ``python -m ftexp.calibrate`` found for a checkpoint; 1 where it was not calibrated."""
+    file = checkpoint.with_name(CALIBRATION)
+    if not file.exists():
+        return 1.0
+    with reading(file):
+        temperature = float(read_json(file)["temperature"])
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature {temperature}")
+    return temperature
+
+
+def newest_finished(outputs: Path) -> Path:
+    """The folder of the run that ended last of those that finished.
+
+    Raises:
+        CheckpointError: when there is none.
+    """
+    finished = [file for file in outputs.glob(f"**/{RESULT}") if _status(file.parent) == "finished"]
+    if not finished:
+        raise CheckpointError(f"No run has finished under {outputs}{os.sep}. Give the folder of one.")
+    return max(finished, key=lambda file: (file.stat().st_mtime_ns, str(file))).parent
+
+
+def _checkpoint_of_run(folder: Path) -> Path:
+    if not any((folder / name).exists() for name in (IDENTITY, RESULT, BEST)):
+        raise CheckpointError(f"{folder} is not the folder of a run: it has neither {IDENTITY} nor {BEST}.")
+    status, best = _status(folder), folder / BEST
+    if (status != "finished" and (folder / IDENTITY).exists()) or not best.exists():
+        ended = "has not finished" if status in (None, "finished") else f"ended as {status}"
+        instead = f" The best epoch that it reached is loaded by its file: {best}." if best.exists() else ""
+        raise CheckpointError(f"The run in {folder} {ended}.{instead}")
+    return best
+
+
+def _status(folder: Path) -> str | None:
+    """How a run ended, as its ``result.json`` says; None where there is none that can be read."""
+    try:
+        content = json.loads((folder / RESULT).read_text())
+    except (OSError, ValueError):
+        return None
+    return content.get("status") if isinstance(content, dict) else None
