@@ -104,7 +104,7 @@ def inference_runtime(device: str) -> Runtime:
     Raises:
         DeviceError: when the device is not there.
     """
-    chosen = _choose_device(device, ALONE)
+    chosen = _choose_device(device, ONE_PROCESS)
     if chosen.type == "cpu":
         keep_freed_memory()
     channels_last = chosen.type in ("cpu", "cuda")
