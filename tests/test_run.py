@@ -7,8 +7,8 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from test_generators import Workplace, workplace
 from tiny_runs import resumed
+from workplaces import Workplace, workplace
 
 from ftexp.errors import CheckpointError, InterruptedRunError
 from ftexp.run import run

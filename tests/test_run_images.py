@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from conftest import Compose
 from PIL import Image
-from test_generators import Workplace, curve, workplace
 from tiny_runs import identity_of, resumed
+from workplaces import Workplace, curve, workplace
 
 from ftexp import run_identity
 from ftexp.config import Config

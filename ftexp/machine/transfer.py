@@ -1,4 +1,8 @@
-"""Numbers on their way to a device."""
+"""Copies numbers to a device without waiting for what the device is doing.
+
+A plain copy to a GPU waits for the kernels that are queued there, so one in every step would hold the CPU back. A copy
+from pinned memory does not wait.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,19 @@ import torch
 from torch import Tensor
 
 
-def send(values: Sequence[object], device: torch.device) -> Tensor:
-    """Numbers as a tensor on a device; a GPU need not end what it is at first."""
-    tensor = torch.tensor(values)
+def to_device(values: Sequence[object], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Make a tensor of numbers on a device.
+
+    Args:
+        values: numbers, or nested sequences of numbers of one shape.
+        device: where the tensor is to be.
+        dtype: of the tensor; None: the one that ``torch.tensor`` chooses.
+    """
+    tensor = torch.tensor(values, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def send_parts(parts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, ...]:
-    """An int64 tensor of each part on a device, all sent at once: each on its own would wait for the step before."""
-    numbers = torch.tensor(list(chain.from_iterable(parts)), dtype=torch.int64)
-    if device.type == "cuda":
-        numbers = numbers.pin_memory()
-    return torch.split(numbers.to(device, non_blocking=True), [len(part) for part in parts])
+def batches_to_device(batches: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, ...]:
+    """Make an int64 tensor of each batch's numbers on a device, with one copy for all batches of an epoch."""
+    numbers = to_device(list(chain.from_iterable(batches)), device, torch.int64)
+    return torch.split(numbers, [len(batch) for batch in batches])

@@ -20,7 +20,7 @@ from ftexp.config import AugmentConfig
 from ftexp.data.augment.batch_colors import adjust_brightness, adjust_contrast, adjust_saturation
 from ftexp.data.augment.batch_policies import Operation, Policy
 from ftexp.data.augment.batch_resampling import RESIZE_KERNELS, resize_matrices
-from ftexp.machine.transfer import send
+from ftexp.machine.transfer import to_device
 from ftexp.preprocessing import Preprocessing
 
 # Tries at a rectangle of the drawn area and shape that fits into the image, as in torchvision.
@@ -81,7 +81,7 @@ class BatchAugmentation:
         draws = [self._draw(epoch, index, *shape) for index, shape in zip(indices, shapes, strict=True)]
         batch = self._crop(images, draws)
         if self._augment.color_jitter > 0:
-            factors = send([draw.factors for draw in draws], self.device)
+            factors = to_device([draw.factors for draw in draws], self.device)
             for change, factor in zip(JITTER, factors.unbind(1), strict=True):
                 batch = change(batch, factor)
         if self._policy is not None:
@@ -109,7 +109,7 @@ class BatchAugmentation:
 
     def _crop(self, images: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
         """float32 [B, 3, size, size] in 0 to 255: each crop resized and, where drawn, mirrored."""
-        heights, widths = (send([draw.crop[axis] for draw in draws], self.device) for axis in (2, 3))
+        heights, widths = (to_device([draw.crop[axis] for draw in draws], self.device) for axis in (2, 3))
         shape = len(draws), max(draw.crop[2] for draw in draws), max(draw.crop[3] for draw in draws), 3
         pinned = images[0].device.type == "cpu" and self.device.type == "cuda"
         canvas = torch.empty(shape, dtype=torch.uint8, device=images[0].device, pin_memory=pinned)
@@ -119,7 +119,7 @@ class BatchAugmentation:
         canvas = canvas.to(self.device, non_blocking=True)
         down = resize_matrices(heights, shape[1], self._size, self._kernel)
         across = resize_matrices(widths, shape[2], self._size, self._kernel)
-        mirrored = send([draw.mirrored for draw in draws], self.device)
+        mirrored = to_device([draw.mirrored for draw in draws], self.device)
         across = torch.where(mirrored[:, None, None], across.flip(1), across)
         crops = canvas.permute(0, 3, 1, 2).float()
         return (down[:, None] @ (crops @ across[:, None].mT)).clamp_(0, 255)

@@ -24,7 +24,7 @@ from ftexp.data.augment.batch_colors import (
     solarize,
 )
 from ftexp.data.augment.batch_resampling import WARP_KERNELS, warp
-from ftexp.machine.transfer import send
+from ftexp.machine.transfer import to_device
 
 WARPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 
@@ -92,7 +92,7 @@ class Policy:
                 rows["warp" if operation.name in WARPS else operation.name].append(row)
             rows.pop("Identity", None)
             for name, chosen in rows.items():
-                index = send(chosen, images.device)
+                index = to_device(chosen, images.device)
                 changed = self._change(name, images[index], [each[row] for row in chosen])
                 images[index] = changed.floor_()  # as Pillow, whose images are of whole numbers
         return images
@@ -106,9 +106,9 @@ class Policy:
 
     def _change(self, name: str, images: Tensor, operations: Sequence[Operation]) -> Tensor:
         if name == "warp":
-            matrices = send([self._matrix(operation) for operation in operations], images.device)
+            matrices = to_device([self._matrix(operation) for operation in operations], images.device)
             return warp(images, matrices, self._kernel, self._blank)
-        return COLORS[name](images, send([operation.strength for operation in operations], images.device))
+        return COLORS[name](images, to_device([operation.strength for operation in operations], images.device))
 
     def _matrix(self, operation: Operation) -> list[list[float]]:
         """From a point of the changed image to the one it comes from, in pixels from the upper left corner."""

@@ -31,7 +31,7 @@ from ftexp.data.loading.tensor_file import Kept
 from ftexp.data.loading.tensor_store import StoreError, StoreFullError, TensorStore, Unfinished
 from ftexp.data.samples import Sample
 from ftexp.machine.cores import available_cores
-from ftexp.machine.transfer import send_parts
+from ftexp.machine.transfer import batches_to_device
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class Pixels:
         self._bytes = kept.rows
         sizes, order = kept.notes["sizes"], kept.notes["order"]
         ends = sizes.prod(dim=1).mul(3).cumsum(0)
-        self._place = order.argsort()  # of each sample in the order in which they were decoded
-        self._sizes, self._ends = sizes[self._place], ends[self._place]
+        self._row_of = order.argsort()  # of each sample: the rows are in the order of decoding
+        self._sizes, self._ends = sizes[self._row_of], ends[self._row_of]
         self._same_size = bool((sizes == sizes[0]).all())
 
     def image(self, index: int) -> Image.Image:
@@ -69,13 +69,13 @@ class Pixels:
         """Images of one size: uint8 [B, 3, H, W] for each part, channels last in memory, on the device.
 
         Args:
-            parts: indices of samples, which are sent to the device all at once.
+            parts: indices of the samples of each batch; all are copied to the device at once.
         """
         assert self._same_size, "images of several sizes make no batch"
         height, width = self._sizes[0].tolist()
         rows = self._bytes.view(-1, height, width, 3)
-        for places in send_parts([self._place[list(part)].tolist() for part in parts], self.device):
-            images = rows.index_select(0, places)
+        for indices in batches_to_device([self._row_of[list(part)].tolist() for part in parts], self.device):
+            images = rows.index_select(0, indices)
             self.release()
             yield images.permute(0, 3, 1, 2)
 

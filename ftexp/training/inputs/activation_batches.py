@@ -12,7 +12,7 @@ from ftexp.data.loading.sampler import EpochSampler
 from ftexp.data.loading.tensor_file import Kept
 from ftexp.data.loading.tensor_store import Append, StoreError, TensorStore
 from ftexp.machine.runtime import Runtime
-from ftexp.machine.transfer import send_parts
+from ftexp.machine.transfer import batches_to_device
 from ftexp.models.block_boundary import layout_of
 from ftexp.models.prefix import Prefix
 from ftexp.training.inputs.batches import Batch, BatchContext, SampledBatches
@@ -42,7 +42,8 @@ class ActivationBatches:
         """The activations and labels of one epoch, in that epoch's order, from batch ``start`` on."""
         rows = self._activations.of_epoch(epoch)
         parts = self.sampler.own_batches(epoch)[start:]
-        for of_rows, of_labels in zip(send_parts(parts, rows.device), send_parts(parts, self._device), strict=True):
+        rows_of_batches, labels_of_batches = (batches_to_device(parts, d) for d in (rows.device, self._device))
+        for of_rows, of_labels in zip(rows_of_batches, labels_of_batches, strict=True):
             activations = rows.take(of_rows).to(self._device, non_blocking=True)
             yield activations, self._labels.index_select(0, of_labels)
 

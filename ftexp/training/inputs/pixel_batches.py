@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ftexp.data.augment.batch_augmentation import BatchAugmentation
 from ftexp.data.loading.pixel_store import Pixels, PixelSource, UInt8Image
-from ftexp.machine.transfer import send_parts
+from ftexp.machine.transfer import batches_to_device
 from ftexp.training.inputs.batches import Batch, BatchContext
 from ftexp.training.inputs.worker_batches import WorkerBatches
 
@@ -88,7 +88,7 @@ class PixelBatches:
             device, batches = pixels.device, pixels.batches(parts)
         else:
             device, batches = self._augmentation.device, self._augmented(pixels, self._augmentation, epoch, parts)
-        labels = send_parts([self.sampler.labels[part].tolist() for part in parts], device)
+        labels = batches_to_device([self.sampler.labels[part].tolist() for part in parts], device)
         for images, of_part in zip(batches, labels, strict=True):
             yield self._pinned(images), self._pinned(of_part)
 
