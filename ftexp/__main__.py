@@ -1,7 +1,9 @@
-"""``python -m ftexp``: nothing but the Hydra entry."""
+"""``python -m ftexp``: the Hydra entry, and the door to the other commands: ``ftexp predict`` is ``ftexp.predict``."""
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +14,14 @@ from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import Config
 from ftexp.machine.interpreter import end_process, garbage_left_alone
 from ftexp.run_folder import start_again
+
+# Command -> the module whose ``main`` it is; ``python -m ftexp.COMMAND`` is the same.
+COMMANDS = {
+    "audit": "ftexp.audit.__main__",
+    "lr_find": "ftexp.lr_find",
+    "models": "ftexp.models.__main__",
+    "sync": "ftexp.sync",
+}
 
 
 def job(composed: DictConfig) -> object:
@@ -43,6 +53,9 @@ def _fine_tune(config: Config, folder: Path) -> object:
 
 def main() -> None:
     """The command line."""
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        command = sys.argv.pop(1)
+        sys.exit(import_module(COMMANDS[command]).main() or 0)
     run_command(job, under_torchrun=True)
 
 

@@ -57,11 +57,11 @@ def find_rates(config: Config, folder: Path) -> None:
         report_ranges(find_ranges(config, network, splits, phases, runtime), folder)
 
 
-def command() -> None:
+def main() -> None:
     """The command line."""
     run_command(job, own_help=HELP)
 
 
 if __name__ == "__main__":
-    command()
+    main()
     end_process()

@@ -5,46 +5,35 @@ It may be given again and again: only what is missing is sent.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ftexp.cli.program import end_program, make_parser
 from ftexp.cli.resume_arguments import IDENTITY
-from ftexp.cli.streams import keep_streams
-from ftexp.config.uri import check_uri, hide_credentials
+from ftexp.config.uri import check_uri
 from ftexp.errors import CheckpointError, ConfigError, UserError
-from ftexp.files.disk import explain_disk
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json, write_json
-from ftexp.machine.versions import version_line
 from ftexp.run_folder import locked
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the command, sync, and say in one line what was sent; a user's mistake is one message and 1."""
-    keep_streams()
-    parser = argparse.ArgumentParser(prog="python -m ftexp.sync", description=(__doc__ or "").splitlines()[0])
+    """Read the command, sync, and say in one line what was sent; returns the exit code."""
+    parser = make_parser("sync", "Send to the tracking store what it lacks of a run.", "outputs/DATE/TIME")
     parser.add_argument("folder", type=Path, help="of the run, such as outputs/2026-11-24/09-30-00-123456")
     parser.add_argument("uri", nargs="?", help="tracking.uri=URI: another store than the run was given")
     parser.add_argument("experiment", nargs="?", help="tracking.experiment=NAME: another experiment")
-    parser.add_argument("--version", action="version", version=version_line())
     given = parser.parse_args(arguments)
-    try:
+
+    def task() -> int:
         uri, experiment = _settings([text for text in (given.uri, given.experiment) if text])
         print(sync(given.folder.expanduser(), uri, experiment))
-    except UserError as error:
-        print(f"ftexp: {hide_credentials(str(error))}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        message = explain_disk(error, {"The folder of the run": given.folder.absolute()})
-        if message is None:
-            raise
-        print(f"ftexp: {message}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return end_program(task, {"The folder of the run": given.folder.absolute()})
 
 
 def _command(folder: Path) -> str:

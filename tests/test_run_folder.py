@@ -23,7 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ftexp.audit.__main__ import command as audit
+from ftexp.audit.__main__ import main as audit
 from ftexp.cli.command_line import conf_dir
 from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import register_schema

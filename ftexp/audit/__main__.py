@@ -49,11 +49,11 @@ def audit_once(config: Config, folder: Path) -> None:
     read_data(config, folder, prepare_runtime(config.runtime).device)
 
 
-def command() -> None:
+def main() -> None:
     """The command line."""
     run_command(job, own_help=HELP)
 
 
 if __name__ == "__main__":
-    command()
+    main()
     end_process()

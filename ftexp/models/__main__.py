@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,42 +10,35 @@ from omegaconf import OmegaConf
 
 from ftexp.cli.arguments import readable
 from ftexp.cli.command_line import conf_dir
-from ftexp.cli.messages import explain
-from ftexp.cli.streams import keep_streams
+from ftexp.cli.program import end_program, make_parser
 from ftexp.config import ModelConfig, parse, register_schema
 from ftexp.errors import ConfigError
-from ftexp.files.disk import explain_disk
 from ftexp.machine.interpreter import end_process, garbage_left_alone
-from ftexp.machine.versions import version_line
 
 if TYPE_CHECKING:  # torch takes seconds: it is imported once the configuration is known to be good
     from ftexp.models.blocks import Network
 
-EXAMPLE = "python -m ftexp.models timm model.name=levit_128s model.weights=null"
+EXAMPLE = "timm model.name=levit_128s model.weights=null"
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Print the catalogue or one model; a user's mistake ends as one message and exit code 1."""
-    keep_streams()
-    parser = argparse.ArgumentParser(prog="python -m ftexp.models", description=__doc__, epilog=f"Example: {EXAMPLE}")
+def main(arguments: list[str] | None = None) -> int:
+    """Print the catalogue or one model; returns the exit code."""
+    parser = make_parser("models", "Show the catalogue, or one model in detail.", EXAMPLE)
     parser.add_argument("model", nargs="?", help="an option of the config group model; none: list them all")
     parser.add_argument("overrides", nargs="*", help="settings such as model.image_size=320 or bn_policy=train")
-    parser.add_argument("--version", action="version", version=version_line())
-    given = parser.parse_args(argv)
-    register_schema()
-    try:
+    given = parser.parse_args(arguments)
+
+    def task() -> int:
+        register_schema()
         overrides = readable(given.overrides)
         with initialize_config_dir(str(conf_dir())):
             if given.model is None:
                 show_catalogue()
             else:
                 show_model(given.model, overrides)
-    except Exception as error:
-        message = None if os.environ.get("HYDRA_FULL_ERROR") == "1" else explain(error) or explain_disk(error, {})
-        if message is None:
-            raise
-        print(f"ftexp: {message}", file=sys.stderr)
-        sys.exit(1)
+        return 0
+
+    return end_program(task)
 
 
 def show_catalogue() -> None:
@@ -64,7 +55,8 @@ def show_catalogue() -> None:
             assert isinstance(config, ModelConfig)
             rows.append(catalogue_row(option, config))
     print(format_table(rows))
-    print(f"\nmodel=timm model.name=NAME opens timm's own as well.\nOne of them in detail: {EXAMPLE}")
+    print("\nmodel=timm model.name=NAME opens timm's own as well.")
+    print(f"One of them in detail: python -m ftexp.models {EXAMPLE}")
 
 
 def show_model(option: str, overrides: list[str]) -> None:
@@ -130,5 +122,6 @@ def _options(group: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    if code := main():
+        sys.exit(code)
     end_process()

@@ -12,7 +12,8 @@ import pytest
 from conftest import CommandLine, Compose
 from photographs import jpeg, photograph
 
-from ftexp.audit.__main__ import audit_once, command
+from ftexp.audit.__main__ import audit_once
+from ftexp.audit.__main__ import main as command
 from ftexp.errors import ConfigError
 
 Audit = Callable[..., subprocess.CompletedProcess[str]]

@@ -13,11 +13,11 @@ import pytest
 from conftest import CommandLine, Compose, composed
 from hydra import compose
 
-from ftexp.audit.__main__ import command as audit
+from ftexp.audit.__main__ import main as audit
 from ftexp.cli.command_line import conf_dir
 from ftexp.config import SCHEMA
 from ftexp.errors import ConfigError
-from ftexp.lr_find import command as lr_find
+from ftexp.lr_find import main as lr_find
 
 
 def options() -> list[list[str]]:

@@ -6,7 +6,7 @@ import pytest
 from conftest import CommandLine
 
 from ftexp import __version__
-from ftexp.audit.__main__ import command
+from ftexp.audit.__main__ import main as command
 from ftexp.cli.command_line import run_command
 from ftexp.lr_find import job
 from ftexp.machine.versions import PACKAGES, version_line
