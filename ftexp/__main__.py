@@ -1,4 +1,4 @@
-"""``python -m ftexp``: the Hydra entry, and the door to the other commands: ``ftexp predict`` is ``ftexp.predict``."""
+"""``python -m ftexp``: the Hydra entry point, and the other commands: ``ftexp models`` runs ``ftexp.models``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftexp.config import Config
 from ftexp.machine.interpreter import end_process, garbage_left_alone
 from ftexp.run_folder import start_again
 
-# Command -> the module whose ``main`` it is; ``python -m ftexp.COMMAND`` is the same.
+# Command -> the module whose ``main`` it calls; ``python -m ftexp.COMMAND`` does the same.
 COMMANDS = {
     "audit": "ftexp.audit.__main__",
     "lr_find": "ftexp.lr_find",
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def job(composed: DictConfig) -> object:
-    """One run, alone or as a job of a sweep. Returns what the sweep goes by."""
+    """Do one run, alone or as a job of a sweep. Returns the value that the sweep optimises."""
     return guarded(composed, _fine_tune)
 
 
@@ -44,7 +44,7 @@ def _fine_tune(config: Config, folder: Path) -> object:
     if in_sweep():
         start_again(folder, finished=False)
     with garbage_left_alone():
-        from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
+        from ftexp.run import run  # after the configuration was checked: importing torch takes seconds
 
     alone = not in_sweep()
     overrides = own_overrides(HydraConfig.get().overrides.task)
@@ -52,7 +52,7 @@ def _fine_tune(config: Config, folder: Path) -> object:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
         command = sys.argv.pop(1)
         sys.exit(import_module(COMMANDS[command]).main() or 0)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def program() -> None:
-    """The command line of a process that is there for nothing else."""
+    """Run the command line, then end the process quickly."""
     main()
     end_process()
 

@@ -7,27 +7,27 @@ from collections.abc import Collection, Iterable
 
 
 class UserError(ValueError):
-    """A mistake of the user's: shown as one message, without a traceback."""
+    """The user made a mistake; it is shown as one message, without a traceback."""
 
 
 class ConfigError(UserError):
-    """A setting that does not exist, has no allowed value, or contradicts another."""
+    """A setting does not exist, has a value that is not allowed, or contradicts another setting."""
 
 
 class DataError(UserError):
-    """Data that cannot be read, or that cannot be trained on."""
+    """Data cannot be read, or cannot be trained on."""
 
 
 class LeakError(DataError):
-    """Splits that share what they must not share."""
+    """The splits share images or groups that they must not share."""
 
 
 class WeightsError(UserError):
-    """Pretrained weights that cannot be had, or do not fit the network."""
+    """Pretrained weights cannot be found or downloaded, or do not fit the network."""
 
 
 class DeviceError(UserError):
-    """A device or a precision that this machine does not have."""
+    """This machine does not have the requested device or precision."""
 
 
 class WorkerError(UserError):
@@ -39,18 +39,18 @@ class RankError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be written or read, or a run that cannot be gone on with."""
+    """A checkpoint cannot be written or read, or a run cannot be resumed."""
 
 
 class FormatError(CheckpointError):
-    """A file of a run whose format this version of ftexp does not read; nothing is wrong with the file."""
+    """This version of ftexp does not read the format of a run's file; the file itself is not damaged."""
 
 
 class InterruptedRunError(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, honoured at a moment at which nothing is lost.
+    """Ctrl-C or SIGTERM was received; raised at a moment at which nothing is lost.
 
     Attributes:
-        signal: its number.
+        signal: the number of the signal.
     """
 
     def __init__(self, signal: int) -> None:
@@ -59,19 +59,19 @@ class InterruptedRunError(KeyboardInterrupt):
 
 
 class PrunedError(Exception):
-    """A search has seen enough of this run: no failure, and no result either."""
+    """The pruner of a search stopped this run early. The run did not fail, and it has no result."""
 
 
 class DivergedError(RuntimeError):
-    """The training diverged: the loss, on whatever samples, or a gradient is NaN or infinite."""
+    """The training diverged: a training loss, a validation loss or a gradient is NaN or infinite."""
 
 
-# How allocators and libraries that have no error class of their own for it say that memory ran out.
+# What the messages of allocators and libraries say that raise a plain RuntimeError when memory runs out.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def out_of_memory(error: BaseException | None) -> BaseException | None:
-    """The one among an error and its causes that says that a device or the machine has no more memory, if any does."""
+    """Return the first error in a chain of causes that says that the device or the machine is out of memory."""
     while error is not None:
         named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         if named or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)):
@@ -81,34 +81,41 @@ def out_of_memory(error: BaseException | None) -> BaseException | None:
 
 
 def nearest(given: str, allowed: Iterable[str], at_least: float = 0.4) -> str:
-    """The allowed word closest to ``given`` as a hint, or nothing when none is close.
+    """Suggest the allowed word closest to ``given``.
 
     Args:
-        at_least: as of ``closest``.
+        given: the word that the user wrote.
+        allowed: the words that exist.
+        at_least: the smallest similarity that counts as close (see ``closest``).
 
     Returns:
-        ``" Did you mean 'adamw'?"`` (with its leading space), or ``""``.
+        ``" Did you mean 'adamw'?"`` (with its leading space), or ``""`` when no word is close.
     """
     match = closest(given, allowed, at_least)
     return f" Did you mean '{match}'?" if match else ""
 
 
 def closest(given: str, allowed: Iterable[str], at_least: float = 0.4) -> str | None:
-    """The allowed word that is spelt most like ``given``; None when none is close.
+    """Find the allowed word whose spelling is most similar to ``given``.
 
     Args:
-        at_least: the likeness that counts as close, from 0 to 1 (difflib's ratio).
+        given: the word that the user wrote.
+        allowed: the words that exist.
+        at_least: the smallest similarity that counts as close, from 0 to 1 (difflib's ratio).
+
+    Returns:
+        The word; None when none is close.
     """
     match = difflib.get_close_matches(given, list(allowed), n=1, cutoff=at_least)
     return match[0] if match else None
 
 
 def listed(names: Collection[object], limit: int = 20) -> str:
-    """Names for a message: the first of them, each shortened, and how many more there are."""
+    """List names for a message: the first ``limit`` of them, each shortened, and how many more there are."""
     shown = ", ".join(shorten(str(name)) for _, name in zip(range(limit), names, strict=False))
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def shorten(text: str, limit: int = 120) -> str:
-    """A text for a message, which a whole cell of a table may be too long for."""
+    """Shorten a text, such as a long cell of a table, for a message."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"

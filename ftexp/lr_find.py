@@ -1,6 +1,6 @@
-"""``python -m ftexp.lr_find ...``: which rates to begin with, by a range test; same settings as ``python -m ftexp``.
+"""``python -m ftexp.lr_find ...`` suggests learning rates by a range test; its settings are those of a run.
 
-``lr_find.png`` and ``lr_find.csv`` are in the folder; the last line can be pasted into the command of a run.
+It writes ``lr_find.png`` and ``lr_find.csv``; its last line of output can be pasted into the command of a run.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.machine.interpreter import end_process, garbage_left_alone
 
-HELP = """ftexp.lr_find suggests the learning rates to begin with, by a range test in place of a training.
+HELP = """ftexp.lr_find suggests learning rates by a range test. It does not train a model.
 
   python -m ftexp.lr_find data=imagefolder data.root=pictures stage=partial
   python -m ftexp.lr_find data=imagefolder data.root=pictures model=resnet50 stage=full train.batch_size=64
 
-It takes the settings of python -m ftexp (group=option, group.key=value) and tests the network that a run with them
-would train: the rate of the head, then that of the backbone where the stage has blocks of it learn.
-Its last line can be pasted into the command of the run.
+It takes the settings of python -m ftexp (group=option, group.key=value) and tests the network that a run with these
+settings would train: first the learning rate of the head, then that of the backbone if the stage trains any of it.
+The last line of its output can be pasted into the command of the run.
 
-Files: lr_find.csv, lr_find.png (loss by rate, with the suggestion), and splits.csv, in outputs/DATE/TIME or in
-hydra.run.dir=FOLDER. Nothing is trained that is kept, and nothing goes to MLflow."""
+Files: lr_find.csv, lr_find.png (loss by learning rate, with the suggestion), and splits.csv, in outputs/DATE/TIME or
+in hydra.run.dir=FOLDER. It keeps no trained weights and sends nothing to MLflow."""
 
 
 def job(composed: DictConfig) -> None:
-    """One range test of the head's rate, and one of the backbone's where the stage has it learn."""
+    """Test the learning rate of the head, and that of the backbone where the stage trains it."""
     guarded(composed, find_rates)
 
 
 def find_rates(config: Config, folder: Path) -> None:
-    """Read the data, build the network, test, and leave table and plot in ``folder``."""
+    """Read the data, build the network, run the range tests, and write the table and the plot to ``folder``."""
     with garbage_left_alone():
         from ftexp.machine.generators import seed_generators
         from ftexp.machine.runtime import prepare_runtime
@@ -58,7 +58,7 @@ def find_rates(config: Config, folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run_command(job, own_help=HELP)
 
 

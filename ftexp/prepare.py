@@ -1,4 +1,4 @@
-"""Everything before the first epoch: the data, read, cut and audited; the network; what the run is."""
+"""Everything before the first epoch: read, split and audit the data, build the network, and identify the run."""
 
 from __future__ import annotations
 
@@ -45,11 +45,17 @@ class Prepared:
     """What a run trains with.
 
     Attributes:
-        given: the configuration as it was given.
-        config: with a number for ``train.batch_size``.
-        run_id: by which checkpoints are known to be this run's.
-        overrides: that the run was started with; None of a run of ftexp 0.1.0.
-        mlflow_run_id: of the run that is resumed; None for a new one.
+        given: the configuration as the user gave it.
+        config: the same configuration, in which ``train.batch_size`` is a number even if ``auto`` was given.
+        runtime: the device, the precision and the processes.
+        phases: the phases that the stage resolves to, in the order of training.
+        splits: the samples of the training, validation and test splits.
+        network: the network with its pretrained weights and a new head, on the device.
+        ledger: counts how often each test split was opened.
+        data: identifies the images, the labels and the splits.
+        run_id: an identifier that is also in every checkpoint of the run.
+        overrides: the overrides that the run was started with; None for a run of ftexp 0.1.0.
+        mlflow_run_id: the MLflow run of a run that is resumed; None for a new run.
     """
 
     given: Config
@@ -66,11 +72,11 @@ class Prepared:
 
     @property
     def run_name(self) -> str:
-        """What the tracking store calls it."""
+        """The name of the run in the tracking store."""
         return run_name(self.config, self.phases)
 
     def identity(self, mlflow_run_id: str | None) -> RunIdentity:
-        """What the run is, once the tracking store has a name for it."""
+        """The identity of the run, with the ID that the tracking store gave it."""
         return RunIdentity.of(
             self.given,
             self.data,
@@ -84,14 +90,17 @@ class Prepared:
 def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, overrides: Sequence[str] = ()) -> Prepared:
     """Find every mistake that can be found before training, and build what training needs.
 
-    The main process reads the data and looks into the folder, for all.
+    Only the main process reads the data and the folder; it broadcasts what it found to the others.
 
     Args:
-        score_test: whether the test split is to be scored in the end.
-        overrides: of the command, to be kept with a run that begins.
+        config: the configuration as the user gave it.
+        folder: the folder of the run.
+        ranks: the processes that train together.
+        score_test: whether the test split will be scored after training.
+        overrides: the overrides of the command, which are saved with a new run.
 
     Raises:
-        UserError: for anything the user has to put right; most of it before any data is read.
+        UserError: for anything the user has to correct; most mistakes are found before any data is read.
     """
     begun = ranks.broadcast(lambda: _begun(config, folder))
     runtime = prepare_runtime(config.runtime, ranks)
@@ -105,7 +114,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     ledger = open_ledger(config.tracking)
     data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
     run_id = ranks.broadcast(lambda: begun.run_id if begun else uuid.uuid4().hex)
-    seed_generators(config.runtime.seed)  # whatever was drawn before: an audit that is cached draws less
+    seed_generators(config.runtime.seed)  # again: a cached audit has drawn fewer random numbers than a new one
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     runtime.place(network.module)
@@ -131,12 +140,12 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
 
 
 def run_name(config: Config, phases: tuple[Phase, ...]) -> str:
-    """What the tracking store calls a run."""
+    """The name of a run in the tracking store."""
     return f"{config.model.name} {'+'.join(phase.name for phase in phases)}"
 
 
 def _begun(config: Config, folder: Path) -> RunIdentity | None:
-    """What the run was when it began, if it is gone on with; refused with other settings."""
+    """The identity of the run to resume; None for a new run. Refuses settings other than those it began with."""
     if not config.resume.run:
         return None
     begun = RunIdentity.read(folder)
@@ -146,7 +155,7 @@ def _begun(config: Config, folder: Path) -> RunIdentity | None:
 
 
 def _identify(splits: Splits, config: Config, ledger: TestLedger | None) -> DataIdentity:
-    """The images that the run is to train with; refused where it may not open its test split in the end."""
+    """Identify the data, and refuse the run here if it may not open its test split after training."""
     data = DataIdentity.of(splits)
     if ledger is not None:
         ledger.check(splits.test.content_digest(), config.test.max_uses)
@@ -164,7 +173,7 @@ def _read_or_record_refusal(
 
 
 def record_refusal(config: Config, folder: Path, name: str) -> None:
-    """Leave a run that the audit refused in the tracking store too, with the tables that say why."""
+    """Record a run that the audit refused in the tracking store, with the tables that show the reason."""
     tracker = make_tracker(config.tracking, name)
     tracker.log_params(flatten(config))
     tracker.set_tags({"folder": str(folder), "refused": "leak"})
@@ -173,14 +182,14 @@ def record_refusal(config: Config, folder: Path, name: str) -> None:
 
 
 def log_data_tables(tracker: Tracker, folder: Path) -> None:
-    """What reading, cutting and auditing the data left in the folder."""
+    """Log the tables that reading, splitting and auditing the data wrote to the folder."""
     for name in ("splits.csv", "leaks.csv", "leaks.png", "bad_images.csv"):
         if (folder / name).exists():
             tracker.log_artifact(folder / name)
 
 
 def plan(config: Config) -> tuple[Phase, ...]:
-    """Resolve the stage against the network's blocks, before anything is loaded."""
+    """Resolve the stage into phases by the names of the network's blocks, before any weights are loaded."""
     if looks_into_blocks(config.stage):
         skeleton = build_skeleton(config.model, num_classes=2)
         return plan_phases(config, skeleton.names, skeleton)
@@ -188,10 +197,17 @@ def plan(config: Config) -> tuple[Phase, ...]:
 
 
 def read_data(config: Config, folder: Path, device: torch.device, begun: RunIdentity | None = None) -> Splits:
-    """List the samples, look at every image once, cut train, val and test, and audit the cut.
+    """List the samples, read every image once, split them into train, val and test, and audit the splits.
 
     Args:
-        begun: of a run that is gone on with, whose images have to be the same; they are cut as they were.
+        config: the configuration of the run.
+        folder: where ``splits.csv`` and the tables of the audit are written.
+        device: the device that computes the features for the audit.
+        begun: the identity of the run to resume, whose images must be the same and keep their splits.
+
+    Raises:
+        DataError: when images cannot be read, or are not those that the resumed run began with.
+        LeakError: when the audit finds that splits share images or groups.
     """
     workers = config.runtime.workers
     samples, look, ties, digests = read_samples(config.data), None, None, ContentDigests()
@@ -224,7 +240,7 @@ def read_data(config: Config, folder: Path, device: torch.device, begun: RunIden
 
 
 def open_ledger(config: TrackingConfig) -> TestLedger:
-    """The count of test openings, beside the tracking store; in the working folder where the store is a server."""
+    """Open the count of test openings: beside the tracking database, or in the working folder if there is none."""
     store = sqlite_file(config.uri or "")
     return TestLedger((store.parent if store else Path.cwd()) / "test_ledger.sqlite")
 

@@ -1,4 +1,4 @@
-"""What a set of pretrained weights expects of its input images."""
+"""The preprocessing that a set of pretrained weights expects of its input images."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "ham
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """The transforms that belong to weights, as plain values.
+    """The transforms that belong to pretrained weights, as plain values.
 
     Attributes:
-        image_size: side of the square the network sees, in pixels.
-        resize_size: length that the image is resized to before the centre crop, in pixels; of which side says
-            ``crop_mode``.
-        interpolation: a name of torchvision's ``InterpolationMode``: ``bilinear`` or ``bicubic``.
-        mean, std: per RGB channel, for pixels scaled to 0..1.
-        crop_mode: ``center``: the short side is resized and the shape kept, so that the crop loses what is beyond the
-            square; ``squash``: both sides are resized, whatever the image's shape; ``border``: the long side is
-            resized, and what the image leaves of the square is filled with the mean colour.
-        crop_pct: ``image_size / resize_size`` as the weights state it; None: they state the two sizes alone.
-        white_level: the value that is white in files of more than 8 bits a channel, as the training images were read
-            (``data.white_level``); None: the full scale.
+        image_size: the side of the square input of the network, in pixels.
+        resize_size: the length in pixels that the image is resized to before the centre crop; ``crop_mode`` says
+            which side has this length.
+        interpolation: one of ``INTERPOLATIONS``, the names of torchvision's ``InterpolationMode``.
+        mean, std: the normalisation of each RGB channel, for pixels scaled to 0..1.
+        crop_mode: ``center`` resizes the short side, keeps the aspect ratio and crops the central square; ``squash``
+            resizes both sides and ignores the aspect ratio; ``border`` resizes the long side and fills the rest of
+            the square with the mean colour.
+        crop_pct: ``image_size / resize_size`` if the weights state it; None if they state only the two sizes.
+        white_level: the value that means white in files of more than 8 bits per channel, as the training images were
+            read (``data.white_level``); None: the largest value of the file format.
 
-    Source: the three modes are those of ``timm.data.create_transform``.
+    Source: the three crop modes are those of ``timm.data.create_transform``.
     """
 
     image_size: int
@@ -41,7 +41,7 @@ class Preprocessing:
     white_level: float | None = None
 
     def at(self, image_size: int | None) -> Preprocessing:
-        """The same preprocessing at another image size; the share cropped away stays the same."""
+        """Return the same preprocessing for another image size; the fraction that is cropped away stays the same."""
         if image_size is None or image_size == self.image_size:
             return self
         if self.crop_pct is None:
@@ -50,16 +50,16 @@ class Preprocessing:
         return replace(self, image_size=image_size, resize_size=math.floor(image_size / self.crop_pct))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for checkpoints and logs."""
+        """Convert to plain lists and numbers, for checkpoints and logs."""
         values = asdict(self)
         return {**values, "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """From what ``as_dict`` gave; fields that an earlier version did not have keep their default.
+        """Make the object from the values of ``as_dict``; fields that an earlier version lacked keep their default.
 
         Raises:
-            TypeError, ValueError: for values that are no preprocessing.
+            TypeError, ValueError: for values that do not describe a preprocessing.
         """
         if values["interpolation"] not in INTERPOLATIONS:
             raise ValueError(f"there is no interpolation {values['interpolation']!r}")

@@ -39,22 +39,23 @@ def run(
     observers: Sequence[Observer] = (),
     overrides: Sequence[str] = (),
 ) -> RunResult:
-    """Fine-tune as configured and leave everything in ``folder``; under torchrun, together with its other processes.
+    """Fine-tune as configured and write everything to ``folder``; torchrun's processes all call it and train together.
 
     Args:
-        folder: of the main process; what the others give does not matter.
-        score_test: False in a sweep, which must never see the test split.
-        resumable: whether ``last.pt`` is written. False in a sweep, which begins a trial that was stopped anew.
-        observers: told of every epoch, and asked before every other one; what they raise ends the run.
-        overrides: of the command, without passwords; kept for a command that goes on with the run.
+        config: the configuration as the user gave it.
+        folder: the folder of the run. Only that of the main process is used.
+        score_test: whether to score the test split. False in a sweep, which must never use it.
+        resumable: whether ``last.pt`` is written. False in a sweep, which starts an interrupted trial again.
+        observers: are told of every epoch, and are asked before each further one; what they raise ends the run.
+        overrides: the overrides of the command, without passwords; they are saved and used when the run is resumed.
 
     Returns:
-        What the run came to: the best epoch and its validation metrics, the test metrics, the phases' verdicts.
+        The best epoch and its validation metrics, the test metrics, and the verdict on each phase.
 
     Raises:
-        UserError: for anything the user has to put right; most of it before any data is read.
-        DivergedError: when an epoch's loss is not finite and no retry is left.
-        PrunedError: if an observer wants no more of it.
+        UserError: for anything the user has to correct; most mistakes are found before any data is read.
+        DivergedError: when the loss of an epoch is not finite and no retry is left.
+        PrunedError: when an observer stops the run early.
     """
     with process_group(config.runtime.device) as ranks, StopSignals() as stop:
         folder = ranks.broadcast(lambda: folder)
@@ -71,7 +72,7 @@ def run(
 def _fit(
     prepared: Prepared, recorder: Recorder, stop: StopSignals, observers: Sequence[Observer], *, resumable: bool
 ) -> Fit:
-    """Train the phases; the best weights are in the network afterwards."""
+    """Train the phases. Afterwards the network has the best weights."""
     return fine_tune(
         prepared.config,
         prepared.network,
@@ -94,7 +95,7 @@ def score_test_split(fit: Fit, ledger: TestLedger, folder: Path) -> tuple[Scores
     Args:
         fit: the finished training.
         ledger: counts the uses of each test set.
-        folder: of the run, by which the ledger identifies it.
+        folder: the folder of the run, by which the ledger identifies it.
 
     Returns:
         The scores, and how often this test set has been used by now; 0 in all processes but the main one.
@@ -114,7 +115,7 @@ def score_test_split(fit: Fit, ledger: TestLedger, folder: Path) -> tuple[Scores
 def _finish(
     prepared: Prepared, recorder: Recorder, fit: Fit, test: Scores | None, uses: int, seconds: float
 ) -> RunResult:
-    """Write the result, which all processes return, and give the tracking store the model where it is asked for."""
+    """Write the result, return it in all processes, and log the model to the tracking store if configured."""
     config, splits, runtime, best = prepared.config, prepared.splits, prepared.runtime, fit.best
     assert best is not None
 
@@ -130,12 +131,12 @@ def _finish(
 
 @contextmanager
 def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
-    """What the run is recorded with: in its folder and the tracking store by the main process, nowhere by others."""
+    """The recorder of the run: the main process records to the folder and the tracking store, the others discard."""
     config, splits = prepared.config, prepared.splits
     setting = read_against(config, splits.train, splits.val)
     if not prepared.runtime.ranks.is_main:
-        with TemporaryDirectory() as nowhere:
-            yield Recorder(Path(nowhere), NoTracker(), setting, prepared.phases)
+        with TemporaryDirectory() as discarded:
+            yield Recorder(Path(discarded), NoTracker(), setting, prepared.phases)
         return
     tracker = make_tracker(config.tracking, prepared.run_name, prepared.mlflow_run_id)
     identity = prepared.identity(tracker.run_id or prepared.mlflow_run_id)
@@ -145,7 +146,7 @@ def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
         if prepared.mlflow_run_id is None:
             tracker.log_params(flatten(config))
         else:
-            recorder.send_missing()  # a store refuses to change what it has, such as the place of the images
+            recorder.send_missing()  # the store refuses to change a parameter, such as the folder of the images
         tracker.set_tags(prepared.runtime.facts() | {"folder": str(folder)} | provenance(identity.as_dict()))
         counts = {"train": len(splits.train), "val": len(splits.val), "test": splits.test.num_samples}
         tracker.log_data_set(config.data.source, identity.data.data_digest, counts)

@@ -1,4 +1,4 @@
-"""The folder of a run belongs to that run alone: it is claimed before Hydra, or anything of ours, writes to it."""
+"""Claims the folder of a run before Hydra or ftexp writes to it, so that no two runs share a folder."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from ftexp.machine.torchrun import is_main, several_processes, store
 
 # Any of these says that a run has begun to train in a folder.
 OF_A_RUN = (IDENTITY, RESULT, "checkpoints/best.pt", "checkpoints/last.pt")
-# What a job of a sweep that starts again makes anew; all else is written over.
+# What is removed when a job of a sweep starts again; it overwrites all other files.
 LEFTOVERS = (IDENTITY, RESULT, "metrics.csv")
 NOTHING_FOUND = "ftexp: resume=auto: no unfinished run of this command, so a new one begins."
-# A time in hydra.run.dir, by Hydra's own resolver; the runs of a command differ in it.
+# The time in hydra.run.dir, from Hydra's own resolver; the runs of one command differ only in it.
 _NOW = re.compile(r"\$\{now:[^}]*\}")
 _ANY_TIME = "ANY-TIME"
 _NUMBERED = "${hydra.job.num}"
 
 
 class StoppedEarly(BaseException):
-    """Carries a mistake of the user's, its cause, through Hydra, which only warns of an Exception of a callback."""
+    """Carries an error (its cause) through Hydra, which only warns when a callback raises an ``Exception``."""
 
 
 class ClaimFolder(Callback):
-    """Hydra's callback that claims the folder of a run, and finds it where ``resume=auto`` is given."""
+    """A callback of Hydra that claims the folder of a run, and finds the run to resume for ``resume=auto``."""
 
     def __init__(self) -> None:
         self._claim = ExitStack()
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Before Hydra makes the folder."""
+        """Claim the folder, before Hydra creates it."""
         with _through_hydra():
             auto = config.resume.run == AUTO
             if auto:
@@ -54,14 +54,14 @@ class ClaimFolder(Callback):
                     print(NOTHING_FOUND, file=sys.stderr)
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        """However it ended."""
+        """Release the folder, however the run ended."""
         self._claim.close()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Before the first job of a sweep. A search sees to its own folder: its trials go on where they stopped."""
+        """Refuse the folder of another sweep, before the first job. A search checks its folder itself."""
         with _through_hydra():
             if config.resume.run is not None:
-                raise ConfigError("resume= goes on with one run. A sweep goes on when its own command is given again.")
+                raise ConfigError("resume= resumes one run. To resume a sweep, give its own command again.")
             sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)
             assert isinstance(sweep, dict)
             if "pruner" not in config.hydra.sweeper and sweep["subdir"] == _NUMBERED:
@@ -70,14 +70,15 @@ class ClaimFolder(Callback):
 
 @contextmanager
 def claimed(folder: Path, *, new: bool) -> Iterator[None]:
-    """Keep every other run out of a folder.
+    """Lock the folder of a run for as long as the ``with`` block runs.
 
     Args:
-        new: whether the run begins there, so that there must be none yet.
+        folder: is created if it does not exist.
+        new: whether a new run begins there, so that the folder must not hold a run yet.
 
     Raises:
-        CheckpointError: when there is one, or another one is at work there.
-        ConfigError: when there can be no such folder.
+        CheckpointError: when it holds a run already, or another process is using it.
+        ConfigError: when the folder cannot be created or written to.
     """
     with locked(folder):
         if new and holds_run(folder):
@@ -87,25 +88,26 @@ def claimed(folder: Path, *, new: bool) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
-    """Keep other processes out of a folder; this thread may ask for it again. The lock goes with the process.
+    """Keep other processes out of a folder. The lock is reentrant, and the system releases it when the process ends.
 
     Args:
-        seconds: to wait for whoever has it.
+        folder: is created if it does not exist.
+        seconds: how long to wait for another process to release it.
 
     Raises:
-        CheckpointError: when another run is at work there.
-        ConfigError: when the folder cannot be made.
+        CheckpointError: when another process is using it.
+        ConfigError: when the folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.resolve() / LOCK, timeout=0, is_singleton=True)
         lock.acquire(timeout=seconds)
     except Timeout:
-        raise CheckpointError(f"Another run is at work in {folder}. Wait for it, or take another folder.") from None
+        raise CheckpointError(f"Another run is using {folder}. Wait until it ends, or use another folder.") from None
     except OSError as error:
         raise ConfigError(
-            f"The folder of the run, {folder}, cannot be written to: {error.strerror or error}. hydra.run.dir=FOLDER "
-            "(of a sweep: hydra.sweep.dir=FOLDER) takes another."
+            f"The folder of the run, {folder}, cannot be written to: {error.strerror or error}. Set another one with "
+            "hydra.run.dir=FOLDER (for a sweep hydra.sweep.dir=FOLDER)."
         ) from error
     try:
         yield
@@ -119,10 +121,12 @@ def holds_run(folder: Path) -> bool:
 
 
 def start_again(folder: Path, *, finished: bool) -> None:
-    """Remove what a job of a sweep left in its folder, when the launcher starts it again after its process was lost.
+    """Remove the files of an earlier attempt at a sweep job, when the launcher starts it again after its process died.
 
     Args:
-        finished: also when it has finished, for its result may be lost. The folder is known to be this job's.
+        folder: the folder of the job.
+        finished: whether to remove also a finished attempt, whose result may not have reached the sweep. The caller
+            knows that the folder belongs to this job.
     """
     if not holds_run(folder) or (status_of(folder) == "finished" and not finished):
         return
@@ -132,21 +136,21 @@ def start_again(folder: Path, *, finished: bool) -> None:
 
 
 def refuse_trials(folder: Path) -> None:
-    """Refuse to begin a sweep where the jobs of another one have their folders.
+    """Refuse to begin a sweep in the folder of another sweep.
 
     Raises:
-        ConfigError: when there is one.
+        ConfigError: when the folder holds the runs of another sweep.
     """
     taken = next((found for found in sorted(folder.glob("[0-9]*")) if holds_run(found)), None)
     if taken is not None or holds_run(folder):
         raise ConfigError(
-            f"{folder} holds the runs of another sweep, {taken or folder} for one, which would be replaced. Take "
+            f"{folder} holds the runs of another sweep, for example {taken or folder}, which would be replaced. Set "
             "another hydra.sweep.dir, or remove the folder."
         )
 
 
 def _find_run(config: DictConfig) -> None:
-    """Put the run that ``resume=auto`` finds in its place; without one, a new run begins."""
+    """Set ``resume.run`` to the run that ``resume=auto`` finds, or to None if there is none and a new run begins."""
     found = ""
     if is_main():
         found = str(newest_unfinished(_folders(config), own_overrides(config.hydra.overrides.task)) or "")
@@ -157,11 +161,11 @@ def _find_run(config: DictConfig) -> None:
     config.resume.run = found or None
     if found and is_main():
         _put(config, "run.dir", found)
-        _put(config, "output_subdir", None)  # .hydra/ stays as it was when the run began
+        _put(config, "output_subdir", None)  # leaves .hydra/ as it was when the run began
 
 
 def _folders(config: DictConfig) -> list[Path]:
-    """Where runs of this command lie: ``hydra.run.dir`` at any time, in the order of their names."""
+    """The folders that match ``hydra.run.dir`` at any time, sorted by name."""
     raw = OmegaConf.to_container(config.hydra.run, resolve=False)
     assert isinstance(raw, dict)
     timeless, num_times = _NOW.subn(_ANY_TIME, str(raw["dir"]))
@@ -192,11 +196,11 @@ def _taken(folder: Path) -> str:
     status = status_of(folder)
     resume = shlex.join(["python", "-m", "ftexp", f"resume={folder}"])
     if status == "finished":
-        return f"{folder} holds a run that has finished. Take another hydra.run.dir, or remove the folder."
-    ended = "that was stopped" if status in (None, "interrupted") else f"that ended as {status}"
+        return f"{folder} holds a finished run. Set another hydra.run.dir, or remove the folder."
+    ended = "that was interrupted" if status in (None, "interrupted") else f"that ended as {status}"
     return (
-        f"{folder} holds a run {ended}. Go on with it ({resume}), take another hydra.run.dir for a new one, or remove "
-        "the folder."
+        f"{folder} holds a run {ended}. Resume it ({resume}), set another hydra.run.dir for a new one, or remove the "
+        "folder."
     )
 
 

@@ -1,4 +1,4 @@
-"""What makes a run this run: settings, classes, images and how they are cut. Only the same run can be gone on with."""
+"""The identity of a run: settings, classes, images and their splits. A run is resumed only with the same identity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ftexp.run_images import FILE, KnownImage, changed_images, images_of, read_i
 from ftexp.tracking.params import flatten_data
 
 PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
-# Of run.json and digests.csv; to be raised when a field is added, goes, or gets another meaning.
+# The format of run.json and digests.csv; increase it when a field is added, removed, or changes its meaning.
 FORMAT = 2
 MAX_NAMED = 8
 
@@ -33,10 +33,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DataIdentity:
-    """The images of a run, their labels, and which split each is in.
+    """The images of a run, their labels, and the split of each image.
 
     Attributes:
-        data_digest: of all images and labels; ``split_digest``: of which image is in which split.
+        classes: the names of the classes, in the order of the network's outputs.
+        data_digest: a hash of all images and labels.
+        split_digest: a hash of which image is in which split.
+        images: path, hash of the content, label and split of every image.
     """
 
     classes: list[str]
@@ -46,7 +49,7 @@ class DataIdentity:
 
     @classmethod
     def of(cls, splits: Splits) -> DataIdentity:
-        """Of splits as they are cut now; reads the files that have not been read for the audit."""
+        """Identify the splits as they are now; this reads the image files that the audit has not read."""
         images = images_of(splits)
         contents = sorted(f"{image.digest} {image.label}" for image in images if image.split != "test")
         cut = sorted(f"{image.path} {image.split}" for image in images if image.split != "test")
@@ -55,7 +58,7 @@ class DataIdentity:
         return cls(list(splits.classes), digest, _digest(cut), images)
 
     def check(self, now: DataIdentity) -> None:
-        """Refuse to resume a run that began with these images when there are other images, classes or splits now.
+        """Refuse to resume the run if the images, classes or splits have changed.
 
         Raises:
             DataError: naming what is different.
@@ -81,11 +84,13 @@ class RunIdentity:
     """Written as ``run.json`` when a run begins to train, and again when it is resumed.
 
     Attributes:
-        config: as it was given, as plain data without passwords; its batch size may be ``auto``.
-        batch_size: in use.
-        mlflow_run_id: None where the run is not tracked.
-        run_id: in every checkpoint of the run, too; "" of a run of ftexp 0.1.0.
-        overrides: that the run was started with, without passwords; None of a run of ftexp 0.1.0.
+        config: the configuration as the user gave it, as plain data without passwords; its batch size may be ``auto``.
+        data: identifies the images, the labels and the splits.
+        versions: package -> version that the run began with.
+        batch_size: the number of images per step that the run uses.
+        mlflow_run_id: the ID in the tracking store; None if the run is not tracked.
+        run_id: an identifier that is also in every checkpoint of the run; "" for a run of ftexp 0.1.0.
+        overrides: the overrides that the run was started with, without passwords; None for a run of ftexp 0.1.0.
     """
 
     config: dict[str, Any]
@@ -107,29 +112,34 @@ class RunIdentity:
         run_id: str,
         overrides: list[str] | None,
     ) -> RunIdentity:
-        """Of a run that is about to train with the packages that are installed.
+        """Identify a run that is about to train with the packages that are installed.
 
         Args:
-            config: as it was given.
+            config: the configuration as the user gave it.
+            data: identifies the images, the labels and the splits.
+            batch_size: the number of images per step that the run uses.
+            mlflow_run_id: the ID in the tracking store; None if the run is not tracked.
+            run_id: an identifier that is also in every checkpoint of the run.
+            overrides: the overrides that the run was started with.
         """
         return cls(_plain(config), data, installed_versions(), batch_size, mlflow_run_id, run_id, overrides)
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``run.json`` holds: all but the images, which are in ``digests.csv``."""
+        """The content of ``run.json``: everything except the images, which are in ``digests.csv``."""
         facts = {name: value for name, value in asdict(self.data).items() if name != "images"}
         return {"format": FORMAT, **facts, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}}
 
     def write(self, folder: Path) -> None:
-        """Leave ``run.json``, and ``digests.csv`` with the content of every image."""
+        """Write ``run.json``, and ``digests.csv`` with the hash of every image."""
         write_images(folder, self.data.images)
         write_json(folder / IDENTITY, self.as_dict())
 
     @classmethod
     def read(cls, folder: Path) -> RunIdentity:
-        """Of the run in this folder.
+        """Read the identity of the run in this folder.
 
         Raises:
-            FormatError: when another version of ftexp wrote it and this one does not read it.
+            FormatError: when another version of ftexp wrote it in a format that this one does not read.
         """
         with reading(folder / IDENTITY):
             facts = read_json(folder / IDENTITY)
@@ -142,7 +152,7 @@ class RunIdentity:
             return cls(**facts, config=config, data=DataIdentity(**of_data, images=images))
 
     def warn_of_versions(self) -> None:
-        """Say which packages are no longer those that the run began with: its results may change with them."""
+        """Warn of packages whose versions differ from those that the run began with: they may change its results."""
         now = installed_versions()
         changed = [
             f"{name} {before} -> {now[name]}"
@@ -151,19 +161,20 @@ class RunIdentity:
         ]
         if changed:
             log.warning(
-                "resume  the run began with other versions: %s. Its results may differ from those of an "
+                "resume  the run began with other package versions: %s. Its results may differ from those of an "
                 "uninterrupted run.",
                 ", ".join(changed),
             )
 
     def check_settings(self, config: Config, *, force: bool) -> None:
-        """Refuse to go on with other settings than the run began with.
+        """Refuse to resume the run with settings other than those it began with.
 
         Args:
-            force: allow those that change nothing of the result.
+            config: the configuration of the command that resumes the run.
+            force: whether to allow changed settings that do not change the result.
 
         Raises:
-            ConfigError: with every difference.
+            ConfigError: naming every difference.
         """
         before, now = flatten_data(self.config), flatten_data(_plain(config))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
@@ -172,23 +183,23 @@ class RunIdentity:
         refused = [key for key in changed if not (force and key.startswith(HARMLESS))]
         if not set(refused) - set(added):
             for key in added:
-                log.warning("resume  %s=%s is a setting that the run's version of ftexp did not have.", key, now[key])
+                log.warning("resume  %s=%s is new: the version of ftexp that began the run lacks it.", key, now[key])
             return
         listed = "\n".join(f"  {key}: {_show(before, key)} -> {_show(now, key)}" for key in refused)
         harmless = all(key.startswith(HARMLESS) for key in refused)
-        advice = "Add resume.force=true to go on all the same" if harmless else "Start a new run for other settings"
+        advice = "Add resume.force=true to resume it anyway" if harmless else "Start a new run for other settings"
         if any(key.startswith("stage.") and key.endswith(".epochs") for key in refused):
-            advice += "; for more epochs, one that begins with model.weights=FOLDER OF THE RUN/checkpoints/best.pt"
+            advice += "; to train for more epochs, start it with model.weights=FOLDER OF THE RUN/checkpoints/best.pt"
         raise ConfigError(f"The run began with other settings:\n{listed}\n{advice}.")
 
 
 def installed_versions() -> dict[str, str]:
-    """Of the packages that a run's result may depend on, and of Python."""
+    """The versions of Python and of the packages that the result of a run may depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def _is_new_field(key: str, config: Config, before: Mapping[str, Any]) -> bool:
-    """Whether a setting is a field of a dataclass that the earlier configuration had as well, without this field."""
+    """Whether the earlier configuration had this setting's dataclass, but not yet this field of it."""
     node: Any = config
     section: Any = before
     *parents, _ = key.split(".")
@@ -205,7 +216,7 @@ def _is_new_field(key: str, config: Config, before: Mapping[str, Any]) -> bool:
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    """As it is read back from a JSON file."""
+    """The configuration as it would be read back from a JSON file."""
     settings: dict[str, Any] = json.loads(json.dumps(as_data(config)))
     return settings
 

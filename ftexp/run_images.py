@@ -1,4 +1,4 @@
-"""The images of a run, known by their content: a run that goes on finds them wherever they lie by then."""
+"""The images of a run, identified by their content, so that a run can be resumed after the files were moved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = "digests.csv"
 
 
 class KnownImage(NamedTuple):
-    """A row of ``digests.csv``; files of ftexp 0.1.0 have neither label nor split, and no image of the test split."""
+    """A row of ``digests.csv``. Files of ftexp 0.1.0 have no label, no split and no images of the test split."""
 
     path: str
     digest: str
@@ -28,7 +28,7 @@ class KnownImage(NamedTuple):
 
 
 def images_of(splits: Splits) -> list[KnownImage]:
-    """All of them, in the order in which the run has them; reads the files that have not been read before."""
+    """List all images of the splits, in the order of the splits; reads the files that have not been read before."""
     named = [("train", sample) for sample in splits.train] + [("val", sample) for sample in splits.val]
     images = [KnownImage(sample.path, splits.digests.of(sample), sample.label, split) for split, sample in named]
     test = splits.test.digests()
@@ -36,7 +36,7 @@ def images_of(splits: Splits) -> list[KnownImage]:
 
 
 def write_images(folder: Path, images: Sequence[KnownImage]) -> None:
-    """Write ``digests.csv``, whole or not at all."""
+    """Write ``digests.csv`` atomically."""
     unfinished = folder / "digests.tmp"
     with unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -53,7 +53,8 @@ def read_images(folder: Path) -> list[KnownImage]:
     """
     if not (folder / FILE).is_file():
         raise CheckpointError(
-            f"{folder / FILE} is missing, which says what images the run began with. Put it back, or start a new run."
+            f"{folder / FILE}, which lists the images that the run began with, is missing. Put it back, or start a new "
+            "run."
         )
     with (folder / FILE).open(newline="", encoding="utf-8") as file:
         return [
@@ -63,15 +64,17 @@ def read_images(folder: Path) -> list[KnownImage]:
 
 
 def as_they_were(assigned: Sequence[Sample], known: Sequence[KnownImage], digests: ContentDigests) -> list[Sample]:
-    """The samples in the order and the splits in which a run has them, whatever their files are called by now.
+    """Give the samples the order and the splits that they had when the run began, even if files were renamed.
 
-    Order and splits follow from the paths, so both may be others where files were moved or renamed.
+    Order and splits follow from the paths, so both can change when files are moved or renamed.
 
     Args:
-        assigned: each with its split.
+        assigned: the samples as they are now, each with its split.
+        known: the images that the run began with.
+        digests: computes the hash of an image's content.
 
     Returns:
-        ``assigned`` as they are where they are not the same images with the same labels.
+        The samples in the order and splits of ``known``; ``assigned`` unchanged if images or labels differ.
     """
     ordered = sorted(assigned, key=lambda sample: SPLITS.index(str(sample.split)))
     if [(sample.path, sample.split) for sample in ordered] == [(image.path, image.split) for image in known]:
@@ -87,11 +90,11 @@ def as_they_were(assigned: Sequence[Sample], known: Sequence[KnownImage], digest
 
 
 def changed_images(before: Sequence[KnownImage], now: Sequence[KnownImage]) -> list[str]:
-    """The paths of images that are not in both, by their content; of files of ftexp 0.1.0, by their paths as well."""
+    """The paths of images whose content is not in both lists; for runs of ftexp 0.1.0 the paths must agree as well."""
     if any(not image.split for image in before):
         then = {image.path: image.digest for image in before}
-        learnt = {image.path: image.digest for image in now if image.split != "test"}
-        return sorted(path for path in then.keys() | learnt.keys() if then.get(path) != learnt.get(path))
+        without_test = {image.path: image.digest for image in now if image.split != "test"}
+        return sorted(path for path in then.keys() | without_test.keys() if then.get(path) != without_test.get(path))
     return sorted({*_without(before, now), *_without(now, before)})
 
 

@@ -1,4 +1,4 @@
-"""What a run came to, in a few numbers."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class BestEpoch:
     """The epoch whose weights are in ``checkpoints/best.pt``.
 
     Attributes:
-        epoch: from 1, over all phases of the run.
-        metrics: name -> value on validation; ``loss`` among them. NaN where it is not finite.
+        epoch: the number of the epoch, counted from 1 over all phases of the run.
+        metrics: name -> value on the validation set, ``loss`` included. NaN where the value is not finite.
     """
 
     epoch: int
@@ -31,19 +31,19 @@ class BestEpoch:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to; ``result.json`` in its folder has the intervals and all the rest.
+    """The result of a run; ``result.json`` in its folder has the confidence intervals and further details.
 
     Attributes:
-        folder: of the run, with everything that it left behind.
-        metric: ``train.metric``, which decided which epoch is the best.
-        value: of that metric at the best epoch, on validation.
+        folder: the folder of the run, with all its files.
+        metric: the value of ``train.metric``, the metric that decides which epoch is the best.
+        value: that metric on the validation set at the best epoch.
         best: the best epoch and its validation metrics; with ``train.wise_ft`` those of the averaged weights.
-        test: name -> value on the test split, the names being those of ``best``; None: it was not scored.
-        verdicts: phase -> ``kept``, ``dropped`` by the gate, or ``skipped`` because one before it was dropped.
-        mlflow_run_id: None where the run is not tracked.
-        images_per_second: training alone, the mean over the epochs.
-        peak_memory_mib: MiB of the device, or of the process on a CPU.
-        seconds: from the configuration to the result.
+        test: name -> value on the test split, with the names of ``best.metrics``; None if it was not scored.
+        verdicts: phase -> ``kept``, ``dropped`` by the gate, or ``skipped`` because an earlier phase was dropped.
+        mlflow_run_id: the ID in the tracking store; None if the run is not tracked.
+        images_per_second: the training throughput, without validation, as the mean over the epochs.
+        peak_memory_mib: the peak memory of the device, or of the process on a CPU, in MiB.
+        seconds: the duration of the run, from the parsed configuration to the result.
     """
 
     folder: Path
@@ -59,11 +59,7 @@ class RunResult:
 
     @classmethod
     def of(cls, folder: Path, content: Mapping[str, Any]) -> RunResult:
-        """Of a run that has finished.
-
-        Args:
-            content: of its ``result.json``.
-        """
+        """Make the result of a finished run from the content of its ``result.json``."""
         scores = {name.removeprefix("val_"): value for name, value in content["best"].items() if _is_score(name)}
         metrics = {name: _number(value) for name, value in scores.items()}
         test = content["test"]
@@ -82,20 +78,20 @@ class RunResult:
 
     @classmethod
     def read(cls, folder: Path) -> RunResult:
-        """Of the run in a folder.
+        """Read the result of the run in a folder.
 
         Raises:
-            CheckpointError: when there is none that has finished, or its ``result.json`` is damaged.
+            CheckpointError: when the folder holds no finished run, or its ``result.json`` is damaged.
         """
         file = folder / RESULT
         content = read_json(file) if file.exists() else {}
         if content.get("status") != "finished":
-            raise CheckpointError(f"{folder} holds no run that has finished.")
+            raise CheckpointError(f"{folder} holds no finished run.")
         with reading(file):
             return cls.of(folder, content)
 
     def objective(self, name: str) -> float:
-        """One of the values that ``sweep.objectives`` may name: ``val_METRIC``, ``val_loss``, or a field."""
+        """Return a value that ``sweep.objectives`` can name: ``val_METRIC``, ``val_loss``, or a field of this class."""
         return self.best.metrics[name.removeprefix("val_")] if name.startswith("val_") else float(getattr(self, name))
 
 
@@ -104,5 +100,5 @@ def _is_score(name: str) -> bool:
 
 
 def _number(value: float | None) -> float:
-    """JSON has null in the place of a number that is not finite."""
+    """Convert null, which JSON has in place of a number that is not finite, to NaN."""
     return math.nan if value is None else float(value)

@@ -1,6 +1,6 @@
 """``python -m ftexp.sync FOLDER [tracking.uri=URI]``: send to the tracking store what it lacks of a run.
 
-It may be given again and again: only what is missing is sent.
+It can be repeated: only what is missing is sent.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ftexp.run_folder import locked
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the command, sync, and say in one line what was sent; returns the exit code."""
+    """Read the command, sync, and print one line that says what was sent; returns the exit code."""
     parser = make_parser("sync", "Send to the tracking store what it lacks of a run.", "outputs/DATE/TIME")
-    parser.add_argument("folder", type=Path, help="of the run, such as outputs/2026-11-24/09-30-00-123456")
-    parser.add_argument("uri", nargs="?", help="tracking.uri=URI: another store than the run was given")
+    parser.add_argument("folder", type=Path, help="the folder of the run, such as outputs/2026-11-24/09-30-00-123456")
+    parser.add_argument("uri", nargs="?", help="tracking.uri=URI: a store other than that of the run")
     parser.add_argument("experiment", nargs="?", help="tracking.experiment=NAME: another experiment")
     given = parser.parse_args(arguments)
 
@@ -41,37 +41,42 @@ def _command(folder: Path) -> str:
 
 
 def _settings(given: Sequence[str]) -> tuple[str | None, str | None]:
-    """The store and the experiment in it, where they are not those of the run."""
+    """The store and the experiment that the command names, if any."""
     named = [text.removeprefix("tracking.experiment=") for text in given if text.startswith("tracking.experiment=")]
     uris = [text.removeprefix("tracking.uri=") for text in given if not text.startswith("tracking.experiment=")]
     unknown = [text for text in uris if re.match(r"[\w./]+=", text)]
     if unknown or len(uris) > 1 or len(named) > 1:
         raise ConfigError(
-            f"{' '.join(given)}: give a folder, tracking.uri=URI and tracking.experiment=NAME, each once, and no other "
-            "settings."
+            f"{' '.join(given)}: give a folder and optionally tracking.uri=URI and tracking.experiment=NAME, each "
+            "once, and no other settings."
         )
     return next(iter(uris), None), next(iter(named), None)
 
 
 def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
-    """Send what is missing; returns a line that says what.
+    """Send to the tracking store what it lacks of a run.
 
     Args:
-        uri: the store; None: that of the run. ``experiment`` likewise.
+        folder: the folder of the run.
+        uri: the tracking store; None: that of the run.
+        experiment: the experiment in it; None: that of the run.
+
+    Returns:
+        One line that says what was sent.
 
     Raises:
-        UserError: when this is no run, when it is still going on, or when the store cannot be reached.
+        UserError: when the folder holds no run, when the run is still in progress, or when the store cannot be reached.
     """
     if not (folder / IDENTITY).exists():
-        raise ConfigError(f"{folder}: there is no {IDENTITY} in it, so no run had begun to train there.")
+        raise ConfigError(f"{folder} has no {IDENTITY}, so no run began to train there. Give the folder of a run.")
     identity = read_json(folder / IDENTITY)
     with reading(folder / IDENTITY):
         name, tracking = identity["config"]["model"]["name"], identity["config"]["tracking"]
         uri, experiment = uri or tracking["uri"], experiment or tracking["experiment"]
         run_id = identity["mlflow_run_id"]
     if not uri or "***" in uri:
-        why = "keeps no password" if uri else "was not tracked"
-        raise ConfigError(f"The run in {folder} {why}. Say where to: {_command(folder)} tracking.uri=URI.")
+        why = "does not keep the password of its store" if uri else "was not tracked"
+        raise ConfigError(f"The run in {folder} {why}. Name the store: {_command(folder)} tracking.uri=URI.")
     check_uri(uri)
     from ftexp.tracking.mlflow_tracker import MlflowTracker  # MLflow takes seconds to import
     from ftexp.tracking.send_missing import send_missing, status_of
@@ -84,8 +89,8 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
             sent = send_missing(tracker, folder)
         except UserError:
             raise
-        except Exception as error:  # whatever the store, its driver or its server raises
-            raise CheckpointError(f"Nothing sent: {uri} does not answer as it should ({brief(error)}).") from error
+        except Exception as error:  # the store, its driver and its server each raise errors of their own
+            raise CheckpointError(f"Sending to {uri} failed ({brief(error)}). Check that the store works.") from error
         identity["mlflow_run_id"] = tracker.run_id
         write_json(folder / IDENTITY, identity)
         tracker.close(status)

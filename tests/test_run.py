@@ -74,5 +74,5 @@ def test_a_run_returns_what_its_folder_says(workplace: Workplace) -> None:
     objectives = [result.objective(name) for name in ("val_loss", "val_macro_f1", "seconds")]
     assert objectives == [result.best.metrics["loss"], result.value, content["seconds"]]
     (folder / "result.json").write_text('{"status": "interrupted"}')
-    with pytest.raises(CheckpointError, match="holds no run that has finished"):
+    with pytest.raises(CheckpointError, match="holds no finished run"):
         RunResult.read(folder)

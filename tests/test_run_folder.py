@@ -111,7 +111,7 @@ def test_auto_passes_over_a_damaged_run_of_another_command_but_not_of_this_one(
     other = make_run(here / "outputs/2026-01-02/10-00-00", "stage=full")
     (other / "run.json").write_text("{")
     assert begin("stage=head", "resume.run=auto").resume.run == "outputs/2026-01-01/10-00-00"
-    assert "resume=auto passes over outputs/2026-01-02/10-00-00, a run of another command: " in capsys.readouterr().err
+    assert "resume=auto skips outputs/2026-01-02/10-00-00, a run of another command: " in capsys.readouterr().err
     same = make_run(here / "outputs/2026-01-03/10-00-00", "stage=head")
     (same / "run.json").write_text("{")
     with pytest.raises(StoppedEarly) as stopped:
@@ -152,9 +152,9 @@ def test_all_processes_of_torchrun_go_on_with_the_run_that_the_first_one_found(
 @pytest.mark.parametrize(
     ("status", "auto", "message"),
     [
-        (None, False, r"run holds a run that was stopped. Go on with it \(python -m ftexp resume=run\), take another"),
-        ("failed", True, r"run holds a run that ended as failed. Go on with it"),
-        ("finished", True, r"run holds a run that has finished. Take another hydra.run.dir, or remove the folder"),
+        (None, False, r"run holds a run that was interrupted. Resume it \(python -m ftexp resume=run\), set another"),
+        ("failed", True, r"run holds a run that ended as failed. Resume it"),
+        ("finished", True, r"run holds a finished run. Set another hydra.run.dir, or remove the folder"),
     ],
 )
 def test_no_run_begins_in_the_folder_of_another(here: Path, status: str | None, auto: bool, message: str) -> None:
@@ -194,7 +194,7 @@ def test_the_folder_is_this_threads_alone_and_free_afterwards(tmp_path: Path) ->
     with locked(folder), ThreadPoolExecutor(1) as other:
         with locked(folder.parent / ".." / "new" / "run"):  # again, by another way
             pass
-        with pytest.raises(CheckpointError, match="Another run is at work in"):
+        with pytest.raises(CheckpointError, match="Another run is using"):
             other.submit(elsewhere).result()
     elsewhere()
 
@@ -240,7 +240,7 @@ def test_trials_of_two_studies_do_not_share_a_folder(tmp_path: Path) -> None:
             _refuse_other_study(tmp_path, "a")
     refuse_trials(tmp_path)
     make_run(tmp_path / "0")
-    with pytest.raises(ConfigError, match=r"holds the runs of another sweep, .*/0 for one, which would be replaced"):
+    with pytest.raises(ConfigError, match=r"holds the runs of another sweep, for example .*/0, which would be"):
         refuse_trials(tmp_path)
 
 
@@ -292,7 +292,7 @@ def test_a_trial_whose_process_was_lost_is_run_again_in_its_folder(
 
 def test_a_run_itself_refuses_a_second_one(configure: Compose, tmp_path: Path) -> None:
     make_run(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="holds a run that was stopped"):
+    with pytest.raises(CheckpointError, match="holds a run that was interrupted"):
         run(configure("runtime.device=cpu"), tmp_path / "run")
 
 
@@ -344,7 +344,7 @@ def test_a_second_command_leaves_a_run_as_it_is_and_the_printed_one_goes_on(
 ) -> None:
     first = interrupted('hydra.run.dir="sp ace"')
     folder = tmp_path / "sp ace"
-    hint = next(line for line in first.stdout.splitlines() if "Go on with: " in line)
+    hint = next(line for line in first.stdout.splitlines() if "Resume with: " in line)
     before = files(folder)
     for other in (
         command_line(*SETTINGS, "stage.epochs=1", "hydra.run.dir=sp ace"),
@@ -354,7 +354,7 @@ def test_a_second_command_leaves_a_run_as_it_is_and_the_printed_one_goes_on(
         assert other.returncode == 1
         assert "Traceback" not in other.stderr
         assert files(folder) == before
-    _, _, _, *arguments = shlex.split(hint.partition("Go on with: ")[2])
+    _, _, _, *arguments = shlex.split(hint.partition("Resume with: ")[2])
     ended = command_line(*arguments)
     assert ended.returncode == 0, ended.stderr
     assert status(folder) == "finished"
@@ -368,7 +368,7 @@ def test_the_command_that_is_printed_for_more_epochs_begins_a_longer_run(
     assert command_line(*SETTINGS, "stage.epochs=1", "hydra.run.dir=sp ace").returncode == 0
     again = command_line("resume=sp ace")
     assert again.returncode == 1
-    command = again.stderr.partition("begin a new run with its weights: ")[2].replace("NUMBER", "1")
+    command = again.stderr.partition("start a new run with its weights: ")[2].replace("NUMBER", "1")
     longer = command_line(*shlex.split(command)[3:], "hydra.run.dir=longer")
     assert longer.returncode == 0, longer.stderr
     assert status(tmp_path / "longer") == "finished"
@@ -438,7 +438,7 @@ def test_a_killed_process_is_gone_on_with_in_its_folder(
     with started(pictures.parent, place, f"hydra.run.dir='{file.parent}'", "resume=auto") as third:
         _, errors = third.communicate(timeout=240)
     assert third.returncode == 1
-    assert "holds a run that has finished" in errors
+    assert "holds a finished run" in errors
 
 
 @pytest.mark.slow
@@ -451,7 +451,7 @@ def test_of_commands_that_start_at_once_each_has_its_folder_or_one_has_it(pictur
     ended = [(run.communicate(timeout=240)[1], run.returncode) for run in runs]
     assert [code for _, code in ended[:3]] == [0, 0, 0]
     assert sorted(code for _, code in ended[3:]) == [0, 1, 1]
-    assert all("Another run is at work in one" in errors for errors, code in ended[3:] if code)
+    assert all("Another run is using one" in errors for errors, code in ended[3:] if code)
     assert len(list(here.glob("outputs/*/*/result.json"))) == 3
     assert status(here / "one") == "finished"
 

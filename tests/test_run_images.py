@@ -1,4 +1,4 @@
-"""A run that goes on knows its images by their content, wherever they lie by then and whatever they are called."""
+"""A resumed run recognises its images by their content, even if the files were moved or renamed."""
 
 from __future__ import annotations
 
@@ -170,5 +170,5 @@ def test_a_run_whose_images_were_moved_and_renamed_ends_to_the_bit_as_if_they_we
 
 
 def test_a_run_without_its_list_of_images_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"digests\.csv is missing, which says what images .* Put it back, or"):
+    with pytest.raises(CheckpointError, match=r"digests\.csv, which lists the images .* is missing. Put it back, or"):
         read_images(tmp_path)

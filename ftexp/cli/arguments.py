@@ -1,7 +1,7 @@
-"""Arguments as people write them, made into what Hydra's grammar reads.
+"""Quotes the arguments of a command where Hydra's grammar needs quotes.
 
-A value that the grammar cannot read, such as ``~/x``, ``dirs/a=b`` or ``ä``, cannot mean anything but its text. It is
-put in quotes here. So is what the grammar would make a number, a list or a choice of, where the setting takes text.
+A value that the grammar cannot parse, such as ``~/x``, ``dirs/a=b`` or ``ä``, can only be meant as text, so it is put
+in quotes. So is a value that the grammar would parse as a number, a list or a choice although the setting takes text.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ftexp.errors import ConfigError
 MULTIRUN = ("-m", "--multirun")
 # Keys that ftexp.cli.resume_arguments replaces before Hydra sees them.
 RESUME = ("resume", "resume.run")
-# In a value with one of these, a slip in a list, a mapping, a function or quotes is likelier than plain text.
 # "experiment" has options and no keys.
 GROUPS = (*(field.name for field in fields(Config)), "experiment")
 _FORM = "Choose an option with group=option, set a key with group.key=value"
+# A value that holds one of these is more likely a mistyped list, mapping, function or quotation than plain text.
 _STRUCTURE = set("'\"[](){}")
 
 
 def readable(arguments: Sequence[str]) -> list[str]:
-    """The arguments with every value in quotes that needs them, and ``~`` as the home folder where a path is set.
+    """Quote every value that needs it, and expand ``~`` in settings that take a path.
 
     Args:
-        arguments: without the program's name; flags of Hydra's are left as they are.
+        arguments: without the program's name; the flags of Hydra are left as they are.
 
     Raises:
-        ConfigError: for a flag that does not exist, and for what is not of the form key=value.
+        ConfigError: for a flag that does not exist, and for an argument that is not of the form key=value.
     """
     for argument in arguments:
         if argument != argument.encode(errors="replace").decode():
             raise ConfigError(
-                f"{argument!a} holds bytes that are no UTF-8 text. Rename the file or folder, or make a link to it."
+                f"{argument!a} has bytes that are not valid UTF-8. Rename the file or folder, or make a link to it."
             )
     known, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
     if flags := [argument for argument in unknown if argument.startswith("-")]:
@@ -63,13 +63,14 @@ def readable(arguments: Sequence[str]) -> list[str]:
 
 
 def read_value(argument: str, *, multirun: bool = False) -> str:
-    """One ``key=value`` as Hydra's grammar reads it.
+    """Write one ``key=value`` so that Hydra's grammar parses it as it is meant.
 
     Args:
+        argument: one argument of the command.
         multirun: whether a comma separates values that are tried in turn.
 
     Raises:
-        ConfigError: when it can be read neither as it is nor in quotes, and for a setting that has another name now.
+        ConfigError: when it can be parsed neither as it is nor in quotes, and for a setting that was renamed.
     """
     key, sign, value = argument.partition("=")
     key, name = key.strip(), key.strip().lstrip("+")
@@ -92,20 +93,20 @@ def read_value(argument: str, *, multirun: bool = False) -> str:
         _check_sweep(parsed, argument, multirun=multirun)
         return argument
     if isinstance(_parse(f"{key}=x"), str):
-        raise ConfigError(f"'{argument}' has no key that can be read: '{key}'. Write group.key=value.")
+        raise ConfigError(f"'{argument}' has no valid key: '{key}'. Write group.key=value.")
     if multirun and "," in value and not _has_structure(value) and not all(map(str.strip, value.split(","))):
         raise ConfigError(f"'{argument}' has a comma with no value beside it. Write {key}=VALUE,VALUE without spaces.")
     if name in string_keys() or not _has_structure(value):
         return f"{key}={_quoted(value, multirun=multirun)}"
     cure = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
     raise ConfigError(
-        f"'{argument}' cannot be read: {parsed}. A list is [a,b], a mapping {{key:value}}. Text that holds brackets, "
-        f"commas or quotes has to be in quotes of its own, inside those of the shell: {cure}."
+        f"'{argument}' cannot be parsed: {parsed}. A list is [a,b], a mapping {{key:value}}. Text that has brackets, "
+        f"commas or quotes needs quotes of its own, inside those of the shell: {cure}."
     )
 
 
 def _parse(argument: str) -> Override | str:
-    """What Hydra reads; where it cannot read it, why."""
+    """What Hydra parses; the reason as text if it cannot."""
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException as error:
@@ -114,7 +115,7 @@ def _parse(argument: str) -> Override | str:
 
 
 def _is_text(parsed: Override, *, multirun: bool) -> bool:
-    """Whether a setting that takes text gets what was written, or the user asks for several or none."""
+    """Whether Hydra parses the value of a text setting as text, as null, or as several texts to try."""
     if parsed.is_sweep_override():
         if parsed.value_type is not ValueType.SIMPLE_CHOICE_SWEEP:
             return True
@@ -124,10 +125,10 @@ def _is_text(parsed: Override, *, multirun: bool) -> bool:
 
 
 def _check_sweep(parsed: Override, argument: str, *, multirun: bool) -> None:
-    """Refuse several values for one run, and for a key that does not exist, which would fail with the first trial.
+    """Refuse several values for one run, and several for a key that does not exist, before the first trial fails.
 
     Raises:
-        ConfigError: with what may be meant.
+        ConfigError: with what was probably meant.
     """
     name = argument.partition("=")[0].lstrip("+")
     if parsed.value_type is ValueType.SIMPLE_CHOICE_SWEEP and not multirun:
@@ -153,10 +154,10 @@ def _has_structure(value: str) -> bool:
 
 
 def _check_form(arguments: Sequence[str], number: int) -> None:
-    """Refuse what is not of the form key=value.
+    """Refuse an argument that is not of the form key=value.
 
     Raises:
-        ConfigError: with what may be meant.
+        ConfigError: with what was probably meant.
     """
     argument = arguments[number]
     before = arguments[number - 1] if number else ""
@@ -168,7 +169,7 @@ def _check_form(arguments: Sequence[str], number: int) -> None:
         )
     elif argument.startswith("~") and key[1:] in (*GROUPS[:-1], *known_keys()):
         raise ConfigError(
-            f"'{argument}' would remove {key[1:]}, which a run needs. Leave it out for the value in conf/, or give "
+            f"'{argument}' would remove {key[1:]}, which a run needs. Omit it to use the value in conf/, or give "
             f"another one: {key[1:]}=VALUE."
         )
     elif "=" in argument or argument.startswith("~"):
@@ -181,7 +182,7 @@ def _check_form(arguments: Sequence[str], number: int) -> None:
     elif key in known_keys():
         advice = f"Write {argument}={after if after and '=' not in after else 'VALUE'}"
     elif "=" in before:
-        advice = f"If it belongs to the argument before it, put both in quotes: {shlex.quote(f'{before} {argument}')}"
+        advice = f"If it belongs to the previous argument, put both in quotes: {shlex.quote(f'{before} {argument}')}"
     else:
         advice = _FORM
     raise ConfigError(f"'{argument}' is not of the form key=value. {advice}.{hint(key, []) if advice == _FORM else ''}")
@@ -189,12 +190,12 @@ def _check_form(arguments: Sequence[str], number: int) -> None:
 
 def _no_such_flag(flag: str, arguments: Sequence[str]) -> str:
     name, sign, value = flag.lstrip("-").partition("=")
-    place = list(arguments).index(flag) if flag in arguments else -1
-    following = arguments[place + 1] if 0 <= place < len(arguments) - 1 else ""
+    position = list(arguments).index(flag) if flag in arguments else -1
+    following = arguments[position + 1] if 0 <= position < len(arguments) - 1 else ""
     value = value if sign else following if following and "=" not in following and following[0] != "-" else "VALUE"
     if name in known_keys() or name in RESUME:
         return f"There is no flag --{name}. Settings are given as key=value: {name}={value}."
     if moved := moved_to(name, value):
         return f"There is no flag --{name}. Settings are given as key=value, and {moved}"
-    meant = hint(name, []) or " All of them: --cfg job."
+    meant = hint(name, []) or " --cfg job shows all settings."
     return f"There is no flag {flag.partition('=')[0]}; settings are given as key=value.{meant}"

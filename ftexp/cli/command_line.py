@@ -1,4 +1,4 @@
-"""What the commands have in common: Hydra's entry, the checks before it, and errors as single messages."""
+"""What all commands share: the Hydra entry point, the checks before it, and errors as single messages."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# All that a configuration can have Hydra call, beside its own plugins and Python's log handlers.
+# The only things that a configuration can make Hydra call, besides its own plugins and Python's log handlers.
 CALLABLE = ["ftexp.cli.redaction.RedactingFormatter", "ftexp.run_folder.ClaimFolder", "ftexp.cli.run_log.RunLog"]
 
-# Where the user's HYDRA_FULL_ERROR is kept while we set our own.
+# The variable that keeps the user's HYDRA_FULL_ERROR while ftexp sets its own.
 TRACEBACK = "FTEXP_TRACEBACK"
 
 
 def conf_dir() -> Path:
-    """The config groups: beside the package in a checkout, inside it when installed from a wheel."""
+    """The folder of the config groups: beside the package in a checkout, inside it when installed from a wheel."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
@@ -53,11 +53,12 @@ def conf_dir() -> Path:
 def run_command(
     task: Callable[[DictConfig], object], *, under_torchrun: bool = False, own_help: str | None = None
 ) -> None:
-    """Compose the configuration and do the task with it; a user's mistake ends as one message and exit code 1.
+    """Compose the configuration and do the task with it; a mistake of the user ends in one message and exit code 1.
 
     Args:
-        under_torchrun: whether several processes may do it together.
-        own_help: what ``--help`` prints, before anything is composed; None: what conf/hydra/help says, of a run.
+        task: is called with the composed configuration.
+        under_torchrun: whether several processes can do the task together.
+        own_help: the text that ``--help`` prints; None: the help of a run, from conf/hydra/help.
     """
     keep_streams()
     if own_help is not None and {"--help", "-h"} & set(sys.argv[1:]):
@@ -91,8 +92,8 @@ def run_command(
 
 
 def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
-    """Do a task with the checked configuration and the job's folder; a user's mistake ends as one message."""
-    keep_streams()  # for a job in a process of a launcher's
+    """Do a task with the checked configuration and the job's folder; a mistake of the user ends in one message."""
+    keep_streams()  # again, for a job in a process that a launcher started
     redact_saved(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
     paths: WrittenPaths = {RUN_FOLDER: folder}
@@ -103,14 +104,14 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
             return task(config, folder)
     except InterruptedRunError:
         if in_sweep():
-            log.warning("Everything is saved. The same command goes on with the sweep.")
+            log.warning("Everything is saved. To resume the sweep, give the same command again.")
         elif (folder / "checkpoints" / "last.pt").exists():
-            log.warning("Everything is saved. Go on with: python -m ftexp %s", shlex.quote(f"resume={folder}"))
+            log.warning("Everything is saved. Resume with: python -m ftexp %s", shlex.quote(f"resume={folder}"))
         raise
     except (UserError, DivergedError) as error:
         if in_sweep() or _wants_traceback():
             raise
-        _stop(str(error), code=1)  # by SystemExit, which Hydra passes on without a report of its own
+        _stop(str(error), code=1)  # raises SystemExit, which Hydra passes on without a report of its own
     except Exception as error:
         if in_sweep():
             raise
@@ -128,7 +129,7 @@ def in_sweep() -> bool:
 
 @contextmanager
 def _where_it_was_started() -> Iterator[None]:
-    """Take relative paths from where the command was given: hydra.job.chdir would take them from the job's folder."""
+    """Resolve relative paths against the folder of the command; hydra.job.chdir changes to the job's folder."""
     settings, here = HydraConfig.get(), Path.cwd()
     if settings.job.chdir:
         os.chdir(settings.runtime.cwd)
@@ -139,20 +140,20 @@ def _where_it_was_started() -> Iterator[None]:
 
 
 def _arguments(under_torchrun: bool) -> list[str]:
-    """The command line that Hydra is to see, the same in all processes of a run."""
+    """The command line for Hydra, which is the same in all processes of a run."""
     given = readable(sys.argv[1:])
     if set(MULTIRUN) & set(given) and not under_torchrun:
-        raise ConfigError("-m tries settings in runs of python -m ftexp. This command does one thing: leave -m out.")
+        raise ConfigError("-m starts a sweep of python -m ftexp. This command has no sweeps: leave -m out.")
     if not several_processes():
         return expand(given, resumable=under_torchrun)
     if set(MULTIRUN) & set(given):
         raise ConfigError(
-            "torchrun trains one run with several processes, --multirun is many runs. Start the sweep without it: "
-            "hydra/launcher=joblib gives every GPU its own trials, and the same command with the same "
+            "torchrun trains one run with several processes, and --multirun starts many runs. Start the sweep without "
+            "torchrun: hydra/launcher=joblib gives every GPU its own trials, and the same command with the same "
             "hydra.sweeper.storage on several machines shares one study."
         )
     if not under_torchrun:
-        raise ConfigError("torchrun is for python -m ftexp; this command is a single process: leave torchrun out.")
+        raise ConfigError("torchrun is for python -m ftexp. This command needs one process: start it without torchrun.")
     return same_arguments(expand(given) if is_main() else [])
 
 
@@ -169,7 +170,7 @@ def _wants_traceback() -> bool:
 
 @contextmanager
 def _errors_reach_us() -> Iterator[None]:
-    """Keep Hydra from reporting errors itself for a while; what the user asked of it stays known to workers, too."""
+    """Keep Hydra from reporting errors itself; the user's own choice stays visible to worker processes."""
     before = dict(os.environ)
     os.environ.update({TRACEBACK: str(int(_wants_traceback())), "HYDRA_FULL_ERROR": "1"})
     try:

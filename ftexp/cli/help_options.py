@@ -1,4 +1,4 @@
-"""The options in the text of ``--help``: read from ``conf/``, so that a new one stands there by itself."""
+"""The options in the text of ``--help``, which are read from ``conf/``, so that new ones appear automatically."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ RESOLVER = "options"
 
 
 def register_options(conf: Path) -> None:
-    """Let ``${options:GROUP}`` in ``conf/hydra/help`` stand for the options of a group; to be called once."""
+    """Make ``${options:GROUP}`` in ``conf/hydra/help`` resolve to the options of a group. Call it once."""
     OmegaConf.register_resolver(RESOLVER, partial(list_options, conf), replace=True)
 
 
 def list_options(conf: Path, group: str) -> str:
-    """The options of a group as text: the one that is taken when none is chosen first, with a star before it.
+    """List the options of a group as text; the default comes first, with a star before it.
 
     Args:
-        conf: the folder of the groups, with ``config.yaml`` in it.
+        conf: the folder of the config groups, which has ``config.yaml`` in it.
+        group: the name of the group.
     """
     names = sorted(file.stem for file in (conf / group).glob("*.yaml"))
     chosen = _defaults(conf).get(group)
@@ -30,6 +31,6 @@ def list_options(conf: Path, group: str) -> str:
 
 @cache
 def _defaults(conf: Path) -> dict[str, str]:
-    """Group -> the option that ``config.yaml`` takes."""
+    """Group -> its default option in ``config.yaml``."""
     entries = yaml.safe_load((conf / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     return {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}

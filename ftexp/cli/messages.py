@@ -1,4 +1,4 @@
-"""One clear message for each mistake that Hydra, OmegaConf or ftexp finds in a command or a config file."""
+"""One message for each mistake that Hydra, OmegaConf or ftexp finds in a command or a config file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ftexp.config.known_keys import unknown_setting
 from ftexp.config.moved import moved_to
 from ftexp.errors import DivergedError, UserError, nearest
 
-# hydra/launcher=NAME -> the extra of ours that brings it.
+# hydra/launcher=NAME -> the extra of ftexp that installs it.
 LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
 
 # Groups that have keys and no options.
@@ -25,7 +25,7 @@ SINGLE_GROUPS = {group.name for group in fields(Config)} - SCHEMA.keys()
 
 
 def explain(error: BaseException) -> str | None:
-    """The message for a user's mistake; None for anything else, which deserves its traceback."""
+    """The message for a mistake of the user; None for any other error, which is shown with its traceback."""
     if isinstance(error, (UserError, DivergedError)):
         return str(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -38,7 +38,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
         return _unknown_key(cause.full_key, cause.object_type)
     if isinstance(cause, ValidationError) and cause.full_key in SINGLE_GROUPS:
-        return f"{cause.full_key} is a group of settings without options: set a key of it, {cause.full_key}.KEY=VALUE."
+        return f"{cause.full_key} is a group without options. Set one of its keys: {cause.full_key}.KEY=VALUE."
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_first_line(cause)}."
     if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):
@@ -46,7 +46,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):  # submitit's, when it has no scheduler
         return (
             "hydra/launcher=submitit_slurm needs SLURM, and this machine has no srun. Start it on a login node, or "
-            "take hydra/launcher=submitit_local or joblib."
+            "use hydra/launcher=submitit_local or joblib."
         )
     return None
 
@@ -55,18 +55,24 @@ def _unknown_option(missing: str, options: Iterable[str]) -> str:
     group, _, option = missing.partition("/") if missing.partition("/")[0] in SCHEMA else missing.rpartition("/")
     allowed = [name for name in options if not name.startswith("_")]
     extra = LAUNCHERS.get(option) if group == "hydra/launcher" else None
-    hint = f" pip install 'ftexp[{extra}]' brings it." if extra else "" if "/" in option else nearest(option, allowed)
+    hint = (
+        f" Install it with pip install 'ftexp[{extra}]'."
+        if extra
+        else ""
+        if "/" in option
+        else nearest(option, allowed)
+    )
     return f"There is no {group}={option}.{hint}{_instead(group, option)} Options: {', '.join(allowed)}."
 
 
 def _instead(group: str, option: str) -> str:
-    """What somebody wants who gives a group the name of a folder, a file or a network of timm's."""
+    """What to write instead when a group was given the name of a folder, a file or a network in timm."""
     text = f"{group}={shlex.quote(option)}"
     if group == "data":
-        return f" A folder of pictures is {text.replace('=', '=imagefolder data.root=', 1)}."
+        return f" For a folder of images write {text.replace('=', '=imagefolder data.root=', 1)}."
     if group == "model" and Path(option).suffix in (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".tar"):
-        return f" A file of weights is {text.replace('=', '.weights=', 1)}, beside model=NAME."
-    return f" A network of timm's is {text.replace('=', '=timm model.name=', 1)}." if group == "model" else ""
+        return f" For a file of weights add {text.replace('=', '.weights=', 1)} to model=NAME."
+    return f" For a network in timm write {text.replace('=', '=timm model.name=', 1)}." if group == "model" else ""
 
 
 def _unknown_key(full_key: str, owner: type | None) -> str:
@@ -82,7 +88,7 @@ def _unknown_key(full_key: str, owner: type | None) -> str:
 
 
 def _moved_in_a_file(text: str) -> str | None:
-    """The message about a setting in a config file that has another name now; None: Hydra's own is about another."""
+    """The message for a renamed setting in a config file; None when Hydra's error is about something else."""
     found = re.match(r"(?P<file>In '.+': ).*?^ *full_key: (?P<key>\S+)$", text, flags=re.MULTILINE | re.DOTALL)
     moved = moved_to(found["key"]) if found else None
     return f"{found['file']}{moved}" if found and moved else None
@@ -93,7 +99,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _raised_by_hydra(error: BaseException) -> bool:
-    """Whether the error comes out of the composition itself and not out of a run."""
+    """Whether the error was raised while Hydra composed the configuration, and not by a run."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Commands with ordinary flags, such as ``python -m ftexp.predict``: how they are set up, and how they end."""
+"""Set-up and error handling of the commands with ordinary flags, such as ``python -m ftexp.models``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ftexp.machine.versions import version_line
 
 
 def make_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
-    """The parser of ``python -m ftexp.NAME``.
+    """Make the argument parser of ``python -m ftexp.NAME``.
 
     Args:
-        name: of the command.
-        what: it does, in a sentence or two.
-        example: of its arguments, for the end of ``--help``.
+        name: the name of the command.
+        what: what the command does, in a sentence or two.
+        example: an example of its arguments, which ``--help`` shows at its end.
     """
     command = f"python -m ftexp.{name}"
     parser = argparse.ArgumentParser(prog=command, description=what, epilog=f"Example: {command} {example}")
@@ -33,15 +33,15 @@ def make_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
 
 
 def end_program(task: Callable[[], int], written: WrittenPaths | None = None) -> int:
-    """Do what a command does, and turn whatever goes wrong into one message on standard error.
+    """Run the task of a command, and report an error as one message on standard error.
 
     Args:
-        task: returns the exit code.
-        written: what it writes to, by the names that a message about a full disk gives them.
+        task: does the work and returns the exit code.
+        written: name -> path of what the task writes to; a message about a full disk uses these names.
 
     Returns:
-        The exit code: that of the task, 1 for a mistake of the user's or a full disk, 130 after Ctrl-C. With
-        ``HYDRA_FULL_ERROR=1`` a mistake is shown with its traceback.
+        The exit code: that of the task, 1 after an error, 130 after Ctrl-C. With ``HYDRA_FULL_ERROR=1``, mistakes of
+        the user are also shown with their traceback.
     """
     keep_streams()
     _show_warnings()
@@ -61,7 +61,7 @@ def end_program(task: Callable[[], int], written: WrittenPaths | None = None) ->
 
 
 def _show_warnings() -> None:
-    """Show what ftexp warns of, once, on standard error; a program that has set up a log keeps its own."""
+    """Print the warnings of ftexp on standard error, unless the program has set up logging already."""
     logger = logging.getLogger("ftexp")
     if not logger.hasHandlers():
         handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""Passwords out of what Hydra writes and logs: it shows overrides and configuration as they were given."""
+"""Removes passwords from what Hydra writes and logs, since it shows overrides and configuration as they were given."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ftexp.config.uri import hide_credentials
 
 
 class RedactingFormatter(logging.Formatter):
-    """Hides credentials in whatever is logged, tracebacks and Hydra's own lines included."""
+    """Hides credentials in everything that is logged, including tracebacks and the lines of Hydra itself."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line as ever, but for passwords."""
+        """Format the record as usual, then replace passwords."""
         return hide_credentials(super().format(record))
 
 
@@ -25,7 +25,7 @@ def redact_saved(settings: HydraConf) -> None:
     """Replace credentials in the files that Hydra has just written for this job.
 
     Args:
-        settings: Hydra's own, of the job.
+        settings: Hydra's own configuration of the job.
     """
     files: list[Path] = []
     if settings.output_subdir is not None:
@@ -36,7 +36,7 @@ def redact_saved(settings: HydraConf) -> None:
 
 
 def redact(files: Iterable[Path]) -> None:
-    """Rewrite those files that hold credentials, each whole or not at all; files that are not there are passed over."""
+    """Rewrite the files that hold credentials, each atomically; files that do not exist are skipped."""
     for file in files:
         if not file.is_file():
             continue

@@ -1,7 +1,7 @@
-"""``resume=FOLDER`` and ``resume=auto``: the command of an interrupted run, again, in its own folder.
+"""``resume=FOLDER`` and ``resume=auto``: repeat the command of an interrupted run in its own folder.
 
-``resume=FOLDER`` is replaced before Hydra composes anything, because the folder is a part of what it composes.
-``resume=auto`` is settled when it has: only then is it known where the runs of a command are.
+``resume=FOLDER`` is replaced before Hydra composes the configuration, because the folder is a part of it.
+``resume=auto`` is resolved afterwards, because only the composed configuration says where the runs of a command are.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from ftexp.errors import CheckpointError, ConfigError
 
 AUTO = "auto"
 RUN_FOLDER = "hydra.run.dir"
-# Of a run that can be gone on with; written when it begins.
+# A run writes it when it begins to train; a run that has it can be resumed.
 IDENTITY = "run.json"
-# Of a run that has ended.
+# A run writes it when it ends.
 RESULT = "result.json"
 LOCK = ".lock"
 RESUME = ("resume", "resume.run")
 
 
 def expand(arguments: Sequence[str], *, resumable: bool = True) -> list[str]:
-    """The command line with ``resume=`` replaced by what it stands for.
+    """Replace ``resume=`` in a command line by the overrides of the run to resume.
 
     Args:
         arguments: without the program's name.
-        resumable: whether the command has runs to go on with.
+        resumable: whether the command has runs that can be resumed.
 
     Returns:
-        The overrides of the run that is gone on with, then those given now, which win; ``resume=auto`` as Hydra
-        composes it.
+        The overrides of the run to resume, then those of this command, which take precedence; for ``resume=auto`` the
+        setting that Hydra composes.
 
     Raises:
-        ConfigError: when there is nothing to go on with in the folder.
+        ConfigError: when the folder holds no run that can be resumed.
     """
     asked = [argument.partition("=")[2] for argument in arguments if _key(argument) in RESUME]
     rest = [argument for argument in arguments if _key(argument) not in RESUME]
     if not asked or asked[-1] == "null":
         return rest
     if not resumable:
-        raise ConfigError("resume= goes on with a run of python -m ftexp. This command has none: leave it out.")
+        raise ConfigError("resume= resumes a run of python -m ftexp. This command has no runs: leave resume= out.")
     if {"-m", "--multirun"} & set(rest):
-        raise ConfigError("resume= goes on with one run. A sweep goes on when its own command is given again.")
+        raise ConfigError("resume= resumes one run. To resume a sweep, give its own command again.")
     if asked[-1] == AUTO:
         return [*rest, f"resume.run={AUTO}"]
     if not _unquoted(asked[-1]).strip():
@@ -63,20 +63,20 @@ def expand(arguments: Sequence[str], *, resumable: bool = True) -> list[str]:
     for override in saved:
         if override != hide_credentials(override) or "***" in override:
             raise ConfigError(
-                f"The run in {folder} was given {_key(override)} with a password, which is not kept in its folder. "
+                f"The run in {folder} was given {_key(override)} with a password, which is not saved in its folder. "
                 f"Give {_key(override)}=... again."
             )
-    place = [f"{RUN_FOLDER}={_quoted(folder)}", f"resume.run={_quoted(folder)}"]
-    # Hydra would write .hydra/ anew, before the run is known to be the same.
-    return [*flags, *saved, *given, *place, "hydra.output_subdir=null"]
+    in_folder = [f"{RUN_FOLDER}={_quoted(folder)}", f"resume.run={_quoted(folder)}"]
+    # Without the last one, Hydra would replace .hydra/ before ftexp has checked that the run is the same.
+    return [*flags, *saved, *given, *in_folder, "hydra.output_subdir=null"]
 
 
 def newest_unfinished(folders: Sequence[Path], overrides: Iterable[str]) -> Path | None:
-    """The last of the runs that were interrupted or killed; one that failed would fail again.
+    """Find the newest run that was interrupted or killed. Failed runs are skipped, since they would fail again.
 
     Args:
-        folders: where to look, the newest last.
-        overrides: of the run that is looked for, in any order.
+        folders: the folders to search, the newest last.
+        overrides: the overrides of the run to find, in any order.
     """
     wanted = sorted(own_overrides(overrides))
     for folder in reversed(folders):
@@ -89,7 +89,7 @@ def newest_unfinished(folders: Sequence[Path], overrides: Iterable[str]) -> Path
             given = _overrides_of_hydra(folder)
             if given is None or sorted(given) == wanted:  # of this command, as far as can be told
                 raise
-            print(f"ftexp: resume=auto passes over {folder}, a run of another command: {error}", file=sys.stderr)
+            print(f"ftexp: resume=auto skips {folder}, a run of another command: {error}", file=sys.stderr)
             continue
         if same and _is_free(folder):
             return folder
@@ -97,26 +97,27 @@ def newest_unfinished(folders: Sequence[Path], overrides: Iterable[str]) -> Path
 
 
 def own_overrides(overrides: Iterable[str]) -> list[str]:
-    """Those that make a run what it is: nothing of where it is and how it goes on, and no password."""
+    """The overrides that identify a run: without its folder, without ``resume``, and without passwords."""
     elsewhere = ("resume", "hydra.", "hydra/")
     return [hide_credentials(str(o)) for o in overrides if not _key(str(o)).startswith(elsewhere)]
 
 
 def saved_overrides(folder: Path) -> list[str] | None:
-    """What the run was started with, by the names that settings have now.
+    """Read the overrides that the run was started with, by the current names of the settings.
 
-    None: that is not kept, because a copy of the folder lacks ``.hydra``.
+    Returns:
+        The overrides; None if they are not saved, as in a folder of ftexp 0.1.0 that was copied without ``.hydra``.
     """
     kept = _read(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
     if kept is None:
         return _overrides_of_hydra(folder)  # of runs of ftexp 0.1.0
     if not isinstance(kept, list):
-        raise CheckpointError(f"{folder / IDENTITY} is damaged: its overrides are no list. Put it back.")
+        raise CheckpointError(f"{folder / IDENTITY} is damaged: its overrides are not a list. Restore the file.")
     return renamed_overrides(own_overrides(kept))
 
 
 def _overrides_of_hydra(folder: Path) -> list[str] | None:
-    """Those that Hydra has left in the folder of a run; None where it lacks ``.hydra``."""
+    """The overrides that Hydra wrote to the folder of a run; None if the folder lacks ``.hydra``."""
     file = folder / ".hydra" / "overrides.yaml"
     if not file.exists():
         return None
@@ -124,7 +125,7 @@ def _overrides_of_hydra(folder: Path) -> list[str] | None:
 
 
 def status_of(folder: Path) -> str | None:
-    """Of a run that has ended; None: it was killed, or is still going on."""
+    """The status of a run that has ended; None if it was killed or is still in progress."""
     file = folder / RESULT
     return str(_read(file).get("status")) if file.exists() else None
 
@@ -133,8 +134,8 @@ def _known_overrides(folder: Path) -> list[str]:
     saved = saved_overrides(folder)
     if saved is None:
         print(
-            f"ftexp: {folder} lacks .hydra/overrides.yaml, which says what the run was started with. Only overrides "
-            "of this command are used.",
+            f"ftexp: {folder} lacks .hydra/overrides.yaml, the overrides that the run was started with. Only the "
+            "overrides of this command are used.",
             file=sys.stderr,
         )
     return saved or []
@@ -142,19 +143,22 @@ def _known_overrides(folder: Path) -> list[str]:
 
 def _checked(folder: Path) -> Path:
     if not folder.is_dir():
-        raise ConfigError(f"resume={folder}: there is no such folder. Give that of a run, or resume=auto.")
+        raise ConfigError(f"resume={folder}: there is no such folder. Give the folder of a run, or resume=auto.")
     if not (folder / IDENTITY).exists():
-        raise ConfigError(f"resume={folder}: there is no {IDENTITY} in it, so no run had begun to train there.")
+        raise ConfigError(
+            f"resume={folder}: the folder has no {IDENTITY}, so no run began to train there. Give the folder of a run, "
+            "or resume=auto."
+        )
     if status_of(folder) == "finished":
         raise ConfigError(
-            f"resume={folder}: this run has finished; its result is in {folder / RESULT}. For more epochs begin a new "
-            f"run with its weights: {_from_weights(folder)}"
+            f"resume={folder}: this run has finished; its result is in {folder / RESULT}. To train for more epochs, "
+            f"start a new run with its weights: {_from_weights(folder)}"
         )
     return folder
 
 
 def _from_weights(folder: Path) -> str:
-    """The command of a new run that begins with the best weights of a finished one."""
+    """The command of a new run that starts with the best weights of a finished one."""
     replaced = ("model.weights", "stage.epochs")
     same = [override for override in saved_overrides(folder) or [] if _key(override) not in replaced]
     weights = f"model.weights={folder / 'checkpoints' / 'best.pt'}"
@@ -165,7 +169,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}). Put it back, or remove the folder.") from error
+        raise CheckpointError(f"{file} is damaged ({error}). Restore it, or remove the folder.") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -182,7 +186,7 @@ def _key(override: str) -> str:
 
 
 def _quoted(folder: Path) -> str:
-    """For Hydra's grammar, in which a comma or an equals sign would mean something."""
+    """Quote a folder for Hydra's grammar, in which a comma or an equals sign has a meaning."""
     return QuotedString(str(folder), Quote.single).with_quotes()
 
 

@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, and know which version wrote them."""
+"""Files that are written atomically and record their format version, and errors of the disk."""

@@ -1,4 +1,4 @@
-"""A file or folder that cannot be used, as one message: which it is, why, and the setting that takes another place."""
+"""Explains errors of the file system in one message: the file, the reason, and the setting that names its folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ftexp.config import Config
 from ftexp.config.uri import sqlite_file
 from ftexp.errors import DivergedError, UserError
 
-# What the user can put right. Of other errors of the system, the traceback tells more.
+# Errors that the user can correct. For other errors of the system, the traceback is more useful.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BLOCKED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
 _BROKEN = (errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ENODEV, errno.ENXIO, errno.ELOOP, errno.ENOLCK)
@@ -38,7 +38,7 @@ def written_paths(config: Config, folder: Path, *, in_sweep: bool) -> WrittenPat
 
 
 def explain_disk(error: BaseException, paths: WrittenPaths) -> str | None:
-    """A message for an error, or a cause of it, that the system raised about a file; None for any other."""
+    """The message for an error that the file system raised, or that it caused; None for any other error."""
     if isinstance(error, (UserError, DivergedError)):
         return None
     found: BaseException | None = error
@@ -51,12 +51,12 @@ def explain_disk(error: BaseException, paths: WrittenPaths) -> str | None:
         return f"A file cannot be written: {reason}. {_free_space(paths)}" if found.errno in _FULL else None
     file = os.fsdecode(found.filename) if isinstance(found.filename, (str, bytes)) else str(found.filename)
     setting = _setting_of(Path(file), paths)
-    move = f" {setting} takes another place." if setting else ""
+    move = f" Set another location with {setting}." if setting else ""
     return f"{file} cannot be used: {reason}.{move}{_resume(paths, found.errno)}"
 
 
 def _setting_of(file: Path, paths: WrittenPaths) -> str | None:
-    """The setting of the innermost folder around a file; if there is only one setting, that one."""
+    """The setting that names the innermost folder around a file; the only setting, if there is only one."""
     around = {s: path for s, path in paths.items() if file.absolute().is_relative_to(path) or file == path}
     if around:
         return max(around, key=lambda setting: len(around[setting].parts))
@@ -66,13 +66,13 @@ def _setting_of(file: Path, paths: WrittenPaths) -> str | None:
 def _free_space(paths: WrittenPaths) -> str:
     """Advice with the paths on full disks, or with the free space at every path."""
     free = {setting: _free_bytes(path) for setting, path in paths.items()}
-    full = [setting for setting, room in free.items() if room is not None and room < _LITTLE_BYTES]
+    full = [setting for setting, space in free.items() if space is not None and space < _LITTLE_BYTES]
     shown = [
-        f"{setting}={paths[setting]} ({room / 2**20:.0f} MiB free)"
-        for setting, room in free.items()
-        if room is not None and (setting in full or not full)
+        f"{setting}={paths[setting]} ({space / 2**20:.0f} MiB free)"
+        for setting, space in free.items()
+        if space is not None and (setting in full or not full)
     ]
-    advice = f"Make room, or take another place: {', '.join(shown)}." if shown else "Make room."
+    advice = f"Free some space, or set another location: {', '.join(shown)}." if shown else "Free some space."
     return advice + _resume(paths, errno.ENOSPC)
 
 
@@ -87,7 +87,7 @@ def _free_bytes(path: Path) -> int | None:
 
 
 def _resume(paths: WrittenPaths, number: int | None) -> str:
-    """How a run goes on that had been saved before its disk was full."""
+    """How to resume a run that was saved before its disk was full."""
     run = paths.get(RUN_FOLDER)
     saved = run is not None and (run / "checkpoints" / "last.pt").exists()
-    return " Then go on with resume=FOLDER OF THE RUN." if saved and number in _FULL else ""
+    return " Then resume with resume=FOLDER OF THE RUN." if saved and number in _FULL else ""

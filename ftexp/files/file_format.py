@@ -1,4 +1,4 @@
-"""The format numbers in a run's files: a file of another version of ftexp is refused by name, not by a traceback."""
+"""The format numbers in a run's files: a file in an unknown format is refused with a message that names it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ def check_format(found: object, newest: int, file: Path) -> None:
     """Refuse a file whose format this version does not read.
 
     Args:
-        found: the file's number; None: it was written before there were numbers, in the layout of format 1.
-        newest: the highest number that this version reads.
+        found: the format number in the file; None: the file has none and is in format 1.
+        newest: the highest format number that this version reads.
+        file: the path for the message.
 
     Raises:
-        FormatError: when the number is higher, or none that was ever written.
+        FormatError: when the number is higher, or is not a format number.
     """
     if found is None or (type(found) is int and 1 <= found <= newest):
         return
@@ -32,10 +33,10 @@ def check_format(found: object, newest: int, file: Path) -> None:
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Say which file it was when its fields are not those that the ``with`` block reads.
+    """Name the file in the error when its fields are not those that the ``with`` block reads.
 
     Raises:
-        FormatError: in the place of the error that a missing or an additional field leads to.
+        FormatError: in place of the error that a missing or unknown field causes.
     """
     try:
         yield
@@ -43,6 +44,6 @@ def reading(file: Path) -> Iterator[None]:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(
-            f"{file} has other fields than ftexp {version('ftexp')} reads ({type(error).__name__}: {error}). Go on "
-            "with the version of ftexp that wrote it (see versions in the run's run.json), or start a new run."
+            f"{file} has other fields than ftexp {version('ftexp')} reads ({type(error).__name__}: {error}). Use the "
+            "version of ftexp that wrote it (see versions in the run's run.json), or start a new run."
         ) from error

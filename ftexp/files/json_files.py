@@ -1,4 +1,4 @@
-"""JSON files that every reader of JSON accepts, written whole or not at all."""
+"""Reads and writes JSON files: strictly valid JSON, written atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftexp.errors import CheckpointError
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Replace the file; numbers that JSON does not know become null (see ``plain``)."""
+    """Replace the file atomically; numbers that JSON does not have become null (see ``plain``)."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
     try:
@@ -23,15 +23,17 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say which file it was
+        raise OSError(
+            error.errno, error.strerror, str(path)
+        ) from error  # the error of a full disk does not name the file
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What ``write_json`` wrote.
+    """Read a file that ``write_json`` wrote.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        CheckpointError: when it is damaged, or cannot be read.
+        CheckpointError: when it is damaged or cannot be read.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -40,12 +42,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged or cannot be read: {error}.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no JSON object.")
+        raise CheckpointError(f"{path} is damaged: it is not a JSON object.")
     return content
 
 
 def plain(value: object) -> object:
-    """The value with null in place of NaN and of infinite numbers, which Python writes as literals outside of JSON."""
+    """Replace NaN and infinite numbers by None, since Python would write them as literals that are not valid JSON."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -117,8 +117,8 @@ def test_flags_and_their_values_are_left_alone() -> None:
 
 
 REFUSED = {
-    "optimizer.betas=[0.9,": "cannot be read: no viable alternative at input '[0.9,'.*'optimizer.betas=\"[0.9,\"'.",
-    "optimizer.head_lr=f(1": "in quotes of its own, inside those of the shell: 'optimizer.head_lr=\"f(1\"'.",
+    "optimizer.betas=[0.9,": "cannot be parsed: no viable alternative at input '[0.9,'.*'optimizer.betas=\"[0.9,\"'.",
+    "optimizer.head_lr=f(1": "needs quotes of its own, inside those of the shell: 'optimizer.head_lr=\"f(1\"'.",
     "optimizer.head_lr=intervall(1,2)": "Unknown function 'intervall'.",
     "optimizer.head_lr=1,2": "To try each of them add -m; a list is written optimizer.head_lr=[1,2].",
     "optimizer=sgd,adamw": "gives several values. To try each of them add -m.",
@@ -128,7 +128,7 @@ REFUSED = {
     "-m optimizer.nosuch=interval(1,2)": "There is no setting optimizer.nosuch. Allowed here: optimizer.name, ",
     "-m optimizer.head_lr=1e-3,": "has a comma with no value beside it. Write optimizer.head_lr=VALUE,VALUE without",
     "-m data.root=,a": "'data.root=,a' has a comma with no value beside it.",
-    "data.root=b\udce4se": "'data.root=b\\udce4se' holds bytes that are no UTF-8 text. Rename the file or folder",
+    "data.root=b\udce4se": "'data.root=b\\udce4se' has bytes that are not valid UTF-8. Rename the file or folder",
     "data.root = x": "'data.root' is not of the form key=value. Write it without spaces: data.root=x.",
     "data.root =x": "Write it without spaces: data.root=x.",
     "data.root= x": "'x' is not of the form key=value. Write it without spaces: data.root=x.",
@@ -136,8 +136,8 @@ REFUSED = {
     "data.root=my pictures": "put both in quotes: 'data.root=my pictures'.",
     "pictures": "'pictures' is not of the form key=value. Choose an option with group=option, set a key with",
     "=3": "'=3' is not of the form key=value. Its key is missing.",
-    "optimizer.=3": "has no key that can be read: 'optimizer.'.",
-    "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Leave it out for the value in conf/",
+    "optimizer.=3": "has no valid key: 'optimizer.'.",
+    "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Omit it to use the value in conf/",
     "~train.metric": "give another one: train.metric=VALUE.",
     "hydra.run.dir=": "hydra.run.dir is empty. Give a folder or file; the working folder is hydra.run.dir=.",
     'hydra.sweep.dir=""': "hydra.sweep.dir is empty.",
@@ -145,7 +145,7 @@ REFUSED = {
     "--batch-size=3": "There is no flag --batch-size; settings are given as key=value. Did you mean train.batch_size?",
     "--data.root x": "There is no flag --data.root. Settings are given as key=value: data.root=x.",
     "--data.root=x": "Settings are given as key=value: data.root=x.",
-    "--nothing": "There is no flag --nothing; settings are given as key=value. All of them: --cfg job.",
+    "--nothing": "There is no flag --nothing; settings are given as key=value. --cfg job shows all settings.",
 }
 
 

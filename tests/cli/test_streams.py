@@ -46,7 +46,7 @@ def test_a_stream_that_takes_nothing_is_no_error(tmp_path: Path, redirection: st
         assert ended.stdout.count("said \\udcff") == ended.stdout.count("INFO:root:logged") == 3
     if "2>" not in redirection:
         assert "complaint" in ended.stderr
-    full = "ftexp: nothing more can be shown here: No space left on device.\n"
+    full = "ftexp: no more output can be shown here: No space left on device.\n"
     assert ended.stderr.count(full) == (redirection == ">/dev/full")
 
 

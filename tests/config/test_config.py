@@ -88,10 +88,10 @@ MISTAKES = {
     "model=resnet51": "There is no model=resnet51. Did you mean 'resnet",
     "epochs=5": "There is no setting epochs. Did you mean stage.epochs?",
     "+seed=1": "There is no setting seed. Did you mean runtime.seed",
-    "train=5": "train is a group of settings without options: set a key of it, train.KEY=VALUE.",
-    "model=best.pt": "A file of weights is model.weights=best.pt, beside model=NAME.",
-    "model=levit_128s": "A network of timm's is model=timm model.name=levit_128s.",
-    "data=my/pictures": "There is no data=my/pictures. A folder of pictures is data=imagefolder data.root=my/pictures.",
+    "train=5": "train is a group without options. Set one of its keys: train.KEY=VALUE.",
+    "model=best.pt": "For a file of weights add model.weights=best.pt to model=NAME.",
+    "model=levit_128s": "For a network in timm write model=timm model.name=levit_128s.",
+    "data=my/pictures": "For a folder of images write data=imagefolder data.root=my/pictures.",
     "optimizer=adam": "There is no optimizer=adam. Did you mean 'adamw'?",
     "stage=heads": "There is no stage=heads. Did you mean 'head'?",
     "data.root=photos": "There is no setting data.root. It belongs to data=imagefolder",
@@ -151,7 +151,7 @@ MISTAKES = {
     "tracking.uri=null": "tracking.uri=null is not allowed: it must be an MLflow tracking URI",
     # Missing, malformed, contradicting.
     "data=imagefolder": "data.root has no value; give one, for example data.root=VALUE",
-    "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Leave it out for the value in conf/",
+    "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Omit it to use the value in conf/",
     "optimizer": "'optimizer' is not of the form key=value",
     "stage=head stage.last_blocks=2": "stage.last_blocks=2 has no effect: no phase has learn=last",
     "scheduler=constant scheduler.floor=0.1": "scheduler.floor=0.1 has no effect with scheduler=constant",
@@ -238,7 +238,7 @@ def test_every_command_has_a_help_of_its_own(command_line: CommandLine) -> None:
         assert f"python -m {first.split()[0]} data=" in shown.stdout
         refused = command_line("-m", "optimizer.head_lr=1,2", entry=command)
         assert refused.returncode == 1
-        assert "This command does one thing: leave -m out." in refused.stderr
+        assert "This command has no sweeps: leave -m out." in refused.stderr
 
 
 @pytest.mark.parametrize("module", ["ftexp", "ftexp.audit"])

@@ -32,7 +32,8 @@ def test_the_setting_is_that_of_the_innermost_place(configure: Compose, tmp_path
         ("store/mlflow.db", "tracking.uri"),
     ):
         message = explain_disk(of_system(errno.EROFS, tmp_path / file), paths)
-        assert message == f"{tmp_path / file} cannot be used: Read-only file system. {setting} takes another place."
+        advice = f"Set another location with {setting}."
+        assert message == f"{tmp_path / file} cannot be used: Read-only file system. {advice}"
     message = explain_disk(of_system(errno.EACCES, Path("/elsewhere")), paths)
     assert message == "/elsewhere cannot be used: Permission denied."
     assert "hydra.sweep.dir" in written_paths(configure(store), tmp_path, in_sweep=True)
@@ -45,7 +46,7 @@ def test_of_a_full_disk_the_full_paths_are_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(0, 0, free[folder]))
     message = explain_disk(of_system(errno.ENOSPC), paths)
     assert message == (
-        "A file cannot be written: No space left on device. Make room, or take another place: "
+        "A file cannot be written: No space left on device. Free some space, or set another location: "
         f"hydra.run.dir={tmp_path}/full/run (0 MiB free)."
     )
     free[tmp_path / "full"] = 2**30  # a quota, of which the system does not tell
@@ -54,7 +55,7 @@ def test_of_a_full_disk_the_full_paths_are_named(tmp_path: Path, monkeypatch: py
     (tmp_path / "full" / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "full" / "run" / "checkpoints" / "last.pt").touch()
     free[tmp_path / "full" / "run"] = 0
-    assert str(explain_disk(of_system(errno.ENOSPC), paths)).endswith("Then go on with resume=FOLDER OF THE RUN.")
+    assert str(explain_disk(of_system(errno.ENOSPC), paths)).endswith("Then resume with resume=FOLDER OF THE RUN.")
 
 
 def test_the_cause_counts_and_other_errors_are_left_alone() -> None:
@@ -86,11 +87,14 @@ def test_a_run_goes_on_without_its_caches(tmp_path: Path, command_line: CommandL
 @pytest.mark.parametrize(
     ("in_the_way", "shown"),
     [
-        ("run", "The folder of the run, run, cannot be written to: File exists. hydra.run.dir=FOLDER"),
-        ("run/ftexp.log/", "run/ftexp.log cannot be used: Is a directory. hydra.run.dir takes another place."),
-        ("run/.hydra", "run/.hydra cannot be used: File exists. hydra.run.dir takes another place."),
-        ("run/splits.csv/", "run/splits.csv cannot be used: Is a directory. hydra.run.dir takes another place."),
-        ("run/checkpoints", "run/checkpoints cannot be used: File exists. hydra.run.dir takes another place."),
+        (
+            "run",
+            "The folder of the run, run, cannot be written to: File exists. Set another one with hydra.run.dir=FOLDER",
+        ),
+        ("run/ftexp.log/", "run/ftexp.log cannot be used: Is a directory. Set another location with hydra.run.dir."),
+        ("run/.hydra", "run/.hydra cannot be used: File exists. Set another location with hydra.run.dir."),
+        ("run/splits.csv/", "run/splits.csv cannot be used: Is a directory. Set another location with hydra.run.dir."),
+        ("run/checkpoints", "run/checkpoints cannot be used: File exists. Set another location with hydra.run.dir."),
         ("test_ledger.sqlite/", "test_ledger.sqlite, which counts how often each test set is opened, cannot be used"),
     ],
 )
@@ -121,7 +125,7 @@ def test_a_full_disk_ends_a_run_with_one_message(
     monkeypatch.setattr("ftexp.report.recorder.write_json", full)  # result.json, which would say why, does not fit too
     ended = command_line(*SETTINGS, "tracking=none", "audit.on_leak=off", "hydra.run.dir=run")
     assert ended.returncode == 1
-    assert ended.stderr.startswith("ftexp: A file cannot be written: No space left on device. Make room, or take")
+    assert ended.stderr.startswith("ftexp: A file cannot be written: No space left on device. Free some space, or set")
     assert f"hydra.run.dir={tmp_path}/run (" in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert "result.json cannot be written: [Errno 28]" in ended.stdout

@@ -211,7 +211,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
 def test_a_batch_that_cannot_be_shared_is_refused(configure: Compose, size: int, fitting: str) -> None:
     check_shares(configure("train.batch_size=32"), Ranks(0, 2))
     check_shares(configure("train.batch_size=auto"), Ranks(0, 2))
-    with pytest.raises(ConfigError, match=rf"train\.batch_size={size} is that of all 2 processes .*Take {fitting}\."):
+    with pytest.raises(ConfigError, match=rf"size={size} is the batch size of all 2 processes .*Use {fitting}\."):
         check_shares(configure(f"train.batch_size={size}"), Ranks(0, 2))
 
 
@@ -229,7 +229,7 @@ def test_graphs_are_refused_in_several_processes(configure: Compose, mode: str) 
     config = configure("runtime.device=cpu", "runtime.compile=true", f"runtime.compile_mode={mode}")
     check_graphs(config, prepare_runtime(config.runtime))
     with pytest.raises(
-        ConfigError, match=rf"compile_mode={mode} .* the 2 processes .*Take runtime\.compile_mode=default"
+        ConfigError, match=rf"compile_mode={mode} .* the 2 processes .*Use runtime\.compile_mode=default"
     ):
         check_graphs(config, prepare_runtime(config.runtime, Ranks(0, 2)))
     harmless = configure("runtime.device=cpu", f"runtime.compile_mode={mode}")

@@ -91,8 +91,8 @@ def test_head_has_the_curve_of_one_process_and_leaves_one_run(tmp_path: Path, co
 def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
     refused = train(tmp_path / "run", "train.batch_size=33", "tracking=none", torchrun=True)
     assert refused.returncode == 1
-    assert refused.stderr.count("ftexp: train.batch_size=33 is that of all 2 processes together") == 1
-    assert "Take a multiple of 2: 32 or 34." in refused.stderr
+    assert refused.stderr.count("ftexp: train.batch_size=33 is the batch size of all 2 processes together") == 1
+    assert "Use a multiple of 2: 32 or 34." in refused.stderr
 
 
 def test_a_sweep_is_refused_once_with_the_way_to_do_it(

@@ -1,4 +1,4 @@
-"""What may happen to a run from outside: a message that says it, and a run that can be gone on with."""
+"""What may happen to a run from outside: a message that says it, and a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(tmp_path: P
     with started(tmp_path, *SETTINGS, *READING, "hydra.run.dir=run") as run:
         refused = resumed(tmp_path)
         assert refused.returncode == 1
-        assert "Another run is at work in" in refused.stderr
+        assert "Another run is using" in refused.stderr
         run.send_signal(signal.SIGINT)
         _, errors = run.communicate(timeout=60)
     assert run.returncode == 130, errors

@@ -83,7 +83,7 @@ def test_a_damaged_run_json_is_named(here: Path) -> None:
     with pytest.raises(CheckpointError, match=r"run/run.json is damaged"):
         expand(["resume=run"])
     (here / "run" / "run.json").write_text('{"overrides": 17}')
-    with pytest.raises(CheckpointError, match=r"run/run.json is damaged: its overrides are no list"):
+    with pytest.raises(CheckpointError, match=r"run/run.json is damaged: its overrides are not a list"):
         expand(["resume=run"])
     (here / "run" / "run.json").unlink()
     (here / "run" / "run.json").mkdir()
@@ -95,25 +95,25 @@ def test_a_finished_run_names_the_command_for_more_epochs(here: Path) -> None:
     make_run(here / "it's", "data=imagefolder", "data.root='a b'", "stage.epochs=3", status="finished")
     with pytest.raises(ConfigError) as refused:
         expand(["resume=it's"])
-    _, _, command = str(refused.value).partition("For more epochs begin a new run with its weights: ")
+    _, _, command = str(refused.value).partition("To train for more epochs, start a new run with its weights: ")
     expected = ["data=imagefolder", "data.root='a b'", "model.weights=it's/checkpoints/best.pt", "stage.epochs=NUMBER"]
     assert shlex.split(command) == ["python", "-m", "ftexp", *expected]
 
 
 def test_a_command_that_has_no_runs_goes_on_with_none(here: Path) -> None:
-    with pytest.raises(ConfigError, match=r"resume= goes on with a run of python -m ftexp. This command has none"):
+    with pytest.raises(ConfigError, match=r"resume= resumes a run of python -m ftexp. This command has no runs"):
         expand(["resume=auto"], resumable=False)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resume=nowhere"], r"resume=nowhere: there is no such folder. Give that of a run, or resume=auto"),
+        (["resume=nowhere"], r"resume=nowhere: there is no such folder. Give the folder of a run, or resume=auto"),
         (["resume="], r"resume= is empty. Give the folder of a run, resume=auto, or leave it out"),
         (["resume=''"], r"resume= is empty"),
-        (["resume=empty"], r"resume=empty: there is no run.json in it"),
+        (["resume=empty"], r"resume=empty: the folder has no run.json"),
         (["resume=done"], r"resume=done: this run has finished; its result is in done/result.json"),
-        (["resume=done", "-m"], r"resume= goes on with one run. A sweep goes on when its own command is given again"),
+        (["resume=done", "-m"], r"resume= resumes one run. To resume a sweep, give its own command again"),
         (["resume=secret"], r"was given tracking.uri with a password.*Give tracking.uri=... again"),
     ],
 )
@@ -155,7 +155,7 @@ def test_other_settings_are_refused_with_the_differences(configure: Compose) -> 
 
 def test_harmless_ones_are_allowed_with_force_alone(configure: Compose) -> None:
     begun, other = identity_of(configure(), splits()), configure("runtime.workers=3", "tracking=none")
-    with pytest.raises(ConfigError, match=r"(?s)runtime.workers: auto -> 3\n.*resume.force=true to go on all the same"):
+    with pytest.raises(ConfigError, match=r"(?s)runtime.workers: auto -> 3\n.*resume.force=true to resume it anyway"):
         begun.check_settings(other, force=False)
     begun.check_settings(other, force=True)
 
@@ -214,7 +214,7 @@ def test_sigterm_then_resume_is_one_run_with_every_epoch_once(
     monkeypatch.setattr(Step, "update", update_and_signal)
     stopped = command_line(*SETTINGS, "train.batch_size=8", "stage.epochs=3", "hydra.run.dir=run")
     assert stopped.returncode == 143, stopped.stderr
-    assert "Go on with: python -m ftexp resume=" in stopped.stdout
+    assert "Resume with: python -m ftexp resume=" in stopped.stdout
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
     ended = command_line("resume=run")
     assert ended.returncode == 0, ended.stderr

@@ -65,7 +65,7 @@ def test_slurm_that_is_not_there_is_one_message(command_line: CommandLine) -> No
 def test_a_launcher_that_is_not_installed_names_the_extra() -> None:
     missing = MissingConfigException("", missing_cfg_file="hydra/launcher/ray", options=["basic", "joblib"])
     assert explain(missing) == (
-        "There is no hydra/launcher=ray. pip install 'ftexp[ray]' brings it. Options: basic, joblib."
+        "There is no hydra/launcher=ray. Install it with pip install 'ftexp[ray]'. Options: basic, joblib."
     )
 
 

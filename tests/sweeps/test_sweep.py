@@ -109,7 +109,7 @@ def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Pa
         path.name for path in folder.iterdir()
     }
     kept = {file.name for file in folder.glob("[0-9]*/checkpoints/*")}
-    assert kept <= {"best.pt"}, "a trial that was stopped is begun anew: nothing to go on from"
+    assert kept <= {"best.pt"}, "an interrupted trial starts again: there is nothing to resume from"
     assert (folder / "best" / "checkpoints" / "best.pt").samefile(
         folder / str(best["trial"]) / "checkpoints" / "best.pt"
     )
@@ -414,7 +414,7 @@ def test_ctrl_c_frees_the_trial_for_the_next_call(workplace: Path, sweep: Ftexp)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "The same command goes on with the sweep." in output
+    assert "To resume the sweep, give the same command again." in output
     assert "resume=" not in output + errors
     assert "Traceback" not in errors
     assert [trial.state.name for trial in load_trials(workplace)] == ["WAITING", "FAIL"][::-1]
