@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
@@ -22,6 +21,7 @@ from ftexp.config.check import refuse_empty
 from ftexp.config.known_keys import HYDRA_PATHS, PATHS, hint, known_keys, string_keys, unknown_setting
 from ftexp.config.moved import moved_to
 from ftexp.errors import ConfigError
+from ftexp.hydra_internals import hydra_argument_parser
 
 MULTIRUN = ("-m", "--multirun")
 # Keys that ftexp.cli.resume_arguments replaces before Hydra sees them.
@@ -47,7 +47,7 @@ def readable(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(
                 f"{argument!a} has bytes that are not valid UTF-8. Rename the file or folder, or make a link to it."
             )
-    known, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
+    known, unknown = hydra_argument_parser().parse_known_intermixed_args(list(arguments))
     if flags := [argument for argument in unknown if argument.startswith("-")]:
         raise ConfigError(_no_such_flag(flags[0], arguments))
     multirun = bool(set(MULTIRUN) & set(arguments))

@@ -40,7 +40,9 @@ def register_schema() -> None:
         for name, kind in nodes.items():
             node = OmegaConf.structured(kind)
             for key in node:
-                if isinstance(node._get_node(key), DictConfig) and not is_dataclass(OmegaConf.get_type(node, key)):
+                if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+                    continue
+                if isinstance(node[key], DictConfig) and not is_dataclass(OmegaConf.get_type(node, key)):
                     OmegaConf.set_struct(node[key], False)  # a mapping with keys of the user's, such as block_lrs
             store.store(group=group, name=name, node=node, replace=True)
 
@@ -119,7 +121,7 @@ def _without_infinities(value: Any) -> Any:
 def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:
     """Hydra lets ``+key=value`` add anything; find it by comparing each node with its dataclass."""
     if isinstance(node, ListConfig):
-        children: list[tuple[str, Any]] = [(f"{prefix}[{i}]", node._get_node(i)) for i in range(len(node))]
+        names: dict[Any, str] = {i: f"{prefix}[{i}]" for i in range(len(node))}
     else:
         kind = OmegaConf.get_type(node)
         if is_dataclass(kind):
@@ -127,11 +129,9 @@ def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:
             for key in map(str, node):
                 if key not in allowed:
                     raise ConfigError(unknown_setting(f"{prefix}.{key}" if prefix else key, allowed))
-        keys = [(str(key), node._get_node(key)) for key in node]
-        children = [(f"{prefix}.{key}" if prefix else key, child) for key, child in keys]
-    for name, child in children:
-        missing = child is None or child._is_none() or child._is_interpolation() or child._is_missing()
-        if isinstance(child, (DictConfig, ListConfig)) and not missing:
-            _refuse_strays(child, name)
-        elif child is not None and child._is_missing():
+        names = {key: f"{prefix}.{key!s}" if prefix else str(key) for key in node}
+    for key, name in names.items():
+        if OmegaConf.is_missing(node, key):
             raise ConfigError(f"{name} has no value; give one, for example {name}=VALUE on the command line.")
+        if not OmegaConf.is_interpolation(node, key) and isinstance(node[key], (DictConfig, ListConfig)):
+            _refuse_strays(node[key], name)

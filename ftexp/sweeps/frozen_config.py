@@ -1,22 +1,23 @@
-"""The configuration files as they are when a sweep begins: Hydra would read them anew for every trial."""
+"""Reads the configuration files once, when a sweep begins; Hydra would read them again for every trial."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from yaml import YAMLError
 
+from ftexp.hydra_internals import caching_repository
+
 
 def freeze_config(loader: Any) -> None:
-    """Read all of them now, so that whoever edits one meanwhile does not change the trials to come.
+    """Read all configuration files now, so that editing one during the sweep does not change later trials.
 
     Args:
-        loader: Hydra's, which composes the configuration of every trial.
+        loader: Hydra's ``ConfigLoader``, which composes the configuration of every trial.
     """
-    repository = CachingConfigRepository(loader.repository)
+    repository = caching_repository(loader)
     groups = [""]
     while groups:
         group = groups.pop()
@@ -27,4 +28,3 @@ def freeze_config(loader: Any) -> None:
                 repository.load_config(path + name)
             except (HydraException, YAMLError, OSError, ValueError):
                 continue  # a file with mistakes is refused by Hydra where it is used, with its name
-    loader.repository = repository

@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable, Iterable
 from threading import Event, Thread
 
+from optuna import Study
 from optuna.storages import BaseStorage, RDBStorage
+
+from ftexp.hydra_internals import stale_trial_ids
 
 # A minute is often enough for trials of minutes; three without a sign survive a restart of the database.
 INTERVAL_SECONDS = 60
@@ -35,9 +38,9 @@ class Heartbeat:
         if self._storage is not None:
             self._storage.record_heartbeat(trial_id)
 
-    def silent(self, study_id: int) -> set[int]:
+    def silent(self, study: Study) -> set[int]:
         """The ids of running trials that have not shown a sign of life for ``GRACE_SECONDS``, on any machine."""
-        return set(self._storage._get_stale_trial_ids(study_id)) if self._storage is not None else set()
+        return set(stale_trial_ids(self._storage, study)) if self._storage is not None else set()
 
     def stop(self) -> None:
         """End the thread."""

@@ -19,10 +19,10 @@ from hydra.core.override_parser.types import (
     Transformer,
 )
 from hydra.errors import HydraException
-from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ftexp.errors import ConfigError, nearest
+from ftexp.hydra_internals import distribution_of, with_value
 
 # Names of the options of a configuration group; empty for a key that is none.
 Options = Callable[[str], Sequence[str]]
@@ -116,7 +116,7 @@ def _values(override: Override, value: ChoiceSweep | RangeSweep) -> list[Any]:
                     f"{override.input_line}: a list holds plain values, and one of these is a range itself. Give the "
                     "setting one range, or a list of values."
                 )
-    ordered = replace(override, _value=replace(value, shuffle=False))
+    ordered = with_value(override, replace(value, shuffle=False))
     try:
         found = list(ordered.sweep_iterator(transformer=Transformer.encode))
     except (HydraException, ValueError) as error:
@@ -131,11 +131,9 @@ def _values(override: Override, value: ChoiceSweep | RangeSweep) -> list[Any]:
 
 def _distribution(override: Override) -> BaseDistribution:
     try:
-        distribution = create_optuna_distribution_from_override(override)
+        return distribution_of(override)
     except (ValueError, HydraException) as error:
         raise ConfigError(f"{override.input_line}: {error}") from error
-    assert isinstance(distribution, BaseDistribution)
-    return distribution
 
 
 def _check_tags(line: str, value: object) -> None:

@@ -8,7 +8,6 @@ from itertools import chain, product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -19,6 +18,7 @@ from optuna.trial import Trial
 
 from ftexp.config.moved import refuse_moved
 from ftexp.errors import ConfigError
+from ftexp.hydra_internals import grid_choices
 from ftexp.sweeps.ranges import Options, parse_range, read_range
 
 EACH_BLOCK = "optimizer.block_lrs.*"
@@ -57,7 +57,7 @@ class Space:
             ConfigError: for an interval, which has no end of values.
         """
         try:
-            lists = [OptunaSweeperImpl._to_grid_sampler_choices(d) for d in self.ranges.values()]
+            lists = [grid_choices(d) for d in self.ranges.values()]
         except ValueError as error:
             raise ConfigError(
                 "hydra/sweeper/sampler=grid needs lists, choice(a, b) or range(a, b, step); without intervals, for "

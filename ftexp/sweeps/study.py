@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError
+from ftexp.hydra_internals import enqueued_values, trial_id
 from ftexp.sweeps.heartbeat import GRACE_SECONDS, INTERVAL_SECONDS, Heartbeat
 from ftexp.sweeps.locks import StudyLock
 
@@ -172,13 +173,13 @@ class SharedStudy:
             trial = self.study.ask()
         trial.set_user_attr(SESSION, self._name)
         trial.set_user_attr(HOST, socket.gethostname())
-        self._heartbeat.note(trial._trial_id)
+        self._heartbeat.note(trial_id(trial))
         return trial
 
     def take_back_lost(self) -> None:
         """Write off the running trials whose processes are gone. The study has to be locked."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        silent = self._heartbeat.silent(self.study._study_id) if running else set()
+        silent = self._heartbeat.silent(self.study) if running else set()
         for trial in running:
             if self._is_lost(trial, silent):
                 self.give_up(trial.number)
@@ -190,7 +191,7 @@ class SharedStudy:
     def give_up(self, number: int) -> None:
         """Write a trial off whose process is gone, and have its values tried once more."""
         trial = running_trial(self.study, number)
-        planned = self.study.get_trials(deepcopy=False)[number].system_attrs.get("fixed_params", {})
+        planned = enqueued_values(self.study.get_trials(deepcopy=False)[number])
         values = {**planned, **trial.params}
         if RETRY_OF in trial.user_attrs:
             trial.set_user_attr(ERROR, "its process died, and that of the trial it repeats before")
@@ -204,7 +205,7 @@ class SharedStudy:
 
     def _own_running(self) -> list[int]:
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial._trial_id for trial in running if trial.user_attrs.get(SESSION) == self._name]
+        return [trial_id(trial) for trial in running if trial.user_attrs.get(SESSION) == self._name]
 
     def _is_lost(self, trial: FrozenTrial, silent: Collection[int]) -> bool:
         name = trial.user_attrs.get(SESSION)
@@ -212,7 +213,7 @@ class SharedStudy:
             return True  # its process died between asking and signing; both happen under the lock that we hold
         file = self._session_file(str(name))
         if not file.exists():  # a process of another folder, here or on another machine
-            return trial._trial_id in silent
+            return trial_id(trial) in silent
         try:
             FileLock(file, timeout=0).acquire().lock.release()
         except Timeout:
@@ -225,4 +226,4 @@ class SharedStudy:
 
 def running_trial(study: optuna.Study, number: int) -> Trial:
     """The trial as its own process has it, to report to and to leave notes with."""
-    return Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+    return Trial(study, trial_id(study.get_trials(deepcopy=False)[number]))
