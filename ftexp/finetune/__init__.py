@@ -1,1 +1,1 @@
-"""What learns, how fast, and what stays exactly as it was."""
+"""Which parameters are trainable, at which learning rates, and what stays frozen."""

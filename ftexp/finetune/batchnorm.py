@@ -1,4 +1,4 @@
-"""The BatchNorm policy: two switches, set as flags on the layers and never by swapping them."""
+"""The BatchNorm policy: whether running statistics are updated, and whether scale and bias are trainable."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ftexp.models.blocks import Network
 
 
 def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
-    """Every BatchNorm layer of any dimension below ``module``: synchronised, lazy and timm's fused ones too."""
+    """Every BatchNorm layer in ``module``, including 1d, 3d, SyncBatchNorm, lazy and timm's fused ones."""
     return (layer for layer in module.modules() if isinstance(layer, _BatchNorm))
 
 
 def apply_statistics_policy(module: nn.Module, policy: BatchNormPolicyConfig) -> None:
-    """Put the BatchNorm layers below ``module`` into eval mode if the policy keeps their running statistics.
+    """Put the BatchNorm layers in ``module`` into eval mode if the policy does not update their running statistics.
 
-    ``module.train()`` undoes this, so it has to follow every such call.
+    Call this after every ``module.train()``, which undoes it.
     """
     if policy.update_running_statistics:
         return
@@ -33,7 +33,7 @@ def apply_statistics_policy(module: nn.Module, policy: BatchNormPolicyConfig) ->
 
 
 def moving_batch_norms(network: Network, phase: Phase) -> Iterator[_BatchNorm]:
-    """The BatchNorm layers that take their statistics from the phase's training batches, in the order of the blocks."""
+    """The BatchNorm layers that normalise with the statistics of training batches, in the order of the blocks."""
     if not phase.bn_policy.update_running_statistics:
         return
     kept = {layer for module in frozen_modules(network, phase) for layer in batch_norms(module)}
@@ -43,31 +43,31 @@ def moving_batch_norms(network: Network, phase: Phase) -> Iterator[_BatchNorm]:
 
 
 def takes_batch_statistics(network: Network, phase: Phase) -> bool:
-    """Whether any BatchNorm layer takes its statistics from the phase's training batches."""
+    """Whether any BatchNorm layer normalises with the statistics of the phase's training batches."""
     return any(True for _ in moving_batch_norms(network, phase))
 
 
 def synchronise_statistics(module: nn.Module, device: torch.device) -> nn.Module:
-    """Let the BatchNorm layers in training take their statistics over the batches of all ranks.
+    """Convert the BatchNorm layers to torch's or timm's SyncBatchNorm, with statistics over all ranks.
 
-    Layers are exchanged for torch's SyncBatchNorm or timm's; names and tensors stay as they are.
+    Names and tensors stay the same.
 
     Raises:
-        DeviceError: on the CPU, where torch has no such layer.
+        DeviceError: on the CPU, where torch has no SyncBatchNorm.
     """
     if not any(batch_norms(module)):
         return module
     if device.type != "cuda":
         raise DeviceError(
-            f"bn_policy.update_running_statistics=true under torchrun needs CUDA, this run is on {device}: each "
-            "process would have statistics of its own. Take bn_policy=eval, or one process."
+            f"bn_policy.update_running_statistics=true under torchrun needs CUDA, and this run is on {device}, where "
+            "torch cannot synchronise the statistics of the processes. Use bn_policy=eval, or one process."
         )
     converted: nn.Module = convert_sync_batchnorm(module)
     return converted
 
 
 def describe_policy(module: nn.Module, policy: BatchNormPolicyConfig) -> str:
-    """One phrase for the log: what the policy does to this network, and where it has nothing to do."""
+    """A phrase for the log: what the policy does to this network."""
     number = sum(1 for _ in batch_norms(module))
     if number == 0:
         return "no BatchNorm: bn_policy has no effect"

@@ -1,4 +1,4 @@
-"""How long an epoch is. The plan, the schedule and the loader all ask here, so that they agree."""
+"""The length of an epoch, in one place for the plan, the schedule and the loader."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
 
-# Images from which BatchNorm can take a variance.
+# The number of images that BatchNorm needs for a variance.
 MIN_FOR_STATISTICS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class EpochLength:
-    """An epoch of training.
+    """The length of a training epoch.
 
     Attributes:
-        num_images: that it shows, over all processes; the others are left out, which these are changes by epoch.
-        num_left_out: the last batch, where it is too small to be trained on.
-        num_batches: the last may be smaller than the others.
-        num_updates: of the optimizer; the last may be by fewer batches.
+        num_images: images in an epoch, over all processes.
+        num_left_out: images that are left out, others in each epoch, because the last batch would be too small.
+        num_batches: batches in an epoch; the last may be smaller than the others.
+        num_updates: optimizer updates in an epoch; the last may accumulate fewer batches.
     """
 
     num_images: int
@@ -34,27 +34,28 @@ class EpochLength:
 
 
 def epoch_length(num_samples: int, batch_size: int, accumulate: int, smallest_batch: int = 1) -> EpochLength:
-    """Cut an epoch into batches and updates.
+    """Divide an epoch into batches and updates.
 
     Args:
-        num_samples: training images.
-        batch_size: over all processes.
+        num_samples: number of training images.
+        batch_size: images per batch, over all processes.
         accumulate: batches per update.
-        smallest_batch: images that a batch needs at least.
+        smallest_batch: the fewest images that a batch may have.
 
     Raises:
-        ConfigError: if the batches are smaller than that; DataError: if there are not even that many images.
+        ConfigError: if the batch size is below ``smallest_batch``.
+        DataError: if there are fewer training images than ``smallest_batch``.
     """
     if batch_size < smallest_batch:
         raise ConfigError(
-            f"train.batch_size={batch_size} is too small: BatchNorm in training takes its statistics from the images "
-            f"of a batch, whatever train.accumulate is. Take at least train.batch_size={smallest_batch}, or "
+            f"train.batch_size={batch_size} is too small: BatchNorm in training mode computes its statistics from the "
+            f"images of one batch, whatever train.accumulate is. Use at least train.batch_size={smallest_batch}, or "
             "bn_policy=eval."
         )
     if num_samples < smallest_batch:
         raise DataError(
-            f"Too few training images, {num_samples}: BatchNorm in training takes its statistics from at least "
-            f"{smallest_batch} in a batch. Add images, or take bn_policy=eval."
+            f"Too few training images, {num_samples}: BatchNorm in training mode computes its statistics from at least "
+            f"{smallest_batch} in a batch. Add images, or use bn_policy=eval."
         )
     last = num_samples % batch_size
     left_out = last if last < smallest_batch else 0
@@ -63,26 +64,40 @@ def epoch_length(num_samples: int, batch_size: int, accumulate: int, smallest_ba
 
 
 def smallest_batch(network: Network, phase: Phase, num_processes: int) -> int:
-    """Images that a training batch needs: two, and one for each process, where BatchNorm takes statistics from it."""
+    """The fewest images that a training batch of a phase may have, over all processes.
+
+    Args:
+        network: the network.
+        phase: the phase to be trained.
+        num_processes: number of processes that share a batch.
+
+    Returns:
+        1; if BatchNorm computes statistics from the batch, two images and at least one for each process.
+    """
     return max(MIN_FOR_STATISTICS, num_processes) if takes_batch_statistics(network, phase) else 1
 
 
 def epoch_of(
     phase: Phase, network: Network, settings: TrainConfig, num_samples: int, num_processes: int
 ) -> EpochLength:
-    """The epochs of a phase.
+    """The length of each epoch of a phase.
 
     Args:
-        num_samples: training images.
+        phase: the phase to be trained.
+        network: the network.
+        settings: the batch size and the number of accumulated batches.
+        num_samples: number of training images.
+        num_processes: number of processes that share a batch.
 
     Raises:
-        ConfigError, DataError: if a batch, or all there is, is too small for BatchNorm's statistics.
+        ConfigError: if the batch size is too small for BatchNorm's statistics.
+        DataError: if there are too few training images for BatchNorm's statistics.
     """
     least = smallest_batch(network, phase, num_processes)
     return epoch_length(num_samples, settings.images_per_step, settings.accumulate, least)
 
 
 def span_of(phase: Phase, network: Network, settings: TrainConfig, num_samples: int, num_processes: int) -> Span:
-    """The whole of a phase, as its schedule sees it; arguments as ``epoch_of``'s."""
+    """The length of a phase for its schedule; the arguments are those of ``epoch_of``."""
     length = epoch_of(phase, network, settings, num_samples, num_processes)
     return Span(phase.epochs, length.num_updates, num_samples)

@@ -1,4 +1,4 @@
-"""Frozen is frozen: no gradient, eval mode, running statistics untouched."""
+"""Freezes and unfreezes parts of a network: gradients, modes and running statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ftexp.models.blocks import Network
 
 
 def trainable_parameters(network: Network, phase: Phase) -> dict[str, nn.Parameter]:
-    """What a phase trains, by full names: what it chooses, but for scale and bias that its BatchNorm policy freezes."""
+    """The parameters that a phase trains, by full name, without the scale and bias that its bn_policy freezes."""
     fixed: set[nn.Parameter] = set()
     if not phase.bn_policy.train_affine_parameters:
         fixed = {parameter for layer in batch_norms(network.module) for parameter in layer.parameters()}
@@ -24,17 +24,17 @@ def trainable_parameters(network: Network, phase: Phase) -> dict[str, nn.Paramet
 
 
 def open_blocks(network: Network, phase: Phase) -> None:
-    """Let exactly what the phase trains have gradients; to be called once per phase, before the optimizer is built."""
+    """Set ``requires_grad`` for exactly what a phase trains; call it once per phase, before building the optimizer."""
     trainable = set(trainable_parameters(network, phase).values())
     for parameter in network.module.parameters():
         parameter.requires_grad_(parameter in trainable)
 
 
 def set_train_mode(network: Network, phase: Phase) -> None:
-    """Training mode for what learns, eval mode for what is frozen, BatchNorm as the phase's policy says.
+    """Put trainable modules into training mode, frozen ones into eval mode, and BatchNorm as bn_policy says.
 
-    Eval mode also switches off the dropout and the stochastic depth of frozen blocks and modules. To be called before
-    every epoch, because evaluation leaves everything in eval mode.
+    Eval mode also switches off dropout and stochastic depth in frozen blocks and modules. Call this before every
+    epoch, because evaluation leaves all modules in eval mode.
     """
     network.module.train()
     for block in phase.learning:

@@ -1,4 +1,4 @@
-"""The modules that a phase leaves alone: frozen blocks, and within the others what has nothing that learns."""
+"""The modules that a phase freezes: frozen blocks, and in the other blocks modules without trainable parameters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ftexp.models.blocks import Network
 
 
 def frozen_modules(network: Network, phase: Phase) -> Iterator[nn.Module]:
-    """The modules to be in eval mode, outermost only: those of frozen blocks, and modules whose parameters are frozen.
+    """The outermost modules that must be in eval mode: those of frozen blocks, and others whose parameters are frozen.
 
-    A module without parameters, such as dropout, goes with the module that it is in. Parameters that only bn_policy
-    freezes do not count as frozen here: their layer's statistics go by that policy.
+    A module without parameters, such as dropout, is treated like the module that contains it. Parameters that only
+    bn_policy freezes do not count as frozen here, because that policy also decides about their layer's statistics.
     """
     for block in network.names:
         if block not in phase.learning:

@@ -1,4 +1,4 @@
-"""What freezing or the BatchNorm policy promises not to touch, checked after every epoch."""
+"""Checks after every epoch that buffers which are frozen have not changed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ftexp.models.blocks import Network
 
 
 class BufferDriftError(RuntimeError):
-    """A buffer moved that nothing may move; not a mistake of the user's."""
+    """A frozen buffer has changed; this is never a mistake of the user."""
 
 
 class FrozenBuffers:
-    """Remembers the buffers of frozen blocks and modules, and the statistics of BatchNorm where the policy keeps them.
+    """Keeps copies of the buffers of frozen blocks and modules, and of running statistics that bn_policy freezes.
 
-    To be made once a phase, after its blocks were opened. Running statistics are small, so they are kept as they
-    are: a comparison of all their bits, where a hash would have to read them as well.
+    Create it once per phase, after ``open_blocks``. Buffers are small, so copies are compared bit by bit; a hash would
+    have to read all of them too.
     """
 
     def __init__(self, network: Network, phase: Phase) -> None:
@@ -30,10 +30,10 @@ class FrozenBuffers:
         }
 
     def check(self) -> None:
-        """Compare with now.
+        """Compare the buffers with their copies.
 
         Raises:
-            BufferDriftError: naming the layer whose buffer has moved.
+            BufferDriftError: if one has changed; the message names its layer.
         """
         now = dict(self._network.module.named_buffers())
         moved = [name for name, before in self._before.items() if not _same(before, now[name])]
@@ -41,8 +41,8 @@ class FrozenBuffers:
             layer, _, buffer = moved[0].rpartition(".")
             more = f", and {len(moved) - 1} more buffers" if len(moved) > 1 else ""
             raise BufferDriftError(
-                f"{buffer} of the layer {layer} in block {self._network.block_of(moved[0])} moved in phase "
-                f"{self._phase.name}{more}, although it is frozen or bn_policy keeps it. This is an error in "
+                f"{buffer} of the layer {layer} in block {self._network.block_of(moved[0])} changed in phase "
+                f"{self._phase.name}{more}, although freezing or bn_policy keeps it constant. This is an error in "
                 "ftexp or in the network's code, not in your settings."
             )
 

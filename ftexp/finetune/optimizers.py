@@ -1,4 +1,4 @@
-"""The optimizer of a phase, built anew from the groups that learn in it."""
+"""Builds the optimizer of a phase from its parameter groups."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from ftexp.config import OptimizerConfig
 from ftexp.config.optim import AdamWConfig, AdanConfig, LionConfig, SgdConfig
 from ftexp.finetune.param_groups import ParamGroup
 
-# As torch takes them: params, lr and weight_decay, with the block and the role beside them.
+# Parameter groups as torch takes them: params, lr and weight_decay; and also block and role.
 Groups = list[dict[str, Any]]
 
 
 def build_optimizer(config: OptimizerConfig, groups: Sequence[ParamGroup], device: torch.device) -> Optimizer:
-    """Build the configured optimizer over the groups, each with its own rate and decay.
+    """Build the configured optimizer; each group has its own learning rate and weight decay.
 
-    On CUDA, one kernel updates many tensors: torch's fused implementations, timm's on lists of tensors.
+    Args:
+        config: the optimizer and its options.
+        groups: the trainable parameters.
+        device: on CUDA, torch's fused and timm's foreach implementations are used.
     """
     params = [
         {

@@ -1,4 +1,4 @@
-"""Parameter groups: block x {decay, no decay}, by role too where the optimizer asks; each has the rate of its block."""
+"""Parameter groups: one per block and per weight decay or none; also one per role for optimizers that need it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ class ParamGroup:
     """Parameters that share a block, a learning rate and a weight decay.
 
     Attributes:
-        role: of its parameters (``ftexp/finetune/decay.py``); several, with commas between them, where the optimizer
-            does not tell roles apart.
+        block: name of the block.
+        role: role of the parameters (``ftexp/finetune/decay.py``); several roles are separated by commas, if the
+            optimizer does not distinguish them.
+        lr: the learning rate at factor 1 of the schedule.
+        weight_decay: the weight decay; 0 for parameters without it.
+        names: full names of the parameters.
+        parameters: the parameters in the order of their names.
     """
 
     block: str
@@ -33,11 +38,13 @@ class ParamGroup:
 def block_rate(config: OptimizerConfig, names: Sequence[str], block: str) -> float:
     """The learning rate of a block.
 
-    The rate named for it in ``block_lrs``, else ``head_lr`` for the head, else ``backbone_lr`` times
-    ``block_decay`` once for every block between it and the one next to the head.
+    This is its rate in ``block_lrs``, if it has one there; else ``head_lr`` for the head. For a block of the backbone,
+    it is ``backbone_lr``, multiplied by ``block_decay`` once per step from the block next to the head down to it.
 
     Args:
-        names: all block names, stem first, the head last.
+        config: the rates.
+        names: all block names from the stem to the head.
+        block: name of the block.
     """
     if block in config.block_lrs:
         return config.block_lrs[block]
@@ -48,14 +55,16 @@ def block_rate(config: OptimizerConfig, names: Sequence[str], block: str) -> flo
 
 
 def build_param_groups(network: Network, phase: Phase, *, decay_backbone: bool = True) -> list[ParamGroup]:
-    """Group the parameters that have a gradient; to be called after ``open_blocks``.
+    """Group the trainable parameters; call this after ``open_blocks``.
 
     Args:
-        decay_backbone: False where something else takes the place of weight decay below the head.
+        network: the network.
+        phase: the phase, whose optimizer settings give rates and weight decay.
+        decay_backbone: False if another penalty replaces weight decay below the head.
 
     Returns:
-        At most two groups a block, from the stem to the head, the decayed one first; none is empty. One for every role
-        in them where ``optimizer.by_role`` asks for it, alone, so that saved states of the others still fit.
+        At most two groups per block, from the stem to the head, the one with weight decay first; none is empty. With
+        ``optimizer.by_role``, each is split by role; without it, groups stay as they are in older checkpoints.
     """
     rules, config = decay_rules(network.module), phase.optimizer
     groups = []
@@ -73,18 +82,18 @@ def build_param_groups(network: Network, phase: Phase, *, decay_backbone: bool =
 
 
 def _split(roles: Mapping[str, Role], *, by_role: bool) -> list[tuple[str, ...]]:
-    """Names in groups of one role each, or in a single group; none is empty."""
+    """The names, split by role or in a single group; no group is empty."""
     if not by_role:
         return [tuple(roles)] if roles else []
     return [tuple(name for name in roles if roles[name] == role) for role in dict.fromkeys(roles.values())]
 
 
 def group_table(network: Network, groups: Sequence[ParamGroup]) -> list[dict[str, object]]:
-    """Rows for people: every tensor of the network stands in exactly one of them.
+    """A table for users, in which every parameter of the network is in exactly one row.
 
     Returns:
-        A row per group and one per block's frozen rest, with the keys block, role, tensors, parameters, lr,
-        weight_decay, trainable and rule (what decided about the decay and the role).
+        A row per group, and one for the frozen parameters of each block, with the keys block, role, tensors,
+        parameters, lr, weight_decay, trainable and rule (what decided about weight decay and role).
     """
     rules = decay_rules(network.module)
     rows = []

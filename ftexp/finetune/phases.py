@@ -1,4 +1,4 @@
-"""Stages as phases: which blocks learn, or which part of them, for how many epochs."""
+"""Turns a stage into phases: which blocks are trainable, or which of their parameters, and for how many epochs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ from ftexp.models.blocks import HEAD, Network
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One stretch of training with a fixed set of learning parameters, and all that holds for it.
+    """A part of training with a fixed set of trainable parameters, and the settings for it.
 
     Attributes:
-        learning: names of the blocks that learn, or in which something does, in the order of the network; always with
-            the head.
-        lr_factor: what the optimizer's rates have been multiplied by already.
-        part: what of these blocks learns below the head; None: all of them.
+        name: name of the phase.
+        epochs: number of epochs.
+        learning: names of the blocks with trainable parameters, in the order of the network; always with the head.
+        optimizer: settings of the optimizer, with rates that already include ``lr_factor``.
+        scheduler: settings of the learning-rate schedule.
+        bn_policy: the BatchNorm policy.
+        augment: the augmentation.
+        lr_factor: the phase's factor on the learning rates.
+        part: the trainable parameters below the head; None: all parameters of the blocks in ``learning``.
     """
 
     name: str
@@ -44,31 +49,33 @@ class Phase:
     part: Part | None = None
 
     def learns(self, block: str, name: str) -> bool:
-        """Whether a parameter of a block (by its full name) learns, as far as bn_policy lets it."""
+        """Whether the phase chooses a parameter (block and full name) as trainable; bn_policy may still freeze it."""
         return block in self.learning and (self.part is None or block == HEAD or name in self.part.names)
 
     @property
     def kind(self) -> str:
-        """What of the blocks learns, for a list of them: ``norms of ``, or nothing where it is all."""
+        """Prefix for a list of the blocks, such as ``norms of ``; empty if all their parameters are trainable."""
         return f"{self.part.kind} of " if self.part is not None and len(self.learning) > 1 else ""
 
 
 def looks_into_blocks(stage: StageConfig) -> bool:
-    """Whether a stage can only be planned with a network at hand, because it chooses among the parameters of blocks."""
+    """Whether planning a stage needs the network, because it chooses among the parameters of blocks."""
     return any(phase.learn in RULES for phase in stage.phases)
 
 
 def plan_phases(config: Config, names: Sequence[str], network: Network | None = None) -> tuple[Phase, ...]:
-    """Resolve the stage against the blocks of a network.
+    """Plan the phases of the configured stage for the blocks of a network.
 
     Args:
-        names: all block names, stem first, the head last.
-        network: with these blocks, for a stage that ``looks_into_blocks``; its skeleton is enough.
+        config: the configuration of the run.
+        names: all block names from the stem to the head.
+        network: the network with these blocks, or its skeleton; needed only if the stage ``looks_into_blocks``.
 
     Raises:
-        ConfigError: when a phase names a block that is not there, more blocks than there are, learns nothing that
-            the phase before did not learn too, chooses no parameters, leaves some undecided, or changes a setting that
-            does not exist; when a rate is given to a block that does not exist or never learns.
+        ConfigError: if a phase names a block that does not exist, asks for more blocks than there are, unfreezes
+            nothing compared with the phase before, chooses no parameter, has patterns that leave parameters undecided,
+            or changes a setting that does not exist; or if ``block_lrs`` names a block that does not exist or is always
+            frozen.
     """
     phases = tuple(
         _resolve(phase, config, names, network) for given in config.stage.phases for phase in _expand(given, names)
@@ -76,8 +83,8 @@ def plan_phases(config: Config, names: Sequence[str], network: Network | None = 
     for before, after in pairwise(phases):
         if _learns_nothing_new(before, after):
             raise ConfigError(
-                f"Phase {after.name} learns nothing new: {before.name} learns {before.kind}"
-                f"{', '.join(before.learning)} already. A later phase has to open at least one more block or "
+                f"Phase {after.name} unfreezes nothing new: {before.name} already trains {before.kind}"
+                f"{', '.join(before.learning)}. A later phase has to unfreeze at least one more block or "
                 "parameter; leave it out, or give the earlier one more epochs."
             )
     _check_block_rates(phases, names)
@@ -85,7 +92,7 @@ def plan_phases(config: Config, names: Sequence[str], network: Network | None = 
 
 
 def deepest(phases: Sequence[Phase]) -> Phase:
-    """The first phase in which most blocks learn, and most of them."""
+    """The phase with the most trainable blocks; among those, the one that trains most of them, and the first."""
     return max(phases, key=lambda phase: (len(phase.learning), len(phase.part.names) if phase.part else inf))
 
 
@@ -110,7 +117,7 @@ def _resolve(phase: PhaseConfig, config: Config, names: Sequence[str], network: 
     bn_policy = with_changes(config.bn_policy, phase.bn_policy, f"{key}.bn_policy")
     learning, part = _blocks(phase, names), None
     if phase.learn in RULES:
-        assert network is not None, "plan a stage that looks into blocks with a network"
+        assert network is not None, "planning this stage needs the network"
         part = choose_part(phase, network, learning)
         learning = learning_blocks(part, network, bn_policy, phase.name)
     return Phase(
@@ -143,12 +150,12 @@ def _check_block_rates(phases: Sequence[Phase], names: Sequence[str]) -> None:
         if block not in learning:
             raise ConfigError(
                 f"optimizer.block_lrs.{block} has no effect: {block} is frozen in every phase. "
-                f"Remove it, or choose a stage in which {block} learns."
+                f"Remove it, or choose a stage in which {block} is trainable."
             )
 
 
 def _blocks(phase: PhaseConfig, names: Sequence[str]) -> tuple[str, ...]:
-    """The blocks that a phase counts or names, with the head; all where it does neither."""
+    """The blocks that a phase names or counts from the end, with the head; all blocks if it does neither."""
     backbone = [name for name in names if name != HEAD]
     if phase.learn == "head":
         return (HEAD,)

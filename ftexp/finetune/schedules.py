@@ -1,4 +1,4 @@
-"""Learning-rate schedules as one factor for all groups, so that their ratios never change."""
+"""Learning-rate schedules: one factor for all parameter groups, so that the ratios of their rates stay constant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from ftexp.config import PlateauConfig, SchedulerConfig
 from ftexp.errors import ConfigError
 
-# Share of its highest rate at which one_cycle begins: torch's OneCycleLR has the same.
+# one_cycle begins at this share of the highest rate, as torch's OneCycleLR does.
 ONE_CYCLE_START = 1 / 25
 
 
@@ -20,8 +20,9 @@ class Span:
     """The length of a phase.
 
     Attributes:
-        steps_per_epoch: updates of the optimizer, not batches.
-        num_samples: training images.
+        epochs: number of epochs.
+        steps_per_epoch: optimizer updates (not batches) per epoch.
+        num_samples: number of training images.
     """
 
     epochs: int
@@ -30,20 +31,25 @@ class Span:
 
     @property
     def steps(self) -> int:
-        """Updates of the whole phase."""
+        """Optimizer updates in the whole phase."""
         return self.epochs * self.steps_per_epoch
 
 
 class Schedule:
-    """Sets the rates of an optimizer over exactly one phase, from its first step on.
+    """Sets the learning rates of an optimizer during one phase, from its first step on.
 
-    Every group has the rate it was built with, times the factor.
+    The rate of every group is its initial rate, multiplied by the schedule's factor.
+
+    Args:
+        config: the settings of the schedule.
+        optimizer: the optimizer, with the initial rates in its groups.
+        span: the length of the phase.
     """
 
     def __init__(self, config: SchedulerConfig, optimizer: Optimizer, span: Span) -> None:
         self._config = config
         self._span = span
-        self._optimizer = optimizer  # not its groups: loading its state puts others in their place
+        self._optimizer = optimizer  # not its groups: loading a state dict replaces them
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._tick = 0
         self._scale = 1.0
@@ -51,33 +57,33 @@ class Schedule:
         self._apply()
 
     def after_step(self) -> None:
-        """To be called after every update."""
+        """Call this after every update."""
         if self._config.interval == "step":
             self._tick += 1
             self._apply()
 
     def after_epoch(self, value: float) -> None:
-        """To be called after every epoch with the validation metric, of which more is better."""
+        """Call this after every epoch with the validation metric, where larger is better."""
         if self._config.interval == "epoch":
             self._tick += 1
         if self._plateau is not None:
             lower = max(self._scale * self._plateau.factor_after(value), self._config.floor)
-            self._scale = min(self._scale, lower)  # a recovery may have left it below the floor
+            self._scale = min(self._scale, lower)  # a recovery may have set it below the floor
         self._apply()
 
     @property
     def tick(self) -> int:
-        """Steps or epochs done so far, as the schedule's interval says."""
+        """Number of steps or epochs so far, depending on the schedule's interval."""
         return self._tick
 
     def restart(self, tick: int, scale: float) -> None:
-        """Go back to an earlier tick, with all rates from there on multiplied by ``scale``."""
+        """Go back to an earlier tick, and multiply all later rates by ``scale``."""
         self._tick = tick
         self._scale *= scale
         self._apply()
 
     def state_dict(self) -> dict[str, float]:
-        """Where the phase stands, as plain data."""
+        """The state of the schedule as plain data."""
         waiting = self._plateau.state_dict() if self._plateau else {}
         return {"tick": self._tick, "scale": self._scale, **waiting}
 
@@ -95,11 +101,11 @@ class Schedule:
 
 
 class Plateau:
-    """Asks for lower rates whenever a metric has not become better for a while.
+    """Lowers the rates when a metric has not improved for some epochs.
 
     Args:
-        factor: what the rates are multiplied by.
-        patience: epochs without a better value that are waited for.
+        factor: the rates are multiplied by this factor.
+        patience: number of epochs without improvement after which they are lowered.
     """
 
     def __init__(self, factor: float, patience: int) -> None:
@@ -109,7 +115,7 @@ class Plateau:
         self._waited = 0
 
     def factor_after(self, value: float) -> float:
-        """The factor on the rates after an epoch with this value: 1 but where the patience has run out."""
+        """The factor on the rates after an epoch with this value of the metric; 1 unless the patience has run out."""
         if value > self._best:
             self._best, self._waited = value, 0
             return 1.0
@@ -120,7 +126,7 @@ class Plateau:
         return self._factor
 
     def state_dict(self) -> dict[str, float]:
-        """The best value, and how long there has been no better one."""
+        """The best value, and the number of epochs since then."""
         return {"best": self._best, "waited": self._waited}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -129,13 +135,15 @@ class Plateau:
 
 
 def schedule_factor(config: SchedulerConfig, tick: int, span: Span) -> float:
-    """The factor on every group's rate; for a plateau, as long as there is none.
+    """The factor on the rate of every group; for plateau, without its reductions.
 
-    Over the warmup it climbs in equal steps (one_cycle: along half a cosine) and is 1 right after it; then it falls as
-    its name says, to ``floor`` at the end of the phase, where it remains.
+    During the warmup the factor rises linearly (one_cycle: along half a cosine), and it is 1 right after it. Then it
+    falls as the schedule's name says, and is ``floor`` at the end of the phase.
 
     Args:
-        tick: steps or epochs done so far, from 0, as ``config.interval`` says.
+        config: the settings of the schedule.
+        tick: number of steps or epochs so far, depending on ``config.interval``.
+        span: the length of the phase.
 
     Raises:
         ConfigError: if the warmup is as long as the phase.
@@ -156,13 +164,15 @@ def schedule_factor(config: SchedulerConfig, tick: int, span: Span) -> float:
 
 
 def _warmup_ticks(config: SchedulerConfig, span: Span, total: int) -> int:
-    """Ticks of the warmup, however its length is given.
+    """Length of the warmup in ticks, for all ways to set it.
 
     Args:
-        total: ticks of the phase.
+        config: the settings of the schedule.
+        span: the length of the phase.
+        total: the length of the phase in ticks.
 
     Raises:
-        ConfigError: if it is as long as the phase, so that the rate would never be the one that was set.
+        ConfigError: if the warmup is as long as the phase, so that the rate would never reach the configured value.
     """
     if config.name == "bit":
         return round(_bit_rule(span.num_samples)[0] * total)
@@ -184,16 +194,17 @@ def _cosine(progress: float) -> float:
 
 
 def _bit_rule(num_samples: int) -> tuple[float, float, float, float]:
-    """The end of the warmup and the three drops to a tenth, as shares of the phase, by the size of the training set.
+    """The end of the warmup, and the three steps at which the rate drops to a tenth, as shares of the phase.
 
-    The lengths of BiT's own runs were 500 steps of 512 images below 20,000 images, 10,000 below 500,000, else 20,000.
+    They depend on the size of the training set. BiT's own runs took 500 steps of 512 images for fewer than 20,000
+    training images, 10,000 for fewer than 500,000, else 20,000.
     """
     if num_samples < 20_000:
         return 0.2, 0.4, 0.6, 0.8
     return 0.05 if num_samples < 500_000 else 0.025, 0.3, 0.6, 0.9
 
 
-# Name -> what is left of the way from 1 to the floor, at a share of the way from the warmup to the end.
+# Name -> function from the progress since the warmup (0 to 1) to the factor (1 to 0), before ``floor`` is applied.
 FALLS: dict[str, Callable[[float], float]] = {
     "warmup_cosine": _cosine,
     "one_cycle": _cosine,

@@ -1,4 +1,4 @@
-"""Which parameters of a phase's blocks learn: all of them, or those that a rule chooses by layer or by name."""
+"""Which parameters of a phase's blocks are trainable: all, or those that a rule chooses by layer or by name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ MAX_NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A parameter below the head, as the rules see it.
+    """A parameter below the head, with what the rules need to know of it.
 
     Attributes:
-        name: its full name; the last part of it is ``leaf``.
-        layer: the module that holds it.
+        name: full name.
+        leaf: last part of the name.
+        block: name of its block.
+        layer: the module that it belongs to.
     """
 
     name: str
@@ -36,11 +38,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What of a phase's blocks learns, where it is not all of them.
+    """The trainable part of a phase's blocks.
 
     Attributes:
-        kind: of ``learn``, such as norms.
-        names: full names of the parameters below the head.
+        kind: the value of ``learn``, such as norms.
+        names: full names of the trainable parameters below the head.
     """
 
     kind: str
@@ -51,12 +53,12 @@ def choose_part(phase: PhaseConfig, network: Network, blocks: Collection[str]) -
     """The parameters below the head that a phase's rule chooses.
 
     Args:
-        phase: whose ``learn`` is one of ``RULES``.
-        network: its skeleton is enough.
-        blocks: in which the parameters may lie.
+        phase: the phase; its ``learn`` is one of ``RULES``.
+        network: the network, or its skeleton.
+        blocks: names of the blocks to choose from.
 
     Raises:
-        ConfigError: when the rule chooses nothing, a pattern has no effect, or a parameter is matched by none.
+        ConfigError: if the rule chooses no parameter, a pattern has no effect, or a parameter matches no pattern.
     """
     names = RULES[phase.learn](phase, [candidate for candidate in candidates_of(network) if candidate.block in blocks])
     if not names:
@@ -68,13 +70,16 @@ def choose_part(phase: PhaseConfig, network: Network, blocks: Collection[str]) -
 
 
 def learning_blocks(part: Part, network: Network, policy: BatchNormPolicyConfig, phase: str) -> tuple[str, ...]:
-    """The blocks with a parameter of the part that the BatchNorm policy lets learn, and the head.
+    """The blocks with a parameter of the part that bn_policy does not freeze, and the head.
 
     Args:
-        phase: its name.
+        part: the parameters that the phase chooses.
+        network: the network, or its skeleton.
+        policy: the BatchNorm policy of the phase.
+        phase: the name of the phase, for the message.
 
     Raises:
-        ConfigError: when the policy freezes the whole part.
+        ConfigError: if the policy freezes the whole part.
     """
     chosen = [candidate for candidate in candidates_of(network) if candidate.name in part.names]
     if not policy.train_affine_parameters:
@@ -82,8 +87,8 @@ def learning_blocks(part: Part, network: Network, policy: BatchNormPolicyConfig,
     blocks = {HEAD, *(candidate.block for candidate in chosen)}
     if len(blocks) == 1:
         raise ConfigError(
-            f"Phase {phase}: learn={part.kind} chooses nothing but scale and bias of BatchNorm layers, and "
-            "bn_policy.train_affine_parameters=false freezes these. Take bn_policy=eval or bn_policy=train."
+            f"Phase {phase}: learn={part.kind} chooses only scale and bias of BatchNorm layers, and "
+            "bn_policy.train_affine_parameters=false freezes these. Use bn_policy=eval or bn_policy=train."
         )
     return tuple(block for block in network.names if block in blocks)
 
@@ -107,7 +112,7 @@ def _biases(_: PhaseConfig, candidates: Sequence[Candidate]) -> frozenset[str]:
 
 
 def _patterns(phase: PhaseConfig, candidates: Sequence[Candidate]) -> frozenset[str]:
-    """As Big Vision's schedules do: ordered patterns of full names, the first match decides, and all are covered.
+    """Ordered patterns of full names, as in Big Vision: the first match decides, and every name must match one.
 
     Source: google-research/big_vision, ``big_vision/optax.py``.
     """
@@ -118,15 +123,15 @@ def _patterns(phase: PhaseConfig, candidates: Sequence[Candidate]) -> frozenset[
         matched = [name for name in names if fnmatchcase(name, glob)]
         if not matched:
             raise ConfigError(
-                f"stage.phases ({phase.name}).patterns: {pattern} matches no parameter below the head, which always "
-                f"learns. The nearest names: {', '.join(nearest_names(glob, names))}. A pattern is matched with the "
-                "whole name; * stands for anything."
+                f"stage.phases ({phase.name}).patterns: {pattern} matches no parameter below the head, which is always "
+                f"trainable. The nearest names: {', '.join(nearest_names(glob, names))}. A pattern has to match the "
+                "whole name; * stands for any characters."
             )
         new = [name for name in matched if name not in decided]
         if not new:
             raise ConfigError(
-                f"stage.phases ({phase.name}).patterns: {pattern} has no effect: patterns before it decide about all "
-                f"that it matches ({listed(matched, MAX_NAMED)}). Put it before them, or remove it."
+                f"stage.phases ({phase.name}).patterns: {pattern} has no effect: earlier patterns match all that it "
+                f"matches ({listed(matched, MAX_NAMED)}). Put it before them, or remove it."
             )
         decided |= dict.fromkeys(new, not pattern.startswith(FROZEN))
     undecided = [name for name in names if name not in decided]
@@ -139,7 +144,7 @@ def _patterns(phase: PhaseConfig, candidates: Sequence[Candidate]) -> frozenset[
     return frozenset(name for name, learns in decided.items() if learns)
 
 
-# Kinds of ``learn`` that are finer than a block -> the full names they choose from the candidates.
+# Values of ``learn`` that are finer than blocks -> function that returns the full names of the chosen candidates.
 RULES: Mapping[str, Callable[[PhaseConfig, Sequence[Candidate]], frozenset[str]]] = {
     "norms": _norms,
     "biases": _biases,
@@ -148,7 +153,13 @@ RULES: Mapping[str, Callable[[PhaseConfig, Sequence[Candidate]], frozenset[str]]
 
 
 def nearest_names(glob: str, names: Sequence[str], count: int = 3) -> list[str]:
-    """The names that are most like a glob at the end where it says something."""
+    """The names most similar to a glob, compared from the start or the end, depending on where it has its letters.
+
+    Args:
+        glob: the pattern.
+        names: the names to choose from.
+        count: how many to return at most.
+    """
     said, at_the_end = glob.strip("*."), glob.startswith("*")
     parts = said.count(".") + 1
 

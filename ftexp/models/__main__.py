@@ -1,4 +1,4 @@
-"""``python -m ftexp.models``: the catalogue, or one model's blocks, head, transforms and what each stage trains."""
+"""``python -m ftexp.models`` lists the models, or shows one: blocks, head, transforms and what each stage trains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftexp.config import ModelConfig, parse, register_schema
 from ftexp.errors import ConfigError
 from ftexp.machine.interpreter import end_process, garbage_left_alone
 
-if TYPE_CHECKING:  # torch takes seconds: it is imported once the configuration is known to be good
+if TYPE_CHECKING:  # importing torch takes seconds, so it is imported only after the configuration has been checked
     from ftexp.models.blocks import Network
 
 EXAMPLE = "timm model.name=levit_128s model.weights=null"
@@ -24,7 +24,7 @@ EXAMPLE = "timm model.name=levit_128s model.weights=null"
 def main(arguments: list[str] | None = None) -> int:
     """Print the catalogue or one model; returns the exit code."""
     parser = make_parser("models", "Show the catalogue, or one model in detail.", EXAMPLE)
-    parser.add_argument("model", nargs="?", help="an option of the config group model; none: list them all")
+    parser.add_argument("model", nargs="?", help="an option of the config group model; without one, all are listed")
     parser.add_argument("overrides", nargs="*", help="settings such as model.image_size=320 or bn_policy=train")
     given = parser.parse_args(arguments)
 
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show_catalogue() -> None:
-    """One line per option of ``model``."""
+    """Print one line per option of ``model``."""
     with garbage_left_alone():
         from ftexp.models.describe import catalogue_row
         from ftexp.report.tables import format_table
@@ -55,12 +55,16 @@ def show_catalogue() -> None:
             assert isinstance(config, ModelConfig)
             rows.append(catalogue_row(option, config))
     print(format_table(rows))
-    print("\nmodel=timm model.name=NAME opens timm's own as well.")
-    print(f"One of them in detail: python -m ftexp.models {EXAMPLE}")
+    print("\nmodel=timm model.name=NAME opens any classifier of timm.")
+    print(f"To see one in detail: python -m ftexp.models {EXAMPLE}")
 
 
 def show_model(option: str, overrides: list[str]) -> None:
-    """Blocks, head, transforms, and what each stage would train."""
+    """Print the blocks, the head and the transforms of a model, and what each stage would train.
+
+    Raises:
+        ConfigError: if the settings are wrong or do not fit the model.
+    """
     config = parse(compose("config", overrides=[f"model={option}", *overrides]))
 
     with garbage_left_alone():
@@ -83,7 +87,7 @@ def show_model(option: str, overrides: list[str]) -> None:
 
 
 def _stages(network: Network, overrides: list[str]) -> tuple[list[dict[str, object]], list[str]]:
-    """A row per phase of every stage, and a line for each stage that this model or these settings rule out."""
+    """A row per phase of every stage, and a line for each stage that does not work with this model or settings."""
     from ftexp.finetune.freezing import open_blocks
     from ftexp.finetune.phases import plan_phases
 
@@ -95,7 +99,7 @@ def _stages(network: Network, overrides: list[str]) -> tuple[list[dict[str, obje
             config = parse(compose("config", overrides=[*overrides, f"stage={option}"]))
             phases = plan_phases(config, network.names, network)
         except ConfigError as error:
-            notes.append(f"stage={option} asks for more: {error}")
+            notes.append(f"stage={option} is not possible with these settings: {error}")
             continue
         for phase in phases:
             open_blocks(network, phase)

@@ -1,4 +1,4 @@
-"""The boundary in front of a block: which tensor crosses it, found by two trial runs of the network's forward."""
+"""The boundary before a block: which tensor crosses it, found by two trial runs of the network's own forward."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch.utils._pytree import tree_flatten, tree_map
 from ftexp.machine.generators import forked_generators
 from ftexp.models.blocks import Network, behaves_differently_in_training
 
-# Batch sizes of the trial runs: what grows with the batch is told apart from what does not.
+# Batch sizes of the two trial runs; comparing them shows which dimensions grow with the batch.
 TRIAL_SIZES = (1, 2)
 
 
 class SplitError(RuntimeError):
-    """The network cannot be run in two halves at this boundary; the message says why."""
+    """The network cannot be split in two at this block; the message says why."""
 
 
 class ReachedEntryError(Exception):
-    """Ends a forward at the boundary; an exception is the only way out of somebody else's forward."""
+    """Stops a forward at the boundary; only an exception can leave the forward of a library's network early."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A tensor's shape for any batch: each size is ``fixed + per_image * batch``."""
+    """The shape and dtype of a tensor for any batch size: each dimension is ``fixed + per_image * batch``."""
 
     fixed: tuple[int, ...]
     per_image: tuple[int, ...]
@@ -36,14 +36,20 @@ class Template:
 
     @classmethod
     def of(cls, first: Tensor, second: Tensor) -> Template:
-        """From the same tensor in two trial runs."""
+        """The template of a tensor, from its values in the two trial runs."""
         few, many = TRIAL_SIZES
         per_image = tuple((b - a) // (many - few) for a, b in zip(first.shape, second.shape, strict=True))
         fixed = tuple(size - few * per for size, per in zip(first.shape, per_image, strict=True))
         return cls(fixed, per_image, first.dtype)
 
     def unknown(self, batch: int, device: torch.device, dense: bool) -> Tensor:
-        """A tensor of that shape that must not be looked at: NaN (0 for integers), without memory unless ``dense``."""
+        """A placeholder of this shape, filled with NaN (0 for integers) so that any use of its values shows.
+
+        Args:
+            batch: number of images.
+            device: device of the tensor.
+            dense: whether every element gets memory of its own; False: all share one.
+        """
         shape = tuple(fixed + per * batch for fixed, per in zip(self.fixed, self.per_image, strict=True))
         value = float("nan") if self.dtype.is_floating_point else 0
         if dense:
@@ -53,18 +59,18 @@ class Template:
 
 @dataclass(slots=True)
 class Boundary:
-    """Where the first learning block begins, and what had been computed by then.
+    """Where the first trainable block begins, and what has been computed before it.
 
     Attributes:
         module: the whole network.
-        entry: the module that the forward calls first of all learning blocks.
-        leaf: which tensor among the entry's arguments crosses (its place in the flattened arguments).
-        crossing: shape of that tensor.
+        entry: the first module of the trainable blocks that the forward calls.
+        leaf: index, in the flattened arguments of the entry, of the tensor that comes from the frozen blocks.
+        crossing: shape of that tensor, the activations.
         layout: its dimensions from the largest stride to the smallest.
         images: shape of the images.
-        answers: modules that had finished by then -> what they returned, call by call, tensors as templates.
-        dense: whether the stand-ins for those answers need memory (somebody writes into them).
-        entry_writes: whether the entry changes the crossing tensor in place.
+        answers: every module that finished before the entry -> what each of its calls returned, tensors as templates.
+        dense: whether the placeholders for those results need memory, because the network writes into them.
+        entry_writes: whether the entry changes the activations in place.
     """
 
     module: nn.Module
@@ -86,7 +92,7 @@ class _Trial:
 
 
 def find_boundary(network: Network, block: str) -> Boundary:
-    """Run the network up to a block, twice, and compare.
+    """Run the network up to a block with two batch sizes, and compare.
 
     Raises:
         SplitError: if the block is never entered, or not exactly one tensor that depends on the images enters it.
@@ -94,16 +100,16 @@ def find_boundary(network: Network, block: str) -> Boundary:
     trials = [_run_up_to(network, block, images) for images in trial_images(network)]
     first, second = trials
     if first.entry is not second.entry or list(first.answers) != list(second.answers):
-        raise SplitError(f"{network.name} runs its modules in another order from batch to batch")
+        raise SplitError(f"{network.name} does not run its modules in the same order for every batch")
     crossing = [i for i, (a, b) in enumerate(zip(first.arguments, second.arguments, strict=True)) if _differ(a, b)]
     if len(crossing) != 1:
-        raise SplitError(f"{len(crossing)} tensors enter block '{block}' of {network.name}, where one is expected")
+        raise SplitError(f"{len(crossing)} tensors enter block '{block}' of {network.name} instead of one")
     leaf = crossing[0]
     tensor = second.arguments[leaf]
     template = Template.of(first.arguments[leaf], tensor)
     if template.fixed[0] != 0 or template.per_image[0] < 1:
         raise SplitError(
-            f"what enters block '{block}' of {network.name} does not have the images in its first dimension"
+            f"the first dimension of the tensor that enters block '{block}' of {network.name} is not the batch"
         )
     answers = {
         module: [tree_map(_template, call, second.answers[module][i]) for i, call in enumerate(calls)]
@@ -115,13 +121,13 @@ def find_boundary(network: Network, block: str) -> Boundary:
 
 
 def layout_of(tensor: Tensor) -> tuple[int, ...]:
-    """Dimensions from the largest stride to the smallest; (0, 2, 3, 1) is channels_last."""
+    """The dimensions from the largest stride to the smallest; (0, 2, 3, 1) is channels_last."""
     strides = tensor.stride()
     return tuple(sorted(range(tensor.dim()), key=lambda dim: -strides[dim]))
 
 
 def trial_images(network: Network) -> tuple[Tensor, Tensor]:
-    """Two different batches of noise, in the dtype, device and memory format of the network."""
+    """Two different batches of noise [B, 3, H, W], with the dtype, device and memory format of the network."""
     weights = list(network.module.parameters())
     like = next((w for w in weights if w.dim() == 4), weights[0])
     channels_last = like.dim() == 4 and not like.is_contiguous()
@@ -138,7 +144,7 @@ def trial_images(network: Network) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def eval_for_trial(module: nn.Module) -> Iterator[None]:
-    """Everything in eval mode for a while; modes, gradient flags and random state are as before afterwards."""
+    """Put all modules into eval mode within the ``with``; then restore modes, ``requires_grad`` and random state."""
     modes = {child: child.training for child in module.modules()}
     flags = {parameter: parameter.requires_grad for parameter in module.parameters()}
     module.eval()
@@ -166,7 +172,7 @@ def _run_up_to(network: Network, block: str, images: Tensor) -> _Trial:
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         for inner in module.modules():
             if inner is not module:
-                answers.pop(inner, None)  # only the outermost finished module needs to answer
+                answers.pop(inner, None)  # only the result of the outermost finished module is needed
         answers.setdefault(module, []).append(output)
 
     handles = []
@@ -188,7 +194,7 @@ def _run_up_to(network: Network, block: str, images: Tensor) -> _Trial:
 
 
 def _possible_entries(network: Network, block: str) -> set[nn.Module]:
-    """Modules of the block and those after it; pooling and the like on the way may as well run before."""
+    """Modules of the block and those after it; modules without tensors, such as pooling, may also run before it."""
     later = network.names[network.names.index(block) :]
     return {
         child

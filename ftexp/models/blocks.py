@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ftexp.errors import ConfigError, nearest
 from ftexp.preprocessing import Preprocessing
 
-# The reserved name of the last block: the new linear layer and what only prepares its input (pooling, dropout).
+# The reserved name of the last block: the new linear layer, and the pooling and dropout before it.
 HEAD = "head"
 
 T = TypeVar("T")
@@ -19,7 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A stretch of the backbone: paths of modules or of loose parameters, in the order the data flows."""
+    """A part of the backbone.
+
+    Attributes:
+        name: the name that settings and tables use.
+        paths: paths of its modules, and of parameters that belong to no listed module, in the order of the forward.
+    """
 
     name: str
     paths: tuple[str, ...]
@@ -29,16 +34,16 @@ class Network:
     """A classifier whose every tensor belongs to exactly one block or to the head.
 
     Args:
-        module: the network, its head already as wide as the data has classes.
-        blocks: the backbone, stem first, without the head.
-        head: module path of the classifying layer, or of several (a distilled transformer has two).
-        preprocessing: what the network expects of its images.
-        name: what logs and checkpoints call it.
-        num_classes: width of the head.
+        module: the network; its head already has one output per class.
+        blocks: the blocks of the backbone from the stem on, without the head.
+        head: module path of the classifying layer, or paths of several (a distilled transformer has two).
+        preprocessing: the transforms that the network expects for its images.
+        name: the name of the network in logs and checkpoints.
+        num_classes: number of outputs of the head.
 
     Raises:
-        ConfigError: if a path leads nowhere or is claimed twice, or if a parameter, a buffer or a module that
-            behaves differently in training belongs to no block and not to the head; the message names it.
+        ConfigError: if a path does not exist or belongs to two blocks, or if a parameter, a buffer or a module that
+            behaves differently in training belongs to neither a block nor the head; the message names it.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class Network:
         self.name = name
         self.num_classes = num_classes
         self._head_paths = self.heads
-        # Known once: whoever sets the modes of all blocks before every epoch shall not search the network for them.
+        # Computed once, because the modes of all blocks are set before every epoch.
         self._module_paths = {name for name, _ in module.named_modules(remove_duplicate=False)} - {""}
         self._check_paths()
         self._head_paths = (*self.heads, *self._head_helpers())
@@ -66,11 +71,15 @@ class Network:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The blocks' names, stem first, ``head`` last."""
+        """The names of the blocks from the stem on; ``head`` is the last."""
         return (*(block.name for block in self.blocks), HEAD)
 
     def paths(self, block: str) -> tuple[str, ...]:
-        """Paths of the modules and loose parameters that make up a block or the head."""
+        """Paths of the modules and single parameters that make up a block or the head.
+
+        Raises:
+            ConfigError: if there is no such block.
+        """
         if block == HEAD:
             return self._head_paths
         for candidate in self.blocks:
@@ -81,26 +90,26 @@ class Network:
         )
 
     def parameters(self, block: str) -> dict[str, nn.Parameter]:
-        """The block's parameters under their full names."""
+        """The parameters of a block by their full names."""
         return _select(self.module.named_parameters(), self.paths(block))
 
     def buffers(self, block: str) -> dict[str, Tensor]:
-        """The block's buffers under their full names, those outside the state dict included."""
+        """The buffers of a block by their full names, including those that are not in the state dict."""
         return _select(self.module.named_buffers(), self.paths(block))
 
     def modules(self, block: str) -> list[nn.Module]:
-        """The block's modules, outermost only: ``train()`` and ``eval()`` on each reach all of them."""
+        """The outermost modules of a block: ``train()`` or ``eval()`` on each of them reaches all modules below."""
         return [self.module.get_submodule(path) for path in self.paths(block) if path in self._module_paths]
 
     def block_of(self, tensor_name: str) -> str:
-        """Name of the block that a parameter or buffer (full name) belongs to."""
+        """Name of the block that a parameter or buffer, given by its full name, belongs to."""
         for block in self.names:
             if under(tensor_name, self.paths(block)):
                 return block
         raise KeyError(f"{self.name} has no parameter or buffer '{tensor_name}'")
 
     def _check_paths(self) -> None:
-        """Every path exists, and none lies inside another block's or holds the head."""
+        """Check that every path exists, and that no path lies inside or around one of another block or of the head."""
         names = [block.name for block in self.blocks]
         if len(set(names)) < len(names) or HEAD in names:
             raise ConfigError(f"Block names must differ, and '{HEAD}' is reserved: got {', '.join(names)}.")
@@ -116,12 +125,12 @@ class Network:
             for other, taken in claimed[:index]:
                 if under(path, (taken,)) or under(taken, (path,)):
                     raise ConfigError(
-                        f"'{path}' of {self.name} is claimed by the block '{block}' and, as '{taken}', by '{other}'. "
+                        f"'{path}' of {self.name} is listed in the block '{block}' and, as '{taken}', in '{other}'. "
                         "Every part of a network belongs to one block: correct model.blocks."
                     )
 
     def _head_helpers(self) -> list[str]:
-        """Dropout and pooling that come after the last block and hold no tensors: the head's."""
+        """Modules without tensors after the last block, such as dropout and pooling; they belong to the head."""
         inside = tuple(path for block in self.blocks for path in block.paths)
         order = [name for name, _ in self.module.named_modules()]
         last = max((i for i, name in enumerate(order) if under(name, inside)), default=-1)
@@ -145,7 +154,7 @@ class Network:
 
 
 def behaves_differently_in_training(module: nn.Module) -> bool:
-    """Whether ``train()`` and ``eval()`` may matter: dropout and stochastic depth of any library, and norms."""
+    """Whether ``train()`` and ``eval()`` may differ: dropout, stochastic depth and norm layers of any library."""
     marks = ("Drop", "StochasticDepth", "Norm")
     return any(mark in cls.__name__ for cls in type(module).__mro__ for mark in marks)
 

@@ -1,4 +1,4 @@
-"""From ``model=…`` to a network: find the weights, build, replace the head, name the blocks."""
+"""From ``model=…`` to a network: find the weights, build the network, replace its head, name its blocks."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ logger = logging.getLogger(__name__)
 
 
 def block_names(config: ModelConfig) -> tuple[str, ...]:
-    """The blocks of a model, stem first, ``head`` last, without memory for its weights.
+    """The names of a model's blocks from the stem to ``head``; no memory is allocated for its weights.
 
     Raises:
-        ConfigError: if the blocks are to be derived and cannot be.
+        ConfigError: if the blocks of a timm model are not configured and timm does not describe them.
     """
     return (*config.blocks, HEAD) if config.blocks else build_skeleton(config, num_classes=2).names
 
 
 def locate_weights(config: ModelConfig) -> Weights | None:
-    """Find the weights that the configuration asks for, downloading them where they are not on this machine.
+    """Find the weights that the configuration asks for, and download them if they are not on this machine.
 
     Returns:
-        Where they lie; None for ``model.weights=null``, which asks for random ones.
+        Where the weights are; None for ``model.weights=null``, which asks for random weights.
 
     Raises:
-        WeightsError: if they cannot be had, within seconds where there is no network.
+        WeightsError: if they cannot be found or downloaded; without a network, this takes a few seconds.
         ConfigError: if the library has no such model.
     """
     if config.weights is None:
-        logger.info("weights null: the network starts from random numbers.")
+        logger.info("weights null: the network starts from random weights.")
         return None
     if _means_a_file(config):
         return weights_from_file(config.weights)
@@ -53,7 +53,7 @@ def locate_weights(config: ModelConfig) -> Weights | None:
 
 
 def _means_a_file(config: ModelConfig) -> bool:
-    """Names of published weights come first: whoever has a file of that name writes ``./NAME``."""
+    """Whether the weights are a file; names of published weights take precedence (``./NAME`` means the file)."""
     given = config.weights
     if given is None or given == "default" or not is_file_name(given):
         return False
@@ -62,7 +62,7 @@ def _means_a_file(config: ModelConfig) -> bool:
 
 
 def weights_state(config: ModelConfig) -> str:
-    """Whether the weights are here: ``bundled``, ``cached``, ``file``, ``none`` (random), or what it takes."""
+    """Where the weights are: ``bundled``, ``cached``, ``file``, ``none`` (random), or what has to be done first."""
     if config.weights is None:
         return "none"
     if _means_a_file(config):
@@ -76,19 +76,22 @@ def weights_state(config: ModelConfig) -> str:
 def build_network(
     config: ModelConfig, weights: Weights | None, classes: int | Sequence[str], image_size: int | None
 ) -> Network:
-    """Build the architecture, load the weights, and put a head for the data's classes on it.
+    """Build the architecture, load the weights, and give it a head for the classes of the data.
 
     Args:
-        config: the model.
-        weights: from ``locate_weights``; None for random ones.
-        classes: of the data, in the order of their numbers; a file's head keeps its rows for those that it has, too.
-            Where only their number is given, the head starts anew.
-        image_size: side of the images that suits the data, in pixels; ``model.image_size`` wins over it, and where
-            both are None it is the weights' own.
+        config: the settings of the model.
+        weights: the result of ``locate_weights``; None: random weights.
+        classes: the classes of the data in the order of their indices; where the weights are a file whose head has
+            rows for some of them, these are kept. If only their number is given, the head is newly initialised.
+        image_size: side of the images in pixels as the data needs it; ``model.image_size`` takes precedence, and if
+            both are None, the images have the size that the weights were trained at.
+
+    Returns:
+        The network on the CPU, with its blocks and preprocessing.
 
     Raises:
-        WeightsError: if the weights do not fit.
-        ConfigError: if the blocks or the head do not fit the network, or it takes no images of that size.
+        WeightsError: if the weights do not fit the network.
+        ConfigError: if the blocks or the head do not fit the network, or it cannot take images of that size.
     """
     file = read_weights(weights.path, weights.label) if weights and weights.origin != "library" else None
     own = file.preprocessing if file else None
@@ -108,7 +111,7 @@ def build_network(
 
 
 def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
-    """The network without its weights and, for nearly all architectures, without memory for them (device meta)."""
+    """Build the network without loading weights and, for nearly all architectures, on the meta device."""
     config = replace(config, weights=None)
 
     def module() -> nn.Module:
@@ -120,7 +123,7 @@ def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
         with torch.device("meta"):
             return _network(config, module(), num_classes)
     except (NotImplementedError, RuntimeError):
-        # A few, RegNet among them, compute with tensors while they are built; what is really wrong is raised again.
+        # Some, such as RegNet, compute with tensors while they are built. Any other error is raised again here.
         return _network(config, module(), num_classes)
 
 
@@ -138,7 +141,7 @@ def _network(config: ModelConfig, module: nn.Module, num_classes: int) -> Networ
 
 @torch.inference_mode()
 def _check_image_size(module: nn.Module, image_size: int, own_size: int, name: str) -> None:
-    """Networks with a fixed input, and images too small for the strides, fail here and not in the first epoch."""
+    """Find out now, not in the first epoch, whether the network can take images of this size."""
     training = module.training
     module.eval()
     try:
@@ -146,8 +149,8 @@ def _check_image_size(module: nn.Module, image_size: int, own_size: int, name: s
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"{name} takes no images of {image_size} x {image_size} pixels ({reason}). "
-            f"Set model.image_size to a size it takes; its weights' own is {own_size}."
+            f"{name} cannot take images of {image_size} x {image_size} pixels ({reason}). "
+            f"Set model.image_size to a size that it can take; its weights were trained at {own_size}."
         ) from error
     finally:
         module.train(training)

@@ -1,4 +1,4 @@
-"""A network in words and numbers: what a person looks at before choosing what to train."""
+"""Descriptions of a network, for a user who chooses what to train."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ftexp.config import ModelConfig
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_skeleton, weights_state
 
-# Classes of the data are not known here; ImageNet's number makes parameter counts comparable with papers.
+# The classes of the data are not known here; with ImageNet's 1000, parameter counts can be compared with papers.
 NUM_CLASSES = 1000
 
-# crop_mode -> what becomes resize_size pixels long.
+# crop_mode -> which side is resized to resize_size pixels.
 RESIZED = {"center": "short side", "squash": "both sides", "border": "long side"}
 
 Row = dict[str, object]
 
 
 def normalisation(module: nn.Module) -> str:
-    """The kinds of norm layers, the most frequent first; ``none`` where there are none."""
+    """The kinds of norm layers in a module, the most frequent first; ``none`` if there are none."""
     kinds = Counter(kind for layer in module.modules() if (kind := _norm_kind(layer)))
     return ", ".join(kind for kind, _ in kinds.most_common()) or "none"
 
@@ -37,7 +37,7 @@ def _norm_kind(layer: nn.Module) -> str | None:
 
 
 def catalogue_row(option: str, config: ModelConfig) -> Row:
-    """One line of the catalogue: what ``model=OPTION`` would give."""
+    """The row of the catalogue for ``model=OPTION``."""
     network = build_skeleton(config, NUM_CLASSES)
     return {
         "model": option,
@@ -50,7 +50,7 @@ def catalogue_row(option: str, config: ModelConfig) -> Row:
 
 
 def block_rows(network: Network) -> list[Row]:
-    """One line per block, the head last."""
+    """One row per block; the last is the head's."""
     rows = []
     for name in network.names:
         parameters = network.parameters(name)
@@ -68,7 +68,7 @@ def block_rows(network: Network) -> list[Row]:
 
 
 def head_lines(network: Network) -> list[str]:
-    """The classifying layers, and the dropout that belongs to them."""
+    """One line per classifying layer, and per dropout before them."""
     lines = [f"{path}: {network.module.get_submodule(path)}" for path in network.heads]
     for path in network.paths(HEAD)[len(network.heads) :]:
         module = network.module.get_submodule(path)
@@ -78,12 +78,12 @@ def head_lines(network: Network) -> list[str]:
 
 
 def transforms_line(network: Network) -> str:
-    """How an image becomes the network's input."""
+    """The transforms that turn an image into the input of the network."""
     p = network.preprocessing
     mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (p.mean, p.std))
     return (
         f"{RESIZED[p.crop_mode]} to {p.resize_size} px ({p.interpolation}), centre {p.image_size} x {p.image_size}, "
-        f"minus mean ({mean}), over std ({std})"
+        f"normalised with mean ({mean}), std ({std})"
     )
 
 

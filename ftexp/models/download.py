@@ -1,4 +1,4 @@
-"""Downloads that give up within seconds where there is no network."""
+"""Downloads that fail within seconds if there is no network."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from pathlib import Path
 
 import torch
 
-# Long enough for a slow line to answer, short enough for a person without one to wait for the message.
+# How long a server may take to answer: enough for a slow connection, and not too long to wait without a network.
 ANSWER_SECONDS = 6.0
-# Between two pieces of a download under way.
+# The longest pause within a download.
 STALL_SECONDS = 30.0
 
 
 def download(url: str, path: Path, show_progress: bool) -> None:
-    """Fetch ``url`` into ``path``, checking the hash that the file's name ends in (``resnet18-f37072fd.pth``).
+    """Download ``url`` to ``path``, and check the hash at the end of the file's name (``resnet18-f37072fd.pth``).
+
+    Args:
+        url: address of the file.
+        path: file to write; its folder is made if it is missing.
+        show_progress: whether a progress bar is shown.
 
     Raises:
         OSError: if the server does not answer in time, refuses, stalls, or sends something else.
@@ -36,12 +41,12 @@ def download(url: str, path: Path, show_progress: bool) -> None:
 
 
 def check_answers(url: str) -> None:
-    """Make sure that the server is there.
+    """Check that the server answers.
 
-    The question is asked in a thread: a name look-up has no time-out of its own.
+    The request is made in a thread, because name resolution has no time-out.
 
     Raises:
-        OSError: if no answer came within ``ANSWER_SECONDS``, or a refusal.
+        OSError: if there is no answer within ``ANSWER_SECONDS``, or an error.
     """
     if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True"):
         raise OSError("HF_HUB_OFFLINE is set")
@@ -66,7 +71,7 @@ def check_answers(url: str) -> None:
 
 @contextmanager
 def _stall_limit(seconds: float) -> Iterator[None]:
-    """torch.hub takes no time-out, but its sockets take the default one."""
+    """Set the default time-out of sockets, because torch.hub has no parameter for one."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

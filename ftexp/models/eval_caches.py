@@ -1,4 +1,4 @@
-"""What layers compute from their weights and keep for eval mode, such as the attention biases of LeViT in timm."""
+"""Tensors that layers compute from their weights and cache in eval mode, such as LeViT's attention biases in timm."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 def drop_eval_caches(module: nn.Module) -> None:
-    """Have every layer compute anew what it keeps for eval mode; to be called whenever weights were changed in place.
+    """Make every layer drop what it caches in eval mode; call this whenever weights have been changed in place.
 
-    Such layers drop what they keep when they are put into training mode, so all are, and then back: whatever the layer
-    calls what it keeps. The modes are as before afterwards.
+    Such layers drop their cache when they are put into training mode, whatever they call it. So all modules are put
+    into training mode, and then back into the mode that each had.
     """
     modes = [(child, child.training) for child in module.modules()]
     module.train()
@@ -20,6 +20,6 @@ def drop_eval_caches(module: nn.Module) -> None:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put all tensors of a state dict into a module that may have been used already."""
+    """Load a complete state dict into a module that may have been used already."""
     module.load_state_dict(weights)
     drop_eval_caches(module)

@@ -1,4 +1,4 @@
-"""What a file is that was given as weights and has none: known by its first bytes, with what to do about it."""
+"""Recognises by their first bytes files that hold no weights for PyTorch, and says what they are and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ftexp.errors import WeightsError
 
 HEAD_BYTES = 512
-# The Hugging Face hub's list of the files that large weights are cut into.
+# The Hugging Face hub's index of weights that are split into several files.
 INDEX = ".index.json"
 TENSORFLOW = "a file of TensorFlow or Keras; take the weights for PyTorch (.pth, .safetensors) of the same network"
 ONNX = "a network for ONNX Runtime; take the weights for PyTorch (.pth, .safetensors) that it was exported from"
@@ -17,9 +17,9 @@ NUMPY = "a file of NumPy arrays; take the weights for PyTorch (.pth, .safetensor
 
 # By the first bytes of a file.
 MARKS = {
-    b"version https://git-lfs": "the pointer of Git LFS, not the file itself; fetch it with git lfs pull",
-    b"/annex/objects": "the pointer of git-annex, not the file itself; fetch it with git annex get",
-    b"../.git/annex": "the pointer of git-annex, not the file itself; fetch it with git annex get",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with git lfs pull",
+    b"/annex/objects": "a git-annex pointer, not the file itself; fetch it with git annex get",
+    b"../.git/annex": "a git-annex pointer, not the file itself; fetch it with git annex get",
     b"\x89HDF\r\n": TENSORFLOW,
     b"GGUF": "a language model of llama.cpp; take the weights of an image classifier",
     b"\x93NUMPY": NUMPY,
@@ -32,9 +32,9 @@ MARKS = {
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
     b"%PDF": "a PDF document",
-    b"SQLite format 3": "a database of SQLite",
+    b"SQLite format 3": "an SQLite database",
 }
-# By the end of a file's name, where the bytes tell nothing certain.
+# By the end of a file's name, if its bytes are not enough to tell.
 SUFFIXES = {
     ".onnx": ONNX,
     ".pb": TENSORFLOW,
@@ -49,10 +49,10 @@ SUFFIXES = {
 
 
 def check_kind(path: Path) -> None:
-    """Refuse a file that holds no weights for PyTorch by what it is, before anything is read from it.
+    """Refuse a file that holds no weights for PyTorch, before its content is read.
 
     Raises:
-        WeightsError: saying what the file is and what to do.
+        WeightsError: if it holds none; the message says what the file is and what to do.
         OSError: if it cannot be opened.
     """
     with path.open("rb") as file:
@@ -63,7 +63,7 @@ def check_kind(path: Path) -> None:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file has the format of safetensors, whatever its name: a length, then JSON."""
+    """Whether a file has the safetensors format (a length, then JSON), whatever its name."""
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
@@ -71,7 +71,7 @@ def is_safetensors(path: Path) -> bool:
 
 def _kind(path: Path, head: bytes) -> str | None:
     if not head:
-        return "empty; the download or the copy did not finish: fetch it again"
+        return "empty; the download or the copy did not finish: download or copy it again"
     marked = next((kind for mark, kind in MARKS.items() if head.startswith(mark)), None)
     if marked is not None:
         return marked
@@ -84,7 +84,7 @@ def _kind(path: Path, head: bytes) -> str | None:
     if head[:1] == b"\x08" and head[2:3] == b"\x12" and b"pytorch" in head[:64]:
         return ONNX
     if not any(head):
-        return "nothing but zero bytes; the download or the copy did not finish: fetch it again"
+        return "nothing but zero bytes; the download or the copy did not finish: download or copy it again"
     return next((kind for end, kind in SUFFIXES.items() if path.name.lower().endswith(end)), None) or _kind_of_text(
         head
     )
@@ -94,15 +94,15 @@ def _kind_of_text(head: bytes) -> str | None:
     try:
         text = head.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else a character is cut in two
+        if error.start < len(head) - 3:  # nearer to the end, a character may just be cut off
             return None
         text = head[: error.start].decode("utf-8-sig").strip()
     if not text or not all(character.isprintable() or character.isspace() for character in text):
         return None
     if text.lower().startswith(("<!doctype html", "<html", "<?xml", "<head", "<body")):
-        return "a web page, which a server sent in the place of the file; download the file itself"
+        return "a web page that a server sent instead of the file; download the file itself"
     start = text.splitlines()[0][:60]
-    return f"a text that begins with {start!r}; it may be a server's answer in the place of the file: fetch it again"
+    return f"a text that begins with {start!r}, perhaps a server's answer instead of the file; download it again"
 
 
 def _kind_of_zip(path: Path) -> str | None:
@@ -110,11 +110,11 @@ def _kind_of_zip(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile:
-        return "cut short or damaged, an archive without its end; fetch it again"
+        return "a truncated or damaged archive; download or copy it again"
     tails = {name.rpartition("/")[2] for name in names}
     if any(name.startswith("code/") or "/code/" in name for name in names):
         return (
-            "a TorchScript program; save the tensors of the network that it was made from: "
+            "a TorchScript program; save the weights of the network that it was made from: "
             "torch.save(model.state_dict(), FILE)"
         )
     if "data.pkl" in tails:
@@ -124,6 +124,6 @@ def _kind_of_zip(path: Path) -> str | None:
     if names and all(name.endswith(".npy") for name in names):
         return NUMPY
     if "archive_format" in tails:
-        return "a program of torch.export; save the tensors of the network: torch.save(model.state_dict(), FILE)"
+        return "a torch.export program; save the weights of the network: torch.save(model.state_dict(), FILE)"
     example = f", for example {names[0]}" if names else ""
-    return f"a zip archive of other files ({len(names)}{example}); unpack it, and give the file of weights inside"
+    return f"a zip archive of other files ({len(names)}{example}); unpack it, and give the file of weights in it"

@@ -1,4 +1,4 @@
-"""The head of a file of weights: its rows are kept by the names of their classes, never by their number alone."""
+"""The head of a file of weights: its rows are matched to the data's classes by name, never by index alone."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ def rows_by_name(
     theirs: Sequence[str] | None,
     ours: int | Sequence[str],
 ) -> tuple[dict[str, Tensor], str]:
-    """The head with the file's rows for the classes that both know, and its own new rows for the others.
+    """The head with the file's rows for classes that file and data share, and its new rows for the others.
 
     Args:
         module: the network with its new head.
-        tensors: of the file's head, by the network's names.
+        tensors: the tensors of the file's head, by the network's names.
         heads: paths of the classifying layers; each is a linear layer or a convolution, or ends in one.
-        theirs: classes of the file in the order of its rows; None: it does not name them.
-        ours: classes of the data in the order of the new rows, or only how many there are.
+        theirs: the classes of the file in the order of its rows; None if the file does not name them.
+        ours: the classes of the data in the order of the new rows, or only their number.
 
     Returns:
-        Tensors for the heads that keep rows, and what to tell the user about all of them.
+        The tensors of the heads that keep rows, and a phrase for the log about all heads.
     """
     named = f"the head ({', '.join(heads)})"
     if not tensors:
-        return {}, f"{named} starts anew: the file has none"
+        return {}, f"{named} is newly initialised: the file has none"
     if theirs is None or isinstance(ours, int):
-        return {}, f"{named} starts anew: the file does not name the classes of its own"
+        return {}, f"{named} is newly initialised: the file does not name its classes"
     places = {_same(name): place for place, name in enumerate(theirs)}
     known = [name for name in ours if _same(name) in places]
     if not known:
-        return {}, f"{named} starts anew: none of the data's classes is among the file's ({listed(theirs, 5)})"
+        return {}, f"{named} is newly initialised: the file has none of the data's classes ({listed(theirs, 5)})"
     fitting = [path for path in heads if _fits(module, path, tensors, len(theirs), len(ours))]
     if not fitting:
-        return {}, f"{named} starts anew: the file's has another form, or not one row for each of its classes"
+        return {}, f"{named} is newly initialised: the file's has other layers, or not one row per class"
     rows = [(new, places[_same(name)]) for new, name in enumerate(ours) if _same(name) in places]
     kept: dict[str, Tensor] = {}
     for path in fitting:
@@ -58,16 +58,16 @@ def _told(
 ) -> str:
     fresh = [name for name in ours if name not in known]
     gone = [name for name in theirs if _same(name) not in {_same(name) for name in ours}]
-    told = f"the head ({', '.join(kept)}) keeps its rows for {listed(known, 5)}, found by the names of the classes"
+    told = f"the head ({', '.join(kept)}) keeps its rows for {listed(known, 5)}, matched by class name"
     if fresh:
         told += f"; new rows for {listed(fresh, 5)}"
     if gone:
         told += f"; left out: {listed(gone, 5)}"
-    return told + (f"; {', '.join(anew)} starts anew" if anew else "")
+    return told + (f"; {', '.join(anew)} is newly initialised" if anew else "")
 
 
 def _same(name: str) -> str:
-    """Names that look alike are alike: macOS writes a letter and its accent apart."""
+    """The name in one Unicode form, because macOS stores a letter and its accent as two characters."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -76,7 +76,7 @@ def _tensors(module: nn.Module, path: str) -> dict[str, Tensor]:
 
 
 def _class_tensors(module: nn.Module, path: str, num_classes: int) -> set[str]:
-    """Names of the tensors that have a row per class: those of the last layer of that width."""
+    """Names of the tensors with one row per class: those of the last layer with that many outputs."""
     layers = [
         f"{path}.{name}".rstrip(".")
         for name, layer in module.get_submodule(path).named_modules()
@@ -87,9 +87,9 @@ def _class_tensors(module: nn.Module, path: str, num_classes: int) -> set[str]:
 
 
 def _fits(module: nn.Module, path: str, tensors: Mapping[str, Tensor], num_theirs: int, num_ours: int) -> bool:
-    """Whether a head of the file differs from the network's in nothing but its classes."""
+    """Whether a head of the file has the same tensors as the network's, apart from the number of classes."""
     by_class = _class_tensors(module, path, num_ours)
-    own = {name: tensor for name, tensor in _tensors(module, path).items() if tensor.dim() > 0}  # counters may lack
+    own = {name: tensor for name, tensor in _tensors(module, path).items() if tensor.dim() > 0}  # not counters
     if not by_class or {name for name in tensors if under(name, (path,)) and tensors[name].dim() > 0} != set(own):
         return False
     return all(
@@ -101,7 +101,7 @@ def _fits(module: nn.Module, path: str, tensors: Mapping[str, Tensor], num_their
 
 
 def _with_rows(own: Tensor, theirs: Tensor, rows: Sequence[tuple[int, int]]) -> Tensor:
-    """Copy rows; a convolution of one pixel has the same numbers as a linear layer."""
+    """Copy rows; a 1 x 1 convolution and a linear layer differ only in shape."""
     head = own.detach().clone()
     for new, old in rows:
         head[new] = theirs[old].reshape(own[new].shape)

@@ -1,4 +1,4 @@
-"""The classifying layer: found by its path, replaced for the classes of the data."""
+"""Finds the classifying layer by its path, and replaces it for the classes of the data."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from ftexp.errors import ConfigError
 
 
 def replace_head(module: nn.Module, path: str, num_classes: int) -> nn.Linear:
-    """Put a new linear layer with torch's default initialisation where the old one was.
+    """Replace a linear layer by a new one with torch's default initialisation.
 
-    Only the linear layer is replaced: a dropout or a norm before it stays.
+    Only the linear layer is replaced: dropout and norm layers before it stay.
 
     Args:
         module: the network; changed in place.
         path: module path of the layer, such as ``fc``, ``classifier.1`` or ``heads.head``.
-        num_classes: width of the new layer.
+        num_classes: number of outputs of the new layer.
+
+    Returns:
+        The new layer.
 
     Raises:
-        ConfigError: if there is no module at the path, or it is no linear layer.
+        ConfigError: if there is no module at the path, or it is not a linear layer.
     """
     try:
         old = module.get_submodule(path)
     except AttributeError:
         children = ", ".join(name for name, _ in module.named_children())
-        raise ConfigError(f"model.head={path}: the network has no such module. At its top: {children}.") from None
+        raise ConfigError(
+            f"model.head={path}: the network has no such module. Its top-level modules: {children}."
+        ) from None
     if not isinstance(old, nn.Linear):
         linear = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
         raise ConfigError(
@@ -38,7 +43,7 @@ def replace_head(module: nn.Module, path: str, num_classes: int) -> nn.Linear:
 
 
 def reset_head(module: nn.Module, paths: tuple[str, ...]) -> None:
-    """Give heads that are already as wide as the data torch's default initialisation, as new linear layers have."""
+    """Initialise heads that already have one output per class with torch's default, as new linear layers are."""
     for path in paths:
         for child in module.get_submodule(path).modules():
             if isinstance(child, (nn.Linear, nn.Conv2d)):
@@ -46,10 +51,16 @@ def reset_head(module: nn.Module, paths: tuple[str, ...]) -> None:
 
 
 def set_drop_rate(module: nn.Module, head: str, rate: float, name: str) -> None:
-    """Set the dropout that stands directly before the head, in the same sequence of layers.
+    """Set the rate of the last dropout before the head, in the same container.
+
+    Args:
+        module: the network; changed in place.
+        head: module path of the classifying layer.
+        rate: probability of zeroing an element.
+        name: the name of the architecture, for the message.
 
     Raises:
-        ConfigError: if the architecture has none there.
+        ConfigError: if there is no such dropout.
     """
     parent = module.get_submodule(head.rpartition(".")[0])
     before = []
@@ -64,7 +75,12 @@ def set_drop_rate(module: nn.Module, head: str, rate: float, name: str) -> None:
 
 
 def set_drop_path_rate(module: nn.Module, rate: float, name: str) -> None:
-    """Scale stochastic depth so that the last block has ``rate``; the others keep their share of it.
+    """Scale the rates of stochastic depth so that the largest one is ``rate``.
+
+    Args:
+        module: the network; changed in place.
+        rate: the largest rate; the others keep their ratio to it.
+        name: the name of the architecture, for the message.
 
     Raises:
         ConfigError: if the architecture has no stochastic depth.

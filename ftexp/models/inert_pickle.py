@@ -1,9 +1,9 @@
-"""Reading files of ``torch.save`` without running anything that is in them.
+"""Reads files of ``torch.save`` without executing anything in them.
 
-torch's own reader for weights (``weights_only=True``) refuses a file as soon as it names a class that is not on a short
-list, and training scripts write such classes beside their tensors: ``argparse.Namespace``, NumPy's numbers, paths,
-settings. Here every such class is replaced by one that keeps its state and does nothing, so the tensors can be read,
-and still no code that the file names is imported or called.
+``torch.load(weights_only=True)`` refuses a file as soon as it names a class that is not on a short list, and training
+scripts save such classes beside their tensors: ``argparse.Namespace``, NumPy scalars, paths, settings. Here every such
+class is replaced by one that keeps its state and does nothing. So the tensors can be read, and still no code that the
+file names is imported or called.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from ftexp.errors import WeightsError, listed
 SAVE_TENSORS = (
     "If you trust it, save its tensors once: torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW)."
 )
-# No file of weights needs these: a pickle that names them wants something done.
+# No file of weights needs these modules: a pickle that names them is meant to execute something.
 SHELLS = ("nt", "os", "posix", "pty", "shutil", "subprocess", "sys")
 LOADERS = ("ctypes", "importlib", "marshal", "runpy", "socket", "webbrowser")
 CALLS = frozenset(
     f"builtins.{name}" for name in ("__import__", "breakpoint", "compile", "eval", "exec", "input", "open")
 )
-# In front of the object itself, the format from before torch 1.6 has three pickles: a mark, its version, the machine.
+# The format from before torch 1.6 has three pickles before the object itself: a magic number, a version, the machine.
 PICKLES_IN_FRONT = 3
 
 
 class Inert:
-    """Stands for an object whose class is not loaded.
+    """Takes the place of an object whose class is not imported.
 
     Attributes:
-        class_name: in full, as the file gives it.
-        state: what the file says the object holds, as plain data; None: nothing.
+        class_name: full name of the class, as in the file.
+        state: the state of the object as plain data; None if the file has none.
     """
 
     class_name = ""
     state: object = None
 
     def __new__(cls, *_: object, **__: object) -> Any:
-        """Take any arguments, and do nothing with them."""
+        """Accept any arguments, and ignore them."""
         return object.__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -60,25 +60,28 @@ class Inert:
 
 
 class _InertDict(Inert):
-    """For subclasses of dict, which pickle fills by item assignment."""
+    """Takes the place of subclasses of dict, which pickle fills by item assignment."""
 
     def __new__(cls, *_: object, **__: object) -> Any:
         return OrderedDict()
 
 
 class _InertList(Inert):
-    """For subclasses of list, and deques."""
+    """Takes the place of subclasses of list, and of deques."""
 
     def __new__(cls, *_: object, **__: object) -> Any:
         return []
 
 
 def read_pickled(path: Path) -> object:
-    """What ``torch.save`` wrote: tensors on the CPU and plain data, with ``Inert`` in the place of all else.
+    """Read what ``torch.save`` wrote.
+
+    Returns:
+        Tensors on the CPU and plain data; every other object is an ``Inert``.
 
     Raises:
-        WeightsError: if the file asks for commands to be run, or cannot be read without executing what it names.
-        Exception: of nearly any kind, if the file is damaged or has another format.
+        WeightsError: if the file would run commands, or cannot be read without executing code that it names.
+        Exception: of nearly any type, if the file is damaged or has another format.
     """
     try:
         return _load(path, {})
@@ -87,15 +90,15 @@ def read_pickled(path: Path) -> object:
     commands = sorted(name for name in names if name.partition(".")[0] in (*SHELLS, *LOADERS) or name in CALLS)
     if commands:
         raise WeightsError(
-            f"{path} asks to have {commands[0]} called while it is read, which no file of weights needs. "
-            "Nothing of it was executed. Delete it, and take the weights from a source that you trust."
+            f"{path} would call {commands[0]} when it is loaded, which no file of weights needs. "
+            "Nothing in it was executed. Delete it, and take the weights from a source that you trust."
         )
     kinds: dict[str, type[Inert]] = dict.fromkeys(names, Inert)
     while True:
         try:
             return _load(path, kinds)
         except pickle.UnpicklingError as error:
-            # torch says which class it wants to fill as a dict or a list; that is known of no class before.
+            # Only torch's error says that a class is to be filled like a dict or a list.
             filled = re.search(r"Can only (SETITEM|append|extend).* but got <class '(.+)'>", str(error))
             if filled is None or kinds.get(filled[2]) is not Inert:
                 raise _unreadable(path, names, str(error)) from error
@@ -105,8 +108,8 @@ def read_pickled(path: Path) -> object:
 def _unreadable(path: Path, names: Iterable[str], message: str) -> WeightsError:
     if "Unsupported operand" in message:
         return WeightsError(
-            f"{path} has a pickle of another protocol than torch's own, 2, which cannot be read without executing code "
-            "that the file names. If you trust it, write it anew: "
+            f"{path} has a pickle of another protocol than torch's, 2, which cannot be read without executing code "
+            "that the file names. If you trust it, save it again: "
             "torch.save(torch.load(FILE, weights_only=False), NEW)."
         )
     why = message.partition("WeightsUnpickler error:")[2].strip() or message
@@ -122,7 +125,7 @@ def _unreadable(path: Path, names: Iterable[str], message: str) -> WeightsError:
 def _load(path: Path, kinds: Mapping[str, type[Inert]]) -> object:
     stand_ins = [(_named(kind, name), name) for name, kind in kinds.items()]
     with (
-        path.open("rb") as file,  # by its path alone, torch would believe the file's name
+        path.open("rb") as file,  # given a path, torch would go by the file's name
         torch.serialization.safe_globals(stand_ins),  # type: ignore[arg-type]
         warnings.catch_warnings(),
     ):
@@ -136,14 +139,14 @@ def _named(kind: type[Inert], name: str) -> type[Inert]:
 
 
 def _names_of_classes(path: Path) -> set[str]:
-    """Full names of the classes and functions that a file's pickle names; it is taken apart, not executed."""
+    """Full names of the classes and functions in a file's pickle, which is disassembled and not executed."""
     with _pickle_stream(path) as stream:
         pairs = [str(arg).split(" ", 1) for code, arg, _ in pickletools.genops(stream) if code.name == "GLOBAL"]
     return {_as_today(module, name) for module, name in pairs}
 
 
 def _as_today(module: str, name: str) -> str:
-    """Python 2's name of a class, which the pickles of ``torch.save`` have, as Python 3 calls it."""
+    """The Python 3 name of a class; the pickles of ``torch.save`` have the Python 2 name."""
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     return f"{module}.{name}"
 

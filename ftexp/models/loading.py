@@ -1,4 +1,4 @@
-"""Loading tensors into a network: what fits, what is left out, and what is said about it."""
+"""Loads tensors into a network: checks that they fit, and logs what was loaded and what was left out."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from ftexp.models.weights_file import WeightsFile
 
 logger = logging.getLogger(__name__)
 
-# A counter of BatchNorm, which files from before torch 0.4.1 lack.
+# BatchNorm's counter, which is missing in files from before torch 0.4.1.
 COUNTER = ".num_batches_tracked"
-# Names of tensors -> whose they are, and what to do: the network may be the right one, and is called otherwise here.
+# Patterns of tensor names -> the library that they come from, and what to do: the network may be right, its names not.
 FOREIGN_NAMES = {
     r"\.lora_[AB]\.": "These are adapters (LoRA): merge them into their network, and save its state_dict.",
     r"(^|\.)(embeddings\.(patch_embeddings|position_embeddings|cls_token)|encoder\.(layer|stages)\.\d|embedder\.)": (
-        "Hugging Face's transformers calls its layers so, and timm and torchvision call them otherwise. Take the "
-        "weights of the same network as timm or torchvision publish them."
+        "These are the layer names of Hugging Face's transformers; timm and torchvision use others. Take the weights "
+        "of the same network that timm or torchvision publish."
     ),
     r"^(encoder\.layers\.encoder_layer_\d|features\.\d+\.)": (
-        "torchvision calls its layers so: choose the model of torchvision's (model=vit_b_16, model=convnext_tiny, …)."
+        "These are torchvision's layer names: choose torchvision's model (model=vit_b_16, model=convnext_tiny, …)."
     ),
     r"^(blocks\.\d+\.(attn\.qkv|\d+\.conv)|stages\.\d+\.blocks\.)": (
-        "timm calls its layers so: choose the model of timm's, model=timm model.name=NAME."
+        "These are timm's layer names: choose timm's model with model=timm model.name=NAME."
     ),
 }
 
 
 def load_weights(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], classes: int | Sequence[str]) -> None:
-    """Load the backbone by name, and of the head the rows of classes that the data has, too; say what was loaded.
+    """Load the backbone by name, and the head's rows for classes that the data has too; log what was loaded.
 
     Args:
         module: the network with its new head.
-        file: the tensors.
-        heads: paths of the classifying layers, the only ones that may be missing or of another shape.
-        classes: of the data, in the order of the new head's rows; only their number: no row is kept.
+        file: the tensors under the network's names.
+        heads: paths of the classifying layers, the only ones that may be missing or have another shape.
+        classes: the classes of the data in the order of the new head's rows; only their number: no row is kept.
 
     Raises:
         WeightsError: if anything else is missing, unexpected or of another shape, or a tensor has NaN or infinity;
@@ -79,11 +79,11 @@ def _check_fit(
     wrong = [name for name, tensor in backbone.items() if name in own and own[name].shape != tensor.shape]
     if wrong:
         raise WeightsError(
-            f"{file.source} does not fit the network: {listed(wrong, 5)} of another shape, "
-            f"for example {wrong[0]} is {tuple(backbone[wrong[0]].shape)} there and {tuple(own[wrong[0]].shape)} here. "
+            f"{file.source} does not fit the network: {listed(wrong, 5)} have another shape. For example, {wrong[0]} "
+            f"is {tuple(backbone[wrong[0]].shape)} in the file and {tuple(own[wrong[0]].shape)} in the network. "
             f"{advice}"
         )
-    computed = {name for name, _ in module.named_buffers()}  # some are in older files, and computed today
+    computed = {name for name, _ in module.named_buffers()}  # older files hold some that the network now computes
     missing = [n for n in own if n not in backbone and not under(n, heads) and not n.endswith(COUNTER)]
     unexpected = [n for n in backbone if n not in own and n not in computed and not n.endswith(COUNTER)]
     if missing or not set(unexpected) <= set(foreign):
@@ -91,30 +91,32 @@ def _check_fit(
             f"{file.source} does not fit the network.\n"
             f"    missing in the file: {listed(missing, 5) or 'nothing'}\n"
             f"    unexpected in the file: {listed(unexpected, 5) or 'nothing'}\n"
-            f"Only the head's may differ. {_whose_names(unexpected) or advice}"
+            f"Only tensors of the head may differ. {_whose_names(unexpected) or advice}"
         )
 
 
 def _whose_names(unexpected: Sequence[str]) -> str | None:
-    """The library that calls layers so, and what to do; None where that is not known."""
+    """Which library uses these names, and what to do; None if that is not known."""
     return next((what for names, what in FOREIGN_NAMES.items() if any(re.search(names, n) for n in unexpected)), None)
 
 
 def _of_other_parts(module: nn.Module, names: Mapping[str, Tensor], heads: tuple[str, ...]) -> tuple[str, ...]:
-    """Tensors of what the network has no part of: another head, a decoder, a loss; not those of deeper blocks."""
+    """Tensors of parts that the network does not have, such as a decoder or a loss; not of more of its own blocks."""
     own = {name.partition(".")[0] for name in module.state_dict() if not under(name, heads)}
     return tuple(name for name in names if name.partition(".")[0] not in own)
 
 
 def check_values(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
-    """Refuse numbers that would only be noticed when the loss is not finite.
+    """Refuse tensors that are quantised, sparse, or not finite.
 
     Args:
-        own: of the network, whose types they are to take: 1e300 is infinite in float32. What is infinite there as well
-            is meant so, as in a mask.
+        tensors: the tensors to be loaded, by name.
+        own: the network's tensors, whose dtypes they will take (1e300 is infinite in float32). An infinite value is
+            allowed where the network's own value is infinite too, as in a mask.
+        source: the name of the file in messages.
 
     Raises:
-        WeightsError: naming the tensor.
+        WeightsError: if there is such a tensor; the message names it.
     """
     for name, tensor in tensors.items():
         if tensor.is_meta or tensor.is_quantized or tensor.layout is not torch.strided:
@@ -124,8 +126,8 @@ def check_values(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], sourc
             )
         if not tensor.is_floating_point() and own[name].is_floating_point():
             raise WeightsError(
-                f"{source}: {name} holds numbers of the type {str(tensor.dtype).removeprefix('torch.')}, where the "
-                "network has floats: the file is quantised. Save the network's weights as float32."
+                f"{source}: {name} has the dtype {str(tensor.dtype).removeprefix('torch.')}, and the network's is a "
+                "float: the file is quantised. Save the network's weights as float32."
             )
         if not tensor.is_floating_point() or bool(torch.isfinite(converted := tensor.to(own[name].dtype)).all()):
             continue
@@ -134,17 +136,22 @@ def check_values(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], sourc
         kind = "NaN" if bool(torch.isnan(converted).any()) else "infinity"
         count = int((~torch.isfinite(converted)).sum())
         raise WeightsError(
-            f"{source}: {name} has {kind} ({count:,} of {tensor.numel():,} numbers are not finite). These weights come "
-            "from a training that diverged, or the file is damaged. Take an earlier checkpoint."
+            f"{source}: {name} has {kind} ({count:,} of {tensor.numel():,} numbers are not finite). The training of "
+            "these weights diverged, or the file is damaged. Take an earlier checkpoint."
         )
 
 
 def load_in_order(module: nn.Module, file: WeightsFile, heads: tuple[str, ...]) -> None:
-    """Load the backbone of the same network under other names: the n-th tensor there is the n-th here.
+    """Load the backbone of the same network whose tensors have other names: the n-th tensor goes into the n-th.
+
+    Args:
+        module: the network.
+        file: the tensors in the order of the network's.
+        heads: paths of the classifying layers, which are not loaded.
 
     Raises:
-        WeightsError: if the numbers of tensors differ, or a pair of them, the head's apart, differs in shape, or one
-            has NaN or infinity.
+        WeightsError: if the numbers of tensors differ, if two tensors of the backbone differ in shape, or if one has
+            NaN or infinity.
     """
     own, source = module.state_dict(), file.source
     if len(own) != len(file.tensors):
@@ -156,7 +163,8 @@ def load_in_order(module: nn.Module, file: WeightsFile, heads: tuple[str, ...]) 
             continue
         if mine.shape != theirs.shape:
             raise WeightsError(
-                f"{source} does not fit the network: {there} is {tuple(theirs.shape)}, {here} {tuple(mine.shape)}."
+                f"{source} does not fit the network: {there} has the shape {tuple(theirs.shape)}, and the network's "
+                f"{here} {tuple(mine.shape)}."
             )
         renamed[here] = theirs
     check_values(renamed, own, source)
@@ -165,15 +173,15 @@ def load_in_order(module: nn.Module, file: WeightsFile, heads: tuple[str, ...]) 
 
 @contextmanager
 def reading(weights: Weights | None) -> Iterator[None]:
-    """While a library reads its own published weights: what it raises because of the file becomes one message.
+    """Turn what a library raises while it reads its own published weights into one message.
 
     Raises:
-        WeightsError: if the file is damaged.
+        WeightsError: if the file is damaged, or cannot be used at this image size.
     """
     if weights is None or weights.origin != "library":
         yield
         return
-    if weights.path.suffix != ".npz":  # a few of timm's are Google's own files
+    if weights.path.suffix != ".npz":  # some of timm's weights are Google's own files in this format
         check_kind(weights.path)
     try:
         yield
@@ -192,7 +200,12 @@ def reading(weights: Weights | None) -> Iterator[None]:
 
 
 def say_published(module: nn.Module, weights: Weights, heads: tuple[str, ...]) -> None:
-    """Say which published weights the network has, and from where.
+    """Log which published weights the network has, and where they come from.
+
+    Args:
+        module: the network with the weights in it.
+        weights: where they are.
+        heads: paths of the classifying layers.
 
     Raises:
         WeightsError: if a tensor has NaN or infinity.
@@ -200,7 +213,10 @@ def say_published(module: nn.Module, weights: Weights, heads: tuple[str, ...]) -
     parameters = dict(module.named_parameters())
     check_values(parameters, {name: torch.zeros((), dtype=p.dtype) for name, p in parameters.items()}, weights.label)
     logger.info(
-        "weights %s, from %s: loaded; the head (%s) starts anew.", weights.label, weights.path, ", ".join(heads)
+        "weights %s, from %s: loaded; the head (%s) is newly initialised.",
+        weights.label,
+        weights.path,
+        ", ".join(heads),
     )
 
 
@@ -208,9 +224,9 @@ def _say(file: WeightsFile, count: int, head: str, left_out: Sequence[str]) -> N
     of = f" of its {file.key}" if file.key else ""
     told = f"{file.source}: {count} tensors{of} loaded; {head}"
     if file.preprocessing is not None:
-        told += "; images get the transforms it names"
+        told += "; images get the transforms that the file names"
     if file.passed_over:
-        told += f"; {', '.join(file.passed_over)} passed over"
+        told += f"; not used: {', '.join(file.passed_over)}"
     if left_out:
         told += f"; left out: {len(left_out)} tensors of other parts, such as {left_out[0]}"
     logger.info("weights %s.", told)

@@ -1,4 +1,4 @@
-"""Position embeddings of a user's file at another image size: resampled as timm does it with its own weights."""
+"""Resamples the position embeddings of a user's file for another image size, as timm does with its own weights."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ from ftexp.models.weights_file import WeightsFile
 
 logger = logging.getLogger(__name__)
 
-# Last parts of the names of tables that have a row per position, or per distance between two.
+# Last parts of the names of tables with one row per position, or per distance between two positions.
 POSITIONS = re.compile(
     r"(pos_emb|pos_embed|patch_pos|pixel_pos|relative_position_bias_table|rel_pos_[hw]|(height|width)_rel"
     r"|attention_biases)(_?\d+|_win|_window|_[xy])?"
 )
-# Of timm's vision transformers, parts of the names of those whose positions it resamples otherwise than all others'.
+# Parts of the names of timm's vision transformers whose positions timm resamples bilinearly, unlike all others.
 BILINEAR = ("flexi", "radio")
 
 
 def resample_positions(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], name: str) -> WeightsFile:
-    """Give tables of positions the shapes that they have in the network, where nothing else of the backbone differs.
+    """Resample position embeddings to the network's shapes, if no other tensor of the backbone differs in shape.
 
     Args:
         module: one of timm's networks, built for the size of the images.
-        file: its tensors under the network's names.
+        file: the tensors of the file under the network's names.
         heads: paths of the classifying layers.
-        name: of the architecture.
+        name: the name of the architecture.
+
+    Returns:
+        The file with resampled tables, or as it was.
 
     Raises:
-        WeightsError: where nothing else differs, and timm does not resample these tables.
+        WeightsError: if only such tables differ in shape, and timm does not resample them.
     """
     own = module.state_dict()
     shared = [n for n in file.tensors if n in own and not under(n, heads)]
     other = [n for n in shared if own[n].shape != file.tensors[n].shape]
     if not other or not all(POSITIONS.fullmatch(n.rpartition(".")[2]) for n in other):
-        return file  # what does not fit is said where it is loaded
+        return file  # loading it will say what does not fit
     first = other[0]
-    sizes = f"{first}: {_shape(file.tensors[first])} there, {_shape(own[first])} here"
+    sizes = f"{first}: {_shape(file.tensors[first])} in the file, {_shape(own[first])} in the network"
     prepared = _as_timm_prepares(module, file.tensors, name)
     fitting = {n: prepared[n] for n in other if n in prepared and prepared[n].shape == own[n].shape}
     if len(fitting) < len(other):
@@ -56,7 +59,7 @@ def resample_positions(module: nn.Module, file: WeightsFile, heads: tuple[str, .
 
 
 def _as_timm_prepares(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
-    """What timm makes of its own files before it loads them; nothing where it does not know what to make of these."""
+    """The tensors after timm's own conversion of checkpoints; empty if timm has none or it fails."""
     prepare = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     if prepare is None:
         return {}

@@ -1,10 +1,10 @@
-"""A network in two halves: the frozen prefix, whose output can be kept, and the suffix that learns.
+"""Splits a network in two: the frozen prefix, whose output can be cached, and the trainable suffix.
 
-Both halves are the network's own forward over its own parameters, so they hold for any architecture. The prefix
-stops where the first learning block begins. The suffix runs a shallow copy of the module tree in which every module
-that was done by then answers with NaN of the right shape, and the block's entry takes the kept activations instead of
-its input. Anything else that crossed the boundary would turn the logits into NaN; a split is checked before it is
-handed out, bit for bit against the whole network, and refused where it does not hold.
+Both parts run the network's own forward with its own parameters, so this works for any architecture. The prefix stops
+where the first trainable block begins. The suffix runs a shallow copy of the module tree. In this copy, every module
+that finished before that block returns NaN of the right shape, and the block's first module gets the cached activations
+instead of its input. If any other tensor crossed the boundary, the logits would be NaN. Every split is compared with
+the whole network, bit for bit on the CPU, and refused if the outputs differ.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = ["Prefix", "SplitError", "Suffix", "split"]
 
 
 def split(network: Network, first_learning_block: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Cut a network in front of a block.
+    """Split a network before a block.
 
-    Call it again after anything that exchanges modules (another head, a conversion to SyncBatchNorm).
+    Call it again after modules have been replaced (by another head, or by a conversion to SyncBatchNorm).
 
     Args:
-        network: in eval mode its halves give, one after the other, the same bits as the whole.
-        first_learning_block: this block and all after it make up the suffix; ``head`` leaves it the head alone.
+        network: the network; in eval mode, prefix and suffix together give the same output as the whole.
+        first_learning_block: the first block of the suffix; with ``head``, the suffix is the head alone.
 
     Returns:
-        prefix and suffix: ``suffix(prefix(images))`` are the logits BK of the images B3HW.
+        Prefix and suffix: ``suffix(prefix(images))`` are the logits [B, K] of the images [B, 3, H, W].
 
     Raises:
-        SplitError: if more than one tensor crosses the boundary, or the halves do not give the whole's output.
+        SplitError: if more than one tensor crosses the boundary, or the parts do not give the output of the whole.
     """
-    network.paths(first_learning_block)  # an unknown name is refused here
+    network.paths(first_learning_block)  # raises ConfigError if there is no such block
     if first_learning_block == network.names[0]:
         return _unchanged, network.module
     with eval_for_trial(network.module):
@@ -60,15 +60,15 @@ def split(network: Network, first_learning_block: str) -> tuple[Callable[[Tensor
         except RuntimeError as error:
             if isinstance(error, SplitError):
                 raise
-            boundary.dense = True  # a stand-in was written into: give them memory
+            boundary.dense = True  # the network writes into a placeholder, so placeholders need memory
             _check(network, first_learning_block, prefix, suffix)
     return prefix, suffix
 
 
 class Prefix:
-    """Images to the activations that enter the first learning block; never records gradients.
+    """Maps images to the activations that enter the first trainable block; never records gradients.
 
-    Modules run in the mode they are in: frozen blocks are expected to be in eval mode.
+    Modules keep their modes: frozen blocks are expected to be in eval mode.
     """
 
     def __init__(self, boundary: Boundary) -> None:
@@ -76,19 +76,22 @@ class Prefix:
 
     @property
     def rows_per_image(self) -> int:
-        """How many rows of the activations belong to an image."""
+        """Rows of the activations per image."""
         return self._boundary.crossing.per_image[0]
 
     @property
     def bytes_per_image(self) -> int:
-        """How much memory the activations of an image take, where no autocast makes them smaller."""
+        """Bytes that the activations of one image take without autocast."""
         crossing = self._boundary.crossing
         row = math.prod(fixed + per for fixed, per in zip(crossing.fixed, crossing.per_image, strict=True))
         return row * crossing.dtype.itemsize
 
     @torch.no_grad()
     def draws(self, images: Tensor) -> bool:
-        """Whether it draws random numbers in the modes that its modules are in, as dropout in a forward does."""
+        """Whether the prefix draws random numbers in the present modes of its modules, as dropout does in training.
+
+        Args: images [B, 3, H, W].
+        """
         with forked_generators(images.device):
             before = _random_state(images.device)
             self.run(images)
@@ -96,11 +99,11 @@ class Prefix:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Activations, one row or more per image first, for images B3HW; dtype and layout as the network makes them."""
+        """Activations [B * rows_per_image, ...] of images [B, 3, H, W], in the network's own dtype and layout."""
         return self.run(images).detach()
 
     def run(self, images: Tensor) -> Tensor:
-        """The same under the caller's gradient mode."""
+        """The same, but with gradients if the caller has enabled them."""
         entry, caught = self._boundary.entry, []
 
         def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -119,7 +122,7 @@ class Prefix:
 
 
 class Suffix:
-    """Activations to logits, with the network's own parameters and in the modes that its modules are in."""
+    """Maps activations to logits, with the network's own parameters and the present modes of its modules."""
 
     def __init__(self, boundary: Boundary) -> None:
         self._boundary = boundary
@@ -131,7 +134,7 @@ class Suffix:
         self._root = self._twin(boundary.module)
 
     def __call__(self, activations: Tensor) -> Tensor:
-        """Logits BK for activations as the prefix makes them; gradients reach the learning blocks."""
+        """Logits [B, K] of activations as the prefix returns them; gradients reach the trainable blocks."""
         boundary = self._boundary
         for original, twin in self._twins.items():
             twin.training = original.training
@@ -147,7 +150,7 @@ class Suffix:
         return logits
 
     def _twin(self, module: nn.Module) -> nn.Module:
-        """A shallow copy with its own children where something below is exchanged; else the module itself."""
+        """A shallow copy of a module if it or a module below it is replaced; else the module itself."""
         if module in self._twins:
             return self._twins[module]
         if not any(child in self._targets for child in module.modules()):
@@ -172,7 +175,7 @@ class Suffix:
         def forward(*args: Any, **kwargs: Any) -> Any:
             call = self._calls.get(module, 0)
             self._calls[module] = call + 1
-            if call >= len(answers):  # called again behind the boundary: this time it counts
+            if call >= len(answers):  # called again after the boundary: its real output is needed
                 return module(*args, **kwargs)
             return tree_map(
                 lambda leaf: self._unknown(leaf) if isinstance(leaf, Template) else leaf,
@@ -184,7 +187,7 @@ class Suffix:
 
     def _entering(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if self._activations is None:  # entered again: its own output, or what follows from it
+            if self._activations is None:  # called again: its input comes from the suffix itself
                 return original(*args, **kwargs)
             leaves, structure = tree_flatten((args, kwargs))
             leaves[self._boundary.leaf], self._activations = self._activations, None
@@ -215,10 +218,10 @@ def _in_layout(tensor: Tensor, layout: tuple[int, ...]) -> Tensor:
 
 
 def _check(network: Network, block: str, prefix: Prefix, suffix: Suffix) -> None:
-    """Whole and halves must agree to the bit, and the prefix must not depend on what the suffix learns.
+    """Compare the parts with the whole network, and check that the prefix does not use the suffix's parameters.
 
     Raises:
-        SplitError: if they do not, or if it does.
+        SplitError: if the outputs differ, or the prefix uses parameters of the suffix.
     """
     learning = {
         id(p) for name in network.names[network.names.index(block) :] for p in network.parameters(name).values()
@@ -229,18 +232,18 @@ def _check(network: Network, block: str, prefix: Prefix, suffix: Suffix) -> None
     with torch.enable_grad():
         activations = prefix.run(images)
     if activations.requires_grad:
-        raise SplitError(f"{network.name} cannot be cut before '{block}': what comes before uses its parameters")
+        raise SplitError(f"{network.name} cannot be split before '{block}': earlier blocks use its parameters")
     version = activations._version
     with torch.no_grad():
         halves = suffix(activations)
         prefix._boundary.entry_writes |= activations._version != version
         whole = network.module.forward(images)
     if not isinstance(whole, Tensor) or not _same(whole, halves):
-        raise SplitError(f"{network.name} cannot be cut before '{block}': more than one tensor crosses there")
+        raise SplitError(f"{network.name} cannot be split before '{block}': later blocks need more than one tensor")
 
 
 def _same(whole: Tensor, halves: Tensor) -> bool:
-    """To the bit on the CPU; elsewhere kernels may sum in another order from call to call, and NaN still tells."""
+    """Equal to the bit on the CPU; on a GPU, where sums may differ from call to call, close and without NaN."""
     if whole.device.type == "cpu":
         return torch.equal(whole, halves)
     return torch.allclose(whole, halves, rtol=1e-2, atol=1e-2)

@@ -1,4 +1,4 @@
-"""Tensors of a file under the names that the network has for them."""
+"""Renames the tensors of a file to the names that they have in the network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import nn
 from ftexp.errors import WeightsError
 from ftexp.models.weights_file import WeightsFile
 
-# What torch puts around modules: the names of their tensors carry it, at any depth.
+# Names that torch's wrappers (torch.compile, FSDP, …) insert into the names of tensors, at any depth.
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 AVERAGED = "ema"
 
 
 def named_as(module: nn.Module, file: WeightsFile) -> WeightsFile:
-    """Take off what training scripts put in front of every name: ``module.``, ``model.``, ``net.backbone.`` and others.
+    """Remove prefixes that training scripts put before names: ``module.``, ``model.``, ``net.backbone.`` and others.
 
-    First goes the part that all names begin with, again and again; then, where the network is one of several parts of
-    what was saved, the other parts, such as a loss with tensors of its own.
+    First, prefixes that all names share are removed, one after the other. Then, if the network is only one of several
+    saved parts, the tensors of the other parts, such as those of a loss, are left out.
 
     Raises:
         WeightsError: if two networks in the file fit equally well.
@@ -46,7 +46,7 @@ def _common_top(names: Iterable[str]) -> str | None:
 
 
 def _prefix_of_the_network(own: set[str], names: Iterable[str], source: str) -> str:
-    """The prefix under which most of the network's names stand; empty where they fit as they are, or nothing fits."""
+    """The prefix with which most names of the network are found; empty if they fit without one, or if none fits."""
     fitting: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
@@ -59,7 +59,7 @@ def _prefix_of_the_network(own: set[str], names: Iterable[str], source: str) -> 
     averaged = [prefix for prefix in best if AVERAGED in prefix]
     if len(best) > 1 and len(averaged) != 1:
         raise WeightsError(
-            f"{source} holds {len(best)} networks that fit, under {' and '.join(p.rstrip('.') for p in sorted(best))}. "
-            "Save the one that is meant alone."
+            f"{source} holds {len(best)} networks that fit: {' and '.join(p.rstrip('.') for p in sorted(best))}. "
+            "Save the one that you mean in a file of its own."
         )
     return averaged[0] if len(best) > 1 else best[0]

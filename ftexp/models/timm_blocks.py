@@ -1,4 +1,4 @@
-"""The blocks of a timm model, from the layer groups that timm keeps for its layer-wise rates."""
+"""The blocks of a timm model, from the layer groups that timm defines for layer-wise learning rates."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from torch import nn
 from ftexp.errors import ConfigError
 from ftexp.models.blocks import HEAD, Block, behaves_differently_in_training, under
 
-# No tensor is called so: it shows in which group timm puts what its patterns do not match.
+# No tensor has this name: it shows into which group timm puts tensors that match none of its patterns.
 _LEFT_OVER = "(left over)"
 
 
 def derive_blocks(module: nn.Module, heads: tuple[str, ...], name: str) -> tuple[Block, ...]:
     """Blocks from the stem to the head, at timm's coarse granularity: stages, or the layers of a plain transformer.
 
-    What timm leaves over besides the head (a final norm, a convolution before the pooling) goes with the last block.
+    Tensors besides the head's that match none of timm's patterns (a final norm, a convolution before the pooling)
+    belong to the last block.
 
     Args:
         module: a timm model.
         heads: paths of its classifying layers.
-        name: for the message.
+        name: the name of the model, for the message.
 
     Raises:
-        ConfigError: if timm keeps no layer groups for this model and it is no sequence of parts either.
+        ConfigError: if timm defines no layer groups for this model, and it is not a sequence of parts either.
     """
     matcher = _matcher(module, heads, name)
     named = (*module.named_parameters(), *module.named_buffers())
@@ -43,8 +44,8 @@ def derive_blocks(module: nn.Module, heads: tuple[str, ...], name: str) -> tuple
         if group is None:
             waiting.append(path)
             continue
-        # Modules without tensors go with what was registered before them (pos_drop with the patch embedding);
-        # those after the last tensor of the backbone are left to the head.
+        # Modules without tensors belong to the block of the module registered before them (pos_drop to that of the
+        # patch embedding); those after the last tensor of the backbone belong to the head.
         paths[group if current is None else current] += waiting
         paths[group].append(path)
         waiting, current = [], group
@@ -57,19 +58,19 @@ def _matcher(module: nn.Module, heads: tuple[str, ...], name: str) -> Any:
         return _largest_sequence(module, heads, name)
     try:
         return group_matcher(coarse=True)
-    except AssertionError:  # a few have fine groups only
+    except AssertionError:  # some models have fine groups only
         return group_matcher(coarse=False)
 
 
 def _largest_sequence(module: nn.Module, heads: tuple[str, ...], name: str) -> dict[str, Any]:
-    """A matcher for a model without one: what comes before the largest sequence is the stem, its parts the blocks."""
+    """A matcher for a model without one: the blocks are the parts of its largest sequence, the stem is all before."""
     sequences = {
         path: sum(parameter.numel() for parameter in child.parameters())
         for path, child in module.named_children()
         if isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 1 and not under(path, heads)
     }
     if not sequences:
-        raise ConfigError(f"timm keeps no layer groups for {name}: name its blocks under model.blocks, stem first.")
+        raise ConfigError(f"timm defines no layer groups for {name}: list its blocks in model.blocks, stem first.")
     largest = max(sequences, key=sequences.__getitem__)
     children = [path for path, _ in module.named_children()]
     stem = [*module._parameters, *module._buffers, *children[: children.index(largest)]]
@@ -82,7 +83,7 @@ def _largest_sequence(module: nn.Module, heads: tuple[str, ...], name: str) -> d
 def _roots(
     module: nn.Module, path: str, groups: dict[str, int], heads: tuple[str, ...]
 ) -> Iterator[tuple[str, int | None]]:
-    """The outermost modules and loose tensors that lie in one group each, in the order of registration."""
+    """The outermost modules and single tensors that lie entirely in one group, in the order of registration."""
     for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         full = f"{path}.{name}" if path else name
         if full in groups:
@@ -102,9 +103,9 @@ def _roots(
 
 
 def _labels(paths: dict[int, list[str]], groups: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """A short name for each group, from its first numbered path, else the largest: ``blocks.3`` gives ``blocks3``.
+    """A short name for each group, from the path with most tensors: ``blocks.3`` gives ``blocks3``.
 
-    What the library itself calls ``head`` or ``stem`` while it is neither becomes ``head_block`` or ``stem_block``.
+    A group that timm calls ``head`` or ``stem`` although it is neither becomes ``head_block`` or ``stem_block``.
     """
     mains = {
         group: max(paths[group], key=lambda path: sum(under(n, (path,)) for n in groups)) for group in sorted(paths)

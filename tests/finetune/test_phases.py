@@ -113,8 +113,8 @@ ILLEGAL = {
     "stage.patterns=['*'] has no effect: no phase has learn=patterns. Use stage=patterns.": ["stage.patterns=['*']"],
     # The order of phases.
     "must be a list of at least one phase": ["stage.phases=[]", "stage.last_blocks=null"],
-    "Phase b learns nothing new: a learns head already": phases(HEAD, "name: b, learn: head, epochs: 1"),
-    "Phase c learns nothing new: b learns stem, layer1": phases(
+    "Phase b unfreezes nothing new: a already trains head": phases(HEAD, "name: b, learn: head, epochs: 1"),
+    "Phase c unfreezes nothing new: b already trains stem, layer1": phases(
         HEAD, "name: b, learn: all, epochs: 1", "name: c, learn: last, last_blocks: 1, epochs: 1"
     ),
     "must be phases of different names": phases(HEAD, "name: a, learn: all, epochs: 1"),

@@ -157,7 +157,7 @@ def test_the_statistics_of_a_frozen_layer_in_a_learning_block_are_watched(config
     buffers = FrozenBuffers(network, phase)
     network.module.body[1].running_mean += 1
     with pytest.raises(
-        BufferDriftError, match=r"running_mean of the layer body\.1 in block body moved in phase patterns"
+        BufferDriftError, match=r"running_mean of the layer body\.1 in block body changed in phase patterns"
     ):
         buffers.check()
 
@@ -167,7 +167,7 @@ def test_a_buffer_of_a_frozen_module_in_a_learning_block_is_watched(configure: C
     (phase,) = plan(configure, network, *patterns("body.1.*", "-*"))
     buffers = FrozenBuffers(network, phase)
     network.module.body[0].count += 1
-    with pytest.raises(BufferDriftError, match=r"count of the layer body\.0 in block body moved in phase patterns"):
+    with pytest.raises(BufferDriftError, match=r"count of the layer body\.0 in block body changed in phase patterns"):
         buffers.check()
 
 
@@ -176,12 +176,12 @@ def test_a_buffer_of_a_frozen_module_in_a_learning_block_is_watched(configure: C
     [
         (
             patterns("body.2.*", "-*"),
-            "body.2.* matches no parameter below the head, which always learns. The nearest names: body.0.weight, "
-            "body.0.bias, body.1.weight.",
+            "body.2.* matches no parameter below the head, which is always trainable. The nearest names: "
+            "body.0.weight, body.0.bias, body.1.weight.",
         ),
-        (patterns("stem", "-*"), "stem matches no parameter below the head"),  # no prefix, but a whole name
-        (patterns("fc.*", "-*"), "fc.* matches no parameter below the head, which always learns"),
-        (patterns("*.bias", "-body.1.bias", "-*"), "-body.1.bias has no effect: patterns before it decide about"),
+        (patterns("stem", "-*"), "stem matches no parameter below the head"),  # a whole name has to match
+        (patterns("fc.*", "-*"), "fc.* matches no parameter below the head, which is always trainable"),
+        (patterns("*.bias", "-body.1.bias", "-*"), "-body.1.bias has no effect: earlier patterns match"),
         (
             patterns("*.bias", "-stem.*"),
             "3 of the 8 parameters below the head match no pattern: token, body.0.weight, body.1.weight. End the list "
@@ -195,12 +195,12 @@ def test_a_buffer_of_a_frozen_module_in_a_learning_block_is_watched(configure: C
         (
             ["stage.last_blocks=null", "stage.phases=[{name: a, learn: norms, epochs: 1},"
              "{name: b, learn: biases, blocks: [stem], epochs: 1}]"],
-            "Phase b learns nothing new: a learns norms of stem, body, head already",
+            "Phase b unfreezes nothing new: a already trains norms of stem, body, head",
         ),
         (
             ["stage.last_blocks=null", "stage.phases=[{name: a, learn: all, epochs: 1},"
              "{name: b, learn: biases, epochs: 1}]"],
-            "Phase b learns nothing new: a learns stem, body, head already",
+            "Phase b unfreezes nothing new: a already trains stem, body, head",
         ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",

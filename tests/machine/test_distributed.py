@@ -179,7 +179,7 @@ def test_statistics_over_all_ranks_keep_the_names_and_need_cuda() -> None:
     assert [type(layer).__name__ for layer in converted[1:]] == ["SyncBatchNorm", "SyncBatchNormAct"]
     batch = torch.randn(2, 3, 4, 4)
     assert torch.equal(converted(batch), plain(batch)), "in eval mode they are the same"
-    with pytest.raises(DeviceError, match=r"needs CUDA, this run is on cpu.*bn_policy=eval"):
+    with pytest.raises(DeviceError, match=r"needs CUDA, and this run is on cpu.*bn_policy=eval"):
         synchronise_statistics(network(), CPU)
     without = nn.Sequential(nn.Linear(2, 2))
     assert synchronise_statistics(without, CPU) is without

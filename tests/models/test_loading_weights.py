@@ -47,7 +47,7 @@ def test_the_head_of_a_file_without_class_names_is_never_taken(said: pytest.LogC
     assert torch.equal(target.body[0].weight, source.body[0].weight)
     assert torch.equal(target.fc.weight, head)
     assert said.messages == [
-        "weights mine.pth: 8 tensors loaded; the head (fc) starts anew: the file does not name the classes of its own."
+        "weights mine.pth: 8 tensors loaded; the head (fc) is newly initialised: the file does not name its classes."
     ]
 
 
@@ -58,8 +58,8 @@ def test_rows_of_known_classes_are_loaded_and_all_is_said_in_one_line(said: pyte
     load(target, state, ("ape", "dog", "eel"), **facts)
     assert torch.equal(target.fc.weight[1], source.fc.weight[1])
     assert said.messages == [
-        "weights mine.pth: 10 tensors of its state_dict_ema loaded; the head (fc) keeps its rows for dog, found by the "
-        "names of the classes; new rows for ape, eel; left out: cat; state_dict passed over; "
+        "weights mine.pth: 10 tensors of its state_dict_ema loaded; the head (fc) keeps its rows for dog, matched by "
+        "class name; new rows for ape, eel; left out: cat; not used: state_dict; "
         "left out: 1 tensors of other parts, such as loss.weight."
     ]
 
@@ -85,23 +85,28 @@ def test_a_deeper_network_of_the_same_family_is_refused() -> None:
 
 
 def test_another_width_is_reported_by_shape() -> None:
-    with pytest.raises(WeightsError, match=r"body\.0\.weight is \(5, 2\) there and \(4, 2\) here.*made for"):
+    with pytest.raises(
+        WeightsError, match=r"body\.0\.weight is \(5, 2\) in the file and \(4, 2\) in the net.*made for"
+    ):
         load(Net(), Net(width=5).state_dict())
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("vit.embeddings.patch_embeddings.projection.weight", "Hugging Face's transformers calls its layers so"),
-        ("resnet.encoder.stages.0.layers.0.layer.0.weight", "Hugging Face's transformers calls its layers so"),
-        ("encoder.layers.encoder_layer_0.ln_1.weight", "torchvision calls its layers so: .*model=vit_b_16"),
-        ("features.0.0.weight", "torchvision calls its layers so"),
-        ("blocks.0.attn.qkv.weight", "timm calls its layers so: .* model=timm model.name=NAME"),
+        (
+            "vit.embeddings.patch_embeddings.projection.weight",
+            "These are the layer names of Hugging Face's transformers",
+        ),
+        ("resnet.encoder.stages.0.layers.0.layer.0.weight", "These are the layer names of Hugging Face's transformers"),
+        ("encoder.layers.encoder_layer_0.ln_1.weight", "These are torchvision's layer names: .*model=vit_b_16"),
+        ("features.0.0.weight", "These are torchvision's layer names"),
+        ("blocks.0.attn.qkv.weight", "These are timm's layer names: .* model=timm model.name=NAME"),
         ("body.0.lora_A.weight", r"These are adapters \(LoRA\): merge them"),
         ("trunk.0.weight", "Choose the model that these weights were made for"),
     ],
 )
-def test_the_library_that_calls_layers_so_is_named(name: str, expected: str) -> None:
+def test_the_library_with_these_layer_names_is_named(name: str, expected: str) -> None:
     with pytest.raises(WeightsError, match=rf"(?s)missing in the file: .*body\.0\.weight.*may differ\. {expected}"):
         load(Net(), {name: torch.ones(2), "norm.weight": torch.ones(4)})
 
@@ -111,7 +116,7 @@ def test_numbers_of_another_kind_are_refused(dtype: torch.dtype) -> None:
     state = Net().state_dict()
     state["body.0.weight"] = state["body.0.weight"].to(dtype)
     kind = str(dtype).removeprefix("torch.")
-    with pytest.raises(WeightsError, match=rf"mine\.pth: body\.0\.weight holds numbers of the type {kind}, where the"):
+    with pytest.raises(WeightsError, match=rf"mine\.pth: body\.0\.weight has the dtype {kind}, and the network's"):
         load(Net(), state)
 
 
@@ -191,7 +196,7 @@ def test_loading_in_order_checks_number_and_shapes_and_values() -> None:
     source, target = Net(num_classes=1000), Net()
     load_in_order(target, ordered(source), ("fc",))
     assert torch.equal(target.body[0].weight, source.body[0].weight)
-    with pytest.raises(WeightsError, match=r"x1 is \(5, 2\), body\.0\.weight \(4, 2\)"):
+    with pytest.raises(WeightsError, match=r"x1 has the shape \(5, 2\), .* network's body\.0\.weight \(4, 2\)"):
         load_in_order(target, ordered(Net(width=5)), ("fc",))
     with pytest.raises(WeightsError, match="bundle has 2 tensors, the network 10"):
         load_in_order(target, ordered(source.fc), ("fc",))

@@ -11,7 +11,7 @@ def test_one_model_shows_blocks_head_transforms_and_stages(capsys: pytest.Captur
     models_main.main(["efficientnet_lite0"])
     shown = capsys.readouterr().out
     assert "tf_efficientnet_lite0 of timm; weights bundled; normalisation BatchNorm" in shown
-    assert "short side to 256 px (bicubic), centre 224 x 224, minus mean (0.500, 0.500, 0.500)" in shown
+    assert "short side to 256 px (bicubic), centre 224 x 224, normalised with mean (0.500, 0.500, 0.500)" in shown
     rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
     assert rows["stage7"] == ["stage7", "12", "1,017,600", "BatchNorm", "blocks.6,", "conv_head,", "bn2"]
     assert "classifier: Linear(in_features=1280, out_features=1000, bias=True)" in shown

@@ -75,7 +75,8 @@ def test_what_was_resampled_is_said(tmp_path: Path, caplog: pytest.LogCaptureFix
     config = ModelConfig("timm", "test_vit", weights=str(tmp_path / "mine.pth"), head=None, image_size=64)
     with caplog.at_level(logging.INFO, "ftexp"):
         build_network(config, locate_weights(config), 3, None)
-    assert "positions resampled for this image size (pos_embed: 1 x 101 x 64 there, 1 x 17 x 64 here)." in caplog.text
+    sizes = "pos_embed: 1 x 101 x 64 in the file, 1 x 17 x 64 in the network"
+    assert f"positions resampled for this image size ({sizes})." in caplog.text
 
 
 def test_a_file_of_another_network_is_still_refused(tmp_path: Path) -> None:
@@ -88,14 +89,14 @@ def test_a_file_of_another_network_is_still_refused(tmp_path: Path) -> None:
     patches = {**trained("test_vit").state_dict(), "patch_embed.proj.weight": torch.zeros(64, 3, 8, 8)}
     torch.save(patches, tmp_path / "patches.pth")
     config = ModelConfig("timm", "test_vit", weights=str(tmp_path / "patches.pth"), head=None)
-    with pytest.raises(WeightsError, match=r"pos_embed, patch_embed\.proj\.weight of another shape"):
+    with pytest.raises(WeightsError, match=r"pos_embed, patch_embed\.proj\.weight have another shape"):
         build_network(config, locate_weights(config), 3, 96)
 
 
 def test_positions_that_timm_does_not_resample_are_one_message(tmp_path: Path) -> None:
     torch.save(timm.create_model("levit_128s").state_dict(), tmp_path / "levit.pth")
     config = ModelConfig("timm", "levit_128s", weights=str(tmp_path / "levit.pth"), head=None)
-    with pytest.raises(WeightsError, match=r"timm does not resample the positions of levit_128s \(.*196 there"):
+    with pytest.raises(WeightsError, match=r"timm does not resample the positions of levit_128s \(.*196 in the file"):
         build_network(config, locate_weights(config), 3, 160)
     published = Weights(tmp_path / "levit.pth", "library", "levit_128s of timm")
     with pytest.raises(WeightsError, match=r"levit_128s of timm cannot be used at this image size: .*size mismatch"):

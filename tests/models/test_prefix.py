@@ -152,9 +152,9 @@ BLOCKS = {"stem": ["stem"], "body": ["body", "scale"]}
 @pytest.mark.parametrize(
     ("module", "block", "reason"),
     [
-        (TwoPaths(), "body", "more than one tensor crosses there"),
-        (PairPath(), "body", "more than one tensor crosses there"),
-        (LateParameter(), "body", "what comes before uses its parameters"),
+        (TwoPaths(), "body", "later blocks need more than one tensor"),
+        (PairPath(), "body", "later blocks need more than one tensor"),
+        (LateParameter(), "body", "earlier blocks use its parameters"),
         (Uncalled(), "body", "calls no module of block 'body' or of those after it"),
     ],
 )

@@ -81,7 +81,7 @@ def test_averaged_weights_come_before_the_others() -> None:
 
 
 def test_two_networks_that_fit_are_not_chosen_between() -> None:
-    with pytest.raises(WeightsError, match=r"a\.pth holds 2 networks that fit, under encoder_k and encoder_q\."):
+    with pytest.raises(WeightsError, match=r"a\.pth holds 2 networks that fit: encoder_k and encoder_q\."):
         renamed(*(f"encoder_q.{name}" for name in OWN), *(f"encoder_k.{name}" for name in OWN))
 
 

@@ -63,7 +63,7 @@ def test_without_layer_groups_the_largest_sequence_is_taken_apart() -> None:
 def test_without_anything_to_take_apart_the_blocks_must_be_named() -> None:
     module = nn.Module()
     module.body, module.head = nn.Linear(2, 2), nn.Linear(2, 2)
-    with pytest.raises(ConfigError, match=r"no layer groups for mine: name its blocks under model\.blocks"):
+    with pytest.raises(ConfigError, match=r"no layer groups for mine: list its blocks in model\.blocks"):
         derive_blocks(module, ("head",), "mine")
 
 
@@ -78,9 +78,9 @@ def test_blocks_that_timm_calls_head_get_another_name() -> None:
 @pytest.mark.parametrize(
     ("name", "head", "message"),
     [
-        ("mobilenetv5_300m_enc", None, r"mobilenetv5_300m_enc has no classifier 'classifier' \(as timm calls it\)"),
+        ("mobilenetv5_300m_enc", None, r"mobilenetv5_300m_enc has no classifier 'classifier' \(named by timm\)"),
         ("qwen3_vit_88m_enc", None, r"timm names no classifier for qwen3_vit_88m_enc: give its module path"),
-        ("resnet18", "head", r"resnet18 has no classifier 'head' \(model\.head\)\. At its top: conv1, bn1,"),
+        ("resnet18", "head", r"resnet18 has no classifier 'head' \(model\.head\)\. Its top-level modules: conv1, bn1,"),
     ],
 )
 def test_a_model_without_the_classifier_that_is_named_is_refused(name: str, head: str | None, message: str) -> None:

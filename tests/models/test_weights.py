@@ -103,7 +103,7 @@ def test_a_folder_without_weights_or_with_many_is_refused(tmp_path: Path) -> Non
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
-    with pytest.raises(WeightsError, match=r"pipe\.pth is no regular file"):
+    with pytest.raises(WeightsError, match=r"pipe\.pth is not a regular file"):
         weights_from_file(str(tmp_path / "pipe.pth"))
     (tmp_path / "gone.pth").symlink_to(tmp_path / "nowhere")
     with pytest.raises(WeightsError, match="there is no such file"):
@@ -139,7 +139,7 @@ def test_weights_that_cannot_be_had_name_the_file_the_folder_and_the_ways_out(
         weights_from_hub("http://127.0.0.1:9/net-12345678.pth", "net", "net V1")
     message = str(caught.value)
     for part in (
-        "weights of net cannot be had: net-12345678.pth is not in",
+        "weights of net cannot be found: net-12345678.pth is not in",
         str(tmp_path / "checkpoints"),
         "put the file there",
         "model.weights=FILE",

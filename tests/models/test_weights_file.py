@@ -129,7 +129,7 @@ def test_a_hostile_file_is_refused_and_nothing_of_it_is_executed(
     call = Call(function, ["touch", str(mark)] if function is subprocess.call else command)
     content = {"beside": {"model": STATE, "args": call}, "tensor": {"model": {**STATE, "x": call}}, "all": call}[place]
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
-    with pytest.raises(WeightsError, match=f"a.pth asks to have {named} called .* Nothing of it was executed"):
+    with pytest.raises(WeightsError, match=f"a.pth would call {named} when .* Nothing in it was executed"):
         read_weights(tmp_path / "a.pth")
     assert not mark.exists()
 
@@ -167,17 +167,17 @@ def test_a_whole_pickled_network_is_refused_with_what_to_do(tmp_path: Path, key:
 def test_another_version_of_pickle_is_said_with_what_to_do(tmp_path: Path, beside: object) -> None:
     torch.save({"model": STATE, "args": beside}, tmp_path / "a.pt", pickle_protocol=4)
     with pytest.raises(
-        WeightsError, match=r"a\.pt has a pickle of another protocol than .* write it anew: torch\.save"
+        WeightsError, match=r"a\.pt has a pickle of another protocol than .* save it again: torch\.save"
     ):
         read_weights(tmp_path / "a.pt")
 
 
 def test_what_holds_no_tensors_is_said(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "model": {}}, tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match="holds no tensors by name, but epoch, model"):
+    with pytest.raises(WeightsError, match="holds no named tensors, but epoch, model"):
         read_weights(tmp_path / "a.pt")
     torch.save([torch.ones(1)], tmp_path / "b.pt")
-    with pytest.raises(WeightsError, match="holds no tensors by name, but a list"):
+    with pytest.raises(WeightsError, match="holds no named tensors, but a list"):
         read_weights(tmp_path / "b.pt")
 
 

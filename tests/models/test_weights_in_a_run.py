@@ -29,7 +29,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_pictures(folder / "pictures")
     ended = ftexp(folder, "model.weights=null", "hydra.run.dir=first")
     assert ended.returncode == 0, ended.stderr
-    assert "weights null: the network starts from random numbers" in ended.stdout + ended.stderr
+    assert "weights null: the network starts from random weights" in ended.stdout + ended.stderr
     return folder
 
 
@@ -45,7 +45,7 @@ def test_a_run_starts_from_another_ones_weights_with_the_rows_of_the_classes_the
     assert ended.returncode == 0, ended.stderr
     said = ended.stdout + ended.stderr
     assert f"weights {started}/first/checkpoints/best.pt: " in said
-    assert "keeps its rows for dark, found by the names of the classes; new rows for ape; left out: light" in said
+    assert "keeps its rows for dark, matched by class name; new rows for ape; left out: light" in said
     files = (started / "first" / "checkpoints" / "best.pt", tmp_path / "second" / "checkpoints" / "best.pt")
     old, new = (torch.load(file, weights_only=True) for file in files)
     assert (old["class_to_idx"], new["class_to_idx"]) == ({"dark": 0, "light": 1}, {"ape": 0, "dark": 1})
@@ -75,7 +75,7 @@ def test_checkpoints_as_others_write_them_are_trained_from(started: Path, tmp_pa
     assert ended.returncode == 0, ended.stderr
     said = ended.stdout + ended.stderr
     assert f"weights {name}: " in said
-    assert "starts anew: the file does not name the classes of its own; left out: 1 tensors of other parts" in said
+    assert "is newly initialised: the file does not name its classes; left out: 1 tensors of other parts" in said
 
 
 def test_a_file_with_nan_ends_the_run_with_the_tensors_name(started: Path, tmp_path: Path) -> None:
