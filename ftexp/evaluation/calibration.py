@@ -1,0 +1,127 @@
+"""How far probabilities can be believed: calibration error, reliability bins, and the temperature that repairs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import log_softmax, softmax
+
+from ftexp.errors import DataError
+
+Floats = npt.NDArray[np.floating[Any]]
+Integers = npt.NDArray[np.int64]
+
+# As in Guo et al. (2017).
+NUM_BINS = 15
+# Temperatures beyond these make all probabilities equal, or all 0 and 1.
+LOWEST, HIGHEST = 1e-3, 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Images with a similar confidence, and how many of them are right.
+
+    Attributes:
+        low, high: of the confidence; a bin has those above ``low`` up to ``high``.
+        count: images in it.
+        confidence: their mean; NaN in an empty bin.
+        accuracy: share of them that is right; NaN in an empty bin.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability_bins(
+    confidences: Floats, correct: npt.NDArray[np.bool_], num_bins: int = NUM_BINS, *, adaptive: bool = False
+) -> list[ReliabilityBin]:
+    """Sort images into bins by the probability of their predicted class.
+
+    Args:
+        confidences: float [N], from 0 to 1.
+        correct: bool [N], whether the predicted class is the true one.
+        num_bins: at most; adaptive bins that would be empty are left out.
+        adaptive: bins of equally many images (Nixon et al., 2019, arXiv 1904.01685) in the place of equal width.
+
+    Returns:
+        The bins in rising order; those of equal width with the empty ones.
+    """
+    values = np.asarray(confidences, np.float64)
+    if adaptive:
+        parts = [part for part in np.array_split(np.argsort(values, kind="stable"), num_bins) if len(part)]
+        edges = [(float(values[part].min()), float(values[part].max())) for part in parts]
+    else:
+        number = np.clip(np.ceil(values * num_bins).astype(int) - 1, 0, num_bins - 1)
+        parts = [np.flatnonzero(number == i) for i in range(num_bins)]
+        edges = [(i / num_bins, (i + 1) / num_bins) for i in range(num_bins)]
+    return [
+        ReliabilityBin(low, high, len(part), _mean(values[part]), _mean(correct[part]))
+        for part, (low, high) in zip(parts, edges, strict=True)
+    ]
+
+
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error: the mean distance of confidence and accuracy, bins weighted by their images.
+
+    Source: Naeini et al. (2015); as used by Guo et al. (2017, arXiv 1706.04599).
+    """
+    filled = [one for one in bins if one.count]
+    total = sum(one.count for one in filled)
+    return sum(one.count * abs(one.confidence - one.accuracy) for one in filled) / total if total else float("nan")
+
+
+def tempered(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
+    """Probabilities [N, C] of logits that are divided by a temperature first."""
+    probabilities: npt.NDArray[np.float64] = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+    return probabilities
+
+
+def negative_log_likelihood(logits: Floats, labels: Integers, temperature: float = 1.0) -> float:
+    """Mean cross-entropy in nats of logits [N, C] that are divided by a temperature first."""
+    logs = log_softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+    return float(-logs[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: Floats, labels: Integers) -> float:
+    """The temperature at which the labels are likeliest.
+
+    In b = 1 / T the mean cross-entropy is convex, and its derivative is the mean over the images of
+    ``E_p[z] - z_y``, with p = softmax(b z). The root of that is the only minimum.
+
+    Args:
+        logits: float [N, C].
+        labels: int64 [N].
+
+    Raises:
+        DataError: where there is no such temperature: every label has the largest logit, so that lower is always
+            better, or the labels have no larger logits than others on average, so that higher is.
+
+    Source: temperature scaling (Guo et al., 2017, arXiv 1706.04599).
+    """
+    values = np.asarray(logits, np.float64)
+    values = values - values.max(axis=1, keepdims=True)
+    of_label = values[np.arange(len(labels)), labels]
+
+    def slope(inverse: float) -> float:
+        return float(((softmax(inverse * values, axis=1) * values).sum(axis=1) - of_label).mean())
+
+    if not of_label.any():
+        raise DataError(
+            f"All {len(labels)} images are right, so that a lower temperature is always likelier, and none is the best."
+        )
+    if slope(1 / LOWEST) <= 0 or slope(1 / HIGHEST) >= 0:
+        side = "lower" if slope(1 / LOWEST) <= 0 else "higher"
+        raise DataError(f"No temperature from {LOWEST:g} to {HIGHEST:g} is the best: a {side} one is always likelier.")
+    return 1 / float(brentq(slope, 1 / HIGHEST, 1 / LOWEST, xtol=1e-12, rtol=1e-12))
+
+
+def _mean(values: npt.NDArray[Any]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -1,0 +1,74 @@
+"""Calibration figures and the temperature, against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ftexp.errors import DataError
+from ftexp.evaluation.calibration import (
+    calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability_bins,
+    tempered,
+)
+
+CONFIDENCES = np.array([0.55, 0.6, 0.9, 1.0])
+CORRECT = np.array([True, False, True, True])
+
+
+def test_bins_have_those_above_their_lower_edge_up_to_the_upper_one() -> None:
+    bins = reliability_bins(CONFIDENCES, CORRECT, 5)
+    assert [one.count for one in bins] == [0, 0, 2, 0, 2]
+    assert (bins[2].low, bins[2].high) == (0.4, 0.6)
+    assert (bins[2].confidence, bins[2].accuracy) == (pytest.approx(0.575), 0.5)
+    assert math.isnan(bins[0].confidence)
+    assert reliability_bins(np.array([0.0, 1.0]), np.array([True, True]), 2)[0].count == 1
+
+
+def test_the_calibration_error_weights_bins_by_their_images() -> None:
+    # (2 * |0.575 - 0.5| + 2 * |0.95 - 1|) / 4
+    assert calibration_error(reliability_bins(CONFIDENCES, CORRECT, 5)) == pytest.approx(0.0625)
+    assert math.isnan(calibration_error([]))
+
+
+def test_adaptive_bins_hold_equally_many_images() -> None:
+    bins = reliability_bins(CONFIDENCES[[2, 0, 3, 1]], CORRECT[[2, 0, 3, 1]], 3, adaptive=True)
+    assert [(one.low, one.high, one.count) for one in bins] == [(0.55, 0.6, 2), (0.9, 0.9, 1), (1.0, 1.0, 1)]
+    assert calibration_error(bins) == pytest.approx((2 * 0.075 + 0.1) / 4)
+    assert len(reliability_bins(CONFIDENCES, CORRECT, 10, adaptive=True)) == 4
+
+
+def test_the_temperature_gives_the_share_that_is_right() -> None:
+    # Two classes, logits (2, 0): three of four are right, so the likeliest p is 3/4 and 2 / T = log 3.
+    logits, labels = np.tile([2.0, 0.0], (4, 1)), np.array([0, 0, 0, 1])
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(2 / math.log(3), rel=1e-10)
+    np.testing.assert_allclose(tempered(logits, temperature), np.tile([0.75, 0.25], (4, 1)))
+    assert negative_log_likelihood(logits, labels, temperature) == pytest.approx(
+        -(3 * math.log(0.75) + math.log(0.25)) / 4
+    )
+
+
+def test_the_temperature_is_found_again_and_is_the_minimum() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 2, (20_000, 5))
+    labels = np.array([rng.choice(5, p=row) for row in tempered(honest, 1.0)])
+    found = fit_temperature(2.5 * honest, labels)
+    assert found == pytest.approx(2.5, rel=0.03)
+    best = negative_log_likelihood(2.5 * honest, labels, found)
+    for factor in (0.999, 1.001):
+        assert negative_log_likelihood(2.5 * honest, labels, factor * found) > best
+    assert fit_temperature((2.5 * honest + 1000).astype(np.float32), labels) == pytest.approx(found, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, 0], "All 2 images are right"), ([1, 1], "a higher one is always likelier")],
+)
+def test_where_no_temperature_is_the_best(labels: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fit_temperature(np.array([[2.0, 0.0], [1.0, 0.0]]), np.array(labels))
