@@ -1,4 +1,4 @@
-# Any target makes .venv and installs into it the first time, and goes straight to work after that.
+# The first call of any target creates .venv and installs into it.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -7,22 +7,21 @@ INSTALLED := .venv/.installed
 URI ?= sqlite:///mlflow.db
 PORT ?= 5000
 
-# Tests run side by side, a file at a time, with one thread each: two processes that both use all cores get in each
-# other's way.
+# Test files run in parallel processes with one thread each: processes that all use every core slow each other down.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
-# Where this is set, nothing would ever be compiled, and every start would take some ten seconds longer.
+# If this is set, Python keeps no compiled files, and every start takes about ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test slow check bench ui clean distclean
 
 help:
-	@echo 'make demo       fine-tune EfficientNet-Lite0 on handwritten digits (no network needed, under 3 minutes)'
-	@echo 'make test       the tests; make slow: those of minutes'
-	@echo 'make check      lint, format, types'
-	@echo 'make bench      the benchmarks, appended to benchmarks/results.md'
-	@echo 'make ui         the runs side by side in MLflow, at http://127.0.0.1:$(PORT)'
-	@echo 'make clean      remove caches and builds; make distclean: .venv as well. Runs are kept.'
+	@echo 'make demo       fine-tune EfficientNet-Lite0 on handwritten digits (no network access, under 3 minutes)'
+	@echo 'make test       run the tests; make slow runs those that take minutes'
+	@echo 'make check      check lint, format, types and known vulnerabilities'
+	@echo 'make bench      run the benchmarks and append to benchmarks/results.md'
+	@echo 'make ui         compare the runs in MLflow, at http://127.0.0.1:$(PORT)'
+	@echo 'make clean      remove caches and builds; make distclean also removes .venv. Runs are kept.'
 
 install: $(INSTALLED)
 
@@ -61,9 +60,9 @@ clean:
 distclean: clean
 	rm -rf .venv
 
-# uv installs in about a minute where pip takes four. A .venv that an interrupted call left without pip is made anew.
+# uv installs in about one minute, pip in four. A .venv that an interrupted call left without pip is created again.
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ftexp needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ftexp needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Choose another one: make PYTHON=python3.12" % sys.version_info[:2])'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'

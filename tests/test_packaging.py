@@ -146,7 +146,7 @@ def test_make_refuses_an_old_python_in_words(tmp_path):
     old.chmod(0o755)
     code, _, errors = run("make", "install", f"PYTHON={old}", cwd=tmp_path)
     assert code != 0
-    assert f"ftexp needs Python 3.11 or newer, and {old} is 3.9. Name another one: make PYTHON=python3.12" in errors
+    assert f"ftexp needs Python 3.11 or newer, and {old} is 3.9. Choose another one: make PYTHON=python3.12" in errors
     assert not (tmp_path / ".venv").exists()
 
 

@@ -1,7 +1,7 @@
-"""The schema: one dataclass per config group, its meaning beside each field.
+"""The schema: one dataclass per config group, with a comment on the meaning of each field.
 
-Values live in ``conf/*.yaml``; names, types and rules live here. ``slots=True`` matters: it keeps
-``+group.misspelt=1`` from slipping past the schema. Nothing here imports torch.
+The values are in ``conf/*.yaml``; names, types and rules are here. ``slots=True`` is needed: without it,
+``+group.misspelt=1`` would pass the schema. Nothing here imports torch.
 """
 
 from ftexp.config.compose import as_data, parse, register_schema, with_changes

@@ -1,4 +1,4 @@
-"""Handing the schema to Hydra, and turning what it composes into checked objects."""
+"""Registers the schema with Hydra, and converts the configuration that Hydra composes into checked objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ftexp.errors import ConfigError
 
 T = TypeVar("T")
 
-# Of these, infinite is a value with a meaning: there is no limit.
+# For these settings infinity is allowed and means that there is no limit.
 _LIMITS = (
     "data.max_file_mib",
     "data.max_megapixels",
@@ -28,11 +28,11 @@ _LIMITS = (
     "train.clip_norm",
     "train.save_every_minutes",
 )
-_REFERENCES = " ${group.key} stands for the value of another setting; of the shell's variables it is ${oc.env:NAME}."
+_REFERENCES = " ${group.key} refers to another setting, ${oc.env:NAME} to an environment variable."
 
 
 def register_schema() -> None:
-    """Hand the schema to Hydra; to be called once before composing."""
+    """Register the schema with Hydra. Call it once before composing."""
     store = ConfigStore.instance()
     store.store(name="_config", node=Config, replace=True)
     store.store(group="hydra/sweeper", name="_search", node=SearchSweeperConfig, replace=True)
@@ -43,16 +43,16 @@ def register_schema() -> None:
                 if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
                     continue
                 if isinstance(node[key], DictConfig) and not is_dataclass(OmegaConf.get_type(node, key)):
-                    OmegaConf.set_struct(node[key], False)  # a mapping with keys of the user's, such as block_lrs
+                    OmegaConf.set_struct(node[key], False)  # a mapping with keys that the user chooses: block_lrs
             store.store(group=group, name=name, node=node, replace=True)
 
 
 def parse(composed: DictConfig) -> Config:
-    """Turn a composed configuration into checked, plain objects; ``~`` is the home folder wherever a path is set.
+    """Convert a composed configuration into checked dataclasses, and expand ``~`` in every path.
 
     Raises:
         ConfigError: for a key that no dataclass has (added with ``+``), a value that is missing or refers to a
-            setting that does not exist, or one that a group's own rules refuse.
+            setting that does not exist, or a value that the rules of a group refuse.
     """
     _refuse_strays(composed, prefix="")
     try:
@@ -69,7 +69,7 @@ def parse(composed: DictConfig) -> Config:
 
 
 def _refuse_infinities(value: Any, prefix: str) -> None:
-    """An infinite rate passes for one above 0; its first step makes every weight infinite."""
+    """Refuse infinite numbers: an infinite learning rate would pass "above 0" and make every weight infinite."""
     if isinstance(value, float) and not math.isfinite(value) and prefix not in _LIMITS:
         raise ConfigError(f"{prefix}={value} is not allowed: it must be a finite number.")
     if isinstance(value, dict):
@@ -81,10 +81,12 @@ def _refuse_infinities(value: Any, prefix: str) -> None:
 
 
 def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:
-    """A group's settings with some other values, checked like those of the command line.
+    """Change some settings of a group, checked like those of the command line.
 
     Args:
-        key: where the changes stand, for messages.
+        base: the settings of the group.
+        changes: key -> new value.
+        key: the full name of the setting that holds the changes, for messages.
 
     Raises:
         ConfigError: for a key that the group does not have, or a value it does not allow.
@@ -100,15 +102,15 @@ def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:
 
 
 def as_data(config: Config) -> dict[str, Any]:
-    """A run's configuration as plain data without passwords, for files and stores that others may see."""
+    """Convert a run's configuration to plain data without passwords, for files and stores that others can read."""
     data = asdict(config)
-    del data["sweep"], data["resume"]  # say what runs there are to be, and nothing of this one
+    del data["sweep"], data["resume"]  # they choose which runs there are, and are not settings of this run
     data["tracking"]["uri"] = hide_credentials(config.tracking.uri) if config.tracking.uri else None
     return {group: _without_infinities(values) for group, values in data.items()}
 
 
 def _without_infinities(value: Any) -> Any:
-    """JSON has no number for them: ``data.max_file_mib=inf`` is written as the word "inf"."""
+    """Replace infinite numbers, which JSON does not have, by text: ``data.max_file_mib=inf`` becomes "inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -119,7 +121,7 @@ def _without_infinities(value: Any) -> Any:
 
 
 def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:
-    """Hydra lets ``+key=value`` add anything; find it by comparing each node with its dataclass."""
+    """Refuse keys that ``+key=value`` added, which Hydra allows, by comparing each node with its dataclass."""
     if isinstance(node, ListConfig):
         names: dict[Any, str] = {i: f"{prefix}[{i}]" for i in range(len(node))}
     else:
@@ -132,6 +134,6 @@ def _refuse_strays(node: DictConfig | ListConfig, prefix: str) -> None:
         names = {key: f"{prefix}.{key!s}" if prefix else str(key) for key in node}
     for key, name in names.items():
         if OmegaConf.is_missing(node, key):
-            raise ConfigError(f"{name} has no value; give one, for example {name}=VALUE on the command line.")
+            raise ConfigError(f"{name} has no value. Give one, for example {name}=VALUE on the command line.")
         if not OmegaConf.is_interpolation(node, key) and isinstance(node[key], (DictConfig, ListConfig)):
             _refuse_strays(node[key], name)

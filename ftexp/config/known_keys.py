@@ -1,4 +1,4 @@
-"""Every key that a command can set, and which of them somebody means who gives one that does not exist."""
+"""Every key that a command can set, and suggestions for keys that do not exist."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ftexp.config.moved import moved_to
 from ftexp.config.root import SCHEMA, Config
 from ftexp.errors import closest, nearest
 
-# Settings that name a file or a folder; "~" in front of them is the home folder.
+# Settings that name a file or a folder; a "~" at their beginning means the home folder.
 PATHS = ("data.root", "data.file", "audit.cache", "runtime.cache_folder", "model.weights")
 HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir")
 HYDRA_STRINGS = (*HYDRA_PATHS, "hydra.sweep.subdir", "hydra.sweeper.storage", "hydra.sweeper.study_name")
 
-# Names of timm, torchvision, fastai, Lightning, transformers and Ultralytics, lower case and with "_" for "-" -> what
-# does the same here.
+# Setting of ftexp -> its names in timm, torchvision, fastai, Lightning, transformers and Ultralytics, in lower case and
+# with "_" for "-".
 _ELSEWHERE = {
     "optimizer.head_lr, and optimizer.backbone_lr for the blocks below the head": (
         "lr learning_rate learningrate base_lr initial_lr lr0 lr_max max_lr blr"
     ),
     "train.batch_size": "batch bs batchsize train_batch_size per_device_train_batch_size total_batch_size",
     "stage.epochs": "epoch num_epochs n_epochs nepochs max_epochs num_train_epochs n_epoch",
-    "runtime.seed (data.seed is that of the split)": "seed random_state random_seed manual_seed",
+    "runtime.seed (data.seed is for the split)": "seed random_state random_seed manual_seed",
     "runtime.workers": "num_workers n_workers nw dataloader_num_workers",
     "runtime.device": "gpu gpus cuda device_id devices accelerator no_cuda",
     "runtime.precision": "amp fp16 bf16 half mixed_precision amp_dtype use_amp",
@@ -66,12 +66,12 @@ _CLASSES = ("num_classes", "nc", "n_classes", "nb_classes", "n_out")
 
 
 def unknown_setting(full_key: str, allowed: list[str], belongs: str = "") -> str:
-    """The message about a setting that does not exist.
+    """The message for a setting that does not exist.
 
     Args:
-        full_key: as given, with the names of its groups.
-        allowed: what there is beside it.
-        belongs: a sentence about where it does exist, where that is known.
+        full_key: the setting as given, with the names of its groups.
+        allowed: the keys that exist in its group.
+        belongs: a sentence that says which option has the setting, if one does.
     """
     if moved := moved_to(full_key):
         return moved
@@ -82,15 +82,18 @@ def unknown_setting(full_key: str, allowed: list[str], belongs: str = "") -> str
 
 
 def hint(full_key: str, allowed: list[str]) -> str:
-    """What may be meant by a setting that does not exist, as a sentence with its leading space; or nothing.
+    """Suggest what was meant by a setting that does not exist.
 
-    In turn: what is beside it and spelt almost the same, a name of another tool's, the same name in another group, what
-    is spelt alike beside it or, without a group, anywhere.
+    It tries in turn: a key of the same group with almost the same spelling, a name that another library uses, the same
+    name in another group, and a key with a similar spelling: in the same group or, if none was given, in any.
+
+    Returns:
+        A sentence with a leading space; "" without a suggestion.
     """
     prefix, _, key = full_key.rpartition(".")
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", key).lower()
     if plain in _CLASSES:
-        return " There is nothing to set: the classes are those of the data."
+        return " It need not be set: the classes are those of the data."
     if beside := closest(key, allowed, at_least=0.85):
         return f" Did you mean '{beside}'?"
     for ours, theirs in _ELSEWHERE.items():
@@ -107,7 +110,7 @@ def hint(full_key: str, allowed: list[str]) -> str:
 
 
 def _with_options(full_key: str) -> str:
-    """A key, and the options of its group that have it where not all do."""
+    """A key, followed by the options that have it if not all options of its group do."""
     group, _, key = full_key.partition(".")
     nodes = SCHEMA.get(group, {})
     having = [name.lstrip("_") for name, node in nodes.items() if key in get_type_hints(node)]
@@ -117,13 +120,13 @@ def _with_options(full_key: str) -> str:
 
 @cache
 def known_keys() -> tuple[str, ...]:
-    """The full names of all settings that are no groups, whatever options are chosen."""
+    """The full names of all settings of all options, without the groups themselves."""
     return tuple(_types())
 
 
 @cache
 def string_keys() -> frozenset[str]:
-    """Those that take any text."""
+    """The full names of the settings that take any text."""
     return frozenset((key for key, kind in _types().items() if kind in (str, str | None))) | frozenset(HYDRA_STRINGS)
 
 

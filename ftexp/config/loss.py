@@ -32,10 +32,11 @@ class CrossEntropyConfig(LossConfig):
     """Cross-entropy of the softmax."""
 
     name: str = "cross_entropy"
-    # This much of every target is spread evenly over all classes.
+    # The fraction of every target that is spread evenly over all classes.
     label_smoothing: float = 0.0
-    # By how often a class occurs in training: balanced: rare classes count more, inverse to their count. effective:
-    # the same, but flattening out for large classes. data.sampler=balanced shows rare classes more often instead.
+    # Weights of the classes by their counts in the training set. balanced: inverse to the count. effective: inverse to
+    # the effective number of samples, which saturates for large classes. data.sampler=balanced draws rare classes more
+    # often instead.
     class_weights: ClassWeights = "none"
 
     def __post_init__(self) -> None:
@@ -45,10 +46,10 @@ class CrossEntropyConfig(LossConfig):
 
 @dataclass(slots=True)
 class BceConfig(LossConfig):
-    """Binary cross-entropy: every class is a yes or no of its own."""
+    """Binary cross-entropy, in which every class is a yes-or-no question of its own."""
 
     name: str = "bce"
-    # This much of every target is spread evenly over all classes.
+    # The fraction of every target that is spread evenly over all classes.
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class BceConfig(LossConfig):
 
 @dataclass(slots=True)
 class FocalConfig(LossConfig):
-    """Cross-entropy in which easy samples count less; no smoothing, for no sample with a smooth target is easy."""
+    """Cross-entropy in which easy samples count less. It has no label smoothing, which makes no sample easy."""
 
     name: str = "focal"
     # How much less easy samples count; 0 is plain cross-entropy.

@@ -11,36 +11,37 @@ from ftexp.config.check import check
 from ftexp.config.uri import check_uri, uri_as_given
 from ftexp.errors import ConfigError
 
-# Values of compile_mode that record CUDA graphs: what code makes lies in memory that its next call writes over.
+# Values of compile_mode that record CUDA graphs, whose outputs lie in memory that the next call overwrites.
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 WITHOUT_GRAPHS = "runtime.compile_mode=default or max-autotune-no-cudagraphs"
 
 
 @dataclass(slots=True)
 class RuntimeConfig:
-    """The machine. ``auto`` takes what is fast there."""
+    """How to use the machine. ``auto`` chooses what is fast there."""
 
-    # auto: cuda where there is one, else mps, else cpu; or a name such as cuda:1.
+    # auto: cuda if there is a CUDA device, else mps, else cpu. Or a name such as cuda:1.
     device: str = MISSING
     precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
-    # auto: on CUDA, in phases that are long enough for it and train more than a head on kept activations.
+    # auto: on CUDA, in phases that are long enough to gain from it and train more than a head on cached activations.
     compile: bool | str = MISSING
-    # torch.compile's; reduce-overhead and max-autotune use CUDA graphs, which pay where steps are short.
+    # The mode of torch.compile. reduce-overhead and max-autotune use CUDA graphs, which help when steps are short.
     compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = MISSING
     channels_last: bool | str = MISSING
-    # Activations of the frozen leading blocks, computed once wherever the images stay the same: memory: for a phase;
-    # disk: kept in cache_folder for later phases, trials and runs; auto: disk.
+    # Where to cache the activations of the frozen leading blocks, which are computed once if the images stay the same.
+    # memory: for one phase; disk: in cache_folder, for later phases, trials and runs; auto: disk.
     cache: Literal["auto", "off", "memory", "disk"] = MISSING
-    # Most that all of them may take; on disk, the least recently used make room.
+    # The largest size of the cache; on disk, the least recently used entries are removed.
     cache_gib: float = MISSING
     cache_folder: str = MISSING
-    # Decoded and resized images, kept in cache_folder beside the activations: auto: of all files, where they fit into
-    # cache_gib; off: every file is decoded in every epoch.
+    # Whether to cache decoded and resized images in cache_folder, too. auto: if all of them fit into cache_gib; off:
+    # every file is decoded in every epoch.
     pixels: Literal["auto", "off"] = MISSING
-    # Processes that decode and augment; auto: by the cores and the source, none where decoded images are kept.
+    # The number of processes that decode and augment images. auto: by the cores and the source, and none if decoded
+    # images are cached.
     workers: int | str = MISSING
     seed: int = MISSING
-    # True: only deterministic algorithms, at some cost on CUDA.
+    # True: only deterministic algorithms, which can be slower on CUDA.
     deterministic: bool = MISSING
 
     def __post_init__(self) -> None:
@@ -51,36 +52,37 @@ class RuntimeConfig:
             check(isinstance(value, bool) or value == "auto", f"runtime.{key}", value, "auto, true or false")
         workers = self.workers
         number = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
-        check(number or workers == "auto", "runtime.workers", workers, "auto, or a number of processes from 0")
+        check(number or workers == "auto", "runtime.workers", workers, "auto, or a number of processes, 0 or above")
         check(self.cache_gib > 0, "runtime.cache_gib", self.cache_gib, "above 0 (runtime.cache=off for none)")
         check(0 <= self.seed < 2**32, "runtime.seed", self.seed, "from 0 to 2**32 - 1")
 
     @property
     def may_record_graphs(self) -> bool:
-        """Whether compiled code may be in CUDA graphs; for certain, it is known on the machine that runs it."""
+        """Whether compiled code can use CUDA graphs. Only the machine that runs it knows whether it does."""
         on_cuda = self.device.split(":")[0] in ("auto", "cuda")
         return self.compile_mode in CUDA_GRAPHS and (self.compile is True or (self.compile == "auto" and on_cuda))
 
 
 @dataclass(slots=True)
 class TrackingConfig:
-    """Where runs are recorded for comparison, beside their own folders."""
+    """Where runs are recorded for comparison, in addition to their own folders."""
 
     backend: Literal["mlflow", "none"] = MISSING
-    # An MLflow tracking URI. Relative sqlite paths are taken from the working folder.
+    # An MLflow tracking URI. Relative sqlite paths start from the working folder.
     uri: str | None = None
     experiment: str = "ftexp"
-    # Whether the best network becomes an MLflow model, too: with its transforms and class names, for pyfunc.
+    # Whether to log the best network as an MLflow model (pyfunc) with its transforms and class names.
     log_model: bool = False
-    # The name that the model gets in MLflow's registry, with the alias "best"; null: none. It implies log_model.
+    # The name of the model in the registry of MLflow, where it gets the alias "best"; null: do not register it. A name
+    # implies log_model.
     register_as: str | None = None
 
-    # Load of processor, memory, disk, network and GPU, every ten seconds.
+    # Whether to log the load of processor, memory, disk, network and GPU every ten seconds.
     system_metrics: bool = False
 
     @property
     def wants_model(self) -> bool:
-        """Whether there is to be an MLflow model."""
+        """Whether to log an MLflow model."""
         return self.log_model or self.register_as is not None
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ class TrackingConfig:
             if not self.uri:
                 raise ConfigError(
                     f"{uri_as_given(self.uri)} is not allowed: it must be an MLflow tracking URI, for example "
-                    "sqlite:///mlflow.db. tracking=none records nothing."
+                    "sqlite:///mlflow.db. To record nothing, set tracking=none."
                 )
             named = self.register_as is None or (bool(self.register_as) and not set("/:.") & set(self.register_as))
             check(named, "tracking.register_as", self.register_as, "a name without / : and . or null")

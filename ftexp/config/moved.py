@@ -1,4 +1,4 @@
-"""Settings that had another name in an earlier version: what they are now, in commands, in files and in run folders."""
+"""Renamed settings: their current names, for commands, config files and the folders of earlier runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ftexp.config.loss import LOSSES
 from ftexp.errors import ConfigError
 
-# The earlier name -> the name now. A loss had its settings among those of the loop.
+# Earlier name -> current name. The settings of the loss were in the group "train".
 MOVED = {
     "train.loss": "loss",
     "train.label_smoothing": "loss.label_smoothing",
@@ -20,11 +20,11 @@ _DEFAULT_LOSS = "cross_entropy"
 
 
 def moved_to(key: str, value: str = "VALUE") -> str | None:
-    """The message about a setting that has another name now; None: it has not.
+    """The message for a renamed setting; None if the setting was not renamed.
 
     Args:
-        key: the full name, with or without ``+`` in front.
-        value: as given, to be shown with the name of now.
+        key: the full name, with or without a leading ``+``.
+        value: the given value, which the message shows with the current name.
     """
     now = MOVED.get(key.lstrip("+~"))
     if now is None:
@@ -35,16 +35,16 @@ def moved_to(key: str, value: str = "VALUE") -> str | None:
 
 
 def refuse_moved(keys: Iterable[str]) -> None:
-    """Raise a ConfigError for the first of these settings that has another name now."""
+    """Raise a ConfigError for the first of these settings that was renamed."""
     for key in keys:
         if message := moved_to(key):
             raise ConfigError(message)
 
 
 def renamed_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides of a run that an earlier version began, with the names of now.
+    """Replace earlier names in the overrides of a run by the current names.
 
-    What had to be given beside a loss that makes no use of it, such as ``train.label_smoothing=0``, is left out.
+    Settings that the chosen loss no longer has, such as ``train.label_smoothing=0`` with focal loss, are left out.
     """
     given = [override.partition("=") for override in overrides]
     chosen = [value.strip("'\"") for key, _, value in given if MOVED.get(key.lstrip("+"), key) == "loss"]
@@ -61,7 +61,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def renamed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run as plain data, those of an earlier version with the names of now."""
+    """Replace earlier names in the settings of a run, as plain data, by the current names."""
     train = dict(config.get("train", {}))
     if "loss" in config or "loss" not in train:
         return dict(config)

@@ -18,16 +18,19 @@ from ftexp.errors import ConfigError
 
 @dataclass(slots=True)
 class OptimizerConfig:
-    """Rates per block: the head's own, ``backbone_lr`` next to it, times ``block_decay`` per block further down."""
+    """Learning rates per block: ``head_lr`` for the head, ``backbone_lr`` for the last block, and that rate times
+    ``block_decay`` for each block further from the head.
+    """
 
-    # Whether it treats the roles of parameters differently (ftexp/finetune/decay.py): then every group has one role.
+    # Whether the optimizer treats the roles of parameters differently (ftexp/finetune/decay.py). If it does, all
+    # parameters of a group have the same role.
     by_role: ClassVar[bool] = False
 
     name: str = MISSING
     head_lr: float = MISSING
     backbone_lr: float = MISSING
     block_decay: float = 1.0
-    # Block name -> its rate; wins over the two above.
+    # Block name -> its learning rate, which takes precedence over the rates above.
     block_lrs: dict[str, float] = field(default_factory=dict)
     weight_decay: float = 0.0
 
@@ -59,7 +62,9 @@ class AdamWConfig(OptimizerConfig):
 
 @dataclass(slots=True)
 class LionConfig(OptimizerConfig):
-    """The sign of a momentum (Chen et al., 2023): a third to a tenth of AdamW's rates, as many times its decay."""
+    """Updates by the sign of a momentum (Chen et al., 2023). It needs learning rates 3 to 10 times smaller than AdamW,
+    and a weight decay larger by the same factor.
+    """
 
     name: str = "lion"
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
@@ -71,7 +76,7 @@ class LionConfig(OptimizerConfig):
 
 @dataclass(slots=True)
 class AdanConfig(OptimizerConfig):
-    """Adam with Nesterov momentum of the gradients' differences (Xie et al., 2022)."""
+    """Adam with a Nesterov momentum that uses the differences between gradients (Xie et al., 2022)."""
 
     name: str = "adan"
     betas: list[float] = field(default_factory=lambda: [0.98, 0.92, 0.99])
@@ -113,23 +118,24 @@ def _check_betas(betas: list[float], count: int, word: str) -> None:
 
 @dataclass(slots=True)
 class SchedulerConfig:
-    """One factor for all groups over the phase, from its first step to its last."""
+    """The factor on the learning rates of all parameter groups, over the steps of one phase."""
 
-    # warmup_cosine, linear: down to the floor that way. one_cycle: up and down along cosines. constant: stays at 1.
-    # plateau: goes down when validation stops improving. bit: three drops to a tenth, by the size of the training set.
+    # warmup_cosine and linear fall to the floor along a cosine or a line. one_cycle rises and falls along cosines.
+    # constant stays at 1. plateau falls when the validation metric stops improving. bit falls to a tenth three times,
+    # at steps that follow from the size of the training set.
     name: Literal["warmup_cosine", "linear", "one_cycle", "constant", "plateau", "bit"] = MISSING
-    # How long the factor climbs to 1, in one of three ways: as a share of the phase, in steps or in epochs.
+    # The length of the warmup, in which the factor rises to 1: as a fraction of the phase, in steps, or in epochs.
     warmup: float | None = None
     warmup_steps: int | None = None
     warmup_epochs: float | None = None
-    # The factor at the end, as a share of each group's own rate.
+    # The factor at the end of the phase.
     floor: float = 0.0
     # When the factor changes: after every optimizer step, or after every epoch.
     interval: Literal["step", "epoch"] = "step"
 
     def __post_init__(self) -> None:
         if (self.name == "plateau") != isinstance(self, PlateauConfig):
-            raise ConfigError(f"scheduler.name={self.name} chooses nothing here. Choose with scheduler={self.name}.")
+            raise ConfigError(f"scheduler.name={self.name} does not choose a scheduler. Use scheduler={self.name}.")
         share, steps, epochs = self.warmup, self.warmup_steps, self.warmup_epochs
         fraction = share is None or 0 <= share < 1
         check(fraction, "scheduler.warmup", share, "a fraction of the phase: at least 0 and below 1")
@@ -139,21 +145,21 @@ class SchedulerConfig:
         given = {"warmup": share, "warmup_steps": steps, "warmup_epochs": epochs}
         settings = [f"scheduler.{key}={value:g}" for key, value in given.items() if value is not None]
         if len(settings) > 1:
-            raise ConfigError(f"{' and '.join(settings)} both give the warmup's length; set all but one to null.")
+            raise ConfigError(f"{' and '.join(settings)} each set the length of the warmup; set all but one to null.")
         if self.name == "constant" and self.floor != 1:
             raise ConfigError(f"scheduler.floor={self.floor} has no effect with scheduler=constant; remove it.")
         if self.name == "bit" and (settings or self.floor > 0):
             settings += [f"scheduler.floor={self.floor:g}"] if self.floor > 0 else []
-            raise ConfigError(f"{settings[0]} has no effect with scheduler=bit, whose rule fixes it; remove it.")
+            raise ConfigError(f"{settings[0]} has no effect with scheduler=bit, which sets it by a rule; remove it.")
 
 
 @dataclass(slots=True)
 class PlateauConfig(SchedulerConfig):
-    """Lower rates whenever the validation metric has not become better for a while."""
+    """Lower the learning rates whenever the validation metric has stopped improving."""
 
-    # What the rates are multiplied by.
+    # The factor that the learning rates are multiplied by.
     factor: float = 0.1
-    # Epochs without a better metric that are waited for.
+    # How many epochs without an improvement to wait for.
     patience: int = 3
 
     def __post_init__(self) -> None:

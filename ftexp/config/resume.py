@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What may differ from the run that is gone on with, where the user insists: nothing of it enters the result, rounding
-# and the draws of dropout aside. Nothing that changes how many steps a phase has belongs here (finetune/epochs.py).
+# Settings that can be changed with resume.force=true when a run is resumed: they change nothing of its result except
+# rounding and the draws of dropout. No setting that changes the number of steps of a phase (finetune/epochs.py) belongs
+# here.
 HARMLESS = (
     "runtime.device",
     "runtime.compile",
     "runtime.compile_mode",
     "runtime.channels_last",
-    "runtime.cache_folder",  # but not what may be kept: augment.views=auto goes by it
+    "runtime.cache_folder",  # but not runtime.cache and runtime.cache_gib, which augment.views=auto depends on
     "runtime.pixels",
     "runtime.workers",
     "tracking",
@@ -28,10 +29,10 @@ DATA_PATHS = ("data.root", "data.file")
 
 @dataclass(slots=True)
 class ResumeConfig:
-    """Going on with an interrupted run."""
+    """How to resume an interrupted run."""
 
-    # The folder of the run. On the command line resume=FOLDER is short for it, and resume=auto finds the newest
+    # The folder of the run. On the command line, resume=FOLDER is short for it, and resume=auto finds the newest
     # unfinished run of the same command.
     run: str | None = None
-    # Go on although settings differ, where they are harmless.
+    # Resume although settings have changed, if those settings do not change the result.
     force: bool = False

@@ -1,4 +1,4 @@
-"""The whole configuration, and which schema each group has."""
+"""The whole configuration, and the schema of each group."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ftexp.evaluation.metric_names import METRICS
 
 @dataclass(slots=True)
 class Config:
-    """A whole run."""
+    """The configuration of a run."""
 
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
@@ -49,21 +49,21 @@ class Config:
 
     @property
     def asked_metrics(self) -> list[str]:
-        """The metrics that a setting names, the one that decides first."""
+        """The metrics that the settings name; ``train.metric``, which decides the best epoch, comes first."""
         objectives = [name.removeprefix("val_") for name in self.sweep.objectives]
         return list(dict.fromkeys([self.train.metric, *(name for name in objectives if name in METRICS)]))
 
     def __post_init__(self) -> None:
         if self.train.accumulate > 1 and self.runtime.may_record_graphs:
             raise ConfigError(
-                f"runtime.compile_mode={self.runtime.compile_mode} cannot go with "
-                f"train.accumulate={self.train.accumulate}: it records CUDA graphs, and the gradients of one batch lie "
-                "in memory that the graph of the next writes over. "
-                f"Take {WITHOUT_GRAPHS}, or train.accumulate=1."
+                f"runtime.compile_mode={self.runtime.compile_mode} is not possible with "
+                f"train.accumulate={self.train.accumulate}: it records CUDA graphs, and the graph of the next batch "
+                "overwrites the gradients of the batch before. "
+                f"Use {WITHOUT_GRAPHS}, or train.accumulate=1."
             )
 
 
-# Group -> schema name -> node. An option's YAML file names its node first in its defaults list.
+# Group -> schema name -> dataclass. The YAML file of an option has the schema name first in its defaults list.
 SCHEMA: dict[str, dict[str, type]] = {
     "model": {"_model": ModelConfig},
     "data": {

@@ -10,8 +10,8 @@ from omegaconf import MISSING
 from ftexp.config.check import check
 from ftexp.errors import ConfigError
 
-# What learns beside the head -> the keys that go with it. Whole blocks: none; those that the key counts or names; all.
-# Some parameters of all blocks, or of those that a key counts or names: as finetune/what_learns.py chooses them.
+# Value of `learn` -> the keys that can be set with it. "head", "last", "blocks" and "all" train whole blocks besides
+# the head; "norms", "biases" and "patterns" train some parameters of the blocks (see finetune/what_learns.py).
 Learn = Literal["head", "last", "blocks", "all", "norms", "biases", "patterns"]
 LEARN: dict[str, tuple[str, ...]] = {
     "head": (),
@@ -22,7 +22,7 @@ LEARN: dict[str, tuple[str, ...]] = {
     "biases": ("last_blocks", "blocks"),
     "patterns": ("patterns",),
 }
-# The keys without which a kind says nothing.
+# Value of `learn` -> the key that it requires.
 REQUIRED = {
     "last": ("last_blocks", "at least 1"),
     "blocks": ("blocks", "a list of block names"),
@@ -32,25 +32,26 @@ REQUIRED = {
 
 @dataclass(slots=True)
 class PhaseConfig:
-    """One stretch of training with a fixed set of learning parameters."""
+    """One part of the training, with a fixed set of trainable parameters."""
 
     name: str = MISSING
-    # The head always, and beside it: head: nothing; last: the last `last_blocks` blocks; blocks: those named; all;
-    # norms: scale and bias of every normalisation layer; biases: every bias; patterns: what `patterns` chooses.
-    # Of norms and biases only those in the last `last_blocks` blocks, or in the `blocks` named, where that is given.
+    # What is trainable besides the head. head: nothing; last: the last `last_blocks` blocks; blocks: the blocks in
+    # `blocks`; all: every block; norms: scale and bias of every normalisation layer; biases: every bias; patterns: the
+    # parameters that `patterns` chooses. For norms and biases, `last_blocks` or `blocks` limits the choice to these
+    # blocks.
     learn: Learn = MISSING
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
-    # With learn=patterns: globs of full parameter names, such as layer4.*.bias; `*` stands for anything, dots too. The
-    # first one that matches a parameter decides about it: it learns, or, with `-` before the pattern, it is frozen.
-    # Every parameter below the head has to be matched: `-*` at the end freezes the rest.
+    # With learn=patterns: globs of full parameter names, such as layer4.*.bias; `*` matches any text, dots included.
+    # The first pattern that matches a parameter makes it trainable or, with a `-` before the pattern, frozen. Every
+    # parameter outside the head must match a pattern; `-*` at the end freezes the rest.
     patterns: list[str] = field(default_factory=list)
-    # With learn=last: repeat the phase with one block more each time, until the whole network learns.
+    # With learn=last: repeat the phase with one more block each time, until the whole network is trainable.
     one_block_more: bool = False
     epochs: int = MISSING
-    # Factor on every rate of the optimizer; lower for deeper phases, which start from weights that are good already.
+    # The factor on all learning rates; lower for later phases, which start from weights that are good already.
     lr_factor: float = 1.0
-    # Keys of these groups that have other values in this phase.
+    # Settings of these groups that have other values in this phase.
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     bn_policy: dict[str, Any] = field(default_factory=dict)
@@ -59,14 +60,15 @@ class PhaseConfig:
 
 @dataclass(slots=True)
 class StageConfig:
-    """A recipe: phases in order. The keys beside ``phases`` are there for the phases to refer to."""
+    """A recipe: phases in their order. The phases refer to ``epochs``, ``last_blocks``, ``blocks`` and ``patterns``."""
 
     epochs: int = MISSING
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
     patterns: list[str] = field(default_factory=list)
-    # When a later phase is kept: its validation metric is better by more than `margin`; or significantly so, in a
-    # paired test on the same samples; or always (off). A phase that is not kept is undone and ends the stage.
+    # When a later phase is kept. better: if its validation metric is better by more than `margin`; significant: if it
+    # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone and
+    # ends the stage.
     gate: Literal["better", "significant", "off"] = "better"
     margin: float = 0.0
     phases: list[PhaseConfig] = field(default_factory=list)
@@ -74,17 +76,17 @@ class StageConfig:
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "stage.epochs", self.epochs, "at least 1")
         last = self.last_blocks
-        check(last is None or last >= 1, "stage.last_blocks", last, "at least 1 (stage=head trains the head alone)")
+        check(last is None or last >= 1, "stage.last_blocks", last, "at least 1 (stage=head trains only the head)")
         check(self.margin >= 0, "stage.margin", self.margin, "0 or above")
         if self.margin > 0 and self.gate != "better":
             raise ConfigError(
-                f"stage.margin={self.margin} has no effect with stage.gate={self.gate}; set it to better."
+                f"stage.margin={self.margin} has no effect with stage.gate={self.gate}; set stage.gate=better."
             )
         check(len(self.phases) >= 1, "stage.phases", self.phases, "a list of at least one phase")
         for phase in self.phases:
             _check_phase(phase)
         names = [phase.name for phase in self.phases]
-        check(len(set(names)) == len(names), "stage.phases", names, "phases of different names")
+        check(len(set(names)) == len(names), "stage.phases", names, "phases with different names")
         learns = [phase.learn for phase in self.phases]
         for name, option in (("last_blocks", "partial"), ("blocks", "blocks"), ("patterns", "patterns")):
             kinds = [kind for kind, keys in LEARN.items() if name in keys]
@@ -115,9 +117,9 @@ def _check_phase(phase: PhaseConfig) -> None:
 
 @dataclass(slots=True)
 class BatchNormPolicyConfig:
-    """What the BatchNorm layers of learning blocks may change. In frozen blocks they change nothing."""
+    """What changes in the BatchNorm layers of trainable blocks. In frozen blocks nothing changes."""
 
-    # True: batch statistics in training, running statistics updated. False: eval mode, statistics kept.
+    # True: training uses batch statistics and updates the running statistics. False: the layers stay in eval mode.
     update_running_statistics: bool = MISSING
-    # True: scale and bias are trained. False: they keep their values.
+    # True: scale and bias are trainable. False: they are frozen.
     train_affine_parameters: bool = MISSING

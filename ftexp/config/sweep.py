@@ -11,7 +11,7 @@ from ftexp.config.check import check
 from ftexp.errors import ConfigError, nearest
 from ftexp.evaluation.metric_names import METRICS
 
-# What a search can go by, and which way is better.
+# The objectives that a search can optimise, and the direction of each.
 DIRECTIONS = {
     **{f"val_{metric.name}": "maximize" if metric.maximize else "minimize" for metric in METRICS.values()},
     "val_loss": "minimize",
@@ -22,37 +22,38 @@ DIRECTIONS = {
 
 @dataclass(slots=True)
 class SweepConfig:
-    """What ``--multirun`` searches, and what for."""
+    """What ``--multirun`` searches, and what it optimises."""
 
-    # Setting -> its range as on Hydra's command line; optimizer.block_lrs.* stands for each block that learns.
-    # Ranges on the command line are added, and win.
+    # Setting -> its range in the syntax of Hydra's command line; optimizer.block_lrs.* means one range for each
+    # trainable block. Ranges on the command line are added and take precedence.
     space: dict[str, str] = field(default_factory=dict)
-    # group=option -> settings of the space that have no effect with it, and are then not searched.
+    # group=option -> settings of the space that have no effect with this option, so that they are not searched with it.
     idle: dict[str, list[str]] = field(default_factory=dict)
-    # Of the best epoch on validation; several: the search keeps every trial that no other beats in all of them.
+    # The values to optimise, at the best epoch on the validation set. With several, the search keeps the Pareto front:
+    # every trial that no other trial beats in all of them.
     objectives: list[str] = field(default_factory=lambda: ["val_${train.metric}"])
-    # The best so many trials are run again with fresh seeds, on validation, and the best mean wins; 0: none.
+    # How many of the best trials to run again with new seeds; the best mean on the validation set wins. 0: none.
     confirm: int = 0
-    # Fresh seeds for each of them.
+    # How many new seeds each of these trials gets.
     confirm_seeds: int = 3
-    # Trials that share a GPU, where the launcher starts several at once.
+    # How many trials share a GPU, if the launcher starts several at once.
     trials_per_gpu: int = 1
 
     def __post_init__(self) -> None:
         check(self.confirm >= 0, "sweep.confirm", self.confirm, "a number of trials, 0 for none")
-        check(self.confirm_seeds >= 2, "sweep.confirm_seeds", self.confirm_seeds, "at least 2, or there is no spread")
+        check(self.confirm_seeds >= 2, "sweep.confirm_seeds", self.confirm_seeds, "at least 2, to have a spread")
         check(self.trials_per_gpu >= 1, "sweep.trials_per_gpu", self.trials_per_gpu, "at least 1")
         if self.confirm and len(self.objectives) > 1:
             raise ConfigError(
-                f"sweep.confirm={self.confirm} looks for one winner, and sweep.objectives={self.objectives} has several"
-                " best trials; leave sweep.confirm at 0 or choose one objective."
+                f"sweep.confirm={self.confirm} needs a single objective, and sweep.objectives={self.objectives} are"
+                " several; set sweep.confirm=0 or choose one objective."
             )
         check(len(self.objectives) >= 1, "sweep.objectives", self.objectives, "a list of at least one")
         for name in self.objectives:
             if name.startswith("test"):
                 raise ConfigError(
-                    f"sweep.objectives={self.objectives}: a search never sees the test split, or its score would mean"
-                    f" nothing. Allowed are {', '.join(DIRECTIONS)}."
+                    f"sweep.objectives={self.objectives}: a search must not use the test split, or the test score would"
+                    f" be biased. Allowed are {', '.join(DIRECTIONS)}."
                 )
             if name not in DIRECTIONS:
                 raise ConfigError(
@@ -63,24 +64,25 @@ class SweepConfig:
 
 @dataclass
 class SearchSweeperConfig:
-    """``hydra.sweeper``: the keys of hydra-optuna-sweeper, with some other defaults, and ``pruner``."""
+    """``hydra.sweeper``: the keys of hydra-optuna-sweeper, some with other defaults, and ``pruner``."""
 
     _target_: str = "ftexp.sweeps.plugin.SearchSweeper"
     # hydra/sweeper/sampler=tpe, gp, random, cmaes, qmc, grid, nsgaii or nsgaiii.
     sampler: Any = MISSING
-    # Ends trials that promise little: hyperband, median or none.
+    # What stops unpromising trials early: hyperband, median or none.
     pruner: str = "hyperband"
-    # maximize or minimize, one for each objective; null: what is better for it.
+    # maximize or minimize, one for each objective; null: the better direction of each objective.
     direction: Any = None
-    # Where the study is kept: journal:///FILE, sqlite:///FILE, postgresql://…; null: a journal in the sweep's folder.
+    # Where the study is stored: journal:///FILE, sqlite:///FILE, postgresql://…; null: a journal in the sweep's folder.
     storage: str | None = None
-    # null: made from the settings and the space, so that the same command goes on with the same study.
+    # null: a name made from the settings and the space, so that the same command resumes the same study.
     study_name: str | None = None
-    # Ended trials of the study in all, also over several calls and processes; null: 20, or the length of a plain list.
+    # How many ended trials the study has in total, over all calls and processes; null: 20, or the length of a plain
+    # list of values.
     n_trials: int | None = None
-    # Trials started at once; the launcher (hydra/launcher) has to be one that runs several.
+    # How many trials run at once; needs a launcher (hydra/launcher) that runs several.
     n_jobs: int = 1
-    # The sweep stops when more than this share of n_trials has failed since its start.
+    # The sweep stops when more than this fraction of n_trials has failed since it was started.
     max_failure_rate: float = 0.3
-    # Setting -> range, as in sweep.space, over which it wins.
+    # Setting -> range, as in sweep.space, over which it takes precedence.
     params: dict[str, str] = field(default_factory=dict)

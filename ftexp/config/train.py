@@ -17,38 +17,41 @@ from ftexp.evaluation.metric_names import METRICS
 class AugmentConfig:
     """Random changes to the training images. Validation and test images are never changed."""
 
-    # Smallest share of the image's area that a random crop keeps; 1: the weights' own centre crop.
+    # The smallest fraction of the image's area that a random crop keeps; 1: no random crop, but the centre crop of the
+    # weights.
     crop_scale: float = 1.0
+    # The probability that an image is mirrored.
     horizontal_flip: float = 0.0
-    # Strength of brightness, contrast and saturation jitter; 0: none.
+    # The strength of the jitter of brightness, contrast and saturation; 0: none.
     color_jitter: float = 0.0
-    # Random operations on geometry and colour: trivial: one of any strength (TrivialAugment, Müller & Hutter, 2021);
+    # Random operations on geometry and colour. trivial: one of random strength (TrivialAugment, Müller & Hutter, 2021);
     # rand: two of medium strength (RandAugment, Cubuk et al., 2020).
     policy: Literal["none", "trivial", "rand"] = "none"
-    # Probability that a rectangle of the image is blanked out (Zhong et al., 2020).
+    # The probability that a random rectangle of the image is erased (Zhong et al., 2020).
     erasing: float = 0.0
-    # The alpha of mixup (Zhang et al., 2018) and of CutMix (Yun et al., 2019): images of a batch are blended in pairs,
-    # or exchange a rectangle, and their targets with them; the larger, the more evenly; 0: off. Both: by turns.
+    # The alpha of mixup (Zhang et al., 2018) and of CutMix (Yun et al., 2019), which blend pairs of images or exchange
+    # a rectangle between them, and mix their targets in proportion. The larger alpha, the more even the mix; 0: off.
+    # With both, each batch uses one of the two.
     mixup: float = 0.0
     cutmix: float = 0.0
-    # How many random views of an image there are; epoch e shows number e modulo views. inf: every epoch its own. A
-    # number: what frozen blocks make of each view is kept, see runtime.cache. auto: 8 where they can be kept and fit
-    # into runtime.cache_gib, else inf.
+    # The number of random views (augmented versions) of an image; epoch e uses view e modulo this number. inf: every
+    # epoch has new views. With a number, the activations of frozen blocks are cached for each view (see runtime.cache).
+    # auto: 8 if they can be cached and fit into runtime.cache_gib, else inf.
     views: int | float | str = "auto"
 
     @property
     def changes_images(self) -> bool:
-        """Whether images are changed one by one."""
+        """Whether single images are augmented."""
         strengths = self.horizontal_flip, self.color_jitter, self.erasing
         return self.crop_scale < 1 or self.policy != "none" or max(strengths) > 0
 
     @property
     def mixes_batches(self) -> bool:
-        """Whether the images of a batch are mixed with one another."""
+        """Whether the images of a batch are mixed with each other."""
         return max(self.mixup, self.cutmix) > 0
 
     def image_changes(self) -> str:
-        """All that the views of an image follow from, as a name."""
+        """A text that identifies all settings that the views of an image depend on."""
         return f"{self.crop_scale} {self.horizontal_flip} {self.color_jitter} {self.policy} {self.erasing}"
 
     @property
@@ -58,7 +61,7 @@ class AugmentConfig:
 
     @property
     def num_views(self) -> int | None:
-        """How many views are asked for; None: as many as epochs, or ``auto``."""
+        """The number of views, if the user gave one; None for ``inf`` and ``auto``."""
         return self.views if isinstance(self.views, int) else None
 
     def __post_init__(self) -> None:
@@ -68,46 +71,50 @@ class AugmentConfig:
         check(0 <= self.erasing <= 1, "augment.erasing", self.erasing, "a probability, 0 to 1")
         check(self.mixup >= 0, "augment.mixup", self.mixup, "0 or above")
         check(self.cutmix >= 0, "augment.cutmix", self.cutmix, "0 or above")
-        if self.views == math.inf:  # Hydra reads inf as a number
+        if self.views == math.inf:  # Hydra parses inf as a number
             self.views = "inf"
         number = isinstance(self.views, int) and not isinstance(self.views, bool) and self.views >= 1
-        check(number or self.views in ("auto", "inf"), "augment.views", self.views, "auto, inf or a number from 1")
+        check(number or self.views in ("auto", "inf"), "augment.views", self.views, "auto, inf, or at least 1")
 
 
 @dataclass(slots=True)
 class TrainConfig:
-    """The loop."""
+    """The training loop."""
 
-    # Images per step. auto: the largest power of two that fits into memory, as long as an epoch keeps 16 updates.
+    # The number of images per step. auto: the largest power of two that fits into memory and leaves an epoch at least
+    # 16 updates.
     batch_size: int | str = MISSING
-    # Largest norm of the gradient over all trainable parameters; null: no clipping.
+    # The largest norm of the gradient over all trainable parameters; null: no clipping.
     clip_norm: float | None = MISSING
-    # Of the validation split; decides which checkpoint is the best. One of ftexp/evaluation/metric_names.py.
+    # The metric on the validation set that decides which checkpoint is the best; one of the names in
+    # ftexp/evaluation/metric_names.py.
     metric: str = MISSING
-    # Batches whose gradients are averaged into one update, as if they were one batch; BatchNorm still sees each alone.
+    # The number of batches whose gradients are averaged for one update, as if they were one batch. BatchNorm still
+    # normalises each batch by itself.
     accumulate: int = MISSING
-    # Epochs without a better metric after which a phase ends early; null: it runs to its end. The schedule does not
-    # change: it is the one planned for all epochs.
+    # A phase ends early after this many epochs without a better metric; null: it runs all its epochs. The schedule is
+    # always the one for all epochs.
     patience: int | None = MISSING
-    # Minutes after which training saves within an epoch, too; null: at the end of each epoch alone.
+    # Save also within an epoch, when this many minutes have passed since the last save; null: only after each epoch.
     save_every_minutes: float | None = MISSING
-    # How often in a phase an epoch whose training or validation loss is not finite is begun again, from the weights
-    # before it and at half the rates; then the run fails.
+    # How often per phase an epoch whose training or validation loss is not finite is repeated, from the weights before
+    # it and with half the learning rates, before the run fails.
     nan_retries: int = MISSING
-    # How much of the running average of the weights an update keeps, such as 0.999; the average is what is scored and
+    # The decay of the exponential moving average of the weights, such as 0.999; the averaged weights are evaluated and
     # saved. null: no averaging.
     ema: float | None = MISSING
-    # Strength of a pull of the learning backbone weights towards those at the run's start, in the place of their weight
-    # decay, which pulls towards 0 (L2-SP, Li et al., 2018); null: no pull. It is no part of the loss that is shown.
+    # The strength of the penalty that pulls trainable backbone weights towards their values at the start of the run; it
+    # replaces their weight decay, which pulls towards 0 (L2-SP, Li et al., 2018). The reported loss does not include
+    # it. null: no penalty.
     l2_sp: float | None = MISSING
-    # Shares of the end to try in an average of the backbone at the run's start and at its end; validation chooses
-    # among them and 1, the end alone (WiSE-FT, Wortsman et al., 2022); []: no averaging.
+    # Weights of the fine-tuned backbone to try in its average with the backbone at the start of the run. Validation
+    # chooses among them and 1, the fine-tuned backbone alone (WiSE-FT, Wortsman et al., 2022). []: no averaging.
     wise_ft: list[float] = MISSING
 
     @property
     def images_per_step(self) -> int:
-        """The batch size, once it is settled."""
-        assert isinstance(self.batch_size, int), "auto is settled before anything is loaded in batches"
+        """The batch size, when ``auto`` has been replaced by a number."""
+        assert isinstance(self.batch_size, int), "auto is replaced before any batch is loaded"
         return self.batch_size
 
     @property
@@ -137,4 +144,9 @@ class TrainConfig:
         check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "at least 1, or null")
         check(self.ema is None or 0 < self.ema < 1, "train.ema", self.ema, "above 0 and below 1, or null")
         check(self.l2_sp is None or self.l2_sp > 0, "train.l2_sp", self.l2_sp, "above 0, or null")
-        check(all(0 <= alpha < 1 for alpha in self.wise_ft), "train.wise_ft", self.wise_ft, "shares from 0 to below 1")
+        check(
+            all(0 <= alpha < 1 for alpha in self.wise_ft),
+            "train.wise_ft",
+            self.wise_ft,
+            "numbers, each at least 0 and below 1",
+        )

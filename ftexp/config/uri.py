@@ -1,4 +1,4 @@
-"""What a tracking URI may look like, and how to show one without its password."""
+"""Checks tracking URIs, and hides the passwords in them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 from ftexp.errors import ConfigError, nearest
 
-# MLflow's own variable; conf/tracking/mlflow.yaml takes its value where tracking.uri is not given.
+# The environment variable of MLflow; conf/tracking/mlflow.yaml uses its value if tracking.uri is not given.
 VARIABLE = "MLFLOW_TRACKING_URI"
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
-# Greedy, for passwords that hold an "@" or a "/" of their own; rather too much hidden than too little.
+# Greedy, because a password can contain "@" or "/". It is better to hide too much than too little.
 _USER_INFO = re.compile(r"(?<=://)[^\s'\"]*@")
 _SECRET_FIELD = re.compile(r"\b([\w-]*(?:password|passwd|token|secret)[\w-]*=)[^&\s'\"]+", re.IGNORECASE)
 
 
 def hide_credentials(text: str) -> str:
-    """``text`` with the user and password of every URI in it, and every ``password=``, replaced by ``***``."""
+    """Replace the user and password of every URI in a text, and the value of every ``password=``, by ``***``."""
     return _SECRET_FIELD.sub(r"\1***", _USER_INFO.sub("***@", text))
 
 
 def uri_as_given(uri: str | None) -> str:
-    """The setting without its password, and the environment variable that it comes from, for messages."""
+    """The setting for a message, without its password, and with the environment variable that it comes from."""
     source = (
         f" (from the environment variable {VARIABLE})" if uri is not None and os.environ.get(VARIABLE) == uri else ""
     )
@@ -34,19 +34,19 @@ def check_uri(uri: str) -> None:
     """Refuse a URI that MLflow cannot track to, before anything is loaded.
 
     Raises:
-        ConfigError: for a plain folder (MLflow 3 refuses its file store), a scheme that MLflow does not
-            know, or a sqlite URI that names no file.
+        ConfigError: for a plain folder (MLflow 3 refuses its file store), for a scheme that MLflow does not have,
+            and for a sqlite URI that names no file.
     """
     scheme = uri.partition(":")[0].partition("+")[0]
     hint = "for example sqlite:///mlflow.db or http://127.0.0.1:5000"
     if uri != "databricks" and (":" not in uri or scheme == "file"):
         raise ConfigError(
-            f"{uri_as_given(uri)} is a folder, and MLflow 3 keeps no runs in folders. "
+            f"{uri_as_given(uri)} is a folder, and MLflow 3 does not store runs in folders. "
             f"Give a database or a server, {hint}."
         )
     if scheme not in SCHEMES:
         raise ConfigError(
-            f"{uri_as_given(uri)} begins with '{scheme}', which is no kind of tracking store."
+            f"{uri_as_given(uri)} begins with '{scheme}', which is not a kind of tracking store."
             f"{nearest(scheme, SCHEMES)} Allowed are {', '.join(SCHEMES)}; {hint}."
         )
     if scheme == "sqlite" and not re.match(r"sqlite:///[^?:]", uri):
@@ -64,6 +64,6 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def at_home(url: str) -> str:
-    """A URL of a file with its ``~`` as the home folder: ``sqlite:///~/x.db``; any other as it is."""
+    """Expand ``~`` in the URL of a file, such as ``sqlite:///~/x.db``; other URLs are returned unchanged."""
     scheme, sign, path = url.partition(":///")
     return f"{scheme}{sign}{os.path.expanduser(path)}"

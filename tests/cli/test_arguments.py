@@ -139,7 +139,7 @@ REFUSED = {
     "optimizer.=3": "has no valid key: 'optimizer.'.",
     "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Omit it to use the value in conf/",
     "~train.metric": "give another one: train.metric=VALUE.",
-    "hydra.run.dir=": "hydra.run.dir is empty. Give a folder or file; the working folder is hydra.run.dir=.",
+    "hydra.run.dir=": "hydra.run.dir is empty. Give a file or folder; for the working folder write hydra.run.dir=.",
     'hydra.sweep.dir=""': "hydra.sweep.dir is empty.",
     "--lr 0.1": "There is no flag --lr; settings are given as key=value. Did you mean optimizer.head_lr,",
     "--batch-size=3": "There is no flag --batch-size; settings are given as key=value. Did you mean train.batch_size?",
@@ -158,7 +158,7 @@ def test_what_cannot_be_read_is_explained(command: str, message: str) -> None:
 
 MEANT = {
     "epochs num_epochs max_epochs epohcs epoch": " Did you mean stage.epochs?",
-    "seed sed random_state": " Did you mean runtime.seed (data.seed is that of the split)?",
+    "seed sed random_state": " Did you mean runtime.seed (data.seed is for the split)?",
     "lr learning_rate learningRate optimizer.lr train.lr": (
         " Did you mean optimizer.head_lr, and optimizer.backbone_lr for the blocks below the head?"
     ),
@@ -169,7 +169,7 @@ MEANT = {
     "img_size imgsz": " Did you mean data.image_size, or model.image_size?",
     "weight_decay wd": " Did you mean optimizer.weight_decay?",
     "momentum": " Did you mean optimizer.momentum (of optimizer=sgd)?",
-    "num_classes model.num_classes": " There is nothing to set: the classes are those of the data.",
+    "num_classes model.num_classes": " It need not be set: the classes are those of the data.",
     "optimiser": " Did you mean 'optimizer'?",
     "headlr": " Did you mean optimizer.head_lr?",
     "foo": "",

@@ -39,7 +39,7 @@ def missing_key(configure: Compose, overrides: list[str]) -> str | None:
     try:
         configure(*overrides)
     except ConfigError as error:
-        if key := re.match(r"(\S+) has no value; give one", str(error)):
+        if key := re.match(r"(\S+) has no value. Give one", str(error)):
             return key[1]
         raise
     return None
@@ -112,8 +112,8 @@ MISTAKES = {
     "train.metric=f1": "train.metric=f1: there is no such metric. Did you mean 'macro_f1'? Allowed are accuracy, macro",
     "scheduler.interval=batch": "scheduler.interval: Invalid value 'batch', expected one of ['step', 'epoch']",
     # References.
-    "data=imagefolder data.root=${pictures}": "data.root: Interpolation key 'pictures' not found. ${group.key} stands",
-    "stage.epochs=${stage.epochs}": "stage.epochs: Recursive interpolation detected. ${group.key} stands for the value",
+    "data=imagefolder data.root=${pictures}": "data.root: Interpolation key 'pictures' not found. ${group.key} refers",
+    "stage.epochs=${stage.epochs}": "stage.epochs: Recursive interpolation detected. ${group.key} refers to",
     "sweep.objectives=[${nosuch}]": "sweep.objectives[0]: Interpolation key 'nosuch' not found.",
     # Values out of range.
     "optimizer.head_lr=inf": "optimizer.head_lr=inf is not allowed: it must be a finite number.",
@@ -133,13 +133,13 @@ MISTAKES = {
     "train.accumulate=0": "train.accumulate=0 is not allowed: it must be at least 1",
     "train.ema=1": "train.ema=1.0 is not allowed: it must be above 0 and below 1, or null",
     "train.l2_sp=0": "train.l2_sp=0.0 is not allowed: it must be above 0, or null",
-    "train.wise_ft=[0.5,1]": "train.wise_ft=[0.5, 1.0] is not allowed: it must be shares from 0 to below 1",
+    "train.wise_ft=[0.5,1]": "train.wise_ft=[0.5, 1.0] is not allowed: it must be numbers, each at least 0 and below 1",
     "train.patience=0": "train.patience=0 is not allowed: it must be at least 1, or null",
     "loss.label_smoothing=1": "loss.label_smoothing=1.0 is not allowed",
     "augment.mixup=-1": "augment.mixup=-1.0 is not allowed: it must be 0 or above",
     "augment.cutmix=-1": "augment.cutmix=-1.0 is not allowed: it must be 0 or above",
-    "augment.views=0": "augment.views=0 is not allowed: it must be auto, inf or a number from 1",
-    "augment.views=some": "augment.views=some is not allowed: it must be auto, inf or a number from 1",
+    "augment.views=0": "augment.views=0 is not allowed: it must be auto, inf, or at least 1",
+    "augment.views=some": "augment.views=some is not allowed: it must be auto, inf, or at least 1",
     "augment.erasing=2": "augment.erasing=2.0 is not allowed: it must be a probability",
     "data.val_fraction=0": "data.val_fraction=0.0 is not allowed: it must be between 0 and 1",
     "data.val_fraction=0.9": "data.val_fraction + data.test_fraction=1.1 is not allowed: it must be below 1",
@@ -150,15 +150,15 @@ MISTAKES = {
     "runtime.seed=-1": "runtime.seed=-1 is not allowed",
     "tracking.uri=null": "tracking.uri=null is not allowed: it must be an MLflow tracking URI",
     # Missing, malformed, contradicting.
-    "data=imagefolder": "data.root has no value; give one, for example data.root=VALUE",
+    "data=imagefolder": "data.root has no value. Give one, for example data.root=VALUE",
     "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Omit it to use the value in conf/",
     "optimizer": "'optimizer' is not of the form key=value",
     "stage=head stage.last_blocks=2": "stage.last_blocks=2 has no effect: no phase has learn=last",
     "scheduler=constant scheduler.floor=0.1": "scheduler.floor=0.1 has no effect with scheduler=constant",
-    "runtime.compile_mode=reduce-overhead train.accumulate=2": "runtime.compile_mode=reduce-overhead cannot go with "
-    "train.accumulate=2: it records CUDA graphs",
-    "runtime.compile=true runtime.compile_mode=max-autotune train.accumulate=8": "lie in memory that the graph of the "
-    "next writes over. Take runtime.compile_mode=default or max-autotune-no-cudagraphs, or train.accumulate=1.",
+    "runtime.compile_mode=reduce-overhead train.accumulate=2": "is not possible with train.accumulate=2: it records "
+    "CUDA graphs",
+    "runtime.compile=true runtime.compile_mode=max-autotune train.accumulate=8": "the gradients of the batch "
+    "before. Use runtime.compile_mode=default or max-autotune-no-cudagraphs, or train.accumulate=1.",
     "optimizer=sgd optimizer.momentum=0": "optimizer.nesterov=true needs optimizer.momentum above 0",
 }
 

@@ -1,4 +1,4 @@
-"""Settings that had another name: what an earlier version wrote is read with the names of now."""
+"""Renamed settings: what an earlier version wrote is read with the current names."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ def test_stores_that_mlflow_has(uri):
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("./mlruns", "is a folder, and MLflow 3 keeps no runs in folders. .* sqlite:///mlflow.db"),
+        ("./mlruns", "is a folder, and MLflow 3 does not store runs in folders. .* sqlite:///mlflow.db"),
         ("file:///tmp/mlruns", "is a folder"),
         ("htpp://server:5000", "begins with 'htpp'.* Did you mean 'http'?"),
-        ("s3://bucket", "'s3', which is no kind of tracking store. Allowed are sqlite, postgresql"),
+        ("s3://bucket", "'s3', which is not a kind of tracking store. Allowed are sqlite, postgresql"),
         ("sqlite://", "names no file. Write sqlite:///FILE"),
         ("sqlite:mlflow.db", "names no file"),
         ("sqlite:///:memory:", "names no file"),

@@ -29,9 +29,9 @@ def test_every_optimizer_of_the_schema_has_its_entry() -> None:
     [
         (
             "optimizer.name=lion",
-            r"optimizer\.name=lion chooses nothing\. Choose with optimizer=NAME, one of adamw, sgd",
+            r"optimizer\.name=lion does not choose the optimizer\. Use optimizer=NAME with one of adamw, sgd",
         ),
-        ("scheduler.name=plateau", r"scheduler\.name=plateau chooses nothing here\. Choose with scheduler=plateau"),
+        ("scheduler.name=plateau", r"scheduler\.name=plateau does not choose a scheduler\. Use scheduler=plateau"),
     ],
 )
 def test_a_name_alone_chooses_nothing(configure: Compose, override: str, message: str) -> None:

@@ -117,7 +117,7 @@ ILLEGAL = {
     "Phase c unfreezes nothing new: b already trains stem, layer1": phases(
         HEAD, "name: b, learn: all, epochs: 1", "name: c, learn: last, last_blocks: 1, epochs: 1"
     ),
-    "must be phases of different names": phases(HEAD, "name: a, learn: all, epochs: 1"),
+    "must be phases with different names": phases(HEAD, "name: a, learn: all, epochs: 1"),
     "stage.phases[0].name has no value": phases("learn: head, epochs: 1"),
     # Lengths and rates.
     "stage.epochs=0 is not allowed: it must be at least 1": ["stage.epochs=0"],

@@ -132,10 +132,10 @@ def test_whatever_warmup_is_taken_the_rate_that_was_set_is_reached(share: float,
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["scheduler.warmup_steps=5"], r"warmup=0\.1 and scheduler\.warmup_steps=5 both give .* all but one to null"),
+        (["scheduler.warmup_steps=5"], r"warmup=0\.1 and scheduler\.warmup_steps=5 each set .* all but one to null"),
         (
             ["scheduler.warmup=null", "scheduler.warmup_steps=5", "scheduler.warmup_epochs=1"],
-            "warmup_epochs=1 both give",
+            "warmup_epochs=1 each set",
         ),
         (["scheduler=bit", "scheduler.warmup=0.1"], r"scheduler\.warmup=0\.1 has no effect with scheduler=bit"),
         (["scheduler=bit", "scheduler.floor=0.1"], r"scheduler\.floor=0\.1 has no effect with scheduler=bit"),

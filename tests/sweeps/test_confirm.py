@@ -27,5 +27,5 @@ def test_a_searched_seed_is_not_fresh() -> None:
 
 
 def test_several_objectives_have_no_winner_to_confirm() -> None:
-    with pytest.raises(ConfigError, match=r"sweep\.confirm=2 looks for one winner"):
+    with pytest.raises(ConfigError, match=r"sweep\.confirm=2 needs a single objective"):
         SweepConfig(objectives=["val_loss", "seconds"], confirm=2)

@@ -220,7 +220,7 @@ def test_all_failed_is_one_clear_message(workplace: Path, sweep: Ftexp) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("sweep.objectives=[test_accuracy]", "a search never sees the test split"),
+        ("sweep.objectives=[test_accuracy]", "a search must not use the test split"),
         ("sweep.objectives=[val_acuracy]", "there is no val_acuracy. Did you mean 'val_accuracy'?"),
         ("hydra.sweeper.direction=[maximize,minimize]", "one of maximize, minimize for each of"),
         ("hydra.sweeper.pruner=medain", "must be one of hyperband, median, none"),

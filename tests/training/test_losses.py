@@ -101,7 +101,7 @@ def test_settings_reach_the_loss(configure: Compose, overrides: list[str], expec
         (["loss=focal", "loss.gamma=-1"], r"loss\.gamma=-1\.0 is not allowed: it must be 0 or above"),
         (["loss.label_smoothing=1"], r"loss\.label_smoothing=1\.0 is not allowed: it must be at least 0 and below 1"),
         (["loss=bce", "loss.label_smoothing=-0.1"], r"loss\.label_smoothing=-0\.1 is not allowed"),
-        (["loss.name=focal"], r"loss\.name=focal chooses nothing\. Choose with loss=NAME, one of cross_entropy, bce"),
+        (["loss.name=focal"], r"loss\.name=focal does not choose the loss\. Use loss=NAME with one of cross_"),
     ],
 )
 def test_values_out_of_range_are_refused(configure: Compose, overrides: list[str], message: str) -> None:

@@ -347,7 +347,7 @@ def test_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("root", ["", "  "])
 def test_an_empty_root_is_refused(root: str) -> None:
-    with pytest.raises(ConfigError, match=r"data\.root is empty\. .* the working folder is data\.root=\."):
+    with pytest.raises(ConfigError, match=r"data\.root is empty\. .* for the working folder write data\.root=\."):
         ImageFolderConfig(source="imagefolder", root=root)
 
 
