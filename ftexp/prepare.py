@@ -84,6 +84,7 @@ class Prepared:
             mlflow_run_id=mlflow_run_id,
             run_id=self.run_id,
             overrides=self.overrides,
+            engine=self.runtime.engine(),
         )
 
 

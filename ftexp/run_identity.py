@@ -25,7 +25,8 @@ from ftexp.tracking.params import flatten_data
 
 PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
 # The format of run.json and digests.csv; increase it when a field is added, removed, or changes its meaning.
-FORMAT = 2
+# Format 3 added engine.
+FORMAT = 3
 MAX_NAMED = 8
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class RunIdentity:
         mlflow_run_id: the ID in the tracking store; None if the run is not tracked.
         run_id: an identifier that is also in every checkpoint of the run; "" for a run of ftexp 0.1.0.
         overrides: the overrides that the run was started with, without passwords; None for a run of ftexp 0.1.0.
+        engine: what the run trains and scores with (``Runtime.engine``); None for a run before format 3.
     """
 
     config: dict[str, Any]
@@ -100,6 +102,7 @@ class RunIdentity:
     mlflow_run_id: str | None = None
     run_id: str = ""
     overrides: list[str] | None = None
+    engine: dict[str, Any] | None = None
 
     @classmethod
     def of(
@@ -111,6 +114,7 @@ class RunIdentity:
         mlflow_run_id: str | None,
         run_id: str,
         overrides: list[str] | None,
+        engine: dict[str, Any],
     ) -> RunIdentity:
         """Identify a run that is about to train with the packages that are installed.
 
@@ -121,8 +125,9 @@ class RunIdentity:
             mlflow_run_id: the ID in the tracking store; None if the run is not tracked.
             run_id: an identifier that is also in every checkpoint of the run.
             overrides: the overrides that the run was started with.
+            engine: what the run trains and scores with.
         """
-        return cls(_plain(config), data, installed_versions(), batch_size, mlflow_run_id, run_id, overrides)
+        return cls(_plain(config), data, installed_versions(), batch_size, mlflow_run_id, run_id, overrides, engine)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``run.json``: everything except the images, which are in ``digests.csv``."""

@@ -71,7 +71,7 @@ def resumed(config: Config, folder: Path) -> Config:
 
 def identity_of(config: Config, splits: Splits) -> RunIdentity:
     """Of a run that has begun to train with these images."""
-    facts: dict[str, Any] = {"batch_size": 8, "mlflow_run_id": None, "run_id": "1a", "overrides": []}
+    facts: dict[str, Any] = {"batch_size": 8, "mlflow_run_id": None, "run_id": "1a", "overrides": [], "engine": {}}
     return RunIdentity.of(config, DataIdentity.of(splits), **facts)
 
 

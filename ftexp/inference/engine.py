@@ -38,18 +38,24 @@ class NetworkEngine:
 
     Args:
         temperature: by which logits are divided before the softmax (Guo et al., 2017, arXiv 1706.04599).
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, in fp32; or the runtime of a run, with its precision
+            and memory format.
 
     Raises:
         DeviceError: when the device is not there.
     """
 
-    def __init__(self, network: Network, temperature: float = 1.0, device: str = "auto") -> None:
+    def __init__(self, network: Network, temperature: float = 1.0, device: str | Runtime = "auto") -> None:
         self.network = network
         self.temperature = temperature
         self.prepare = eval_transform(network.preprocessing)
         self._normalizer = Normalizer(network.preprocessing)
         self._runtime = self._place(device)
+
+    @property
+    def runtime(self) -> Runtime:
+        """With what it computes."""
+        return self._runtime
 
     @property
     def device(self) -> str:
@@ -64,7 +70,8 @@ class NetworkEngine:
     @torch.inference_mode()
     def logits(self, images: Sequence[Tensor]) -> Tensor:
         """Args: prepared images. Returns: float32 [B, C] on the device, not yet divided by the temperature."""
-        logits: Tensor = self.network.module(self._inputs(images))
+        with self._runtime.autocast():
+            logits: Tensor = self.network.module(self._inputs(images))
         return logits.float()
 
     def probabilities(self, images: Sequence[Tensor]) -> Floats:
@@ -81,7 +88,7 @@ class NetworkEngine:
         """
         layer = _last_layer(self.network)
         entered: list[Tensor] = []
-        with layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0])):
+        with layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0])), self._runtime.autocast():
             self.network.module(self._inputs(images))
         (features,) = entered
         if features.ndim == 4:
@@ -92,8 +99,8 @@ class NetworkEngine:
     def _inputs(self, images: Sequence[Tensor]) -> Tensor:
         return self._normalizer(self._runtime.place_images(torch.stack(list(images))))
 
-    def _place(self, device: str) -> Runtime:
-        runtime = inference_runtime(device)
+    def _place(self, device: str | Runtime) -> Runtime:
+        runtime = device if isinstance(device, Runtime) else inference_runtime(device)
         runtime.place(self.network.module.eval())
         return runtime
 

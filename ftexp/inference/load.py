@@ -11,7 +11,7 @@ from ftexp.cli.resume_arguments import IDENTITY, RESULT
 from ftexp.config.model import ModelConfig
 from ftexp.errors import CheckpointError
 from ftexp.files.file_format import reading
-from ftexp.files.json_files import read_json
+from ftexp.inference.calibration import read_calibration
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
 from ftexp.models.blocks import Network
@@ -22,8 +22,6 @@ from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weigh
 LATEST = "latest"
 OUTPUTS = Path("outputs")
 BEST = Path("checkpoints", "best.pt")
-# Beside best.pt, which is never rewritten.
-CALIBRATION = "calibration.json"
 
 
 def load(what: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
@@ -87,14 +85,8 @@ def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
 
 def read_temperature(checkpoint: Path) -> float:
     """What ``python -m ftexp.calibrate`` found for a checkpoint; 1 where it was not calibrated."""
-    file = checkpoint.with_name(CALIBRATION)
-    if not file.exists():
-        return 1.0
-    with reading(file):
-        temperature = float(read_json(file)["temperature"])
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature {temperature}")
-    return temperature
+    calibration = read_calibration(checkpoint)
+    return 1.0 if calibration is None else calibration.temperature
 
 
 def newest_finished(outputs: Path) -> Path:

@@ -55,6 +55,20 @@ class Runtime:
         """For the tracking store."""
         return {"device": str(self.device), "precision": self.precision, "processes": str(self.ranks.size)}
 
+    def engine(self) -> dict[str, object]:
+        """All that the last bits of a score follow from, beside weights, images and versions; for ``run.json``."""
+        on_cuda = self.device.type == "cuda"
+        kind = torch.cuda.get_device_name(self.device) if on_cuda else torch.backends.cpu.get_cpu_capability()
+        return {
+            "device": self.device.type,
+            "device_kind": kind,
+            "precision": self.precision,
+            "memory_format": str(self.memory_format).removeprefix("torch."),
+            "compile": self.compile,
+            "threads": torch.get_num_threads(),
+            "processes": self.ranks.size,
+        }
+
     def peak_memory_mib(self) -> float:
         """Most memory in use so far: on CUDA the device's, else the process's."""
         if self.device.type == "cuda":

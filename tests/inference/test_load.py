@@ -15,6 +15,7 @@ from conftest import Compose
 
 import ftexp
 from ftexp.errors import CheckpointError
+from ftexp.inference.calibration import Calibration, checkpoint_digest
 from ftexp.models.catalogue import build_network
 from ftexp.training.checkpoints.checkpoint import checkpoint_content, write_checkpoint
 
@@ -57,15 +58,10 @@ def test_latest_is_the_run_that_ended_last(run: Path, monkeypatch: pytest.Monkey
 
 def test_the_calibration_beside_the_checkpoint_is_used(run: Path) -> None:
     plain = torch.from_numpy(ftexp.load(run).predict(PICTURE)[0].probabilities)
-    (run / "checkpoints" / "calibration.json").write_text(json.dumps({"temperature": 4.0}))
+    best = run / "checkpoints" / "best.pt"
+    Calibration(checkpoint_digest(best), 9, 4.0, {}, {}).write(best)
     warm = torch.from_numpy(ftexp.load(run).predict(PICTURE)[0].probabilities)
     torch.testing.assert_close(warm, (plain.log() / 4).softmax(0))
-
-
-def test_a_calibration_without_a_temperature_is_refused(run: Path) -> None:
-    (run / "checkpoints" / "calibration.json").write_text(json.dumps({"temperature": -1.0}))
-    with pytest.raises(CheckpointError, match=r"calibration\.json"):
-        ftexp.load(run)
 
 
 @pytest.mark.parametrize(("status", "said"), [("failed", "ended as failed"), ("interrupted", "ended as interrupted")])
