@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.errors import CheckpointError
+from ftexp.files.whole_file import replaced_whole
 
 FILE = "digests.csv"
 
@@ -36,13 +36,12 @@ def images_of(splits: Splits) -> list[KnownImage]:
 
 
 def write_images(folder: Path, images: Sequence[KnownImage]) -> None:
-    """Write ``digests.csv`` atomically."""
-    unfinished = folder / "digests.tmp"
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    """Write ``digests.csv`` atomically and durably: a run cannot be resumed without it."""
+    whole = replaced_whole(folder / FILE, durable=True, only_writer=True)
+    with whole as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(KnownImage._fields)
         writer.writerows(images)
-    os.replace(unfinished, folder / FILE)
 
 
 def read_images(folder: Path) -> list[KnownImage]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 
 from ftexp.config.uri import hide_credentials
+from ftexp.files.whole_file import replaced_whole
 
 
 class RedactingFormatter(logging.Formatter):
@@ -43,6 +43,5 @@ def redact(files: Iterable[Path]) -> None:
         text = file.read_text(encoding="utf-8")
         hidden = hide_credentials(text)
         if hidden != text:
-            unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-            unfinished.write_text(hidden, encoding="utf-8")
-            os.replace(unfinished, file)
+            with replaced_whole(file) as unfinished:
+                unfinished.write_text(hidden, encoding="utf-8")

@@ -47,12 +47,15 @@ def explain_disk(error: BaseException, paths: WrittenPaths) -> str | None:
     if found is None or found.errno not in (*_FULL, *_BLOCKED, *_BROKEN):
         return None
     reason = os.strerror(found.errno)
-    if found.filename is None:
-        return f"A file cannot be written: {reason}. {_free_space(paths)}" if found.errno in _FULL else None
-    file = os.fsdecode(found.filename) if isinstance(found.filename, (str, bytes)) else str(found.filename)
+    name = found.filename
+    file = os.fsdecode(name) if isinstance(name, (str, bytes)) else str(name or "")
+    if found.errno in _FULL:
+        return f"{file or 'A file'} cannot be written: {reason}. {_free_space(paths)}"
+    if not file:
+        return None
     setting = _setting_of(Path(file), paths)
     move = f" Set another location with {setting}." if setting else ""
-    return f"{file} cannot be used: {reason}.{move}{_resume(paths, found.errno)}"
+    return f"{file} cannot be used: {reason}.{move}"
 
 
 def _setting_of(file: Path, paths: WrittenPaths) -> str | None:
@@ -73,7 +76,7 @@ def _free_space(paths: WrittenPaths) -> str:
         if space is not None and (setting in full or not full)
     ]
     advice = f"Free some space, or set another location: {', '.join(shown)}." if shown else "Free some space."
-    return advice + _resume(paths, errno.ENOSPC)
+    return advice + _resume(paths)
 
 
 def _free_bytes(path: Path) -> int | None:
@@ -86,8 +89,8 @@ def _free_bytes(path: Path) -> int | None:
     return None
 
 
-def _resume(paths: WrittenPaths, number: int | None) -> str:
+def _resume(paths: WrittenPaths) -> str:
     """How to resume a run that was saved before its disk was full."""
     run = paths.get(RUN_FOLDER)
     saved = run is not None and (run / "checkpoints" / "last.pt").exists()
-    return " Then resume with resume=FOLDER OF THE RUN." if saved and number in _FULL else ""
+    return " Then resume with resume=FOLDER OF THE RUN." if saved else ""

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ftexp.errors import CheckpointError
+from ftexp.files.whole_file import replaced_whole
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Replace the file atomically; numbers that JSON does not have become null (see ``plain``)."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replace the file atomically and durably; numbers that JSON does not have become null (see ``plain``).
+
+    Raises:
+        OSError: with ``path`` as its file name, when it cannot be written.
+    """
     text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
-    try:
+    with replaced_whole(path, durable=True) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, error.strerror, str(path)
-        ) from error  # the error of a full disk does not name the file
 
 
 def read_json(path: Path) -> dict[str, Any]:

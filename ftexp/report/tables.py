@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from ftexp.files.whole_file import replaced_whole
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -16,12 +17,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         rows: values by column name. Columns stand in the order they first appear; numbers keep every
             digit, and None or a missing value is an empty field.
     """
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with replaced_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _columns(rows), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(unfinished, path)
 
 
 def format_table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -49,6 +49,8 @@ def test_of_a_full_disk_the_full_paths_are_named(tmp_path: Path, monkeypatch: py
         "A file cannot be written: No space left on device. Free some space, or set another location: "
         f"hydra.run.dir={tmp_path}/full/run (0 MiB free)."
     )
+    named = explain_disk(of_system(errno.ENOSPC, tmp_path / "full" / "run" / "result.json"), paths)
+    assert named == str(message).replace("A file", f"{tmp_path}/full/run/result.json")
     free[tmp_path / "full"] = 2**30  # a quota, of which the system does not tell
     message = explain_disk(of_system(errno.EDQUOT), paths)
     assert f"runtime.cache_folder={tmp_path}/cache (1024 MiB free)." in str(message)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ftexp.errors import DataError
+from ftexp.files.whole_file import replaced_whole
 
 # Marks the folder, so that its images are never taken for a class.
 MARK = ".written_by_ftexp"
@@ -27,9 +27,8 @@ class WrittenImages:
         path = self._folder / name
         try:
             if not path.exists() or path.stat().st_size != len(content):
-                unfinished = path.with_suffix(f".{os.getpid()}")
-                unfinished.write_bytes(content)
-                os.replace(unfinished, path)
+                with replaced_whole(path) as unfinished:
+                    unfinished.write_bytes(content)
         except OSError as error:
             raise self._cannot_write(error) from error
         return path

@@ -18,6 +18,7 @@ import torch
 from ftexp.config import Config, as_data
 from ftexp.errors import CheckpointError, FormatError
 from ftexp.files.file_format import check_format, reading
+from ftexp.files.whole_file import replaced_whole
 from ftexp.models.blocks import Network
 from ftexp.models.eval_caches import load_weights
 
@@ -66,19 +67,16 @@ def write_checkpoint(path: Path, content: dict[str, object]) -> None:
             f"{path.parent.parent}, the folder of the run, is no longer there: it was moved or removed while the run"
             " was going on. Where it was moved, go on with resume=ITS NEW PLACE; otherwise begin anew."
         ) from error
-    unfinished = path.with_suffix(".tmp")
+    whole = replaced_whole(path, durable=True, only_writer=True)
     try:
-        with unfinished.open("wb") as file:
+        with whole as unfinished, unfinished.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch's writer wraps what the disk says
-        unfinished.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError for what the disk reports
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise CheckpointError(
-            f"{path} cannot be written: {str(error).splitlines()[0]}. The file of an epoch before, where there is "
+            f"{path} cannot be written: {reason}. The file of an epoch before, where there is "
             "one, is untouched. Make room, then go on with resume=FOLDER OF THE RUN."
         ) from error
-    os.replace(unfinished, path)
 
 
 def write_last(folder: Path, content: dict[str, object]) -> None:
