@@ -6,14 +6,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftexp.cli.resume_arguments import RESULT
 from ftexp.errors import CheckpointError
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ftexp.inference.classifier import Classifier
+
 INTERVAL = "_ci95"
+HISTORY = "metrics.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,7 @@ class BestEpoch:
     metrics: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """The result of a run; ``result.json`` in its folder has the confidence intervals and further details.
 
@@ -89,6 +95,33 @@ class RunResult:
             raise CheckpointError(f"{folder} holds no finished run.")
         with reading(file):
             return cls.of(folder, content)
+
+    def __repr__(self) -> str:
+        test = "" if self.test is None else f", test {self.metric} {self.test[self.metric]:.4f}"
+        return f"RunResult({self.folder}: val {self.metric} {self.value:.4f} at epoch {self.best.epoch}{test})"
+
+    @property
+    def classifier(self) -> Classifier:
+        """The network with the best weights, loaded from the folder.
+
+        Raises:
+            CheckpointError: when ``best.pt`` is no longer there, or damaged.
+        """
+        from ftexp.inference.load import load
+
+        return load(self.folder)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Every epoch in a row: ``metrics.csv``."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / HISTORY)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """All that ``result.json`` holds: scores with intervals, phases, diagnosis, times."""
+        return read_json(self.folder / RESULT)
 
     def objective(self, name: str) -> float:
         """Return a value that ``sweep.objectives`` can name: ``val_METRIC``, ``val_loss``, or a field of this class."""

@@ -53,15 +53,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     """
     started = time.perf_counter()
     prints = look.of(samples)
-    findings = [
-        *find_same_images(samples, prints),
-        *find_near_duplicates(samples, prints),
-        *find_shared_groups(samples),
-        *find_future_in_training(samples),
-        *find_two_labels(samples, prints),
-        *find_blank_images(samples, prints),
-        *find_shortcuts(samples, prints),
-    ]
+    findings = find_all(samples, prints)
     if config.on_leak == "warn":
         findings = [replace(finding, severity="warn") for finding in findings]
     write_leaks(folder / "leaks.csv", findings)
@@ -73,6 +65,24 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     if audit.failures:
         raise LeakError(_refusal(audit.failures, folder / "leaks.csv"))
     return audit
+
+
+def find_all(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
+    """Everything that an audit can find.
+
+    Args:
+        samples: all of them, each with its split.
+        prints: their fingerprints, in the same order.
+    """
+    return [
+        *find_same_images(samples, prints),
+        *find_near_duplicates(samples, prints),
+        *find_shared_groups(samples),
+        *find_future_in_training(samples),
+        *find_two_labels(samples, prints),
+        *find_blank_images(samples, prints),
+        *find_shortcuts(samples, prints),
+    ]
 
 
 def find_ties(samples: Sequence[Sample], look: Look) -> dict[str, str]:

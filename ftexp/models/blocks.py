@@ -113,7 +113,7 @@ class Network:
         names = [block.name for block in self.blocks]
         if len(set(names)) < len(names) or HEAD in names:
             raise ConfigError(f"Block names must differ, and '{HEAD}' is reserved: got {', '.join(names)}.")
-        known = self._module_paths | {name for name, _ in _tensors(self.module)}
+        known = self._module_paths | {name for name, _ in named_tensors(self.module)}
         claimed = [(HEAD, path) for path in self.heads]
         claimed += [(block.name, path) for block in self.blocks for path in block.paths]
         for index, (block, path) in enumerate(claimed):
@@ -138,7 +138,7 @@ class Network:
             name
             for name in order[last + 1 :]
             if not any(self.module.get_submodule(name).children())
-            and not any(_tensors(self.module.get_submodule(name)))
+            and not any(named_tensors(self.module.get_submodule(name)))
             and not under(name, self.heads)
         ]
 
@@ -167,7 +167,8 @@ def _to_be_claimed(module: nn.Module) -> Iterator[tuple[str, str]]:
             yield f"module {type(child).__name__}", name
 
 
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by their full names."""
     yield from module.named_parameters()
     yield from module.named_buffers()
 

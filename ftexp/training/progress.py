@@ -1,20 +1,24 @@
-"""What a watcher sees while an epoch runs: a bar on a terminal, nothing elsewhere."""
+"""What a watcher sees while an epoch runs: a bar on a terminal or in a notebook, nothing elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import Protocol
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 SECONDS_BETWEEN_DRAWS = 0.25
+
+# Draws a bar: batches done, and what stands beside it.
+Draw = Callable[[int, str], None]
 
 
 class Bar(Protocol):
@@ -25,17 +29,18 @@ class Bar(Protocol):
 
 
 class Progress:
-    """A bar with loss, validation metric, images per second and time left, on stderr.
+    """A bar with loss, validation metric, images per second and time left, on stderr or in a cell of a notebook.
 
     Attributes:
         metric: the last validation result to show beside the loss, for example ``"val accuracy 0.93"``.
     """
 
     def __init__(self, enabled: bool | None = None) -> None:
-        """Show a bar; ``enabled=None`` means where stderr is a terminal."""
+        """Show a bar; ``enabled=None`` means where stderr is a terminal, or in a notebook."""
         self.metric = ""
         self._console = Console(stderr=True)
-        shown = sys.stderr.isatty() and not self._console.is_dumb_terminal
+        self._in_notebook = self._console.is_jupyter
+        shown = self._in_notebook or (sys.stderr.isatty() and not self._console.is_dumb_terminal)
         self._enabled = shown if enabled is None else enabled
 
     @contextmanager
@@ -44,6 +49,15 @@ class Progress:
         if not self._enabled:
             yield _NoBar()
             return
+        shown = (
+            _in_notebook(description, num_batches) if self._in_notebook else self._on_terminal(description, num_batches)
+        )
+        with shown as draw:
+            draw(0, self.metric)
+            yield _DrawnBar(draw, self.metric)
+
+    @contextmanager
+    def _on_terminal(self, description: str, num_batches: int) -> Iterator[Draw]:
         with RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
@@ -56,8 +70,28 @@ class Progress:
             expand=True,
         ) as display:
             task = display.add_task(description, total=num_batches, status=self.metric)
-            display.refresh()
-            yield _DrawnBar(display, task, self.metric)
+
+            def draw(done: int, status: str) -> None:
+                display.update(task, completed=done, status=status)
+                display.refresh()
+
+            yield draw
+
+
+@contextmanager
+def _in_notebook(description: str, num_batches: int) -> Iterator[Draw]:
+    """HTML's own bar, which needs no widgets to be installed."""
+    from IPython.display import display
+
+    handle = display({"text/plain": description}, raw=True, display_id=True)
+
+    def draw(done: int, status: str) -> None:
+        text = f"{description}  {done}/{num_batches}  {status}"
+        bar = f'<progress value="{done}" max="{num_batches}"></progress>'
+        handle.update({"text/plain": text, "text/html": f"<div>{bar} {escape(text)}</div>"}, raw=True)
+
+    yield draw
+    handle.update({"text/plain": "", "text/html": ""}, raw=True)
 
 
 class _NoBar:
@@ -66,17 +100,17 @@ class _NoBar:
 
 
 class _DrawnBar:
-    def __init__(self, display: RichProgress, task: TaskID, metric: str) -> None:
-        self._display = display
-        self._task = task
+    def __init__(self, draw: Draw, metric: str) -> None:
+        self._draw = draw
         self._metric = metric
+        self._num_batches = 0
         self._num_images = 0
         self._started = time.perf_counter()
         self._drawn = float("-inf")
 
     def advance(self, num_images: int, loss: torch.Tensor) -> None:
         self._num_images += num_images
-        self._display.advance(self._task)
+        self._num_batches += 1
         now = time.perf_counter()
         if now - self._drawn < SECONDS_BETWEEN_DRAWS:
             return
@@ -84,5 +118,4 @@ class _DrawnBar:
         rate = self._num_images / max(now - self._started, 1e-9)
         # .item() waits for the accelerator: four times a second, not at every step.
         parts = [f"loss {loss.item():.4f}", self._metric, f"{rate:,.0f} images/s"]
-        self._display.update(self._task, status="  ".join(part for part in parts if part))
-        self._display.refresh()
+        self._draw(self._num_batches, "  ".join(part for part in parts if part))

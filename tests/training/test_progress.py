@@ -1,6 +1,7 @@
 import io
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,3 +87,35 @@ def test_an_exception_passes_through_the_bar(monkeypatch):
     open_terminal(monkeypatch)
     with pytest.raises(KeyError, match="inside"), Progress().epoch("partial  1/10", 1):
         raise KeyError("inside")
+
+
+class Cell:
+    """Stands for the output of a notebook's cell."""
+
+    def __init__(self):
+        self.shown = []
+
+    def display(self, data, raw, display_id):
+        assert raw
+        assert display_id
+        self.shown.append(data)
+        return self
+
+    def update(self, data, raw):
+        assert raw
+        self.shown.append(data)
+
+
+def test_a_notebook_gets_a_bar_of_html_that_needs_no_widgets(monkeypatch):
+    cell = Cell()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=cell))
+    monkeypatch.setitem(sys.modules, "IPython.display", cell)
+    monkeypatch.setattr(module, "Console", lambda **_: SimpleNamespace(is_jupyter=True, is_dumb_terminal=False))
+    progress = Progress()
+    progress.metric = "val <b> 0.93"
+    with progress.epoch("head  1/2", 4) as bar:
+        bar.advance(32, torch.tensor(0.5))
+    drawn = [data["text/html"] for data in cell.shown[1:]]
+    assert '<progress value="1" max="4"></progress>' in drawn[1]
+    assert "head  1/2  1/4  loss 0.5000  val &lt;b&gt; 0.93" in drawn[1]
+    assert drawn[-1] == ""

@@ -1,0 +1,79 @@
+"""``ftexp.find_leaks``: the audit of splits that somebody else has made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from ftexp.audit.audit import find_all
+from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.features import PretrainedFeatures
+from ftexp.audit.findings import Finding
+from ftexp.audit.fingerprints import Fingerprint, look_at_images
+from ftexp.data.samples import SPLITS, Sample
+from ftexp.errors import DataError, listed
+from ftexp.machine.cores import available_cores
+
+
+def find_leaks(
+    paths: Sequence[str | os.PathLike[str]],
+    labels: Sequence[object],
+    splits: Sequence[str],
+    *,
+    groups: Sequence[object] | None = None,
+    times: Sequence[object] | None = None,
+    features: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+) -> list[Finding]:
+    """Look for what train, validation and test share and must not share; nothing is written or changed.
+
+    Args:
+        paths: image files, N of them.
+        labels: their classes, N; of any type that can be written as text.
+        splits: ``train``, ``val`` or ``test`` for each of them, N.
+        groups: what each image belongs to (a person, a patient, a slide), N; None: that is not known.
+        times: when each was taken, as ISO 8601 texts or numbers, N; None: that is not known.
+        features: whether the pretrained network that comes with ftexp looks for near duplicates, too; without it they
+            are found by perceptual hashes alone, which is faster and finds fewer.
+        cache: a file that keeps what was seen of each image, by its content, for the next call; None: nothing is kept.
+        device: computes the features.
+
+    Returns:
+        What was found: copies and near copies in two splits, groups in two splits, training on the future, one image
+        under two labels, blank images, and labels that can be told without looking at the image. Those of severity
+        ``fail`` make scores look better than the model is.
+
+    Raises:
+        DataError: when the lists differ in length, a split has another name, or an image cannot be read.
+    """
+    columns = {"labels": labels, "splits": splits, "groups": groups, "times": times}
+    for name, column in columns.items():
+        if column is not None and len(column) != len(paths):
+            raise DataError(f"There are {len(paths)} paths and {len(column)} {name}. Give one for each image.")
+    unknown = sorted({str(split) for split in splits} - set(SPLITS))
+    if unknown:
+        raise DataError(f"{listed(unknown)}: a split has to be one of {', '.join(SPLITS)}.")
+    samples = [
+        Sample(
+            path=os.fspath(path),
+            label=str(labels[index]),
+            split=splits[index],
+            group=None if groups is None else str(groups[index]),
+            time=None if times is None else str(times[index]),
+        )
+        for index, path in enumerate(paths)
+    ]
+    extractor = PretrainedFeatures(torch.device(device)) if features else None
+    with closing(FingerprintCache(None if cache is None else Path(cache).expanduser())) as known:
+        seen = look_at_images(samples, extractor, known, available_cores())
+    bad = [f"{sample.path}: {one}" for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
+    if bad:
+        raise DataError(
+            f"{len(bad)} of {len(samples)} files cannot be read as images: {listed(bad, 5)}. Leave them out."
+        )
+    return find_all(samples, [one for one in seen if isinstance(one, Fingerprint)])
