@@ -1,1 +1,1 @@
-"""What a run stands on: device and precision, processes, cores, memory, random numbers."""
+"""The machine: device and precision, processes, cores, memory, random number generators."""

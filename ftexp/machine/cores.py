@@ -1,4 +1,4 @@
-"""The cores of this process."""
+"""The cores that this process can use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def available_cores() -> int:
-    """How many cores this process may run on: under SLURM, taskset or a container's cpuset fewer than there are."""
+    """The number of cores that this process may run on; SLURM, taskset and cpusets of containers can reduce it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

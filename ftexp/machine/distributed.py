@@ -70,7 +70,7 @@ class Ranks:
         return value
 
     def first_on_host(self, make: Callable[[], T]) -> T:
-        """Call ``make`` in every process, in the first process of each host before all others of that host."""
+        """Call ``make`` in every process, and in the first process of each host before the others on that host."""
         if self.local_rank > 0:
             self.all_reduce_max(0)
         value = make()
@@ -125,7 +125,7 @@ class Ranks:
         """
         if self.size == 1:
             return forward
-        with warnings.catch_warnings():  # the name that older torch knows as well is called old by the newest
+        with warnings.catch_warnings():  # new versions of torch warn of this name, which old versions need
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(
                 _Replica(forward, module), broadcast_buffers=False, gradient_as_bucket_view=True
@@ -136,7 +136,7 @@ class _Replica(nn.Module):
     def __init__(self, forward: Forward, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self._forward = (forward,)  # in a tuple: where it is a module itself, it is not to be registered twice
+        self._forward = (forward,)  # in a tuple, because a module would be registered a second time
 
     def forward(self, inputs: Tensor) -> Tensor:
         if len(inputs) > 0:
@@ -180,8 +180,8 @@ def process_group(device: str) -> Iterator[Ranks]:
         if isinstance(error, distributed.DistError) or any(sign in str(error) for sign in LOST):
             raise RankError(
                 f"One of the {ranks.size} processes has died, so the run ends; out of memory is the usual reason, and "
-                "torchrun's report names the process. What was saved last is whole: go on with resume=FOLDER OF THE "
-                "RUN, with as many processes as you like."
+                "torchrun's report names the process. The last checkpoint is complete: resume with resume=FOLDER OF "
+                "THE RUN and any number of processes."
             ) from error
         raise
     distributed.destroy_process_group()

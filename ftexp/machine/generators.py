@@ -1,4 +1,4 @@
-"""The generators of random numbers that a run draws from: Python's, NumPy's and torch's."""
+"""The random number generators that a run uses: those of Python, NumPy and torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def seed_generators(*numbers: int) -> None:
-    """Seed all of them from these numbers, so that what is drawn next does not depend on what was drawn before."""
+    """Seed all generators from these numbers, so that later draws do not depend on earlier ones."""
     python, numpy, high, low = np.random.SeedSequence(numbers).generate_state(4, np.uint32).tolist()
     random.seed(python)
     np.random.seed(numpy)
@@ -20,11 +20,11 @@ def seed_generators(*numbers: int) -> None:
 
 @contextmanager
 def forked_generators(device: torch.device) -> Iterator[None]:
-    """Within the ``with``, draw what would be drawn; afterwards, the generators are as they were before.
+    """Restore the state of all generators when the ``with`` block ends.
 
     Args:
-        device: whose generator is meant beside the CPU's. No other is touched: to ask CUDA for its generators opens it
-            on every GPU, which a run on the CPU has no business with.
+        device: the device whose generator is restored in addition to that of the CPU. No other device is used, because
+            reading the generators of CUDA would initialise it on every GPU.
     """
     python, numpy = random.getstate(), np.random.get_state()
     try:

@@ -1,4 +1,4 @@
-"""What Python itself costs a process with torch in it: seconds to import, and seconds to end."""
+"""Reduces the seconds that a process with torch needs to import its modules and to exit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def garbage_left_alone() -> Iterator[None]:
-    """Import with no garbage collected, and have later collections pass by what was imported.
+    """Switch garbage collection off during imports, and exclude what was imported from later collections.
 
-    Importing torch and timm makes nearly a million objects that stay. To walk through them again and again is a
-    quarter of the time that it takes, and 0.4 s of every full collection after it.
+    Importing torch and timm makes nearly a million permanent objects. Traversing them again and again takes a quarter
+    of the import time, and 0.4 s of every full collection afterwards.
     """
     if not gc.isenabled():
         yield
@@ -28,14 +28,14 @@ def garbage_left_alone() -> Iterator[None]:
     finally:
         if len(sys.modules) > known:
             gc.freeze()
-            atexit.register(gc.unfreeze)  # extension modules look for leaks when the process ends
+            atexit.register(gc.unfreeze)  # extension modules check for leaks when the process ends
         gc.enable()
 
 
 def end_process() -> None:
-    """End with exit code 0, exit handlers run and output written, but without taking all objects apart one by one.
+    """Exit with code 0 after running exit handlers and flushing output, but without destroying every object.
 
-    mypy ends so, too. Where another thread is at work or a debugger looks on, Python is left to end as usual.
+    mypy does the same. If another thread is running or a debugger is attached, Python exits as usual.
     """
     mine = threading.current_thread()
     if sys.gettrace() or sys.getprofile() or any(not t.daemon for t in threading.enumerate() if t is not mine):

@@ -1,4 +1,4 @@
-"""The machine: device, precision, memory format, compilation, seeds."""
+"""How the network runs on the machine: device, precision, memory format, compilation, seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.generators import seed_generators
 from ftexp.machine.memory_budget import MemoryBudget, budget_of, no_budget
 
-# Of mallopt(3): from which size on memory is mapped, and how much of what is free at the top is given back.
+# Parameters of mallopt(3): the size from which memory is mapped, and the free memory at the top that is given back.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _LARGEST_INT = 2**31 - 1
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,10 +25,16 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and how the network runs, with every ``auto`` decided.
+    """Where and how the network runs, with every ``auto`` resolved.
 
     Attributes:
-        memory: what is promised of the device's memory.
+        device: the device of this process.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        compile: whether phases may use ``torch.compile``.
+        memory_format: of the network and the images.
+        workers: the number of processes that load data, or ``auto``.
+        ranks: the processes that train together.
+        memory: the budget of the device's memory.
     """
 
     device: torch.device
@@ -52,7 +58,7 @@ class Runtime:
         return images.to(self.device, non_blocking=True, memory_format=self.memory_format)
 
     def facts(self) -> dict[str, str]:
-        """For the tracking store."""
+        """Device, precision and number of processes, as tags for the tracking store."""
         return {"device": str(self.device), "precision": self.precision, "processes": str(self.ranks.size)}
 
     def engine(self) -> dict[str, object]:
@@ -70,7 +76,7 @@ class Runtime:
         }
 
     def peak_memory_mib(self) -> float:
-        """Most memory in use so far: on CUDA the device's, else the process's."""
+        """The peak memory so far in MiB: of the CUDA device, or else of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         unit = 2**20 if sys.platform == "darwin" else 2**10
@@ -78,10 +84,10 @@ class Runtime:
 
 
 def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtime:
-    """Decide every ``auto``, seed everything, alike on all ranks, and set torch's switches.
+    """Resolve every ``auto``, seed all generators with the same seed on all ranks, and configure torch.
 
     Raises:
-        DeviceError: when the device or the precision asked for is not there.
+        DeviceError: when this machine does not have the requested device or precision.
     """
     device = _choose_device(config.device, ranks)
     precision = _choose_precision(config.precision, device)
@@ -95,8 +101,8 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
         if device.index is not None:
             torch.cuda.set_device(device)
         torch.cuda.reset_peak_memory_stats(device)
-        torch.set_float32_matmul_precision("high")  # TF32: where fp32 is asked for, and in what autocast leaves in it
-    # Measured on two CPU cores: EfficientNet-Lite0 trains 1.6 x faster with channels last.
+        torch.set_float32_matmul_precision("high")  # TF32, for runs in fp32 and for what autocast leaves in fp32
+    # Measured on two CPU cores: EfficientNet-Lite0 trains 1.6 times faster with channels last.
     channels_last = device.type in ("cpu", "cuda") if config.channels_last == "auto" else bool(config.channels_last)
     return Runtime(
         device=device,
@@ -127,13 +133,14 @@ def inference_runtime(device: str) -> Runtime:
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what tensors give back for the next ones; by its defaults, large ones return to the system.
+    """Make glibc keep the memory of freed tensors for new ones; by default it returns large blocks to the system.
 
-    A batch of activations then is cleared page by page before it is written, again and again. Measured on two cores,
-    EfficientNet-Lite0, 32 images at 224 px: 20 ms an image for a forward pass without, 8 ms with it.
+    New blocks from the system are cleared page by page, again for every batch of activations. Measured on two cores
+    with EfficientNet-Lite0 and 32 images at 224 px: a forward pass takes 20 ms per image without this setting, and 8 ms
+    with it.
 
     Returns:
-        Whether there is a glibc to tell.
+        Whether the setting was made; False without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
@@ -143,13 +150,15 @@ def keep_freed_memory() -> bool:
 
 
 def seed_phase(seed: int, phase_number: int, ranks: Ranks) -> None:
-    """Let training draw from here on what follows from the seed, the phase and the rank alone."""
+    """Seed all generators for a phase, so that its random draws depend only on the seed, the phase and the rank."""
     seed_generators(seed, 1 + phase_number, ranks.rank)
 
 
 def _choose_device(name: str, ranks: Ranks) -> torch.device:
     if ranks.size > 1 and ":" in name:
-        raise DeviceError(f"runtime.device={name} under torchrun, which gives each process a device of its own: auto.")
+        raise DeviceError(
+            f"runtime.device={name} is not possible with torchrun, which gives each process its own device. Use auto."
+        )
     if ranks.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         name = f"cuda:{ranks.local_rank}"
     if name == "auto":
@@ -159,7 +168,7 @@ def _choose_device(name: str, ranks: Ranks) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DeviceError(f"runtime.device={name} is no device; use auto, cpu, cuda, cuda:N or mps.") from None
+        raise DeviceError(f"runtime.device={name} is not a device; use auto, cpu, cuda, cuda:N or mps.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
         raise DeviceError(f"runtime.device={name}: this machine has {found}. Use runtime.device=auto or cpu.")
@@ -171,8 +180,8 @@ def _choose_device(name: str, ranks: Ranks) -> torch.device:
 def _choose_precision(name: str, device: torch.device) -> str:
     on_cuda = device.type == "cuda"
     if name == "auto":
-        # Without bf16 units a CPU is 3 to 13 x slower in it, so fp32 is the choice there.
+        # A CPU without bf16 units is 3 to 13 times slower in bf16, so auto means fp32 there.
         return "bf16" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if name == "fp16" and not on_cuda:
-        raise DeviceError(f"runtime.precision=fp16 needs a CUDA device, this run is on {device}. Use fp32 or bf16.")
+        raise DeviceError(f"runtime.precision=fp16 needs a CUDA device, and this run is on {device}. Use fp32 or bf16.")
     return name

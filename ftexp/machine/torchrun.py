@@ -1,6 +1,6 @@
-"""What torchrun tells the processes it starts, and what they have to settle before any of them trains.
+"""Reads what torchrun tells its processes, and lets them agree on their arguments before training.
 
-Only functions that need it import torch: without torchrun, none of them is ever called.
+Only functions that need torch import it, and without torchrun none of them is called.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# The first process alone has a folder, writes to it and speaks.
+# Arguments of all processes but the first, which alone writes to the folder of the run and prints messages.
 QUIET = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
@@ -31,9 +31,9 @@ def is_main() -> bool:
 
 
 def same_arguments(arguments: Sequence[str]) -> list[str]:
-    """The first process's arguments, in all of them; in the others with what keeps them quiet.
+    """Give all processes the arguments of the first one, and make the others quiet.
 
-    They could differ where they follow from what lies in a folder (``resume=auto``).
+    Without this the arguments could differ, because ``resume=auto`` depends on the content of a folder.
     """
     if is_main():
         store().set("arguments", json.dumps(list(arguments)))
@@ -44,18 +44,18 @@ def same_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def may_speak() -> bool:
-    """Whether this process is the first that has something to say about how it ends; the others then say the same."""
+    """Whether this process is the first one that reports its end. The others would print the same message."""
     if not several_processes():
         return True
     try:
         return bool(store().add("has spoken", 1) == 1)
-    except RuntimeError:  # the one that kept the store is gone: better twice than never
+    except RuntimeError:  # the process with the store has died; a repeated message is better than none
         return True
 
 
 @cache
 def store() -> Store:
-    """Where torchrun's processes leave word for one another."""
+    """The key-value store by which the processes of torchrun exchange texts."""
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 

@@ -18,8 +18,8 @@ def to_device(values: Sequence[object], device: torch.device, dtype: torch.dtype
 
     Args:
         values: numbers, or nested sequences of numbers of one shape.
-        device: where the tensor is to be.
-        dtype: of the tensor; None: the one that ``torch.tensor`` chooses.
+        device: the device of the tensor.
+        dtype: the dtype of the tensor; None: the one that ``torch.tensor`` chooses.
     """
     tensor = torch.tensor(values, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

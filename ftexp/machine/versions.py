@@ -1,4 +1,4 @@
-"""Which ftexp this is, and on what it stands."""
+"""The versions of ftexp, Python and the packages that ftexp depends on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ftexp import __version__
 
-# What a run's result may depend on, beside ftexp.
+# The packages besides ftexp that the result of a run may depend on.
 PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "mlflow-skinny", "optuna")
 
 
 def version_line() -> str:
-    """For ``--version``; none of the packages is imported."""
+    """The output of ``--version``; it does not import any of the packages."""
     installed = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
     return f"ftexp {__version__} (Python {platform.python_version()}, {installed})"
 
