@@ -1,1 +1,1 @@
-"""Samples, splits, the test split, transforms and loading."""
+"""Samples, their sources, splits, augmentation and loading."""

@@ -1,4 +1,4 @@
-"""The content of an image as a short name."""
+"""Digests (short hashes) of the content of images."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import numpy.typing as npt
 from ftexp.data.samples import Sample
 
 DIGEST_BYTES = 16
-# A file may change without a trace in its times within their steps, which are two seconds on the coarsest of file
-# systems: of a file that changed so recently, nothing is remembered.
+# The times of a file have steps of up to two seconds, depending on the file system, and a second change within one step
+# cannot be seen. So the digest of a file that changed more recently than this is not remembered.
 SETTLED_NS = 2 * 10**9
 
 
 class ContentDigests:
-    """Names images by their content, and reads each file once as long as nobody changes it.
+    """Computes the digests of images, and reads each file only once unless it changes.
 
-    Whether a file is as it was is told from its inode, its size and its times, as git does it. An image takes about
-    150 bytes, its path aside, which is the sample's own.
+    A file counts as unchanged if its inode, size and times are the same, as in git. An image takes about 150 bytes of
+    memory, besides its path, which the sample holds anyway.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, bytes] = {}  # path -> digest of the content, then of the file's state
 
     def of(self, sample: Sample) -> str:
-        """Of the file's bytes, or of the pixels where there is no file: 32 hexadecimal digits.
+        """The digest of a sample's file, or of its pixels if it has no file.
 
-        With a white level they are followed by it: the same bytes are then another image.
+        Returns:
+            32 hexadecimal digits. A white level is appended, because with it the same bytes are another image.
 
         Raises:
             OSError: when the file cannot be read.
@@ -42,10 +43,10 @@ class ContentDigests:
         return digest if sample.white_level is None else f"{digest} white {sample.white_level!r}"
 
     def of_file(self, path: str) -> str:
-        """Of a file's bytes.
+        """The digest of the bytes of a file.
 
         Raises:
-            OSError: when it cannot be read.
+            OSError: when the file cannot be read.
         """
         now, state = time.time_ns(), os.stat(path)
         known = self._known.get(path)
@@ -63,12 +64,12 @@ def _short(state: os.stat_result) -> bytes:
 
 
 def bytes_digest(content: bytes) -> str:
-    """Of a file's bytes."""
+    """The digest of the bytes of a file that has been read already."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def pixel_digest(pixels: npt.NDArray[np.uint8]) -> str:
-    """Of a decoded image, its shape included."""
+    """The digest of a decoded image, uint8 [H, W, 3], including its shape."""
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=DIGEST_BYTES)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

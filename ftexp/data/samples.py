@@ -1,4 +1,4 @@
-"""One labelled image, as every source lists it."""
+"""A labelled image, as every source lists it, and the order of names."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """An image and what is known about it; the image itself is read only when asked for.
+    """An image with its label and what else is known about it. The file of the image is not read here.
 
     Attributes:
-        path: the file, or a made-up name such as ``digits/0042`` when ``pixels`` holds the image.
-        split: ``train``, ``val`` or ``test`` once that is known: from the source or from the splitter.
-        group: the unit of independence it belongs to (a person, a patient, a slide).
-        time: when it was taken, as an ISO 8601 text.
-        pixels: uint8, height x width x 3, for sources without files.
-        white_level: the value that is white in a file of more than 8 bits a channel; None: its full scale.
+        path: the path of the file; for an image in ``pixels`` a unique name such as ``digits/0042``.
+        label: the name of its class.
+        split: ``train``, ``val`` or ``test``; None until the source or the splitting has decided it.
+        group: the person, patient or slide that it belongs to; samples of a group are not independent.
+        time: when the image was taken, as text: an ISO 8601 date or a number.
+        pixels: the image as uint8 [H, W, 3], for sources without files.
+        white_level: the value that means white in a file of more than 8 bits per channel; None: its full scale.
     """
 
     path: str
@@ -36,19 +37,19 @@ class Sample:
 
 
 def sorted_naturally(names: Iterable[str]) -> list[str]:
-    """Names in the order a person expects: ``class2`` before ``class10``, and ``2`` before ``10``."""
+    """Sort names with numbers by value: ``class2`` before ``class10``, and ``2`` before ``10``."""
 
     def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
         parts = re.split(r"([0-9]+)", name)
-        # Numbers before letters; the name itself last, so that "01" and "1" keep one order.
+        # Numbers come before letters. The name itself comes last, so that "01" and "1" have a fixed order.
         return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
     return sorted(names, key=key)
 
 
 def is_one_line(text: str) -> bool:
-    """Whether a name can stand in a line of a table or a terminal: it has no control characters and is real Unicode.
+    """Whether a name can be printed in one line: it is valid Unicode and has no control characters or line breaks.
 
-    Spaces of any width are fine: macOS puts a narrow one into the names of screenshots.
+    Spaces of any width are allowed: macOS uses a narrow one in the names of screenshots.
     """
     return text.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)

@@ -1,1 +1,1 @@
-"""What lists the images of a data set."""
+"""The sources of data: each lists the images of a dataset as samples."""

@@ -1,4 +1,4 @@
-"""Names of classes and groups that look the same and are not: one name, or a message."""
+"""Unifies the spelling of class and group names that look the same, and refuses names that are easily confused."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from ftexp.errors import DataError, listed
 log = logging.getLogger(__name__)
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE]\+?[0-9]{1,2})?")
-# Characters without width: marks of order, direction and breaks. Joiners stay: emoji and some scripts need them.
+# Characters without width: marks of byte order, direction and line breaks. Joiners are not among them, because emoji
+# and some scripts need them.
 INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 
 
 def unify_names(samples: Sequence[Sample]) -> list[Sample]:
-    """Give equal names one spelling: Unicode in its composed form (NFC), without what nobody sees.
+    """Give names that look the same one spelling: composed Unicode (NFC), without invisible characters.
 
-    macOS writes ``é`` as two characters where other systems write one. Spreadsheets and web pages leave spaces around
-    names, spaces of other kinds in them, and characters without any width.
+    macOS writes ``é`` as two characters, other systems as one. Spreadsheets and web pages leave spaces around names,
+    unusual spaces in them, and characters without width.
 
     Returns:
-        The samples, in order; classes that were spelt in several ways are one class, which is said.
+        The samples in the same order. Classes that were spelt in several ways are one class, with a warning.
 
     Raises:
-        DataError: when names of classes differ only in upper and lower case, or are the same number. Single letters
-            may differ in case: handwriting does.
+        DataError: when class names differ only in upper and lower case, or are the same number. Single letters may
+            differ in case, as in handwriting.
     """
     spelling = {name: _plain(name) for name in {s.label for s in samples} | {s.group for s in samples if s.group}}
     labels = {sample.label for sample in samples}
     for plain, count in Counter(spelling[label] for label in labels).items():
         if count > 1:
-            log.warning("Class %r is spelt in %d ways that look the same; they are one class.", plain, count)
+            log.warning("Class %r is spelt in %d ways that look the same; they count as one class.", plain, count)
     _refuse_other_case(samples, {spelling[label] for label in labels})
     _refuse_same_number(samples, {spelling[label] for label in labels})
     groups = {spelling[sample.group] for sample in samples if sample.group}
     for names in _equal_but_for_case(groups):
-        log.warning("The groups %s differ only in upper and lower case, and count as several.", listed(names))
+        log.warning("The groups %s differ only in upper and lower case; they count as several groups.", listed(names))
     if all(name == plain for name, plain in spelling.items()):
         return list(samples)
     return [
@@ -60,7 +61,9 @@ def _refuse_other_case(samples: Sequence[Sample], labels: set[str]) -> None:
 
 
 def _refuse_same_number(samples: Sequence[Sample], labels: set[str]) -> None:
-    """``1`` and ``1.0``: programs write whole numbers as floats where some are missing. ``007`` may be another code."""
+    """Refuse ``1`` and ``1.0``: programs write integers as floats if some are missing. Only warn of ``7`` and ``007``,
+    which can be two codes.
+    """
     together: dict[Decimal, list[str]] = {}
     for name in sorted_naturally(label for label in labels if NUMBER.fullmatch(label)):
         together.setdefault(Decimal(name), []).append(name)
@@ -69,7 +72,7 @@ def _refuse_same_number(samples: Sequence[Sample], labels: set[str]) -> None:
             continue
         if all(name.isdecimal() for name in names):
             log.warning(
-                "The classes %s are the same number but for zeros in front, and count as several.", listed(names)
+                "The classes %s are the same number except for leading zeros; they count as several.", listed(names)
             )
             continue
         raise DataError(

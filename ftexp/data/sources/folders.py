@@ -1,4 +1,4 @@
-"""What lies in a folder, sorted into images and all else: one listing for each folder, links followed."""
+"""Lists folders and sorts their entries into images, subfolders and other files. Links are followed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ftexp.errors import DataError
 # Device and inode: the same for a folder and every link to it.
 Identity = tuple[int, int]
 
-# What Pillow decodes, and what is an image that it cannot decode: such a file is named as a bad image.
+# Suffixes of images that Pillow decodes, and of images that it cannot decode, which are reported as bad images.
 _SUFFIXES = """
     apng avif avifs bmp cur dcx dds dib eps fit fits gif icns ico im j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx mpo msp
     pbm pcd pcx pfm pgm png pnm ppm psd pxr qoi ras rgb rgba sgi tga tif tiff webp xbm xpm
     heic heics heif heifs hif jxl exr hdr dcm dng cr2 cr3 nef nrw arw orf rw2 raf pef srw 3fr iiq
 """
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
-# First bytes of images whose name does not say what they are: (where, what).
+# (offset, bytes) at the beginning of images, for files whose name has no suffix of an image.
 _SIGNATURES = (
     (0, b"\xff\xd8\xff"),
     (0, b"\x89PNG\r\n\x1a\n"),
@@ -36,12 +36,12 @@ _SIGNATURES = (
     (4, b"ftypavif"),
     (4, b"jP  \r\n\x87\n"),
 )
-# What file browsers, archives and servers leave behind; no more a class or an image than a hidden file.
+# What file browsers, archives and servers leave behind; it is ignored like hidden files.
 CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 CLUTTER_FOLDERS = frozenset(("__macosx", "__pycache__", "lost+found", "$recycle.bin", "system volume information"))
 SERVER_FOLDERS = frozenset(("@eadir", "@recycle", "#recycle", "#snapshot"))
 CLUTTER = CLUTTER_FILES | CLUTTER_FOLDERS | SERVER_FOLDERS
-# A folder that holds one of these was written by ftexp or by Hydra.
+# A folder that contains one of these was written by ftexp or by Hydra.
 RUN_MARKS = frozenset(("run.json", "sweep.json", ".hydra", "ftexp.log", MARK))
 
 CHECKPOINTS = "checkpoints"
@@ -49,15 +49,17 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(slots=True)
 class Folder:
-    """One folder's own entries, by name and in natural order; hidden ones and clutter are passed over.
+    """The names of the entries of one folder, sorted. Hidden entries and clutter are ignored.
 
     Attributes:
-        above: the folder itself and those it lies in; a link to one of them is a loop.
-        is_run: written by a run of ftexp, Hydra or MLflow; its pictures are no data.
+        path: the path of the folder.
+        above: the identities of the folder and its parents; a link to one of them is a loop.
+        is_run: whether a run of ftexp, Hydra or MLflow wrote the folder; its images are not data.
+        folders: the subfolders, in natural order.
         linked: those of ``folders`` that are links.
-        images: regular files with the suffix or the first bytes of an image, and broken links with such a suffix.
-        others: regular files that are no images.
-        special: pipes, sockets and devices; they are not read.
+        images: files with the suffix or the first bytes of an image, and broken links with such a suffix.
+        others: regular files that are not images.
+        special: pipes, sockets and devices, which are never read.
     """
 
     path: str
@@ -71,30 +73,30 @@ class Folder:
     _opened: dict[str, Folder] = field(default_factory=dict, repr=False)
 
     def open(self, name: str) -> Folder:
-        """List one of its folders, once."""
+        """List a subfolder; the listing is remembered."""
         if name not in self._opened:
             path = self.join(name)
             self._opened[name] = _list(path, self.above | {identity_of(path)})
         return self._opened[name]
 
     def is_loop(self, name: str) -> bool:
-        """Whether one of its folders is a link to itself or to one that it lies in."""
+        """Whether a subfolder is a link to this folder or to one of its parents."""
         return name in self.linked and identity_of(self.join(name)) in self.above
 
     def paths(self, names: list[str]) -> list[str]:
-        """Of entries by these names."""
+        """The paths of the entries with these names."""
         return [self.join(name) for name in names]
 
     def join(self, name: str) -> str:
-        """The path of one of its entries; without ``./`` in the working folder."""
+        """The path of an entry; in the working folder it is the name alone, without ``./``."""
         return name if self.path == "." else os.path.join(self.path, name)
 
 
 def open_root(path: str) -> Folder:
-    """List the folder at the top; where a run was begun in it, without the folder of the run's checkpoints.
+    """List the folder at the top. If a run was started in it, the folder of its checkpoints is left out.
 
     Raises:
-        DataError: when the folder may not be read, or a link in it leads nowhere.
+        DataError: when the folder is not readable, or a link in it is broken.
     """
     top = Path(path).resolve()
     root = _list(path, frozenset(identity_of(str(folder)) for folder in (top, *top.parents)))
@@ -104,12 +106,13 @@ def open_root(path: str) -> Folder:
 
 
 def folders_below(folder: Folder, repeated: list[str] | None = None) -> Iterator[tuple[Identity, Folder]]:
-    """It and all folders below it, each once and with its identity; runs among them too, but not what is below a run.
+    """Yield a folder and all folders below it, each once and with its identity, but no folders inside runs.
 
-    Links are followed last, so that a folder goes by its own path where it has one here.
+    Links are followed last, so that a folder that also has a path of its own is listed under that path.
 
     Args:
-        repeated: takes the paths that were not entered because they lead to a folder that was entered before.
+        folder: the folder at the top.
+        repeated: receives the paths of folders that were skipped because they had been visited by another path.
     """
     seen = set[Identity]()
     own, linked = deque([(folder, "")]), deque[tuple[Folder, str]]()
@@ -129,7 +132,7 @@ def folders_below(folder: Folder, repeated: list[str] | None = None) -> Iterator
 
 
 def _list(path: str, above: frozenset[Identity]) -> Folder:
-    """Sort the entries of one folder; its subfolders are not looked into, and no file is opened that need not be."""
+    """Sort the entries of one folder. Subfolders are not listed, and a file is opened only if its suffix is unknown."""
     folder = Folder(path, above)
     mlflow = False
     try:
@@ -141,7 +144,7 @@ def _list(path: str, above: frozenset[Identity]) -> Folder:
                     _sort_entry(folder, entry)
     except OSError as error:
         raise _cannot_list(path, error) from error
-    # Where MLflow keeps the files of a run, or of a model: the name is 32 hexadecimal digits.
+    # MLflow names the folders of runs and models with 32 hexadecimal digits.
     folder.is_run = folder.is_run or (mlflow and _is_hexadecimal(os.path.basename(path).removeprefix("m-")))
     folder.folders = sorted_naturally(folder.folders)
     folder.images.sort()
@@ -150,10 +153,10 @@ def _list(path: str, above: frozenset[Identity]) -> Folder:
 
 
 def identity_of(path: str) -> Identity:
-    """Of a folder, through links.
+    """The identity of a folder, or of the folder that a link points to.
 
     Raises:
-        DataError: when it may not be looked at.
+        DataError: when the folder is not accessible.
     """
     try:
         status = os.stat(path)
@@ -163,7 +166,7 @@ def identity_of(path: str) -> Identity:
 
 
 def _sort_entry(folder: Folder, entry: os.DirEntry[str]) -> None:
-    # For anything but a link these ask what the listing has said already; a link costs one stat.
+    # For anything but a link these need no system call, because the listing has the type; a link costs one stat.
     try:
         if entry.is_dir():
             folder.folders.append(entry.name)
@@ -180,13 +183,13 @@ def _sort_entry(folder: Folder, entry: os.DirEntry[str]) -> None:
     except OSError as error:  # a link to nothing, or to itself
         if not has_image_suffix(entry.name):
             raise DataError(
-                f"{entry.path} is a link that leads nowhere ({os.readlink(entry.path)}). Mend or remove it."
+                f"{entry.path} is a broken link (to {os.readlink(entry.path)}). Repair or remove it."
             ) from error
         folder.images.append(entry.name)
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether a file's name ends as an image's, in any case."""
+    """Whether a file name has the suffix of an image, in upper or lower case."""
     return name.rpartition(".")[2].lower() in IMAGE_SUFFIXES
 
 
@@ -206,5 +209,5 @@ def _is_hexadecimal(name: str) -> bool:
 
 
 def _cannot_list(path: str, error: OSError) -> DataError:
-    # A link into a closed folder is named itself.
+    # For a link into a folder without permission, the file name in the error is that of the link.
     return DataError(f"{error.filename or path} cannot be read: {error.strerror}. Make it readable, or move it away.")

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, written out as files once and read from there."""
+"""Datasets of the Hugging Face hub, whose images are written to files once and read from there."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def read_huggingface(config: HuggingFaceDataConfig) -> list[Sample]:
-    """List all splits that have a name we know; others are left out and said.
+    """List the samples of all splits that have a usual name; other splits are left out with a warning.
 
     Raises:
-        DataError: when the package ``datasets`` is not installed, the data set cannot be had, or has no such columns.
+        DataError: when the package ``datasets`` is not installed, when the dataset cannot be loaded, or when it does
+            not have the configured columns.
     """
     splits = _load(config)
     samples: list[Sample] = []
@@ -30,11 +31,11 @@ def read_huggingface(config: HuggingFaceDataConfig) -> list[Sample]:
     for name, rows in splits.items():
         split = split_of(name)
         if split is None:
-            log.warning("%s: the split %r is none of %s and is left out.", config.name, name, ", ".join(SPLITS))
+            log.warning("%s: the split %r is not one of %s and is left out.", config.name, name, ", ".join(SPLITS))
             continue
         if split in read:
             raise DataError(
-                f"{config.name} has the splits {read[split]} and {name}, and each is a usual name of {split}."
+                f"{config.name} has the splits {read[split]} and {name}, and both are usual names of {split}."
             )
         read[split] = name
         _check_columns(config, rows)
@@ -54,10 +55,10 @@ def _load(config: HuggingFaceDataConfig) -> dict[str, Any]:
         folder = Path(config.name).expanduser()
         name = str(folder) if folder.is_dir() else config.name
         saved = any((folder / file).exists() for file in ("dataset_dict.json", "state.json"))
-        # A folder that was not saved by datasets is read as the hub's are: Parquet files, or images in folders.
+        # A folder that datasets did not save is loaded like one of the hub: Parquet files, or images in folders.
         loaded = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
-    except Exception as error:  # network, permission, name: every library below has its own
-        raise DataError(f"data.name={config.name} cannot be had: {error} ({type(error).__name__}).") from error
+    except Exception as error:  # network, permission, name: each of the libraries raises errors of its own
+        raise DataError(f"data.name={config.name} cannot be loaded: {error} ({type(error).__name__}).") from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
@@ -76,15 +77,15 @@ def _read_split(config: HuggingFaceDataConfig, rows: Any, name: str, split: str)
 
     rows = rows.cast_column(config.image_column, datasets.Image(decode=False))
     names = getattr(rows.features[config.label_column], "names", None)
-    # The fingerprint names the content: another version of the data set gets a folder of its own.
+    # The fingerprint identifies the content, so that another version of the dataset has another folder.
     folder = Path(config.root).expanduser() / f"{Path(config.name).name}-{_short(rows._fingerprint)}" / name
     written = WrittenImages(folder)
     for index, row in enumerate(rows):
         label = row[config.label_column]
         if isinstance(label, list):
-            raise DataError(f"{config.name}: column {config.label_column!r} holds lists. {SEVERAL_LABELS}")
+            raise DataError(f"{config.name}: column {config.label_column!r} contains lists. {SEVERAL_LABELS}")
         if label is None or label == -1:  # -1: the hub's convention for a withheld label
-            raise DataError(f"{config.name}, split {name!r}, row {index}: no label. Leave that split out or label it.")
+            raise DataError(f"{config.name}, split {name!r}, row {index}: no label. Remove this split or label it.")
         image = row[config.image_column]
         path = image["path"] if image["bytes"] is None else written.write(f"{index:07d}.img", image["bytes"])
         yield Sample(str(path), names[label] if names else str(label), split)

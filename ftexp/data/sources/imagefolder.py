@@ -1,4 +1,4 @@
-"""Pictures in folders: one folder per class, in one place or under train, val and test."""
+"""Images in folders: one folder per class, directly under the root or under train, val and test."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ftexp.data.sources.layout import classes_in, find_splits, holds_images, tab
 from ftexp.data.sources.left_out import LeftOut
 from ftexp.errors import DataError, listed
 
-_LAYOUT = "Give a folder with one folder of images per class, or with train/ and val/ that hold the classes."
+_LAYOUT = "Give a folder with one folder of images per class, or with train/ and val/ that contain the classes."
 
 
 def read_imagefolder(config: ImageFolderConfig) -> list[Sample]:
     """List ``root/CLASS/...`` or ``root/train/CLASS/...``, ``root/val/CLASS/...``, ``root/test/CLASS/...``.
 
-    Every image in a class's folder is listed, at any depth and through links; what is left out is said, but for
-    hidden files and folders. Splits go by their usual names, in any case.
+    Every image in the folder of a class is listed, at any depth and through links. Warnings name what is left out,
+    except for hidden files and folders. Splits are recognised by their usual names, in upper or lower case.
 
     Raises:
-        DataError: when the folder is missing, holds no classes or no images, could be read in two ways, or holds a
-            folder that may not be read or a link that leads nowhere.
+        DataError: when the folder is missing, contains no classes or no images, has an ambiguous layout, or contains
+            a folder that is not readable or a broken link.
     """
     root = config.root
     top = Path(root).expanduser()
@@ -36,7 +36,9 @@ def read_imagefolder(config: ImageFolderConfig) -> list[Sample]:
     if not folders:
         left_out.say()
         hint = table_hint(str(top)) if listing.images else ""
-        raise DataError(f"data.root={root} holds no folders{_loose(listing)}, so there are no classes. {_LAYOUT}{hint}")
+        raise DataError(
+            f"data.root={root} contains no folders{_loose(listing)}, so there are no classes. {_LAYOUT}{hint}"
+        )
     left_out.loose(listing)
     splits = find_splits(root, folders) if config.layout == "auto" else {}
     reader = _ClassReader(left_out)
@@ -55,7 +57,7 @@ class _ClassReader:
     """Lists the images class by class.
 
     Attributes:
-        samples: those listed so far.
+        samples: the samples listed so far.
     """
 
     def __init__(self, left_out: LeftOut) -> None:
@@ -65,7 +67,7 @@ class _ClassReader:
         self._empty: list[tuple[str, str, int]] = []
 
     def read_split(self, folder: Folder, split: str) -> None:
-        """All classes of one split; one without classes is said and left out."""
+        """List all classes of one split; a split without classes is left out with a warning."""
         if not classes_in(folder):
             self._left_out.split_without_classes(folder, split)
             return
@@ -74,10 +76,15 @@ class _ClassReader:
             self.read_class(inner, name, split)
 
     def read_class(self, folder: Folder, label: str, split: str | None) -> None:
-        """All images of one class.
+        """List all images of one class.
+
+        Args:
+            folder: the folder of the class.
+            label: the name of the class.
+            split: the split that the folder is in; None without splits.
 
         Raises:
-            DataError: when a name would break the lines of tables, or a folder has two classes.
+            DataError: when a name has unprintable characters, or a folder belongs to two classes.
         """
         paths: list[str] = []
         below = 0
@@ -94,14 +101,14 @@ class _ClassReader:
         paths.sort()
         for path in paths:
             if not is_one_line(path):
-                raise DataError(f"{path!r}: the name of a class or file has characters that do not print. Rename it.")
+                raise DataError(f"{path!r}: the name of a class or file has unprintable characters. Rename it.")
             self.samples.append(Sample(path=path, label=label, split=split))
 
     def refuse_empty(self) -> None:
-        """Refuse folders of classes without an image, all of them at once.
+        """Refuse classes whose folders contain no image.
 
         Raises:
-            DataError: naming them.
+            DataError: naming all of these folders.
         """
         if not self._empty:
             return
@@ -109,23 +116,23 @@ class _ClassReader:
         if len(self._empty) > 1:
             names = listed([path for path, _, _ in self._empty], 10)
             raise DataError(
-                f"{len(self._empty)} folders hold no images, and each would be a class: {names}. Put the images of"
-                " these classes there, or remove the folders."
+                f"{len(self._empty)} folders contain no images, and each would be a class: {names}. Put the images of"
+                " these classes into them, or remove them."
             )
         files = f"no images among its {below} files" if below else "no files"
-        raise DataError(f"{path} holds {files}: put the images of class {label!r} there or remove it.")
+        raise DataError(f"{path} contains {files}. Put the images of class {label!r} into it, or remove it.")
 
     def _refuse_two_classes(self, identity: Identity, folder: Folder, label: str) -> None:
         other, path = self._label_of.setdefault(identity, (label, folder.path))
         if other != label:
             raise DataError(
-                f"{path} and {folder.path} are the same folder, by a link, so its images would be of class {other!r}"
-                f" and of class {label!r}. Remove one of the two."
+                f"{path} and {folder.path} are the same folder, by a link, so its images would belong to class"
+                f" {other!r} and to class {label!r}. Remove one of the two."
             )
 
 
 def _folders_of_images(folder: Folder, left_out: LeftOut) -> dict[str, Folder]:
-    """Its folders by name, without loops and without those that hold nothing but runs of ftexp or Hydra."""
+    """The subfolders by name, without loops and without folders that contain only runs of ftexp or Hydra."""
     kept = {}
     for name in folder.folders:
         if folder.is_loop(name):
@@ -144,4 +151,5 @@ def _holds_runs(folder: Folder) -> bool:
 
 
 def _loose(folder: Folder) -> str:
-    return f" but {len(folder.images)} images, {os.path.basename(folder.images[0])} for one" if folder.images else ""
+    example = os.path.basename(folder.images[0]) if folder.images else ""
+    return f" but {len(folder.images)} images, for example {example}" if folder.images else ""

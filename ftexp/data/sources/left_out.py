@@ -1,4 +1,4 @@
-"""What is not used of a data set, counted and said in a line each."""
+"""Reports what is left out of a dataset, with one warning for each kind."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class LeftOut:
-    """Collects while folders are read.
+    """Collects what is left out while folders are read.
 
     Attributes:
-        runs: folders of ftexp, Hydra and MLflow.
-        repeated: links to folders that are read by another path, or that lead back to a folder above.
+        runs: folders that ftexp, Hydra or MLflow wrote.
+        repeated: links to folders that are read by another path, and links to a parent folder.
     """
 
     runs: list[str] = field(default_factory=list)
@@ -31,86 +31,89 @@ class LeftOut:
     _unlabelled: list[str] = field(default_factory=list)
 
     def count(self, folder: Folder) -> int:
-        """Note the entries of a class's folder that are no images; returns how many."""
+        """Note the entries in the folder of a class that are not images; returns their number."""
         self._others += folder.paths(folder.others)
         self._special += folder.paths(folder.special)
         return len(folder.others) + len(folder.special)
 
     def loose(self, folder: Folder) -> None:
-        """Note the images that lie beside the folders of classes."""
+        """Note the images beside the folders of the classes, which have no label."""
         self._unlabelled += folder.paths(folder.images)
 
     def split_without_classes(self, folder: Folder, split: str) -> None:
-        """Say that a folder of a split holds no classes."""
+        """Warn that the folder of a split contains no classes."""
         images = folder.paths(folder.images)
         if images:
             log.warning(
-                "%s holds %d images but no folders of classes: without labels they are not used, and the data has no %s"
-                " split.",
+                "%s contains %d images but no folders of classes: without labels they are not used, and the data has no"
+                " %s split.",
                 folder.path,
                 len(images),
                 split,
             )
         else:
-            log.warning("%s holds no images: the data has no %s split.", folder.path, split)
+            log.warning("%s contains no images: the data has no %s split.", folder.path, split)
 
     def say(self) -> None:
-        """One line for each kind."""
+        """Log one warning for each kind."""
         if self.runs:
-            log.warning("Folders of ftexp's or Hydra's runs are no data and are not read: %s.", listed(self.runs, 5))
+            log.warning("Folders of runs (ftexp, Hydra or MLflow) are not read as data: %s.", listed(self.runs, 5))
         if self._unlabelled:
             log.warning(
-                "%d images lie beside the folders of classes, have no label and are not used, %s for one.",
+                "%d images beside the folders of classes have no label and are not used, for example %s.",
                 len(self._unlabelled),
                 self._unlabelled[0],
             )
         if self._others:
             kinds = Counter(os.path.splitext(path)[1].lower() or "no suffix" for path in self._others)
             log.warning(
-                "%d files in the folders of classes are no images and are not used (%s), %r for one.",
+                "%d files in the folders of classes are not images and are not used (%s), for example %r.",
                 len(self._others),
                 listed([f"{count} x {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])], 8),
                 self._others[0],
             )
         if self._special:
-            log.warning("%d pipes, sockets or devices are not read, %r for one.", len(self._special), self._special[0])
+            example = self._special[0]
+            log.warning("%d pipes, sockets or devices are not read, for example %r.", len(self._special), example)
         if self.repeated:
             log.warning(
-                "%d linked folders lead to a folder that is read already and are not read twice, %s for one.",
+                "%d links to folders that are read already are not followed, for example %s.",
                 len(self.repeated),
                 self.repeated[0],
             )
 
 
 def check_losses(samples: Sequence[Sample], bad: Sequence[tuple[Sample, str]]) -> None:
-    """Name every class that loses all or more than half of its images to ``data.on_bad_image=skip``.
+    """Warn of every class that loses more than half of its images through ``data.on_bad_image=skip``.
 
     Args:
-        bad: samples and the reasons why they are left out.
+        samples: all samples.
+        bad: the samples that are left out, each with the reason.
 
     Raises:
-        DataError: when nothing is left, or a file may not be read, which says nothing about the image.
+        DataError: when no sample is left, or when the permission to read a file is missing, since such an image need
+            not be bad.
     """
     forbidden = [sample.path for sample, reason in bad if "permission denied" in reason.lower()]
     if forbidden:
         raise DataError(
-            f"{len(forbidden)} files may not be read (permission denied), {forbidden[0]} for one. Make them readable,"
-            " or move them away: data.on_bad_image=skip leaves out broken images only."
+            f"{len(forbidden)} files cannot be read (permission denied), for example {forbidden[0]}. Make them"
+            " readable, or move them away: data.on_bad_image=skip leaves out only bad images."
         )
     if bad and len(bad) == len(samples):
-        raise DataError(f"All {len(bad)} images are bad, so nothing is left. For one, {bad[0][0].path}: {bad[0][1]}.")
+        raise DataError(f"All {len(bad)} images are bad, so none is left. For example, {bad[0][0].path}: {bad[0][1]}.")
     total = Counter(sample.label for sample in samples)
     lost = Counter(sample.label for sample, _ in bad)
     example = {sample.label: f"{sample.path}: {reason}" for sample, reason in reversed(bad)}
     for label in sorted_naturally(label for label in lost if 2 * lost[label] > total[label]):
         if lost[label] == total[label]:
             log.warning(
-                "CLASS %r IS LOST: all of its %d images are bad, so this run does not know it. For one, %s.",
+                "CLASS %r IS LOST: all of its %d images are bad, so this run does not train it. For example, %s.",
                 label,
                 total[label],
                 example[label],
             )
         else:
             log.warning(
-                "Class %r loses %d of its %d images. For one, %s.", label, lost[label], total[label], example[label]
+                "Class %r loses %d of its %d images. For example, %s.", label, lost[label], total[label], example[label]
             )

@@ -1,4 +1,4 @@
-"""The files that the paths of a table mean."""
+"""Finds the files that the paths in a table mean."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from ftexp.errors import DataError, shorten
 
 
 def find_listed(where: str, path: str, root: Path) -> str:
-    """The regular file inside of ``root`` that a table's path means.
+    """Find the regular file inside ``root`` that a path in a table means.
 
-    Backslashes may stand for slashes, as Windows writes them, and Unicode may have either form.
+    The path may have backslashes, as on Windows, and either form of Unicode (NFC or NFD).
+
+    Args:
+        where: the file and line of the table, for messages.
+        path: the path in the table.
+        root: the folder that relative paths start from.
 
     Raises:
-        DataError: when the path leads out of the root, or there is no such file.
+        DataError: when the path is outside the root, or there is no such file.
     """
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
-        raise DataError(
-            f"{where}: {shorten(path)} is an address, not a file. Download the images, and list their paths."
-        )
+        raise DataError(f"{where}: {shorten(path)} is a URL, not a file. Download the images, and list their paths.")
     if re.match(r"[a-zA-Z]:[\\/]|\\\\", path):
         raise DataError(
-            f"{where}: {shorten(path)} is a path on a Windows machine, not on this one. List paths that start from"
-            f" data.root={root}."
+            f"{where}: {shorten(path)} is an absolute path of Windows. List paths that start from data.root={root}."
         )
     full = _inside(where, path, root)
     kind = _kind(where, full, path)
@@ -43,12 +45,12 @@ def find_listed(where: str, path: str, root: Path) -> str:
 
 
 def _inside(where: str, path: str, root: Path) -> str:
-    # By name, not by what links point to: a link inside the root is its owner's decision, ".." is the table's.
+    # Links are not resolved: the owner of the root may have put links into it, but a table must not lead out by "..".
     full = os.path.normpath(os.path.join(root, path))
     top = os.path.abspath(root)
     if os.path.commonpath((os.path.abspath(full), top)) != top:
         raise DataError(
-            f"{where}: {shorten(path)} lies outside data.root={root}. Set data.root to a folder that holds all images."
+            f"{where}: {shorten(path)} is outside data.root={root}. Set data.root to a folder that contains all images."
         )
     return full
 
@@ -59,9 +61,9 @@ def _kind(where: str, full: str, path: str) -> str:
         mode = os.stat(full).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return "gone"
-    except OSError as error:  # a name too long for the file system, a folder that may not be entered
+    except OSError as error:  # a name that is too long for the file system, or a missing permission
         raise DataError(f"{where}: {shorten(path)}: {error.strerror}.") from error
-    except ValueError as error:  # a zero byte, or no real Unicode
+    except ValueError as error:  # a zero byte, or invalid Unicode
         raise DataError(f"{where}: {shorten(path)}: {error}.") from error
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "special"
 
@@ -74,7 +76,7 @@ def _other_spellings(path: str) -> Iterator[str]:
 
 
 def _similar(full: str) -> str:
-    """A file of that name but for its case, or for a suffix that the table leaves out, as a hint."""
+    """A hint that names a file whose name differs only in case, or has a suffix that the table lacks."""
     folder, name = os.path.split(full)
     try:
         files = sorted(os.listdir(folder))
@@ -82,7 +84,7 @@ def _similar(full: str) -> str:
         return ""
     for file in files:
         if file.casefold() == name.casefold():
-            return f" There is {shorten(file)}: write the name in the same case."
+            return f" There is {shorten(file)}: write the name with the same upper and lower case."
         if os.path.splitext(file)[0] == name and has_image_suffix(file):
             return f" There is {shorten(file)}: list the names with their suffix."
     return ""
@@ -92,6 +94,6 @@ def _what_is_wrong(kind: str, path: str, full: str, root: Path) -> str:
     if kind == "folder":
         return f"{shorten(full, 200)} is a folder; list the images in it one by one."
     if kind == "special":
-        return f"{shorten(full, 200)} is no regular file but a pipe, a socket or a device."
-    hint = " It is there from the working folder: set data.root=." if os.path.isfile(path) else _similar(full)
+        return f"{shorten(full, 200)} is not a regular file but a pipe, a socket or a device."
+    hint = " The path is valid from the working folder: set data.root=." if os.path.isfile(path) else _similar(full)
     return f"there is no file {shorten(full, 200)} (paths start from data.root={root}).{hint}"

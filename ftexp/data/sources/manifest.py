@@ -1,4 +1,4 @@
-"""Samples listed in a table: CSV or Parquet, one row per image."""
+"""Samples listed in a table (CSV or Parquet) with one row per image."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ftexp.errors import DataError, nearest, shorten
 
 log = logging.getLogger(__name__)
 
-# How R and pandas write a value that is missing. Such a name may also be meant: Namibia's is NA.
+# How R and pandas write a missing value. It can also be a real name: NA is the country code of Namibia.
 MISSING = frozenset({"NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
-# No name of a class, a group or a time is longer; a longer cell is something else, such as an image.
+# The longest text that is accepted as the name of a class, a group or a time; a longer cell can be an image.
 MAX_NAME = 200
 
 
 def read_manifest(config: ManifestConfig) -> list[Sample]:
-    """Every row becomes a sample; nothing is skipped and nothing is guessed.
+    """Make a sample of every row; no row is skipped.
 
     Raises:
-        DataError: naming file and line (Parquet: row): an unreadable table, unknown columns, a missing path or
-            label, an unknown split, a path outside the root, a file that does not exist, or one listed twice;
+        DataError: naming the file and line (Parquet: row), for an unreadable table, unknown columns, a missing path or
+            label, an unknown split, a path outside the root, a file that does not exist or is listed twice, and
             labels that name several classes.
     """
     file = Path(config.file).expanduser()
     if not file.is_file():
-        raise DataError(f"data.file={config.file} does not exist or is no file (looked for {file.absolute()}).")
+        raise DataError(f"data.file={config.file} does not exist or is not a file (looked for {file.absolute()}).")
     check_table(config.file, file)
     columns = {
         "path": config.path_column,
@@ -77,9 +77,9 @@ def _to_sample(where: str, row: dict[str, str], columns: Mapping[str, str], root
     for key, text in row.items():
         if not is_one_line(text):
             what = shorten(repr(text))
-            raise DataError(f"{where}: column {columns[key]!r} holds {what}, with characters that do not print.")
+            raise DataError(f"{where}: column {columns[key]!r} contains {what}, which has unprintable characters.")
         if key != "path" and len(text) > MAX_NAME:
-            raise DataError(f"{where}: column {columns[key]!r} holds {shorten(text)}, which is too long for a {key}.")
+            raise DataError(f"{where}: column {columns[key]!r} contains {shorten(text)}, too long for a {key}.")
     return Sample(
         path=find_listed(where, row["path"], root),
         label=row["label"],
@@ -93,14 +93,14 @@ def _split(where: str, text: str, column: str) -> str:
     split = split_of(text)
     if split is None:
         hint = nearest(text, SPLITS, at_least=0.6)
-        raise DataError(f"{where}: split {text!r} (column {column!r}) is none of {', '.join(SPLITS)}.{hint}")
+        raise DataError(f"{where}: split {text!r} (column {column!r}) is not one of {', '.join(SPLITS)}.{hint}")
     return split
 
 
 def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None:
     for name, count in Counter(name for name in names if name in MISSING).items():
         log.warning(
-            "%s: %d rows hold %r, which becomes a %s of that name. If a value is missing there, remove these rows.",
+            "%s: %d rows contain %r, which is used as the name of a %s. If it means a missing value, remove them.",
             where,
             count,
             name,
@@ -109,8 +109,7 @@ def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None
 
 
 def _refuse_second(where: str, sample: Sample, first_seen: dict[str, tuple[str, str]]) -> None:
-    place = os.path.abspath(sample.path)
-    line, label = first_seen.setdefault(place, (where, sample.label))
+    line, label = first_seen.setdefault(os.path.abspath(sample.path), (where, sample.label))
     if line != where:
         advice = "Keep one of them." if label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"
         raise DataError(f"{where}: {sample.path} is listed twice, first in {line}. {advice}")

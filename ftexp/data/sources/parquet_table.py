@@ -1,4 +1,4 @@
-"""The rows of a Parquet file; images in it are written out as files once."""
+"""Reads the rows of a Parquet file; images in it are written to files once."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from ftexp.data.sources.text_table import Row, check_columns, say_unused_split
 from ftexp.data.sources.written_images import WrittenImages
 from ftexp.errors import DataError
 
-# Rows that are held at a time where they hold images.
+# The number of rows in memory at a time if they contain images.
 IMAGES_AT_A_TIME = 64
 MAX_PATH_BYTES = 1024
 
 
 def parquet_rows(file: Path, columns: Mapping[str, str], root: Path) -> Iterator[Row]:
-    """The rows as text, cells as CSV would show them.
+    """Yield the rows as text, with cells as in CSV.
 
-    A path column of image bytes, or of ``struct<bytes, path>`` as the Hugging Face hub has it, becomes files in a
-    folder of ``root``, whose paths it holds then. Numbers of classes get the names that the hub's metadata gives them.
+    A path column of image bytes, or of ``struct<bytes, path>`` as on the Hugging Face hub, is written to files in a
+    folder of ``root``, and its cells become the paths of these files. Class numbers become the class names in the
+    metadata of the hub.
 
     Args:
-        columns: ``path``, ``label`` and others -> the column that holds it.
+        file: the Parquet file.
+        columns: ``path``, ``label``, ``group``, ``time`` or ``split`` -> the name of its column.
+        root: the folder that relative paths start from.
 
     Raises:
-        DataError: naming file and row.
+        DataError: naming the file and the row.
     """
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
@@ -56,14 +59,14 @@ def parquet_rows(file: Path, columns: Mapping[str, str], root: Path) -> Iterator
 
 
 class _Images:
-    """Writes the images of a table where they are wanted; the folder's name follows from the table's content."""
+    """Writes the images of a table to a folder whose name depends on the content of the table."""
 
     def __init__(self, file: Path, root: Path) -> None:
         self._file, self._root = file, root
         self._written: WrittenImages | None = None
 
     def path(self, number: int, value: Any) -> Any:
-        """A cell's path: that of the written image where the cell holds its bytes."""
+        """The path in a cell; for a cell of image bytes, the path of the file that they are written to."""
         content = value
         if isinstance(value, dict):
             content = value.get("path") if value.get("bytes") is None else value["bytes"]
@@ -79,7 +82,7 @@ class _Images:
 
 
 def _path_text(content: bytes) -> str | None:
-    """The path in a column that is not marked as text; None where it is an image."""
+    """The path in a cell of bytes; None if the bytes are an image."""
     try:
         text = content[: MAX_PATH_BYTES + 1].decode()
     except UnicodeDecodeError:
@@ -89,7 +92,7 @@ def _path_text(content: bytes) -> str | None:
 
 def _check_types(file: Path, schema: Any, columns: Mapping[str, str]) -> None:
     pictures = [field.name for field in schema if _holds_bytes(field.type)]
-    hint = f" Column {pictures[0]!r} holds images: set data.path_column={pictures[0]}." if pictures else ""
+    hint = f" Column {pictures[0]!r} contains images: set data.path_column={pictures[0]}." if pictures else ""
     check_columns(file, schema.names, [columns["path"]], hint)
     check_columns(file, schema.names, list(columns.values()))
     say_unused_split(file, schema.names, list(columns.values()))
@@ -98,9 +101,9 @@ def _check_types(file: Path, schema: Any, columns: Mapping[str, str]) -> None:
         kind = schema.field(column).type
         nested = types.is_nested(kind) and not (role == "path" and _holds_bytes(kind))
         if role == "label" and nested and not types.is_struct(kind):
-            raise DataError(f"{file}: column {column!r} holds lists ({kind}). {SEVERAL_LABELS}")
+            raise DataError(f"{file}: column {column!r} contains lists ({kind}). {SEVERAL_LABELS}")
         if nested:
-            raise DataError(f"{file}: column {column!r} holds {str(kind)[:100]}, which is no {role}.")
+            raise DataError(f"{file}: column {column!r} contains {str(kind)[:100]}, which cannot be a {role}.")
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -111,7 +114,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _class_names(schema: Any, column: str) -> Sequence[str] | None:
-    """What the Hugging Face hub's metadata calls the classes; None where there is none."""
+    """The class names in the metadata of the Hugging Face hub; None without such metadata."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column]["names"]
@@ -124,12 +127,15 @@ def _named(where: str, label: Any, names: Sequence[str] | None) -> Any:
     if names is None or not isinstance(label, int):
         return label
     if not 0 <= label < len(names):
-        raise DataError(f"{where}: class {label} is none of the {len(names)} that the table names. Leave the row out.")
+        raise DataError(
+            f"{where}: class {label} is not one of the {len(names)} classes (from 0) that the table names. Remove the"
+            " row."
+        )
     return names[label]
 
 
 def _as_text(where: str, column: str, value: Any) -> str:
-    """Cells as CSV would show them; whole floats without their point, as integers with gaps become floats."""
+    """A cell as in CSV. Whole floats lose their point, because integers become floats if some are missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -137,6 +143,6 @@ def _as_text(where: str, column: str, value: Any) -> str:
     if isinstance(value, bytes):
         text = _path_text(value)
         if text is None:
-            raise DataError(f"{where}: column {column!r} holds {len(value):,} bytes that are no text.")
+            raise DataError(f"{where}: column {column!r} contains {len(value):,} bytes that are not text.")
         return text
     return str(value)

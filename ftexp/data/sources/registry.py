@@ -1,4 +1,4 @@
-"""Where samples come from: one function per source, chosen by ``data.source``."""
+"""Chooses the function that lists the samples, by ``data.source``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_samples(config: DataConfig) -> list[Sample]:
 
 
 def _list_samples(config: DataConfig) -> list[Sample]:
-    # Each source brings libraries of its own; only the chosen one is imported.
+    # Each source imports other libraries; only the chosen source is imported.
     match config:
         case ImageFolderConfig():
             from ftexp.data.sources.imagefolder import read_imagefolder

@@ -1,4 +1,4 @@
-"""Labels that name several classes at once, which ftexp does not do."""
+"""Refuses labels that name several classes at once (multi-label), which ftexp does not support."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from collections.abc import Iterable
 from ftexp.errors import DataError, shorten
 
 SEVERAL_LABELS = (
-    "Several labels for an image (multi-label) are not supported: a run tells which one class an image has. Give every"
-    " image one label, or make a table for each label, with yes and no as its classes."
+    "Several labels for an image (multi-label) are not supported: every image has exactly one class. Give every image"
+    " one label, or make a table for each label, with yes and no as its classes."
 )
 
 
 def refuse_several_labels(source: str, labels: Iterable[str]) -> None:
     """Refuse labels such as ``[cat, dog]`` and ``cat|dog``.
 
-    A bar joins labels where a part of one is found in another, or where only some labels hold a bar: ``n01|tench`` and
-    ``n02|shark`` are names. A comma or a semicolon joins labels where every part is found in another label.
+    A label with bars counts as several labels if one of its parts occurs in another label, or if some labels have no
+    bar; ``n01|tench`` and ``n02|shark`` are names. A label with commas or semicolons counts as several labels if each
+    of its parts occurs in another label.
 
     Args:
-        source: what to call the place of the labels.
+        source: names the file and column of the labels, for messages.
+        labels: the labels of all samples.
 
     Raises:
-        DataError: with the first of them.
+        DataError: naming the first such label.
     """
     names = sorted(set(labels))
     for name in names:

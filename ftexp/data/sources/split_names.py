@@ -1,32 +1,32 @@
-"""The names under which data sets keep their splits."""
+"""Recognises the usual names of splits."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-# Every usual word -> our name of the split.
+# Usual word -> the name of the split in ftexp.
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "validating"), "val"),
     **dict.fromkeys(("dev", "devel", "development", "eval", "evaluation", "evaluate"), "val"),
     **dict.fromkeys(("test", "tests", "testing", "tst", "holdout"), "test"),
 }
-# What is put around them without another meaning: train_set, test-images, val2017, "Training data".
+# Words that do not change the meaning: train_set, test-images, val2017, "Training data".
 _FILLERS = frozenset(("set", "data", "dataset", "split", "image", "images", "img", "imgs", "folder", "pictures"))
 _GLUED = re.compile(rf"({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})({'|'.join(sorted(_FILLERS))})?")
 
 
 def split_of(name: str) -> str | None:
-    """``train``, ``val`` or ``test`` for a usual name of that split, in any case; None for any other name."""
+    """The split that a usual name means, in upper or lower case; None for any other name."""
     splits, rest = _split_words(name)
     return splits[0] if len(splits) == 1 and _FILLERS.issuperset(rest) else None
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str | None]:
-    """The split that each of these names stands for, judged together.
+    """The split that each of these names means, with all names considered together.
 
-    Beside another split, a longer name counts too: ``cars_train`` next to ``cars_test``, but not next to ``cars``.
+    Longer names count if they name several splits: ``cars_train`` beside ``cars_test``, but not beside ``cars``.
     """
     strict = {name: split_of(name) for name in names}
     loose = {name: found[0] if len(found := _split_words(name)[0]) == 1 else None for name in strict}
@@ -35,7 +35,7 @@ def splits_of(names: Iterable[str]) -> dict[str, str | None]:
 
 
 def _split_words(name: str) -> tuple[list[str], list[str]]:
-    """The splits that the words of a name stand for, and its other words."""
+    """The splits that the words of a name mean, and its other words."""
     splits, rest = [], []
     for word in re.split(r"[\W_]+|[0-9]+", name.casefold()):
         glued = _GLUED.fullmatch(word)

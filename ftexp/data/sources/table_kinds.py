@@ -1,4 +1,4 @@
-"""What a file is that was given as a table and is none, told by its first bytes, and what to do with it."""
+"""Recognises files that are not tables by their first bytes, and says what to do with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _JSON = "JSON; write it as a table once: pandas.read_json(FILE, lines=True).to_c
 _GONE = "the pointer of Git LFS, not the table itself; run git lfs pull"
 _PAGE = "a web page (HTML), not a table; the download may have failed"
 
-# First bytes -> what such a file is, and what to do.
+# First bytes -> what the file is, and what to do.
 _SIGNATURES = {
     b"PK\x03\x04": "a workbook of Excel, or a ZIP archive; save the sheet as CSV (UTF-8), or unpack it",
     b"\xd0\xcf\x11\xe0": _WORKBOOK,
@@ -29,10 +29,11 @@ _SUFFIXES |= dict.fromkeys((".json", ".jsonl", ".ndjson"), _JSON)
 
 
 def check_table(given: str, file: Path) -> None:
-    """Refuse what is neither a text file nor Parquet.
+    """Refuse a file that is neither text nor Parquet.
 
     Args:
-        given: what the user wrote for ``file``.
+        given: the path as the user wrote it, for messages.
+        file: the path of the file.
 
     Raises:
         DataError: saying what the file is and what to do.
@@ -47,12 +48,12 @@ def check_table(given: str, file: Path) -> None:
     if kind is not None:
         raise DataError(f"data.file={given} is {kind}.")
     if suffix not in (*TEXT_SUFFIXES, ".parquet"):
-        raise DataError(f"data.file={given}: the name must end in .csv, .tsv or .parquet, to say what it is.")
+        raise DataError(f"data.file={given}: the name must end in .csv, .tsv or .parquet, which names its format.")
 
 
 def _kind(suffix: str, start: bytes) -> str | None:
     if start.startswith(PARQUET):
-        return None if suffix == ".parquet" else "a Parquet file; let its name end in .parquet"
+        return None if suffix == ".parquet" else "a Parquet file; rename it so that its name ends in .parquet"
     known = [what for signature, what in _SIGNATURES.items() if start.startswith(signature)]
     if known or suffix in _SUFFIXES:
         return known[0] if known else _SUFFIXES[suffix]
@@ -61,4 +62,4 @@ def _kind(suffix: str, start: bytes) -> str | None:
         return _PAGE
     if text.startswith((b'{"', b'[{"', b"[\n", b"{\n")):
         return _JSON
-    return "no Parquet file, or damaged; fetch or write it again" if suffix == ".parquet" else None
+    return "not a Parquet file, or damaged; download or write it again" if suffix == ".parquet" else None

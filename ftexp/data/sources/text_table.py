@@ -1,4 +1,4 @@
-"""The rows of a table in a text file, as spreadsheets and programs write them."""
+"""Reads the rows of a table in a text file, as spreadsheets and programs write it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from ftexp.data.sources.folders import has_image_suffix
 from ftexp.errors import DataError, listed, nearest
 
-# A row, with where it stands for messages: "photos.csv, line 7".
+# The position of a row for messages, such as "photos.csv, line 7", and its cells by column.
 Row = tuple[str, Mapping[str, str]]
 
 log = logging.getLogger(__name__)
 
 DELIMITERS = (",", ";", "\t", "|")
 SEPARATORS = "comma, semicolon, tab and bar"
-# What a column is usually called that says to which split a row belongs.
+# The usual names of a column that names the split of a row.
 SPLIT_COLUMNS = frozenset({"split", "subset", "partition"})
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -31,15 +31,17 @@ _BYTE_ORDER_MARKS = (
 
 
 def text_rows(file: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    """The rows of a CSV: UTF-8 or UTF-16, separated by commas, semicolons, tabs or bars, which its header tells.
+    """Yield the rows of a CSV file in UTF-8 or UTF-16.
 
-    Spaces around names and values are none of them; empty rows are passed over.
+    The header decides whether commas, semicolons, tabs or bars separate the values. Spaces around names and values are
+    removed, and empty rows are skipped.
 
     Args:
+        file: the table.
         wanted: the columns that the header must name.
 
     Raises:
-        DataError: naming file and line.
+        DataError: naming the file and the line.
     """
     try:
         with file.open(newline="", encoding=_encoding(file)) as text:
@@ -63,23 +65,29 @@ def text_rows(file: Path, wanted: Sequence[str]) -> Iterator[Row]:
     except UnicodeError as error:
         raise DataError(f"{file} is not UTF-8 text ({error}); save it as CSV in UTF-8.") from error
     except csv.Error as error:
-        separated = f" Values are separated by one of {SEPARATORS}." if reader.line_num <= 1 else ""
+        separated = f" Values must be separated by one of {SEPARATORS}." if reader.line_num <= 1 else ""
         raise DataError(f"{file}, line {skipped + reader.line_num}: {error}.{separated}") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from error
 
 
 def check_columns(file: Path, header: Sequence[str], wanted: Sequence[str], hint: str = "") -> None:
-    """Refuse a table that does not name each wanted column once.
+    """Refuse a table that does not name each wanted column exactly once.
 
     Args:
-        hint: what to do about a column that is missing, if anything is known.
+        file: the table, for messages.
+        header: the names of its columns.
+        wanted: the columns that it must have.
+        hint: what to do about a missing column; "" to suggest a similar name.
+
+    Raises:
+        DataError: for an empty header, and for a column that is missing or occurs twice.
     """
     if not any(header):
         raise DataError(f"{file} is empty; its first line must name the columns.")
     for column in wanted:
         if header.count(column) > 1:
-            raise DataError(f"{file} has {header.count(column)} columns called {column!r}; which one is meant?")
+            raise DataError(f"{file} has {header.count(column)} columns called {column!r}. Rename all but one of them.")
         if column not in header:
             names = listed([repr(name) for name in header], 15)
             raise DataError(
@@ -88,11 +96,11 @@ def check_columns(file: Path, header: Sequence[str], wanted: Sequence[str], hint
 
 
 def say_unused_split(file: Path, header: Sequence[str], wanted: Sequence[str]) -> None:
-    """Say that a table seems to bring splits which are not asked for."""
+    """Warn that a table seems to have a split column that the configuration does not use."""
     for name in header:
         if name.lower() in SPLIT_COLUMNS and name not in wanted:
             log.warning(
-                "%s has a column %r, which is not used; data.split_column=%s takes the splits from it.",
+                "%s has a column %r, which is not used. To use its splits, set data.split_column=%s.",
                 file,
                 name,
                 name,
@@ -100,9 +108,9 @@ def say_unused_split(file: Path, header: Sequence[str], wanted: Sequence[str]) -
 
 
 def _hint(header: Sequence[str]) -> str:
-    """What to do about a header without the wanted columns, where it shows."""
+    """What to do about a header that lacks the wanted columns, if the reason can be recognised."""
     if any(has_image_suffix(name) for name in header):
-        return " Its first line must name the columns, and seems to be a row of values."
+        return " Its first line must name the columns, but it seems to be a row of values."
     return f" Its columns must be separated by one of {SEPARATORS}." if len(header) == 1 else ""
 
 
@@ -112,14 +120,14 @@ def _encoding(file: Path) -> str:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if start.startswith(mark):
             return encoding
-    # UTF-16 without a mark: every other byte of a header in Latin letters is zero.
+    # UTF-16 without a byte order mark: every second byte of a header in Latin letters is zero.
     if len(start) == 4 and start[1] == start[3] == 0 != start[0]:
         return "utf-16-le"
     return "utf-16-be" if len(start) == 4 and start[0] == start[2] == 0 != start[1] else "utf-8"
 
 
 def _first_line(text: Iterator[str]) -> tuple[int, str]:
-    """The first line with something in it, and how many empty ones come before."""
+    """The number of empty lines at the beginning, and the first line that is not empty."""
     for number, line in enumerate(text):
         if line.strip():
             return number, line
@@ -127,13 +135,13 @@ def _first_line(text: Iterator[str]) -> tuple[int, str]:
 
 
 def _declared(line: str) -> str | None:
-    """The delimiter that Excel declares in a line of its own: ``sep=;``."""
+    """The delimiter that Excel declares in a separate line: ``sep=;``."""
     found = re.fullmatch(r'"?sep=(.)"?\s*', line, re.IGNORECASE)
     return found[1] if found else None
 
 
 def _delimiter(line: str, wanted: Sequence[str]) -> str:
-    """The one with which the header names all wanted columns; otherwise the one with which it names most."""
+    """The delimiter with which the header names all wanted columns, or else the one with which it has most columns."""
 
     def names(delimiter: str) -> list[str]:
         return [name.strip().strip('"').strip() for name in line.split(delimiter)]
@@ -145,5 +153,6 @@ def _delimiter(line: str, wanted: Sequence[str]) -> str:
 def _fitting(where: str, cells: list[str], header: Sequence[str]) -> list[str]:
     if len(cells) == len(header):
         return cells
-    why = "" if len(cells) < len(header) else " Quote a value that holds the delimiter, and name an index column too."
+    advice = " Quote values that contain the delimiter, and name an index column, too."
+    why = "" if len(cells) < len(header) else advice
     raise DataError(f"{where}: {len(cells)} values, but the header names {len(header)} columns.{why}")

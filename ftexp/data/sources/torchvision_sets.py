@@ -1,4 +1,4 @@
-"""Data sets of torchvision as samples, with their published splits."""
+"""Datasets of torchvision as samples, with their published splits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftexp.config import TorchvisionDataConfig
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError, nearest
 
-# Name -> our split -> the argument that asks torchvision for it. No test: one is cut out of train.
+# Name -> split -> the argument with which torchvision loads it. Without "test", the test split is taken out of train.
 _TRAIN_TEST_FLAG: dict[str, dict[str, object]] = {"train": {"train": True}, "test": {"train": False}}
 _TRAIN_TEST: dict[str, dict[str, object]] = {"train": {"split": "train"}, "test": {"split": "test"}}
 _TRAINVAL_TEST: dict[str, dict[str, object]] = {"train": {"split": "trainval"}, "test": {"split": "test"}}
@@ -39,15 +39,15 @@ PUBLISHED_SPLITS: dict[str, dict[str, dict[str, object]]] = {
 
 
 def read_torchvision(config: TorchvisionDataConfig) -> list[Sample]:
-    """List all published splits; downloads the files first where they are missing and ``data.download`` allows it.
+    """List the samples of all published splits; missing files are downloaded first if ``data.download`` is true.
 
     Raises:
-        DataError: for a name that is not offered, and when the files are not there and cannot be had.
+        DataError: for a dataset that is not supported, and when the files are missing and cannot be downloaded.
     """
     if config.name not in PUBLISHED_SPLITS:
         offered = ", ".join(PUBLISHED_SPLITS)
         raise DataError(
-            f"data.name={config.name} is not offered.{nearest(config.name, PUBLISHED_SPLITS)} There are: {offered}."
+            f"data.name={config.name} is not supported.{nearest(config.name, PUBLISHED_SPLITS)} Allowed are {offered}."
         )
     samples: list[Sample] = []
     for split, arguments in PUBLISHED_SPLITS[config.name].items():
@@ -62,7 +62,7 @@ def _build(config: TorchvisionDataConfig, arguments: dict[str, object]) -> Any:
     except (RuntimeError, OSError) as error:  # torchvision's "not found or corrupted", and what urllib raises
         way_out = "Check the network," if config.download else "Set data.download=true,"
         raise DataError(
-            f"{config.name} cannot be had from data.root={config.root}: {error}."
+            f"{config.name} cannot be loaded from data.root={config.root}: {error}."
             f" {way_out} or put the files there as torchvision.datasets.{config.name} expects them."
         ) from error
 
@@ -79,7 +79,7 @@ def _read_split(dataset: Any, name: str, split: str) -> Iterator[Sample]:
 
 
 def _images_and_labels(dataset: Any) -> tuple[Sequence[npt.NDArray[np.uint8] | str | Path], list[int]]:
-    """Arrays or paths, and class numbers: torchvision keeps them differently per data set, and privately for files."""
+    """Arrays or paths, and class numbers. torchvision has other attributes in each dataset, private ones for files."""
     if hasattr(dataset, "data"):
         numbers = dataset.targets if hasattr(dataset, "targets") else dataset.labels
         return np.asarray(dataset.data), np.asarray(numbers).tolist()  # type: ignore[return-value]

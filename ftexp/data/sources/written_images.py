@@ -1,4 +1,4 @@
-"""Images that come inside of tables, written out as files once and read from there."""
+"""Images that are stored inside tables; they are written to files once and read from there."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from ftexp.errors import DataError
 from ftexp.files.whole_file import replaced_whole
 
-# Marks the folder, so that its images are never taken for a class.
+# Marks the folder, so that it is never read as a class.
 MARK = ".written_by_ftexp"
 
 
 class WrittenImages:
-    """A folder of such files, whose name must follow from their content."""
+    """A folder of such files. Its name must depend on their content, since existing files are not written again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -23,7 +23,7 @@ class WrittenImages:
             raise self._cannot_write(error) from error
 
     def write(self, name: str, content: bytes) -> Path:
-        """Write a file unless it is there; another process may do the same at the same time."""
+        """Write a file unless it exists; other processes may write the same file at the same time."""
         path = self._folder / name
         try:
             if not path.exists() or path.stat().st_size != len(content):
@@ -35,6 +35,6 @@ class WrittenImages:
 
     def _cannot_write(self, error: OSError) -> DataError:
         return DataError(
-            f"The images of the data set cannot be written to {self._folder}: {error.strerror}. Set data.root to a"
-            " folder that can be written, with enough space."
+            f"The images of the dataset cannot be written to {self._folder}: {error.strerror}. Set data.root to a"
+            " writable folder with enough space."
         )

@@ -18,7 +18,7 @@ def labels(*names: str) -> list[str]:
 def test_both_unicode_forms_are_one_class_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert unicodedata.normalize("NFC", DECOMPOSED) == COMPOSED != DECOMPOSED
     assert labels(COMPOSED, DECOMPOSED, "tea") == [COMPOSED, COMPOSED, "tea"]
-    assert f"Class {COMPOSED!r} is spelt in 2 ways that look the same; they are one class." in caplog.text
+    assert f"Class {COMPOSED!r} is spelt in 2 ways that look the same; they count as one class." in caplog.text
 
 
 def test_spaces_around_a_name_are_none_of_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -45,7 +45,7 @@ def test_names_that_are_the_same_number_are_refused(one: str, other: str) -> Non
 
 def test_zeros_in_front_may_mean_something(caplog: pytest.LogCaptureFixture) -> None:
     assert labels("7", "007", "1", "1a", "1.5", "1-5") == ["7", "007", "1", "1a", "1.5", "1-5"]
-    expected = "are the same number but for zeros in front, and count as several."
+    expected = "are the same number except for leading zeros; they count as several."
     assert [*caplog.messages] == [f"The classes 007, 7 {expected}"]
 
 
@@ -68,4 +68,4 @@ def test_groups_have_one_spelling_too(caplog: pytest.LogCaptureFixture) -> None:
     samples = [Sample("1", "a", group=COMPOSED), Sample("2", "a", group=DECOMPOSED), Sample("3", "a")]
     assert [sample.group for sample in unify_names(samples)] == [COMPOSED, COMPOSED, None]
     unify_names([Sample("1", "a", group="P1"), Sample("2", "a", group="p1")])
-    assert "The groups P1, p1 differ only in upper and lower case, and count as several." in caplog.text
+    assert "The groups P1, p1 differ only in upper and lower case; they count as several groups." in caplog.text

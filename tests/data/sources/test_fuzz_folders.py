@@ -104,10 +104,10 @@ def check_nothing_is_lost(case: Case, listed: list[Sample], kept: list[Sample], 
 def is_said(case: Case, path: Path, said: list[str]) -> bool:
     """Whether some line says that this image is not used."""
     above = [str(folder) for folder in path.parents if folder.is_relative_to(case.root) and folder != case.root]
-    run = any("are no data and are not read" in line and any(folder in line for folder in above) for line in said)
-    loose = any("lie beside the folders of classes" in line for line in said)
+    run = any("are not read as data" in line and any(folder in line for folder in above) for line in said)
+    loose = any("images beside the folders of classes" in line for line in said)
     in_class = any(path.is_relative_to(folder) for folder in case.classes)
-    unlabelled = any(line.startswith(f"{path.parent} holds ") and "no folders of classes" in line for line in said)
+    unlabelled = any(line.startswith(f"{path.parent} contains ") and "no folders of classes" in line for line in said)
     return run or (loose and not in_class) or unlabelled
 
 

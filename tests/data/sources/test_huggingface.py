@@ -68,7 +68,9 @@ def test_several_labels_an_image_are_refused(saved: Path) -> None:
     datasets.DatasetDict({"train": rows.remove_columns("label").add_column("label", [[0, 1], [1]])}).save_to_disk(
         str(saved / "several")
     )
-    with pytest.raises(DataError, match=r"column 'label' holds lists\. Several labels for an image .* not supported"):
+    with pytest.raises(
+        DataError, match=r"column 'label' contains lists\. Several labels for an image .* not supported"
+    ):
         read_samples(HuggingFaceDataConfig(source="huggingface", name=str(saved / "several"), root=str(saved / "i")))
 
 

@@ -32,14 +32,16 @@ def test_classes_that_lose_all_or_more_than_half_are_named(tmp_path: Path, caplo
     ]
     named = [record.message for record in caplog.records if record.message.lower().startswith("class")]
     assert named == [
-        "CLASS 'cat' IS LOST: all of its 4 images are bad, so this run does not know it. For one, cat/0.jpg: is no"
+        "CLASS 'cat' IS LOST: all of its 4 images are bad, so this run does not train it. For example, cat/0.jpg: is no"
         " image.",
-        "Class 'dog' loses 3 of its 4 images. For one, dog/0.jpg: is no image.",
+        "Class 'dog' loses 3 of its 4 images. For example, dog/0.jpg: is no image.",
     ]
 
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"All 4 images are bad, so nothing is left\. For one, cat/0\.jpg: is no image"):
+    with pytest.raises(
+        DataError, match=r"All 4 images are bad, so none is left\. For example, cat/0\.jpg: is no image"
+    ):
         lose(samples_of(cat=2, dog=2), tmp_path, cat=2, dog=2)
 
 
@@ -58,5 +60,5 @@ def test_a_file_that_may_not_be_read_is_an_error_even_where_bad_images_are_skipp
         return opened(file, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image, "open", open_unless_secret)
-    with pytest.raises(DataError, match=r"1 files may not be read \(permission denied\), .*secret\.png for one"):
+    with pytest.raises(DataError, match=r"1 files cannot be read \(permission denied\), for example .*secret\.png"):
         screen_images(samples, SKIP, tmp_path)

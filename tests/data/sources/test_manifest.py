@@ -118,7 +118,7 @@ def test_a_path_from_the_working_folder_is_recognised(folder: Path, monkeypatch:
     monkeypatch.chdir(folder)
     (folder / "tables").mkdir()
     (folder / "tables" / "t.csv").write_text(GOOD)
-    with pytest.raises(DataError, match=r"is there from the working folder: set data\.root=\."):
+    with pytest.raises(DataError, match=r"is valid from the working folder: set data\.root=\."):
         read_manifest(ManifestConfig(source="manifest", file="tables/t.csv"))
     assert len(read_manifest(ManifestConfig(source="manifest", file="tables/t.csv", root="."))) == 2
 
@@ -167,41 +167,44 @@ def test_one_label_with_a_separator_in_it_is_a_name(folder: Path, labels: list[s
         ("images/1.jpg,a\n", r"has no column 'path'\..* It has: 'images/1\.jpg', 'a'\."),
         ("path label\nimages/1.jpg a\n", "has no column 'path'"),
         ("path,label,path \nimages/1.jpg,a,b\n", "2 columns called 'path'"),
-        (GOOD + "7,images/3.jpg,cat\n", r"line 4: 3 values, but .* 2 columns\. Quote a value .* name an index column"),
+        (GOOD + "7,images/3.jpg,cat\n", r"line 4: 3 values, but .* 2 columns\. Quote values .* name an index column"),
         (GOOD + "images/3.jpg,\n", r"line 4: no label \(column 'label' is empty\)"),
         (GOOD + " ,cat\n", "line 4: no path"),
         (GOOD + "images/3.jpg\n", "line 4: 1 values, but the header names 2 columns"),
         (GOOD + "images/9.jpg,cat\n", r"line 4: there is no file .*images/9\.jpg"),
         (GOOD + "images,cat\n", "line 4: .*images is a folder; list the images in it"),
-        (GOOD + "/dev/null,cat\n", "line 4: /dev/null lies outside"),
-        (GOOD + "pipe.jpg,cat\n", r"line 4: .*pipe\.jpg is no regular file but a pipe"),
+        (GOOD + "/dev/null,cat\n", "line 4: /dev/null is outside"),
+        (GOOD + "pipe.jpg,cat\n", r"line 4: .*pipe\.jpg is not a regular file but a pipe"),
         (
             GOOD + "C:\\images\\3.jpg,cat\n",
-            r"line 4: C:\\images\\3\.jpg is a path on a Windows machine, not on this one",
+            r"line 4: C:\\images\\3\.jpg is an absolute path of Windows",
         ),
-        (GOOD + "\\\\server\\3.jpg,cat\n", r"line 4: \\\\server.* is a path on a Windows machine, not on this one"),
+        (GOOD + "\\\\server\\3.jpg,cat\n", r"line 4: \\\\server.* is an absolute path of Windows"),
         (
             GOOD + "images/3,cat\n",
             r"there is no file .*/images/3 .* There is 3\.jpg: list the names with their suffix\.",
         ),
-        (GOOD + "images/3.JPG,cat\n", r"There is 3\.jpg: write the name in the same case\."),
-        ("images/1.jpg,cat\nimages/2.jpg,dog\n", "no column 'path'. Its first line must name the columns, and seems"),
+        (GOOD + "images/3.JPG,cat\n", r"There is 3\.jpg: write the name with the same upper and lower case\."),
+        (
+            "images/1.jpg,cat\nimages/2.jpg,dog\n",
+            "no column 'path'. Its first line must name the columns, but it seems",
+        ),
         (
             "path label\nimages/1.jpg cat\n",
             "no column 'path'. Its columns must be separated by one of comma, semicolon",
         ),
-        ('"path" "label"\n"a" "b"\n', "line 1: .* Values are separated by one of comma, semicolon, tab and bar"),
-        (GOOD + "..\\3.jpg,cat\n", r"line 4: \.\.\/3\.jpg lies outside"),
-        (GOOD + "https://x.org/3.jpg,cat\n", r"line 4: https://x\.org/3\.jpg is an address"),
+        ('"path" "label"\n"a" "b"\n', "line 1: .* Values must be separated by one of comma, semicolon, tab and bar"),
+        (GOOD + "..\\3.jpg,cat\n", r"line 4: \.\.\/3\.jpg is outside"),
+        (GOOD + "https://x.org/3.jpg,cat\n", r"line 4: https://x\.org/3\.jpg is a URL"),
         (GOOD + "images/1.jpg,dog\n", r"line 4: .* listed twice, .*Their labels differ\. Several labels for an image"),
         (
             GOOD + "images/3.jpg," + "x" * 5000 + "\n",
             r"line 4: .*xxx\.\.\. \(5,000 characters\), .*too long for a label",
         ),
         (GOOD + "images/../images/1.jpg,cat\n", r"line 4: .* is listed twice, first in .*table\.csv, line 2"),
-        (GOOD + "../secret.jpg,cat\n", r"line 4: \.\./secret\.jpg lies outside"),
-        (GOOD + "/etc/passwd,cat\n", "line 4: /etc/passwd lies outside"),
-        (GOOD + '"images/3.jpg","a\nb"\n', "holds 'a\\\\nb', with characters that do not print"),
+        (GOOD + "../secret.jpg,cat\n", r"line 4: \.\./secret\.jpg is outside"),
+        (GOOD + "/etc/passwd,cat\n", "line 4: /etc/passwd is outside"),
+        (GOOD + '"images/3.jpg","a\nb"\n', "contains 'a\\\\nb', which has unprintable characters"),
         (GOOD + "images/3\0.jpg,cat\n", "line 4"),
         (GOOD + '"images/3.jpg,cat\n', "line 4: unexpected end of data"),
         (GOOD + "x" * 5000 + ",cat\n", "line 4: xxxx.*File name too long"),
@@ -215,9 +218,9 @@ def test_mistakes_are_named_with_their_line(folder: Path, text: str | bytes, mes
 
 
 def test_unknown_split_is_named_with_the_nearest(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"split 'nan' \(column 's'\) is none of train, val, test\.$"):
+    with pytest.raises(DataError, match=r"split 'nan' \(column 's'\) is not one of train, val, test\.$"):
         read(folder, "path,label,s\nimages/1.jpg,a,nan\n", split_column="s")
-    with pytest.raises(DataError, match=r"line 2: split 'trian' \(column 's'\) is none of.*Did you mean 'train'\?"):
+    with pytest.raises(DataError, match=r"line 2: split 'trian' \(column 's'\) is not one of.*Did you mean 'train'\?"):
         read(folder, "path,label,s\nimages/1.jpg,a,trian\n", split_column="s")
 
 
@@ -243,8 +246,8 @@ def test_missing_table_wrong_ending_and_missing_root(folder: Path) -> None:
         ("table.tsv", b"<!DOCTYPE html><html>", "is a web page"),
         ("table.jsonl", b"", "is JSON; write it as a table once: pandas.read_json"),
         ("table.csv", b'{"path": "images/1.jpg"}\n', "is JSON"),
-        ("table.csv", b"PAR1\x15", "is a Parquet file; let its name end in .parquet"),
-        ("table.parquet", b"path,label\n", "is no Parquet file, or damaged"),
+        ("table.csv", b"PAR1\x15", "is a Parquet file; rename it so that its name ends in .parquet"),
+        ("table.parquet", b"path,label\n", "is not a Parquet file, or damaged"),
     ],
 )
 def test_what_is_no_table_is_called_by_its_name(folder: Path, name: str, start: bytes, expected: str) -> None:
@@ -257,8 +260,7 @@ def test_names_that_stand_for_missing_values_are_warned_of(folder: Path, caplog:
     text = "path,label,who\nimages/1.jpg,NA,nan\nimages/2.jpg,cat,nan\nimages/3.jpg,None,\n"
     assert [sample.label for sample in read(folder, text, group_column="who")] == ["NA", "cat", "None"]
     assert [message.partition(": ")[2] for message in caplog.messages] == [
-        f"{count} rows hold {name}, which becomes a {what} of that name. If a value is missing there, remove these "
-        "rows."
+        f"{count} rows contain {name}, which is used as the name of a {what}. If it means a missing value, remove them."
         for count, name, what in [(1, "'NA'", "class"), (1, "'None'", "class"), (2, "'nan'", "group")]
     ]
 
@@ -272,7 +274,7 @@ def test_splits_that_are_not_asked_for_are_said(folder: Path, caplog: pytest.Log
         caplog.clear()
         (sample,) = read_manifest(ManifestConfig(source="manifest", file=str(file), split_column=column))
         assert sample.split == (None if column is None else "test")
-        said = [f"{file} has a column 'Split', which is not used; data.split_column=Split takes the splits from it."]
+        said = [f"{file} has a column 'Split', which is not used. To use its splits, set data.split_column=Split."]
         assert caplog.messages == (said if column is None else [])
 
 
@@ -344,12 +346,18 @@ def test_parquet_with_images_as_bytes_writes_them_once(folder: Path, kind: objec
     [
         (
             {"image": [png(1)], "label": ["a"]},
-            r"no column 'path'\. Column 'image' holds images: set data\.path_c",
+            r"no column 'path'\. Column 'image' contains images: set data\.path_c",
         ),
-        ({"path": [png(1)], "label": [png(2)]}, r"row 1: column 'label' holds [0-9]+ bytes that are no text"),
-        ({"path": ["images/1.jpg"], "label": [["a", "b"]]}, r"'label' holds lists .*\(multi-label\) are not supported"),
-        ({"path": ["images/1.jpg"], "label": [{"a": 1}]}, r"column 'label' holds struct<a: int64>, which is no label"),
-        ({"path": [[1, 2, 3]], "label": ["a"]}, r"column 'path' holds list<.*>, which is no path"),
+        ({"path": [png(1)], "label": [png(2)]}, r"row 1: column 'label' contains [0-9]+ bytes that are not text"),
+        (
+            {"path": ["images/1.jpg"], "label": [["a", "b"]]},
+            r"'label' contains lists .*\(multi-label\) are not supported",
+        ),
+        (
+            {"path": ["images/1.jpg"], "label": [{"a": 1}]},
+            r"column 'label' contains struct<a: int64>, which cannot be a label",
+        ),
+        ({"path": [[1, 2, 3]], "label": ["a"]}, r"column 'path' contains list<.*>, which cannot be a path"),
         ({"path": [{"bytes": None, "path": None}], "label": ["a"]}, r"row 1: no path"),
         ({"path": ["x" * 10**6], "label": ["a"]}, r"row 1: xxx.*\(1,000,000 characters\): File name too long"),
     ],
@@ -368,7 +376,7 @@ def test_parquet_with_text_that_is_not_marked_as_such(folder: Path) -> None:
 
 def test_parquet_with_a_class_number_that_has_no_name(folder: Path) -> None:
     file = parquet(folder, {"path": ["images/1.jpg"], "label": [-1]}, ["a"])
-    with pytest.raises(DataError, match=r"row 1: class -1 is none of the 1 that the table names"):
+    with pytest.raises(DataError, match=r"row 1: class -1 is not one of the 1 classes .* that the table names"):
         read_manifest(ManifestConfig(source="manifest", file=file))
 
 

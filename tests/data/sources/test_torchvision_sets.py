@@ -69,10 +69,10 @@ def test_every_offered_name_exists_and_takes_its_arguments() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(DataError, match=r"data\.name=cifar_10 is not offered.*There are: CIFAR10"):
+    with pytest.raises(DataError, match=r"data\.name=cifar_10 is not supported.*Allowed are CIFAR10"):
         read_samples(config(Path("x"), "cifar_10"))
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"Flowers102 cannot be had from data\.root=.*Set data\.download=true"):
+    with pytest.raises(DataError, match=r"Flowers102 cannot be loaded from data\.root=.*Set data\.download=true"):
         read_samples(config(tmp_path, "Flowers102"))
