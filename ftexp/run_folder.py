@@ -17,14 +17,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from ftexp.cli.resume_arguments import AUTO, IDENTITY, LOCK, RESULT, newest_unfinished, own_overrides, status_of
+from ftexp.cli.resume_arguments import AUTO, newest_unfinished, own_overrides
 from ftexp.errors import CheckpointError, ConfigError
+from ftexp.files.run_files import BEST, HISTORY, IDENTITY, LOCK, RESULT, status_of
 from ftexp.machine.torchrun import is_main, several_processes, store
 
 # Any of these says that a run has begun to train in a folder.
-OF_A_RUN = (IDENTITY, RESULT, "checkpoints/best.pt", "checkpoints/last.pt")
+OF_A_RUN = (IDENTITY, RESULT, BEST, "checkpoints/last.pt")
 # What is removed when a job of a sweep starts again; it overwrites all other files.
-LEFTOVERS = (IDENTITY, RESULT, "metrics.csv")
+LEFTOVERS = (IDENTITY, RESULT, HISTORY)
 NOTHING_FOUND = "ftexp: resume=auto: no unfinished run of this command, so a new one begins."
 # The time in hydra.run.dir, from Hydra's own resolver; the runs of one command differ only in it.
 _NOW = re.compile(r"\$\{now:[^}]*\}")

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ftexp.cli.resume_arguments import IDENTITY
 from ftexp.config import Config, as_data
 from ftexp.config.moved import renamed_settings
 from ftexp.config.resume import DATA_PATHS, HARMLESS
@@ -20,6 +19,7 @@ from ftexp.data.splitting.splits import Splits
 from ftexp.errors import ConfigError, DataError
 from ftexp.files.file_format import check_format, reading
 from ftexp.files.json_files import read_json, write_json
+from ftexp.files.run_files import IDENTITY
 from ftexp.run_images import FILE, KnownImage, changed_images, images_of, read_images, write_images
 from ftexp.tracking.params import flatten_data
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftexp.cli.resume_arguments import RESULT
 from ftexp.errors import CheckpointError
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
+from ftexp.files.run_files import HISTORY, RESULT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ftexp.inference.classifier import Classifier
 
 INTERVAL = "_ci95"
-HISTORY = "metrics.csv"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftexp.cli.program import end_program, make_parser
-from ftexp.cli.resume_arguments import IDENTITY
 from ftexp.config.uri import check_uri
 from ftexp.errors import CheckpointError, ConfigError, UserError
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json, write_json
+from ftexp.files.run_files import IDENTITY
 from ftexp.run_folder import locked
 
 

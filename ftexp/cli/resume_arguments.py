@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -20,14 +18,10 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from ftexp.config.moved import renamed_overrides
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import CheckpointError, ConfigError
+from ftexp.files.run_files import BEST, IDENTITY, LOCK, RESULT, read_fields, status_of
 
 AUTO = "auto"
 RUN_FOLDER = "hydra.run.dir"
-# A run writes it when it begins to train; a run that has it can be resumed.
-IDENTITY = "run.json"
-# A run writes it when it ends.
-RESULT = "result.json"
-LOCK = ".lock"
 RESUME = ("resume", "resume.run")
 
 
@@ -108,7 +102,7 @@ def saved_overrides(folder: Path) -> list[str] | None:
     Returns:
         The overrides; None if they are not saved, as in a folder of ftexp 0.1.0 that was copied without ``.hydra``.
     """
-    kept = _read(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
+    kept = read_fields(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
     if kept is None:
         return _overrides_of_hydra(folder)  # of runs of ftexp 0.1.0
     if not isinstance(kept, list):
@@ -122,12 +116,6 @@ def _overrides_of_hydra(folder: Path) -> list[str] | None:
     if not file.exists():
         return None
     return renamed_overrides(own_overrides(yaml.safe_load(file.read_text(encoding="utf-8")) or []))
-
-
-def status_of(folder: Path) -> str | None:
-    """The status of a run that has ended; None if it was killed or is still in progress."""
-    file = folder / RESULT
-    return str(_read(file).get("status")) if file.exists() else None
 
 
 def _known_overrides(folder: Path) -> list[str]:
@@ -161,16 +149,8 @@ def _from_weights(folder: Path) -> str:
     """The command of a new run that starts with the best weights of a finished one."""
     replaced = ("model.weights", "stage.epochs")
     same = [override for override in saved_overrides(folder) or [] if _key(override) not in replaced]
-    weights = f"model.weights={folder / 'checkpoints' / 'best.pt'}"
+    weights = f"model.weights={folder / BEST}"
     return shlex.join(["python", "-m", "ftexp", *same, weights, "stage.epochs=NUMBER"])
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}). Restore it, or remove the folder.") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _is_free(folder: Path) -> bool:

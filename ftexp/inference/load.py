@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ftexp.cli.resume_arguments import IDENTITY, RESULT
 from ftexp.config.model import ModelConfig
 from ftexp.errors import CheckpointError
 from ftexp.files.file_format import reading
+from ftexp.files.run_files import BEST, IDENTITY, RESULT
 from ftexp.inference.calibration import read_calibration
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
@@ -21,7 +21,6 @@ from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weigh
 
 LATEST = "latest"
 OUTPUTS = Path("outputs")
-BEST = Path("checkpoints", "best.pt")
 
 
 def load(what: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
@@ -59,7 +58,7 @@ def load_checkpoint_file(path: Path, device: str = "auto") -> Classifier:
     """
     network, classes, _ = read_network(path)
     engine = NetworkEngine(network, read_temperature(path), device)
-    run = path.parent.parent if path.parent.name == BEST.parent.name else path
+    run = path.parent.parent if path.parent.name == Path(BEST).parent.name else path
     return Classifier(engine, classes, network.preprocessing, str(path), str(run))
 
 

@@ -16,10 +16,10 @@ from filelock import FileLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from ftexp.cli.resume_arguments import status_of
 from ftexp.config.moved import renamed_overrides
 from ftexp.config.sweep import SweepConfig
 from ftexp.errors import ConfigError
+from ftexp.files.run_files import status_of
 from ftexp.run_result import RunResult
 from ftexp.sweeps.job import outcome
 from ftexp.sweeps.space import Space

@@ -1,0 +1,41 @@
+"""Names of the files in the folder of a run, and how the run ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ftexp.errors import CheckpointError
+
+# A run writes it when it begins to train; a run that has it can be resumed.
+IDENTITY = "run.json"
+# A run writes it when it ends.
+RESULT = "result.json"
+# A row per epoch.
+HISTORY = "metrics.csv"
+BEST = "checkpoints/best.pt"
+LOCK = ".lock"
+
+
+def status_of(folder: Path) -> str | None:
+    """The status of a run that has ended; None if it was killed or is still in progress.
+
+    Raises:
+        CheckpointError: when its ``result.json`` is damaged.
+    """
+    file = folder / RESULT
+    return str(read_fields(file).get("status")) if file.exists() else None
+
+
+def read_fields(file: Path) -> dict[str, Any]:
+    """The fields of a JSON file of a run.
+
+    Raises:
+        CheckpointError: when it is damaged.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}). Restore it, or remove the folder.") from error
+    return content if isinstance(content, dict) else {}
