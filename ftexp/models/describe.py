@@ -20,9 +20,9 @@ RESIZED = {"center": "short side", "squash": "both sides", "border": "long side"
 Row = dict[str, object]
 
 
-def normalisation(module: nn.Module) -> str:
-    """The kinds of norm layers in a module, the most frequent first; ``none`` if there are none."""
-    kinds = Counter(kind for layer in module.modules() if (kind := _norm_kind(layer)))
+def normalisation(*modules: nn.Module) -> str:
+    """The kinds of norm layers in some modules, each once, the most frequent first; ``none`` if there are none."""
+    kinds = Counter(kind for module in modules for layer in module.modules() if (kind := _norm_kind(layer)))
     return ", ".join(kind for kind, _ in kinds.most_common()) or "none"
 
 
@@ -54,13 +54,12 @@ def block_rows(network: Network) -> list[Row]:
     rows = []
     for name in network.names:
         parameters = network.parameters(name)
-        kinds = {normalisation(module) for module in network.modules(name)} - {"none"}
         rows.append(
             {
                 "block": name,
                 "tensors": len(parameters),
                 "parameters": sum(parameter.numel() for parameter in parameters.values()),
-                "normalisation": ", ".join(sorted(kinds)) or "none",
+                "normalisation": normalisation(*network.modules(name)),
                 "modules": ", ".join(network.heads if name == HEAD else network.paths(name)),
             }
         )

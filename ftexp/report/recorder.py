@@ -17,16 +17,15 @@ from ftexp.evaluation.classes import class_table, majority_baseline
 from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose
 from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.history import EpochRecord
-from ftexp.evaluation.intervals import accuracy_interval
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 from ftexp.files.json_files import write_json
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
+from ftexp.report.lines import epoch_line, explain_verdict, result_line
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
-from ftexp.report.result import explain_verdict, result_content
+from ftexp.report.result import result_content
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
 from ftexp.tracking.send_missing import send_missing_if_possible
@@ -128,18 +127,7 @@ class Recorder:
         self._write_history()
         numbers = {name: float(value) for name, value in record.as_row().items() if isinstance(value, float)}
         self._tracker.log_metrics(numbers, step=record.epoch)
-        log.info(
-            "%-8s epoch %2d/%d  loss %.4f  val loss %.4f  %s  %4.0f images/s  %5.1f s%s",
-            record.phase,
-            record.epoch,
-            self._epochs,
-            record.train_loss,
-            record.val_loss,
-            self._shown(record.val),
-            record.images_per_second,
-            record.seconds,
-            "  best" if record.best else "",
-        )
+        log.info("%s", epoch_line(record, self._metric, self._epochs))
         self._diagnose(record.phase)
 
     def send_missing(self) -> None:
@@ -197,7 +185,7 @@ class Recorder:
         log.info("always naming %s scores %s accuracy %.4f", baseline["class"], split, baseline["accuracy"])
         if test_uses > 1:
             log.warning("This test set has been used %d times; scores chosen by it are too good.", test_uses)
-        log.info("%s  %s", self._verdict(best, test), self.folder)
+        log.info("%s  %s", result_line(best, test, self._metric), self.folder)
         return RunResult.of(self.folder, result)
 
     def _send(self, test: Scores | None) -> None:
@@ -233,21 +221,6 @@ class Recorder:
         except OSError as unwritten:  # the disk that ended the run, most likely
             log.warning("result.json cannot be written: %s.", unwritten)
         return status[1]
-
-    def _verdict(self, best: Best, test: Scores | None) -> str:
-        if test is None:
-            value = best.scores.metric(self._metric)
-            return f"validation {METRICS[self._metric].label} {value:.4f} (epoch {best.record.epoch})"
-        low, high = accuracy_interval(test.num_correct, test.num_samples)
-        return (
-            f"test accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {test.num_samples} images)  "
-            f"{self._shown(test.metrics(best.record.val), without='accuracy')}"
-        )
-
-    def _shown(self, values: Mapping[str, float], without: str = "") -> str:
-        """The metrics that a line shows: accuracy, macro F1, and the one that decides."""
-        names = [name for name in dict.fromkeys(("accuracy", "macro_f1", self._metric)) if name != without]
-        return "  ".join(f"{METRICS[name].label} {values[name]:.4f}" for name in names)
 
     def _skipped(self) -> list[dict[str, object]]:
         """The phases that were planned and not begun, because the gate dropped one before them."""

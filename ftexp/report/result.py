@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ftexp.evaluation.best import Best
-from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.intervals import accuracy_interval, bootstrap_intervals
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 
 
@@ -74,13 +72,3 @@ def score_entry(scores: Scores, names: list[str]) -> dict[str, object]:
         **{f"{name}_ci95": list(interval) for name, interval in intervals.items()},
         "num_samples": scores.num_samples,
     }
-
-
-def explain_verdict(name: str, verdict: Verdict, metric: str, num_samples: int) -> str:
-    """What the gate decided about a phase, in one line."""
-    outcome = "kept" if verdict.kept else "dropped, its weights undone; the stage ends here"
-    p_value = "" if verdict.p_value is None else f", p = {verdict.p_value:.3f}"
-    return (
-        f"{name} {outcome}: validation {METRICS[metric].label} {verdict.before:.4f} -> {verdict.after:.4f} "
-        f"(of {num_samples} images it gained {verdict.gained} and lost {verdict.lost}{p_value})"
-    )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
+from torch import nn
 
 from ftexp.models import __main__ as models_main
+from ftexp.models.blocks import Block, Network
+from ftexp.models.describe import block_rows
+from ftexp.preprocessing import Preprocessing
 
 
 def test_one_model_shows_blocks_head_transforms_and_stages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +35,24 @@ def test_a_network_without_batch_norm_says_so(capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert "weights none; normalisation LayerNorm\nIt has no BatchNorm: bn_policy has no effect." in shown
     assert "blocks11" in shown
+
+
+def test_a_block_of_several_modules_names_each_kind_of_norm_once() -> None:
+    modules = {
+        "stem": nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(1, 4), nn.BatchNorm2d(4)),
+        "stage": nn.Sequential(nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.BatchNorm2d(4)),
+        "fc": nn.Linear(4, 2),
+    }
+    half = (0.5, 0.5, 0.5)
+    network = Network(
+        nn.Sequential(OrderedDict(modules)),
+        [Block("all", ("stem", "stage"))],
+        head="fc",
+        preprocessing=Preprocessing(8, 8, "bilinear", half, half),
+        name="tiny",
+        num_classes=2,
+    )
+    assert [row["normalisation"] for row in block_rows(network)] == ["BatchNorm, GroupNorm", "none"]
 
 
 @pytest.mark.slow

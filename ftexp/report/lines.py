@@ -1,0 +1,74 @@
+"""The lines that a run shows on the terminal: one for each epoch, for the gate's verdict and for the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ftexp.evaluation.best import Best
+from ftexp.evaluation.gate import Verdict
+from ftexp.evaluation.history import EpochRecord
+from ftexp.evaluation.intervals import accuracy_interval
+from ftexp.evaluation.metric_names import METRICS
+from ftexp.evaluation.scores import Scores
+
+
+def epoch_line(record: EpochRecord, metric: str, num_epochs: int) -> str:
+    """The line of an epoch.
+
+    Args:
+        record: of the epoch.
+        metric: ``train.metric``, shown beside accuracy and macro F1.
+        num_epochs: of all phases together.
+    """
+    return (
+        f"{record.phase:<8} epoch {record.epoch:2d}/{num_epochs}  loss {record.train_loss:.4f}  "
+        f"val loss {record.val_loss:.4f}  {shown_metrics(record.val, metric)}  "
+        f"{record.images_per_second:4.0f} images/s  {record.seconds:5.1f} s{'  best' if record.best else ''}"
+    )
+
+
+def result_line(best: Best, test: Scores | None, metric: str) -> str:
+    """The last line of a run: the test metrics, or the best validation metric where the test split is not scored.
+
+    Args:
+        best: the best epoch.
+        test: the scores of the test split; None: it is not scored.
+        metric: ``train.metric``.
+    """
+    if test is None:
+        value = best.scores.metric(metric)
+        return f"validation {METRICS[metric].label} {value:.4f} (epoch {best.record.epoch})"
+    low, high = accuracy_interval(test.num_correct, test.num_samples)
+    return (
+        f"test accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {test.num_samples} images)  "
+        f"{shown_metrics(test.metrics(best.record.val), metric, without='accuracy')}"
+    )
+
+
+def shown_metrics(values: Mapping[str, float], metric: str, without: str = "") -> str:
+    """Accuracy, macro F1 and ``train.metric``, each with its name.
+
+    Args:
+        values: by metric.
+        metric: ``train.metric``.
+        without: a metric to leave out.
+    """
+    names = [name for name in dict.fromkeys(("accuracy", "macro_f1", metric)) if name != without]
+    return "  ".join(f"{METRICS[name].label} {values[name]:.4f}" for name in names)
+
+
+def explain_verdict(name: str, verdict: Verdict, metric: str, num_samples: int) -> str:
+    """The line that says what the gate decided about a phase.
+
+    Args:
+        name: of the phase.
+        verdict: of the gate.
+        metric: ``train.metric``, which the gate compares.
+        num_samples: of the validation set.
+    """
+    outcome = "kept" if verdict.kept else "dropped, its weights undone; the stage ends here"
+    p_value = "" if verdict.p_value is None else f", p = {verdict.p_value:.3f}"
+    return (
+        f"{name} {outcome}: validation {METRICS[metric].label} {verdict.before:.4f} -> {verdict.after:.4f} "
+        f"(of {num_samples} images it gained {verdict.gained} and lost {verdict.lost}{p_value})"
+    )
