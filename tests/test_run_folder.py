@@ -398,7 +398,7 @@ def test_a_copy_without_hidden_files_goes_on_and_checkpoints_of_another_run_are_
     subprocess.run("mkdir copy; cp -r first/* copy; cp second/checkpoints/* first/checkpoints", shell=True, check=True)
     mixed = command_line("resume=first")
     assert mixed.returncode == 1
-    assert "were not written by the run of the run.json beside it" in mixed.stderr
+    assert "were not written by the run of the run.json beside them" in mixed.stderr
     ended = command_line("resume=copy")
     assert ended.returncode == 0, ended.stderr
     assert status(tmp_path / "copy") == "finished"

@@ -1,4 +1,4 @@
-"""``train.batch_size=auto``: the largest batch that fits, as long as an epoch keeps enough updates."""
+"""``train.batch_size=auto``: the largest batch that fits into memory and leaves enough updates in an epoch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ftexp.models.blocks import Network
 
 log = logging.getLogger(__name__)
 
-# Small data sets would fit as a whole, and a phase of a few updates learns nothing.
+# A small data set may fit into one batch as a whole, but a phase of a few updates learns nothing.
 MIN_UPDATES_PER_EPOCH = 16
 LARGEST = 1024
-# A gradient and two moments for every weight that learns.
+# A gradient and two optimizer states for every trainable weight.
 STATES_PER_WEIGHT = 3
 
 Measure = Callable[[int], float]
@@ -42,17 +42,23 @@ def settle_batch_size(
     num_samples: int,
     known: int | None = None,
 ) -> Config:
-    """The configuration with a number for ``train.batch_size``, over all ranks; where it is one already, as it is.
+    """Replace ``train.batch_size=auto`` by the number of images per batch over all ranks.
 
-    The weights, their statistics and the random numbers to come are left as they were.
+    Weights, running statistics and random state stay as they are.
 
     Args:
-        num_samples: training images.
-        known: the number that a run has which is gone on with; its step is measured all the same, for nothing else to
-            take its memory.
+        config: the configuration of the run.
+        network: the network on its device.
+        phases: the phases of the run; the one with the most trainable blocks is measured.
+        runtime: the device and the ranks.
+        num_samples: number of training images.
+        known: the batch size of a run that is resumed; its training step is still measured, to reserve its memory.
+
+    Returns:
+        The configuration with a number; unchanged if it has one already.
 
     Raises:
-        DeviceError: when not even one image fits.
+        DeviceError: if not even the smallest batch fits.
     """
     if config.train.batch_size != "auto":
         return config
@@ -80,7 +86,7 @@ def settle_batch_size(
         else:
             own = known // ranks.size
             _fits(remembered, own, free)
-    runtime.memory.promise_step(taken.get(own, free))  # of one that did not fit, which training may find out: all of it
+    runtime.memory.promise_step(taken.get(own, free))  # all, if that step ran out of memory
     settled = replace(config.train, batch_size=own * ranks.size)
     updates = epoch_of(deep, network, settled, num_samples, ranks.size).num_updates
     log.info("batch   %d images of %d px: %d updates in an epoch", own * ranks.size, size, updates)
@@ -93,12 +99,18 @@ def largest_that_fits(measure: Measure, free: float, most: int, *, least: int = 
     The ranks agree after every size, so that all of them measure the same ones: a training step may hold collectives.
 
     Args:
-        measure: images in a rank's batch -> bytes; may run out of memory instead.
-        free: bytes on this rank.
-        least: the smallest batch there may be, even where ``most`` is less; a power of two.
+        measure: function from the images in a rank's batch to the bytes of a training step; it may raise an
+            out-of-memory error instead.
+        free: bytes that are free on this rank.
+        most: the largest batch to try, in images of one rank.
+        least: the smallest batch, even if ``most`` is smaller; a power of two.
+        ranks: the processes of the run.
+
+    Returns:
+        Images in a batch of one rank.
 
     Raises:
-        DeviceError: on all ranks, when the smallest batch is too much for one of them.
+        DeviceError: on all ranks, if the smallest batch does not fit on one of them.
     """
     fits, size = 0, least
     while size <= max(most, least):
@@ -111,7 +123,7 @@ def largest_that_fits(measure: Measure, free: float, most: int, *, least: int = 
         if ranks.size > 1:
             memory = f"the free memory of each of the {ranks.size} processes (here {memory})"
         raise DeviceError(
-            f"train.batch_size=auto: {images} not fit into {memory}. Let fewer blocks learn, take a smaller model or "
+            f"train.batch_size=auto: {images} not fit into {memory}. Train fewer blocks, use a smaller model or "
             "data.image_size, or free some memory."
         )
     return fits
@@ -128,7 +140,7 @@ def _fits(measure: Measure, size: int, free: float) -> bool:
 
 @contextmanager
 def _as_trained(network: Network, phase: Phase, device: torch.device) -> Iterator[nn.Module]:
-    """A copy of the network in the phase's mode, so that a trial moves no statistics of the original."""
+    """A copy of the network in the phase's mode, so that measuring does not change the running statistics."""
     open_blocks(network, phase)
     set_train_mode(network, phase)
     with forked_generators(device):
@@ -143,7 +155,7 @@ def _step(module: nn.Module, images: int, size: int, runtime: Runtime) -> Tensor
 
 
 def _saved_bytes(module: nn.Module, size: int, runtime: Runtime) -> float:
-    """What the backward pass keeps of one image: the tensors that autograd saves, weights aside."""
+    """Bytes of the tensors that autograd saves for the backward pass of one image, without weights."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
     seen: dict[int, int] = {}
 
@@ -153,7 +165,7 @@ def _saved_bytes(module: nn.Module, size: int, runtime: Runtime) -> float:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    pair = 2  # BatchNorm in training has no statistics of a single image
+    pair = 2  # BatchNorm in training mode cannot compute statistics of a single image
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         loss = _step(module, pair, size, runtime)
     images = pair * 3 * size * size * loss.element_size()
@@ -161,7 +173,7 @@ def _saved_bytes(module: nn.Module, size: int, runtime: Runtime) -> float:
 
 
 def _peak_bytes(module: nn.Module, size: int, runtime: Runtime, images: int) -> float:
-    """The most memory that a step on so many images takes on a CUDA device; found out by doing it."""
+    """Peak memory in bytes of a training step on a CUDA device, measured by running one."""
     device = runtime.device
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""Compiled forward passes: one graph per phase and mode, and eager ones where compiling fails."""
+"""Compiled forward passes: one graph per phase and mode, with a fallback to eager mode if compiling fails."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ from ftexp.training.inputs.batches import Forward, Inputs
 
 log = logging.getLogger(__name__)
 
-# Batches of a phase from which on runtime.compile=auto compiles. To compile a training and a scoring pass takes half a
-# minute or more; it then saves some 10 to 30 ms of a step on a GPU. An estimate: no GPU has been measured yet.
+# runtime.compile=auto compiles in phases of at least this many batches. Compiling a training and a scoring pass takes
+# half a minute or more, and then saves 10 to 30 ms per step on a GPU. An estimate: no GPU has been measured yet.
 MIN_BATCHES = 1000
-# Characters of a compiler's message that are shown.
+# Length to which a compiler's message is cut.
 MAX_REASON = 200
 
 
 def forward_of(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Forward:
-    """What a phase calls with its batches: compiled where that is asked for, or, with ``auto``, where it pays."""
+    """The forward that a phase trains with: compiled if the settings ask for it, or, with ``auto``, if it saves time.
+
+    Args:
+        phase: the phase, for the log.
+        inputs: the network and the batches of the phase.
+        settings: ``runtime``.
+    """
     runtime = inputs.runtime
     if not runtime.compile:
         return inputs.forward
     if settings.compile == "auto" and (reason := _why_not(phase, inputs)) is not None:
-        log.info("compile off in %s: %s; runtime.compile=true compiles all the same", phase.name, reason)
+        log.info("compile off in %s: %s; runtime.compile=true compiles anyway", phase.name, reason)
         return inputs.forward
     own = runtime.ranks.local_batch_size
     sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
@@ -38,27 +44,28 @@ def forward_of(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Forward
 
 
 def _why_not(phase: Phase, inputs: Inputs) -> str | None:
-    """Why compiling costs more time than it saves; by what is to be done, and never by a clock."""
+    """Why compiling would take more time than it saves, or None; decided by the work ahead, never by measured time."""
     if phase.learning == (HEAD,) and inputs.forward is not inputs.network.module:
-        return "a head on kept activations is too small to gain by it"
+        return "a head on cached activations is too small to gain from it"
     num_batches = phase.epochs * inputs.train.num_batches
     if num_batches < MIN_BATCHES:
-        return f"it pays from {MIN_BATCHES:,} batches on, and here are {num_batches:,}"
+        return f"it saves time from {MIN_BATCHES:,} batches on, and the phase has {num_batches:,}"
     return None
 
 
 class CompiledForward:
-    """Logits of batches by compiled code, made at the first whole batch of each mode (training, scoring).
+    """Runs a forward compiled; each mode (training, scoring) is compiled at its first full batch.
 
-    A smaller last batch costs no code of its own: to be scored it is filled up, in training it goes through the network
-    as it is, which BatchNorm's statistics and the gradient's mean need. The network itself stays as it is: whoever
-    calls it by itself runs no compiled code.
+    A smaller last batch is not compiled separately. In scoring it is padded to the full size. In training it runs in
+    eager mode, because padding would change BatchNorm's statistics and the mean of the gradient. The network itself
+    is not changed: calls that do not go through this object run in eager mode.
 
     Args:
         forward: the network, or its suffix.
-        training_size: images of this rank in a whole batch of training; ``scoring_size``: of validation.
-        mode: torch.compile's.
-        backend: torch.compile's.
+        training_size: images of this rank in a full training batch.
+        scoring_size: images of this rank in a full validation batch.
+        mode: the mode of torch.compile.
+        backend: the backend of torch.compile.
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class CompiledForward:
         mode: str = "default",
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
-        torch.compiler.reset()  # other blocks learn now: graphs of the phase before would only fill the cache
+        torch.compiler.reset()  # graphs of the phase before are of no use, and would fill the cache
         self._eager = forward
         self._training_size = training_size
         self._scoring_size = scoring_size
@@ -77,7 +84,7 @@ class CompiledForward:
         options: dict[str, Any] = {"backend": backend, "dynamic": False}
         if backend == "inductor":
             options["mode"] = mode
-        # A function and not the module: compiled in place, the module would be compiled for every other caller, too.
+        # A function, not the module: a module that is compiled in place is compiled for all other callers too.
         self._compiled: Forward | None = torch.compile(lambda inputs: forward(inputs), **options)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -90,12 +97,12 @@ class CompiledForward:
         if self._has_graphs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
-            # By default the backward pass would be compiled at its first call, where nobody catches what goes wrong.
+            # By default the backward pass is compiled at its first call, where its errors would not be caught.
             with functorch_config.patch(force_non_lazy_backward_lowering=True):
                 logits = self._compiled(whole)
-        except Exception as error:  # compilers raise nearly anything; what is wrong in eager mode too comes again there
+        except Exception as error:  # compilers raise nearly any exception; the network's own errors recur in eager mode
             if out_of_memory(error) is not None:
-                raise  # it says nothing about the compiler, and eager code would need as much
+                raise  # this is not the compiler's fault, and eager mode would need as much memory
             self._give_up(error)
             return self._eager(inputs)
         logits = logits[: len(inputs)]
@@ -104,15 +111,15 @@ class CompiledForward:
     def _give_up(self, error: Exception) -> None:
         self._compiled = None
         reason = " ".join(str(error).split())[:MAX_REASON]
-        log.warning("compile %s: %s; going on without (runtime.compile=false).", type(error).__name__, reason)
+        log.warning("compile %s: %s; continuing in eager mode (runtime.compile=false).", type(error).__name__, reason)
 
 
 def _filled_up(inputs: torch.Tensor, size: int) -> torch.Tensor:
-    """A batch of ``size`` in the layout of the inputs [B, ...], as the code expects it; the last row comes again."""
+    """The inputs [B, ...] padded to ``size`` rows with copies of the last one, in the same memory layout."""
     row = inputs[0]
     spread = 1 + sum((length - 1) * stride for length, stride in zip(row.shape, row.stride(), strict=True))
     row = row if spread == row.numel() else row.contiguous()
-    strides = (row.numel(), *row.stride())  # one row after the other, as in a whole batch
+    strides = (row.numel(), *row.stride())  # one row after the other, as in a full batch
     whole = torch.empty_strided((size, *row.shape), strides, dtype=row.dtype, device=row.device)
     whole[: len(inputs)] = inputs
     whole[len(inputs) :] = inputs[-1:]

@@ -1,4 +1,4 @@
-"""Averaged weights: an exponential moving average that is scored and saved in place of the weights themselves."""
+"""An exponential moving average (EMA) of the weights, which is scored and saved instead of the weights."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from ftexp.models.eval_caches import drop_eval_caches
 
 
 class Ema:
-    """The average of what a phase changes: trainable parameters, and the BatchNorm statistics that move.
+    """The moving average of all that a phase changes: trainable parameters, and BatchNorm statistics.
 
-    Tensors are swapped in place, so that whoever holds them, a suffix on cached activations too, sees the averages.
+    Averages are swapped into the tensors in place, so that everything that holds the tensors sees them, also the
+    suffix that runs on cached activations.
 
     Args:
-        module: whose tensors they are.
-        tensors: float, of any shapes; none: nothing is averaged, and every call does nothing.
-        decay: how much of the average an update keeps, once there have been many; at first less, by
-            (1 + updates) / (10 + updates), so that the average soon forgets where it began.
+        module: the module that the tensors belong to.
+        tensors: float tensors of any shape; if the list is empty, every call does nothing.
+        decay: weight of the average in an update. During the first updates it is at most
+            (1 + updates) / (10 + updates), so that the average soon forgets its initial value.
 
     Source: Tarvainen & Valpola, 2017, "Mean teachers"; the warm-up as in TensorFlow's ExponentialMovingAverage.
     """
@@ -38,7 +39,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the averages towards the tensors as they are now; to be called after every update of them."""
+        """Update the averages with the present values of the tensors; call this after every optimizer update."""
         if not self._tensors:
             return
         self._num_updates += 1
@@ -46,26 +47,26 @@ class Ema:
         torch._foreach_lerp_(self._averages, [tensor.detach() for tensor in self._tensors], 1 - decay)
 
     def averages(self) -> list[Tensor]:
-        """Copies of the averages as they are now."""
+        """Copies of the present averages."""
         return [average.clone() for average in self._averages]
 
     def put_back(self, averages: list[Tensor]) -> None:
-        """Go on from averages of an earlier time."""
+        """Restore earlier averages."""
         self._averages = [average.clone() for average in averages]
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages and how many updates made them."""
+        """The averages and the number of updates."""
         return {"averages": self.averages(), "num_updates": self._num_updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where ``state_dict`` was called."""
+        """Restore what ``state_dict`` returned."""
         moved = zip(state["averages"], self._tensors, strict=True)
         self._averages = [average.to(tensor.device) for average, tensor in moved]
         self._num_updates = state["num_updates"]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The averages in the tensors' places within the ``with``; afterwards all is as before."""
+        """Put the averages into the tensors within the ``with``; afterwards the tensors have their own values again."""
         self._swap()
         try:
             yield
@@ -83,7 +84,13 @@ class Ema:
 
 
 def build_ema(network: Network, phase: Phase, decay: float | None) -> Ema:
-    """The average for a phase whose blocks are open; None: one of nothing."""
+    """The moving average for a phase; call this after ``open_blocks``.
+
+    Args:
+        network: the network.
+        phase: the phase to be trained.
+        decay: ``train.ema``; None: nothing is averaged.
+    """
     if decay is None:
         return Ema(network.module, [], 0.0)
     parameters = [parameter for parameter in network.module.parameters() if parameter.requires_grad]

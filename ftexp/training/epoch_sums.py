@@ -1,4 +1,4 @@
-"""What a training pass adds up, batch by batch, and the means that it comes to."""
+"""The sums that a training epoch collects batch by batch, and their means."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch import Tensor
 from ftexp.machine.distributed import Ranks
 from ftexp.training.losses import LossSum
 
-# On the device while the pass runs; a plain number once it has been read, and after an interruption.
+# A tensor on the device while the epoch runs; a float after it has been read, and in a resumed epoch.
 Number = Tensor | float
 
 
 @dataclass(frozen=True, slots=True)
 class EpochStats:
-    """Means over one training pass.
+    """Means over one training epoch.
 
     Attributes:
-        loss: the sum over all samples by the sum of their weights, as if the pass were one batch.
-        grad_norm: over the updates.
-        num_skipped: updates that fp16's scaler left out, as their gradients overflowed; they are not in ``grad_norm``.
+        loss: mean loss: the sum over all samples, divided by the sum of their weights.
+        grad_norm: mean gradient norm over the updates, before clipping.
+        images_per_second: images per second in training.
+        num_skipped: updates that fp16's scaler skipped because gradients overflowed; they are not in ``grad_norm``.
     """
 
     loss: float
@@ -35,13 +36,14 @@ class EpochStats:
 
 @dataclass(slots=True)
 class EpochSums:
-    """What a training pass has done so far; with it the pass can go on where it stopped.
+    """The sums of an epoch so far, which are saved so that the epoch can be resumed.
 
     Attributes:
-        totals, weights: of this rank's part of each batch, the sum of its losses and its denominator.
-        sizes: its images.
-        norms: of each update, the gradient norm before clipping.
-        seconds: up to the last update.
+        totals: the summed loss of this rank's part of each batch.
+        weights: the denominator of that loss for each batch.
+        sizes: images in this rank's part of each batch.
+        norms: the gradient norm before clipping of each update.
+        seconds: time up to the last update.
     """
 
     totals: list[Number] = field(default_factory=list)
@@ -51,13 +53,13 @@ class EpochSums:
     seconds: float = 0.0
 
     def add(self, loss: LossSum, size: int) -> None:
-        """One more batch, of which this rank had ``size`` images."""
+        """Add a batch, of which this rank had ``size`` images."""
         self.totals.append(loss.total)
         self.weights.append(loss.weight)
         self.sizes.append(size)
 
     def over(self, ranks: Ranks) -> EpochSums:
-        """The same of whole batches, as plain numbers; this waits for the device and for the other ranks."""
+        """The sums over all ranks as floats; a collective, which also waits for the device."""
         if not self.sizes:
             return self
         columns = torch.tensor([_read(self.totals), _read(self.weights), self.sizes], dtype=torch.float64)
@@ -65,10 +67,10 @@ class EpochSums:
         return EpochSums(totals, weights, [int(size) for size in sizes], [*_read(self.norms)], self.seconds)
 
     def stats(self, *, may_skip: bool = False) -> EpochStats:
-        """The means over what was added on this rank.
+        """The means over all that was added.
 
         Args:
-            may_skip: whether an update whose gradient is not finite was left out by fp16's scaler.
+            may_skip: whether an update whose gradient is not finite was skipped by fp16's scaler.
         """
         norms = _read(self.norms)
         counted = [norm for norm in norms if math.isfinite(norm)] if may_skip else norms
@@ -80,7 +82,7 @@ class EpochSums:
         )
 
     def state_dict(self, ranks: Ranks) -> dict[str, Any]:
-        """Of all ranks together, as plain data for a file."""
+        """The sums over all ranks as plain data; a collective."""
         whole = self.over(ranks)
         return {
             "totals": whole.totals,
@@ -92,7 +94,7 @@ class EpochSums:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], ranks: Ranks) -> EpochSums:
-        """As they were when ``state_dict`` was called; the main rank stands for what all had done."""
+        """Restore what ``state_dict`` returned; the main rank takes the sums of all, the others start from zero."""
         columns: list[list[Any]] = [list(state[name]) for name in ("totals", "weights", "sizes")]
         if not ranks.is_main:
             columns = [[0] * len(column) for column in columns]
@@ -101,7 +103,7 @@ class EpochSums:
 
 
 def _read(values: Sequence[Number]) -> list[float]:
-    """As plain numbers; waits for the device once."""
+    """The values as floats; waits for the device once."""
     on_device = [value for value in values if isinstance(value, Tensor)]
     read = iter(torch.stack(on_device).tolist() if on_device else [])
     return [next(read) if isinstance(value, Tensor) else value for value in values]

@@ -1,4 +1,4 @@
-"""The training of a run: its phases one after the other, as long as the gate keeps what they reach."""
+"""The training of a run: its phases one after the other, as long as the gate keeps their results."""
 
 from __future__ import annotations
 
@@ -50,25 +50,29 @@ def fine_tune(
     resumable: bool = True,
     run_id: str = "",
 ) -> Fit:
-    """Train the phases one after the other, each from the best weights so far, as long as the gate keeps them.
+    """Train the phases one after the other, each from the best weights so far, as long as the gate keeps the result.
 
-    With ``config.resume.run`` it goes on where ``last.pt`` in the report's folder says.
+    With ``config.resume.run``, training is resumed from ``last.pt`` in the report's folder.
 
     Args:
-        network: on its device; it is trained in place.
-        report: is told of the course of the run, and says which folder the checkpoints belong into.
-        stop: Ctrl-C and SIGTERM, honoured after the next update.
-        observers: told of every epoch, and asked before every other one; what they raise ends the run.
+        config: the configuration of the run.
+        network: the network on its device; it is trained in place.
+        splits: the samples of the run.
+        phases: the planned phases.
+        runtime: the device and the ranks.
+        report: records the run, and names the folder for the checkpoints.
+        stop: receives Ctrl-C and SIGTERM; training stops after the next update.
+        observers: are called after every epoch, and before every epoch but the first; what they raise ends the run.
         resumable: whether ``last.pt`` is written, from which the run can be resumed.
-        run_id: by which checkpoints are known to be this run's.
+        run_id: the id in ``run.json``, which is saved in every checkpoint.
 
     Returns:
-        What happened; the best weights are in the network and in ``best.pt``.
+        The training with its history and its best epoch; the best weights are in the network and in ``best.pt``.
 
     Raises:
-        DivergedError: when the loss of an epoch is not finite and no retry is left.
-        InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
-        CheckpointError: when a checkpoint cannot be written or read.
+        DivergedError: if the loss of an epoch is not finite and no retry is left.
+        InterruptedRunError: after Ctrl-C or SIGTERM; the run can be resumed from ``last.pt``.
+        CheckpointError: if a checkpoint cannot be written or read.
     """
     folder = report.folder / "checkpoints"
     checkpoints = RunCheckpoints(folder, network, config, splits.class_to_idx, runtime.ranks, resumable, run_id)
@@ -82,10 +86,17 @@ def fine_tune(
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The training of one run, and what it came to.
+    """The training of one run, and its result.
 
     Attributes:
-        loop: trains a phase.
+        network: the network on its device.
+        config: the configuration of the run.
+        runtime: the device and the ranks.
+        checkpoints: writes and reads the checkpoints.
+        report: records the run.
+        splits: the samples of the run.
+        phases: the planned phases.
+        loop: trains one phase.
     """
 
     network: Network
@@ -99,16 +110,16 @@ class Fit:
 
     @property
     def history(self) -> list[EpochRecord]:
-        """Every epoch so far, of all phases."""
+        """All epochs so far, of all phases."""
         return self.loop.history
 
     @property
     def best(self) -> Best | None:
-        """The best epoch of the phases that were kept so far; its weights are in ``best.pt``."""
+        """The best epoch of the kept phases so far; its weights are in ``best.pt``."""
         return self.checkpoints.best
 
     def run(self) -> None:
-        """Train the phases that are still to be trained; in the end the best weights are in the network."""
+        """Train the remaining phases; afterwards the best weights are in the network."""
         length = self.config.train, len(self.splits.train), self.runtime.ranks.size
         self.report.plan(self.phases, self.network, [span_of(phase, self.network, *length) for phase in self.phases])
         first, saved = self._resume() if self.config.resume.run else (0, None)
@@ -124,17 +135,18 @@ class Fit:
         return self.loop.score(forward, batches, split)
 
     def inputs(self) -> InputSource:
-        """Opens the images of the run's splits for its network."""
+        """The source of the batches for this run's network and splits."""
         return InputSource(self.config, self.network, self.splits, self.runtime)
 
     def _run_phase(self, number: int, saved: Mapping[str, Any] | None) -> bool:
-        """Train one phase from the weights in the network, where the run's best weights are afterwards.
+        """Train one phase, starting from the weights in the network; afterwards the run's best weights are in it.
 
         Args:
-            saved: where an interrupted run stood in this phase.
+            number: number of the phase, from 0.
+            saved: the saved state of the phase, if an interrupted run is resumed in it.
 
         Returns:
-            Whether the gate keeps what the phase reached.
+            Whether the gate keeps the result of the phase.
         """
         phase, network, settings = self.phases[number], self.network, self.config
         self.loop.before_epoch()
@@ -153,10 +165,10 @@ class Fit:
         return kept
 
     def _resume(self) -> tuple[int, Mapping[str, Any] | None]:
-        """Read where an interrupted run stood.
+        """Restore an interrupted run.
 
         Returns:
-            The number of its phase, and where it stood in that phase; 0 and None if it had not begun to train.
+            The number of the phase to resume, and its saved state; 0 and None if training had not begun.
         """
         content = self.checkpoints.read_last()
         if content is None:
@@ -164,8 +176,8 @@ class Fit:
         file = self.checkpoints.folder / LAST
         with reading(file):
             run, phase = content["run"], content["phase"]
-            # The images stay those that the run began with, where another version reads the weights' description
-            # otherwise.
+            # The transforms are those that the run began with, even if another version of a library describes the
+            # weights differently.
             self.network.preprocessing = Preprocessing.from_dict(content["preprocessing"])
             restore_weights(self.network, content["model"], file)
             self.history.extend(EpochRecord.from_row(record) for record in json.loads(run["history"]))
@@ -175,7 +187,7 @@ class Fit:
             if not 0 <= number < len(self.phases):
                 raise ValueError(f"there is no phase {number}")
         self.report.send_missing()
-        log.info("resume  %s goes on after epoch %d", self.report.folder, len(self.history))
+        log.info("resume  %s is resumed after epoch %d", self.report.folder, len(self.history))
         return number, phase
 
     def _apply_wise_ft(self) -> None:

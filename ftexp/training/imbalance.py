@@ -1,4 +1,4 @@
-"""Weights of the classes in the loss, by how often they occur in training."""
+"""Weights of the classes in the loss, from the frequencies of the classes in training."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from ftexp.config.loss import ClassWeights
 from ftexp.data.samples import Sample
 
-# How soon more samples of a class stop adding anything new; Cui et al. use 0.9 to 0.9999.
+# Beta of the effective number, (1 - beta^n) / (1 - beta) for n samples; Cui et al. use 0.9 to 0.9999.
 EFFECTIVE_NUMBER_BETA = 0.999
 
 
 def class_counts(samples: Sequence[Sample], classes: Sequence[str]) -> list[int]:
-    """How many samples each class has, in the order of the classes."""
+    """Number of samples of each class, in the order of the classes."""
     counts = Counter(sample.label for sample in samples)
     return [counts[name] for name in classes]
 
 
 def class_weights(counts: Sequence[int], scheme: ClassWeights) -> torch.Tensor | None:
-    """Weights of the classes in the loss, by how often they occur in training.
+    """Weights of the classes in the loss, from their number of training samples.
 
     Args:
-        counts: samples of each class.
-        scheme: ``none``; ``balanced``: inverse to the count; ``effective``: inverse to the effective number of samples
+        counts: number of samples of each class.
+        scheme: ``none``; ``balanced``: 1 / count; ``effective``: 1 / effective number of samples
             (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once where nothing can be lost, after the step where there is something to save."""
+"""Handles Ctrl-C and SIGTERM: immediately if nothing can be lost, and after the current step during training."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Listens to Ctrl-C and SIGTERM within its ``with``.
+    """Handles Ctrl-C and SIGTERM within its ``with``.
 
-    Outside of ``deferred`` they raise at once. Inside, the first one waits to be asked for with ``check``; a second
-    one raises at once there, too. In a thread other than the main one nothing is listened to.
+    Outside ``deferred``, a signal raises immediately. Inside, the first signal is kept until ``check`` is called, and a
+    second one raises immediately. In a thread other than the main one, no signals are handled.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let a signal wait for ``check`` within the ``with``, at whose end it is honoured at the latest."""
+        """Keep a signal for ``check`` within the ``with``; it is raised at the end of the ``with`` at the latest."""
         self._deferring = True
         try:
             yield
@@ -52,24 +52,26 @@ class StopSignals:
 
     @property
     def requested(self) -> int:
-        """The signal that waits to be honoured; 0: none."""
+        """The number of the kept signal; 0 if there is none."""
         return self._requested or 0
 
     def check(self) -> None:
-        """Honour a signal that waits.
+        """Raise if a signal has been received.
 
         Raises:
-            InterruptedRunError: if there is one.
+            InterruptedRunError: if one has.
         """
         if self._requested is not None:
             raise InterruptedRunError(self._requested)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a worker, forked with this handler: it ends when its owner does
+        if os.getpid() != self._process:  # a forked worker, which ends with its parent
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
         if self._requested is not None or not self._deferring:
             raise InterruptedRunError(number)
         self._requested = number
-        log.warning("%s: finishing the step and saving; once more to stop at once.", signal.Signals(number).name)
+        log.warning(
+            "%s: finishing the step and saving. Send it again to stop immediately.", signal.Signals(number).name
+        )

@@ -1,4 +1,4 @@
-"""One training step, one pass over the training samples, one over samples to score."""
+"""A training step, a training epoch, and an evaluation."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ from ftexp.training.progress import Bar
 
 log = logging.getLogger(__name__)
 
-# How many samples of a batch a message names.
+# A message names at most this many samples of a batch.
 NAMED_SAMPLES = 8
 
 
 class Step:
-    """Gradients of one batch or several, then clip and update.
+    """A training step: gradients of one batch or several, then clipping and an update.
 
     Args:
-        forward: inputs [B, ...] -> logits [B, classes].
-        loss_fn: logits and targets -> their loss, as a sum and its denominator.
-        clip_norm: largest gradient norm over all parameters of the optimizer; None: unlimited.
-        before_update: called with all gradients in place, before they are clipped.
-        after_update: called after every update, in this order.
+        forward: function from inputs [B, ...] to logits [B, K].
+        optimizer: the optimizer.
+        loss_fn: function from logits and targets to the loss as a sum and its denominator.
+        runtime: the device, the precision and the ranks.
+        clip_norm: largest gradient norm over all parameters of the optimizer; None: no clipping.
+        before_update: are called when all gradients are complete, before they are clipped.
+        after_update: are called after every update, in this order.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class Step:
     def backward(
         self, inputs: torch.Tensor, labels: torch.Tensor, num_images: int | None = None, *, completes: bool = True
     ) -> LossSum:
-        """Add a batch's gradients to those since the last update.
+        """Add the gradients of a batch to those since the last update.
 
         Args:
-            num_images: in the batch over all ranks; None: this one has all of it.
-            completes: whether an update follows; until then the ranks keep their gradients to themselves.
+            inputs: this rank's part of the batch, [B, ...].
+            labels: its targets, int64 [B] or float [B, K].
+            num_images: images in the batch over all ranks; None: this rank has all of them.
+            completes: whether an update follows; if not, gradients are not synchronised between the ranks.
 
         Returns:
             The loss of this rank's part, on the device.
@@ -78,10 +82,11 @@ class Step:
         with self._apart(completes), self.runtime.autocast():
             loss = self._loss_fn(self._forward(inputs), labels)
         ranks = self.runtime.ranks
-        # A number is that of the samples, which is known of all ranks without asking them.
+        # An int is the number of samples, whose sum over all ranks is known without communication.
         own = loss.weight
         self._weights.append((num_images or own) if isinstance(own, int) else ranks.all_reduce_sum(own))
-        # Relative to the first batch: fp16 holds the sum. The ranks' gradients are averaged, so each counts more.
+        # Divided by the first batch's denominator, so that the sum fits into fp16. The gradients are averaged over the
+        # ranks, so each is multiplied by their number.
         torch.autograd.backward(self.scaler.scale(loss.total * (ranks.size / self._weights[0])))
         return LossSum(loss.total.detach(), own)
 
@@ -91,10 +96,10 @@ class Step:
         return nullcontext()
 
     def update(self) -> torch.Tensor:
-        """Update by the gradient of the mean loss over all samples since the last time.
+        """Update the parameters with the gradient of the mean loss over all samples since the last update.
 
         Returns:
-            Its norm before clipping; not finite where fp16's scaler skipped the update.
+            The gradient norm before clipping; it is not finite if fp16's scaler skipped the update.
         """
         self.scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
@@ -114,7 +119,13 @@ class Step:
 
 
 def completes_update(batch: int, num_batches: int, accumulate: int) -> bool:
-    """Whether an update follows a batch, from 0, of an epoch."""
+    """Whether an update follows a batch of an epoch.
+
+    Args:
+        batch: number of the batch, from 0.
+        num_batches: batches in the epoch.
+        accumulate: batches per update.
+    """
     return (batch + 1) % accumulate == 0 or batch + 1 == num_batches
 
 
@@ -128,13 +139,16 @@ def train_epoch(
     sums: EpochSums | None = None,
     after_update: Callable[[EpochSums], None] = lambda _: None,
 ) -> EpochStats:
-    """Run one epoch, or the rest of one. Nothing is read back from the device before its end.
+    """Train for one epoch, or for the rest of one. Nothing is read back from the device before the end.
 
     Args:
-        epoch: from 1 over the whole run; decides the order of the samples.
-        accumulate: batches per update; the epoch's last update may have fewer.
-        sums: of the part that was run before; None: from the first batch.
-        after_update: called after every update; what it raises ends the epoch there.
+        step: the training step.
+        batches: the training batches.
+        epoch: number of the epoch in the run, from 1; it decides the order of the samples.
+        bar: the progress bar.
+        accumulate: batches per update; the last update of the epoch may have fewer.
+        sums: the sums of the part of the epoch that is done; None: the epoch starts with its first batch.
+        after_update: is called after every update; what it raises ends the epoch.
 
     Raises:
         DivergedError: if the epoch's loss or gradient is not finite.
@@ -161,9 +175,9 @@ def train_epoch(
 
 
 def _diverged(epoch: int, stats: EpochStats, sums: EpochSums, batches: Batches) -> DivergedError:
-    """The error that names the first batch whose loss is not finite, and its samples."""
+    """The error, which names the first batch whose loss is not finite, and its samples."""
     bad = [number for number, total in enumerate(sums.totals) if not math.isfinite(total)]
-    where = "its gradients, not its losses"
+    where = "the gradients, while all losses are finite"
     if bad:
         where = f"batch {bad[0] + 1} of {len(sums.sizes)}: {some_of(batches.paths(epoch, bad[0]))}"
     return DivergedError(
@@ -174,14 +188,14 @@ def _diverged(epoch: int, stats: EpochStats, sums: EpochSums, batches: Batches) 
 
 
 def _all_skipped(epoch: int, stats: EpochStats, scale: float) -> None:
-    """An epoch that changed nothing: said while the scaler still looks for its scale, an error where there is none."""
+    """Warn that all updates of an epoch were skipped; an error if fp16's scaler cannot lower its scale any more."""
     message = (
-        f"Epoch {epoch}: the gradients overflowed fp16 in all {stats.num_skipped} updates, so every one was skipped and"
-        f" the weights are what they were; the loss scale is down to {scale:g}."
+        f"Epoch {epoch}: the gradients overflowed fp16 in all {stats.num_skipped} updates, so all were skipped and the"
+        f" weights are unchanged; the loss scale is down to {scale:g}."
     )
     if scale < 1:
         raise DivergedError(f"{message} Set runtime.precision=bf16 or fp32.")
-    log.warning("fp16    %s If it goes on, set runtime.precision=bf16 or fp32.", message)
+    log.warning("fp16    %s If this continues, set runtime.precision=bf16 or fp32.", message)
 
 
 @torch.inference_mode()
@@ -196,15 +210,19 @@ def evaluate(
     """Score all samples; the network has to be in eval mode.
 
     Args:
-        split: what messages call the samples.
-        metrics: the names of those that will be asked for.
+        forward: function from inputs [B, ...] to logits [B, K].
+        batches: the batches to score.
+        num_classes: number of classes.
+        runtime: the device, the precision and the ranks.
+        split: the name of the samples in messages.
+        metrics: names of the metrics that the scores have to support.
 
     Raises:
-        DivergedError: if the loss is not finite; names the samples.
+        DivergedError: if the loss is not finite; the message names the samples.
     """
     keeper = ScoreKeeper(num_classes, metrics)
     for inputs, labels in batches.epoch(0):
-        if len(labels) == 0:  # fewer images in the last batch than ranks, and many networks cannot run on none
+        if len(labels) == 0:  # the last batch has fewer images than there are ranks; many networks cannot run on none
             continue
         with runtime.autocast():
             logits = forward(inputs)
@@ -216,13 +234,13 @@ def evaluate(
         raise DivergedError(
             f"The {split} loss is not finite ({scores.loss:g}): the network's outputs are NaN or too large for "
             f"{len(not_finite)} of {scores.num_samples} images ({named}). "
-            "Look at these, lower optimizer.head_lr and optimizer.backbone_lr, set train.clip_norm, or, where "
-            "half precision is too small for the outputs, runtime.precision=fp32."
+            "Look at these images, lower optimizer.head_lr and optimizer.backbone_lr, set train.clip_norm, or, if the "
+            "outputs overflow half precision, set runtime.precision=fp32."
         )
     return scores
 
 
 def some_of(paths: Sequence[str]) -> str:
-    """The first few of them, and how many there are more."""
+    """A phrase with the first few paths, and how many more there are."""
     more = f" and {len(paths) - NAMED_SAMPLES} more" if len(paths) > NAMED_SAMPLES else ""
     return ", ".join(paths[:NAMED_SAMPLES]) + more

@@ -1,7 +1,7 @@
-"""What training minimises: a mean over the batch's samples, for class numbers and for shares of classes alike.
+"""The losses: means over the samples of a batch, for targets that are class indices or class probabilities.
 
-Every loss is a sum with its denominator, so that the parts of a batch (accumulated batches, the processes' shares)
-combine to exactly the loss of the whole: the sum of their sums over the sum of their denominators.
+Every loss is returned as a sum and its denominator. So the loss of a whole batch can be computed exactly from its
+parts (accumulated batches, or the parts of the ranks): the sum of their sums, divided by the sum of their denominators.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ftexp.training.imbalance import class_weights
 
 @dataclass(frozen=True, slots=True)
 class LossSum:
-    """The loss of some samples, not yet divided.
+    """The loss of some samples as a sum and its denominator.
 
     Attributes:
-        total: scalar.
-        weight: what ``total`` is divided by for the mean. The number of samples where all count alike; where they do
-            not, a scalar tensor on the device, without a gradient.
+        total: the sum, a scalar tensor.
+        weight: the denominator: the number of samples or, if the classes are weighted, a scalar tensor on the device
+            without a gradient.
     """
 
     total: Tensor
@@ -33,7 +33,7 @@ class LossSum:
 
     @property
     def mean(self) -> Tensor:
-        """Over these samples alone."""
+        """The mean loss of these samples."""
         return self.total / self.weight
 
 
@@ -41,23 +41,24 @@ Loss = Callable[[Tensor, Tensor], LossSum]
 
 
 def build_loss(config: LossConfig, class_counts: Sequence[int]) -> nn.Module:
-    """The configured ``Loss``: logits [B, K], and int64 [B] or float [B, K] targets -> the ``LossSum`` of B samples.
+    """Build the configured loss: from logits [B, K], and targets int64 [B] or float [B, K], to a ``LossSum``.
 
     Args:
-        class_counts: how many training samples each of the K classes has.
+        config: the settings of the loss.
+        class_counts: number of training samples of each of the K classes.
     """
     return BUILDERS[type(config)](config, class_counts)
 
 
 class CrossEntropy(nn.Module):
-    """Cross-entropy; with class weights, a mean weighted by the samples' targets as they were before smoothing.
+    """Cross-entropy; with class weights, the mean is weighted by the samples' targets before smoothing.
 
-    For class numbers this is torch's ``CrossEntropyLoss``. For shares of classes torch divides by B, whatever the
-    weights; here a one-hot row counts as much as its class number does.
+    For class indices, this is torch's ``CrossEntropyLoss``. For class probabilities, torch divides by B whatever the
+    weights are; here a one-hot row has the same loss as its class index.
 
     Args:
-        smoothing: this much of every sample's target is spread evenly over all classes.
-        class_weights: float [K]; None: all classes count alike.
+        smoothing: this share of every target is spread evenly over all classes.
+        class_weights: float [K]; None: all classes have the same weight.
     """
 
     class_weights: Tensor | None
@@ -81,10 +82,10 @@ class CrossEntropy(nn.Module):
 
 
 class BinaryCrossEntropy(nn.Module):
-    """Every class a yes or no of its own; the mean over samples and classes.
+    """Binary cross-entropy: every class is a separate yes or no; the mean over samples and classes.
 
     Args:
-        smoothing: this much of every sample's target is spread evenly over all classes.
+        smoothing: this share of every target is spread evenly over all classes.
 
     Source: Wightman et al., 2021, "ResNet strikes back"; as timm.loss.BinaryCrossEntropy.
     """
@@ -103,10 +104,10 @@ class BinaryCrossEntropy(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """Cross-entropy in which a sample counts less the surer the network is of its class already.
+    """Focal loss: cross-entropy in which samples that the network classifies with confidence have less weight.
 
     Args:
-        gamma: 0 is plain cross-entropy; the larger, the less the easy samples count.
+        gamma: 0 is plain cross-entropy; the larger it is, the less weight easy samples have.
 
     Source: Lin et al., 2017, "Focal loss for dense object detection", in its softmax form, without alpha.
     """
@@ -118,7 +119,7 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> LossSum:
         """Args: float [B, K]; int64 [B] or float [B, K], rows that sum to 1."""
         log_p = at_least_float32(logits).log_softmax(dim=1)
-        # By expm1, for 1 - exp(log p) loses its digits where p is near 1; away from 0, where a root has no slope.
+        # expm1, because 1 - exp(log p) loses digits near p = 1; clamped, because a root has no gradient at 0.
         weights = (-torch.expm1(log_p)).clamp_min(1e-7) ** self._gamma
         return LossSum(-(as_shares(targets, log_p) * weights * log_p).sum(), len(logits))
 
@@ -143,13 +144,14 @@ BUILDERS: dict[type[LossConfig], Callable[[Any, Sequence[int]], nn.Module]] = {
 
 
 def chance_loss(loss: Loss, shares: Tensor) -> float:
-    """The least mean loss of outputs that are the same for every sample.
+    """The lowest mean loss that is possible if the logits are the same for every sample.
 
-    Every loss here is linear in its targets, so that of one sample with the classes' shares as its target is the mean
-    over all samples.
+    Every loss here is linear in its targets. So the mean over all samples is the loss of one sample whose target is the
+    frequencies of the classes.
 
     Args:
-        shares: float64 [K], above 0, of the samples that have each class.
+        loss: the loss.
+        shares: the frequencies of the classes, float64 [K], all above 0.
     """
     logits = shares.log()[None].requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -168,12 +170,12 @@ def chance_loss(loss: Loss, shares: Tensor) -> float:
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Half precision as float32: bf16 has three digits, too few for smoothed targets and for sums."""
+    """The logits, in float32 if they have half precision: bf16 has too few digits for smoothed targets and sums."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def as_shares(targets: Tensor, logits: Tensor) -> Tensor:
-    """Targets as float [B, K]: one-hot where they are class numbers, else as they are."""
+    """Targets as class probabilities [B, K]: class indices become one-hot rows in the dtype of the logits."""
     if targets.ndim == 2:
         return targets.to(logits.dtype)
     return F.one_hot(targets, logits.shape[1]).to(logits.dtype)

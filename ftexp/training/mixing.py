@@ -1,4 +1,4 @@
-"""Mixup and CutMix: the images of a training batch in pairs, on the device, and their targets as shares of classes."""
+"""Mixup and CutMix on the device: images of a training batch are mixed in pairs, and so are their targets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from ftexp.training.inputs.batches import Batch, Batches
 
 Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
-# Keeps these draws apart from those of the samples' own views, which follow from (seed, epoch, index).
+# Separates these random numbers from those of the augmentation of single samples, which use (seed, epoch, index).
 STREAM = 1
 
 
 def mix(batches: Batches, augment: AugmentConfig, num_classes: int, seed: int) -> Batches:
-    """The batches with the configured mixing; the batches themselves where there is none."""
+    """The batches with the configured mixing; unchanged if there is none.
+
+    Args:
+        batches: the training batches.
+        augment: the settings, with ``mixup`` and ``cutmix``.
+        num_classes: number of classes.
+        seed: the seed of the run.
+    """
     chosen: list[Mix] = []
     if augment.mixup > 0:
         chosen.append(v2.MixUp(alpha=augment.mixup, num_classes=num_classes))
@@ -31,7 +38,7 @@ def mix(batches: Batches, augment: AugmentConfig, num_classes: int, seed: int) -
 class MixedBatches:
     """Batches whose images are mixed with their neighbours in the batch.
 
-    What is mixed how follows from (seed, epoch, number of the batch) alone.
+    The mixing depends only on seed, epoch, and the number of the batch.
     """
 
     def __init__(self, batches: Batches, choices: list[Mix], seed: int) -> None:
@@ -44,7 +51,7 @@ class MixedBatches:
         self.close = batches.close
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Images as they came, mixed, and float32 targets [B, K] whose rows sum to 1."""
+        """Mixed images [B, 3, H, W] on their device, and float32 targets [B, K] whose rows sum to 1."""
         for number, (images, labels) in enumerate(self._batches.epoch(epoch, start), start):
             with _own_draws(self._seed, epoch, number, STREAM):
                 choice = self._choices[int(torch.randint(len(self._choices), ()))]
@@ -56,7 +63,7 @@ class MixedBatches:
 
 @contextmanager
 def _own_draws(*numbers: int) -> Iterator[None]:
-    """Lend torch's global CPU generator a state that follows from the numbers alone."""
+    """Seed torch's global CPU generator with the numbers within the ``with``, then restore its state."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
     try:

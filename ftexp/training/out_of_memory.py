@@ -1,4 +1,4 @@
-"""Memory that runs out in the middle of a run, as a message that says what fits."""
+"""Turns an out-of-memory error during training into a message that says what to change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from ftexp.machine.runtime import Runtime
 
 @contextmanager
 def out_of_memory_explained(settings: TrainConfig, runtime: Runtime) -> Iterator[None]:
-    """Turn the error of whichever allocator had no more memory into a message with the way out.
+    """Turn an out-of-memory error of the device or of the machine into a message that says what to change.
 
     Args:
-        settings: with the batch size in use.
+        settings: the settings of training, with the batch size in use.
+        runtime: the device.
 
     Raises:
-        DeviceError: within, when the memory of the device or of the machine runs out.
+        DeviceError: if memory runs out within the ``with``.
     """
     try:
         yield
@@ -31,7 +32,7 @@ def out_of_memory_explained(settings: TrainConfig, runtime: Runtime) -> Iterator
 
 def _advice(settings: TrainConfig, runtime: Runtime, error: BaseException) -> str:
     size, said = settings.images_per_step, str(error).strip().partition("\n")[0][:200]
-    ways = ["fewer learning blocks", "a smaller model or data.image_size"]
+    ways = ["fewer trainable blocks", "a smaller model or data.image_size"]
     if size % (2 * runtime.ranks.size) == 0:
         half = f"train.batch_size={size // 2} train.accumulate={2 * settings.accumulate}, which makes the same updates"
         ways = [half, *ways]

@@ -1,4 +1,4 @@
-"""The epochs of one phase: train, score on validation, save, report, until there are enough."""
+"""The epochs of one phase: train, validate, save, report."""
 
 from __future__ import annotations
 
@@ -37,19 +37,25 @@ from ftexp.training.report import Report
 
 log = logging.getLogger(__name__)
 
-# Ranks have to stop and save at the same update; asking each other costs a little, so they do not at every one.
+# All ranks have to stop and save at the same update. Agreeing takes time, so they do it only every so many updates.
 UPDATES_BETWEEN_MEETINGS = 8
 
 
 @dataclass(slots=True)
 class PhaseLoop:
-    """Trains phases; what the phases of a run share.
+    """Trains phases, and holds what the phases of a run share.
 
     Attributes:
-        report: is told of every epoch.
-        observers: are told of every epoch and asked whether there shall be another.
+        network: the network on its device.
+        config: the configuration of the run.
+        runtime: the device and the ranks.
+        checkpoints: writes and reads the checkpoints.
+        report: records every epoch.
+        stop: receives Ctrl-C and SIGTERM.
+        observers: are called after every epoch, and before every epoch but the first; what they raise ends the run.
         starting_weights: of the backbone, by name; empty unless L2-SP or WiSE-FT needs them.
-        history: the epochs of the whole run; each is added when it ends.
+        history: the epochs of the whole run so far.
+        progress: the progress bar.
     """
 
     network: Network
@@ -71,19 +77,22 @@ class PhaseLoop:
         inputs: Inputs,
         saved: Mapping[str, Any] | None = None,
     ) -> Best:
-        """Train the groups for the phase's epochs; its blocks have to be open already.
+        """Train the parameter groups for the epochs of a phase; call this after ``open_phase``.
 
         Args:
-            number: of the phase in the run, from 0.
-            saved: where an interrupted run stood in this phase; the network has its tensors of then already.
+            number: number of the phase, from 0.
+            phase: the phase.
+            groups: the parameter groups of the phase.
+            inputs: the batches, and the forward for them.
+            saved: the saved state, if the phase is resumed; the network already has the saved weights.
 
         Returns:
             The best epoch of this phase; its weights are in the file that it names.
 
         Raises:
-            DivergedError: when the loss of an epoch is not finite and no retry is left.
-            InterruptedRunError: after Ctrl-C or SIGTERM, with all that is needed to go on in ``last.pt``.
-            CheckpointError: when a checkpoint cannot be written.
+            DivergedError: if the loss of an epoch is not finite and no retry is left.
+            InterruptedRunError: after Ctrl-C or SIGTERM; the run can be resumed from ``last.pt``.
+            CheckpointError: if a checkpoint cannot be written.
         """
         forward = forward_of(phase, inputs, self.config.runtime)
         untouched = FrozenBuffers(self.network, phase)
@@ -118,7 +127,7 @@ class PhaseLoop:
         return evaluate(forward, batches, self.network.num_classes, self.runtime, split, metrics=self._metrics)
 
     def before_epoch(self) -> None:
-        """To be called where another epoch is certain to come, before anything is prepared for it."""
+        """Call the observers before another epoch; call this before anything is prepared for it."""
         for observer in self.observers:
             observer.before_epoch()
 
@@ -158,7 +167,7 @@ class PhaseLoop:
         if waited < patience:
             return False
         log.info(
-            "early   %s ends after %d of %d epochs: no better %s in the last %d (train.patience)",
+            "early   %s stops after %d of %d epochs: no better %s in the last %d (train.patience)",
             phase.name,
             state.epochs_done,
             phase.epochs,
@@ -190,7 +199,7 @@ class PhaseLoop:
         )
 
     def _end_epoch(self, state: PhaseState, record: EpochRecord, scores: Scores) -> None:
-        """Save everything, then tell of the epoch: what has been told is never lost."""
+        """Save everything, and only then report the epoch, so that a reported epoch is never lost."""
         value = scores.metric(self.config.train.metric)
         state.schedule.after_epoch(value if METRICS[self.config.train.metric].maximize else -value)
         state.epochs_done += 1
@@ -199,7 +208,7 @@ class PhaseLoop:
         self.progress.metric = f"val {self.config.train.metric} {value:.4f}"
         if record.best:
             state.best = self.checkpoints.best_of_phase(record, scores)
-        self._save_last(state)  # before the best weights: it holds the same, so that they can be had again from it
+        self._save_last(state)  # before best.pt, which can be restored from it
         if record.best:
             self.checkpoints.save_best_of(state)
         self.report.epoch(record)
@@ -213,6 +222,6 @@ class PhaseLoop:
 
 
 def _honour(stop: int) -> None:
-    """End here if there is a signal to honour, the same on all ranks."""
+    """Raise if the ranks have agreed on a signal."""
     if stop:
         raise InterruptedRunError(stop)

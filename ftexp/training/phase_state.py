@@ -1,4 +1,4 @@
-"""What changes while a phase trains, beside the network's own tensors: saved and restored as a whole."""
+"""The state of a phase during training apart from the network's tensors, which is saved and restored as a whole."""
 
 from __future__ import annotations
 
@@ -33,15 +33,21 @@ from ftexp.training.starting_weights import L2SPPenalty
 
 @dataclass(slots=True)
 class PhaseState:
-    """Where a phase stands.
+    """The state of a phase.
 
     Attributes:
-        number: of the phase in the run, from 0.
-        head: its parameters at the phase's beginning.
-        epochs_done: of this phase.
-        rates: block -> the rate at the beginning of the epoch.
-        sums: of the epoch that is under way.
-        best: epoch of this phase.
+        number: number of the phase, from 0.
+        network: the network.
+        optimizer: the optimizer of the phase.
+        schedule: the learning-rate schedule of the phase.
+        step: the training step.
+        ema: the moving average of the weights.
+        recovery: restores the beginning of the epoch after a loss that is not finite.
+        head: copies of the head's parameters at the beginning of the phase.
+        epochs_done: completed epochs of this phase.
+        rates: learning rate of each block at the beginning of the epoch.
+        sums: the sums of the present epoch.
+        best: the best epoch of this phase so far.
     """
 
     number: int
@@ -59,23 +65,23 @@ class PhaseState:
 
     @property
     def in_mid_epoch(self) -> bool:
-        """Whether an epoch has been begun and not ended."""
+        """Whether an epoch is partly done."""
         return bool(self.sums.sizes)
 
     @property
     def head_change(self) -> float:
-        """How far the head has moved in this phase, as a share of its norm at the beginning."""
+        """Distance of the head from its parameters at the beginning of the phase, relative to their norm."""
         moved = get_total_norm([a - b for a, b in zip(head_parameters(self.network), self.head, strict=True)])
         return (moved / get_total_norm(self.head)).item()
 
     def begin_epoch(self) -> None:
-        """Remember what the epoch starts from; the rest of an interrupted one started from what is remembered."""
+        """Remember the state at the beginning of an epoch; a resumed epoch already has it."""
         if not self.in_mid_epoch:
             self.rates = {str(group["block"]): float(group["lr"]) for group in self.optimizer.param_groups}
             self.recovery.remember()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data and tensors, with the random numbers to come; for all ranks to call."""
+        """The state as plain data and tensors, with the random state of every rank; a collective."""
         return {
             "groups": self._layout(),
             "optimizer": self.optimizer.state_dict(),
@@ -92,18 +98,19 @@ class PhaseState:
         }
 
     def load_state_dict(self, state: dict[str, Any], checkpoints: Path) -> None:
-        """Go on from where ``state_dict`` was called; the network has its tensors of then already.
+        """Restore what ``state_dict`` returned; the network already has the saved weights.
 
         Args:
+            state: the saved state.
             checkpoints: the folder of the best weights.
 
         Raises:
-            CheckpointError: when another version of a package put the parameters into other groups.
+            CheckpointError: if the parameter groups differ, because another version of a package made them.
         """
         if state["groups"] != self._layout():
             raise CheckpointError(
-                "The optimizer of the run has other parameter groups than this version makes of the same settings. Go "
-                "on with the versions that the run's run.json names, or start a new run."
+                "The saved optimizer has other parameter groups than this version makes of the same settings. Resume "
+                "with the versions in the run's run.json, or start a new run."
             )
         device, ranks = self.step.runtime.device, self.step.runtime.ranks
         self.optimizer.load_state_dict(state["optimizer"])
@@ -117,7 +124,7 @@ class PhaseState:
         self.recovery.load_state_dict(state["recovery"])
         if state["best"] is not None:
             self.best = Best.from_state(state["best"], checkpoints, self.network.num_classes)
-        if ranks.rank < len(state["random"]):  # a rank that is new goes on from its seed
+        if ranks.rank < len(state["random"]):  # a rank that is new keeps its seed
             set_random_state(state["random"][ranks.rank], device)
 
     def _layout(self) -> list[list[Any]]:
@@ -126,7 +133,13 @@ class PhaseState:
 
 
 def open_phase(network: Network, phase: Phase, settings: TrainConfig) -> list[ParamGroup]:
-    """Give what the phase trains gradients, and group these parameters."""
+    """Unfreeze exactly what a phase trains, and group its parameters.
+
+    Args:
+        network: the network.
+        phase: the phase.
+        settings: L2-SP in these settings replaces weight decay in the backbone.
+    """
     open_blocks(network, phase)
     return build_param_groups(network, phase, decay_backbone=settings.l2_sp is None)
 
@@ -139,12 +152,15 @@ def build_step(
     starting_weights: Mapping[str, torch.Tensor],
     after_update: Sequence[Callable[[], object]] = (),
 ) -> Step:
-    """A training step as the settings ask for it: the loss, clipping, L2-SP.
+    """Build a training step with the loss, clipping and L2-SP of the settings.
 
     Args:
-        forward: images or activations of ``inputs`` to logits, as it is to be trained.
-        starting_weights: of the backbone, by name; only ``settings.l2_sp`` needs them.
-        after_update: called after every update, in this order.
+        optimizer: the optimizer.
+        inputs: the network, the batches and the loss.
+        forward: function from the batches of ``inputs`` to logits [B, K], perhaps compiled.
+        settings: the settings of training.
+        starting_weights: the starting weights of the backbone by name; only ``settings.l2_sp`` needs them.
+        after_update: are called after every update, in this order.
     """
     network, runtime = inputs.network, inputs.runtime
     return Step(
@@ -167,12 +183,16 @@ def begin_phase(
     settings: TrainConfig,
     starting_weights: Mapping[str, torch.Tensor],
 ) -> PhaseState:
-    """All that trains in a phase, before its first step.
+    """The state of a phase before its first step.
 
     Args:
-        number: of the phase in the run, from 0.
-        groups: from ``open_phase``.
-        forward, starting_weights: as ``build_step``'s.
+        number: number of the phase, from 0.
+        phase: the phase.
+        groups: the parameter groups from ``open_phase``.
+        inputs: the network, the batches and the loss.
+        forward: function from the batches of ``inputs`` to logits [B, K], perhaps compiled.
+        settings: the settings of training.
+        starting_weights: the starting weights of the backbone by name; only ``settings.l2_sp`` needs them.
     """
     network, runtime = inputs.network, inputs.runtime
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
@@ -185,12 +205,12 @@ def begin_phase(
 
 
 def head_parameters(network: Network) -> list[torch.Tensor]:
-    """Copies of the head as it is now."""
+    """Copies of the head's present parameters."""
     return [parameter.detach().clone() for parameter in network.parameters(HEAD).values()]
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of every generator that training on a device may draw from."""
+    """The state of every random generator that training on a device may use."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -201,7 +221,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Draw from here on what would have been drawn when ``random_state`` was called."""
+    """Restore the generators to what ``random_state`` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = state["numpy"]

@@ -1,4 +1,4 @@
-"""What a watcher sees while an epoch runs: a bar on a terminal or in a notebook, nothing elsewhere."""
+"""The progress bar of an epoch, which is shown on a terminal and in a notebook only."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Bar(Protocol):
     """The display of one epoch."""
 
     def advance(self, num_images: int, loss: torch.Tensor) -> None:
-        """Count one batch of ``num_images`` images; ``loss`` is its scalar, on any device."""
+        """Advance by one batch of ``num_images`` images; ``loss`` is a scalar on any device."""
 
 
 class Progress:
-    """A bar with loss, validation metric, images per second and time left, on stderr or in a cell of a notebook.
+    """A bar on stderr, or in a cell of a notebook, with loss, validation metric, images per second and time left.
 
     Attributes:
-        metric: the last validation result to show beside the loss, for example ``"val accuracy 0.93"``.
+        metric: the last validation result, which is shown beside the loss, such as ``"val accuracy 0.93"``.
     """
 
     def __init__(self, enabled: bool | None = None) -> None:
-        """Show a bar; ``enabled=None`` means where stderr is a terminal, or in a notebook."""
+        """Show a bar if ``enabled``; with None, if stderr is a terminal, and in a notebook."""
         self.metric = ""
         self._console = Console(stderr=True)
         self._in_notebook = self._console.is_jupyter
@@ -45,7 +45,7 @@ class Progress:
 
     @contextmanager
     def epoch(self, description: str, num_batches: int) -> Iterator[Bar]:
-        """Show a bar for the duration of an epoch; it leaves no trace, the caller reports the result."""
+        """Show a bar while an epoch runs; it disappears afterwards."""
         if not self._enabled:
             yield _NoBar()
             return
@@ -65,7 +65,7 @@ class Progress:
             TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True),
             console=self._console,
-            auto_refresh=False,  # no thread: the loop draws, and only then is the loss read
+            auto_refresh=False,  # no thread: the loop draws, and reads the loss only then
             transient=True,
             expand=True,
         ) as display:
@@ -116,6 +116,6 @@ class _DrawnBar:
             return
         self._drawn = now
         rate = self._num_images / max(now - self._started, 1e-9)
-        # .item() waits for the accelerator: four times a second, not at every step.
+        # .item() waits for the device, so it is called four times a second, not at every step.
         parts = [f"loss {loss.item():.4f}", self._metric, f"{rate:,.0f} images/s"]
         self._draw(self._num_batches, "  ".join(part for part in parts if part))

@@ -1,4 +1,4 @@
-"""The learning-rate range test: rates that grow from step to step, and the loss they lead to."""
+"""The learning-rate range test: training at rates that grow from step to step, while the loss is recorded."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from ftexp.training.starting_weights import backbone_state
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 120
-# Steps at the lowest rate before that, until the running mean no longer hangs on single batches.
+# Steps at the lowest rate before the test, until the running mean no longer depends on single batches.
 NUM_SETTLING = 20
-# A loss that changes by less than this share is noise.
+# A relative change of the loss below this is noise.
 NOISE = 0.05
-# The mean of the losses forgets this much less than everything at each step.
+# Weight of the previous value in the running mean of the loss.
 SMOOTHING = 0.9
-# The test ends where the mean loss is this many times its lowest so far.
+# The test ends when the mean loss is this many times its lowest value so far.
 DIVERGED = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class RangeTest:
-    """What one test saw.
+    """The result of one range test.
 
     Attributes:
-        key: the setting that it is about, such as ``optimizer.head_lr``.
-        rates: growing by the same factor from step to step.
+        key: the tested setting, such as ``optimizer.head_lr``.
+        rates: the tested rates; each is the one before, times a constant factor.
         losses: running means of the training loss, one per rate, all finite.
-        phase: whose own value of the setting, under ``stage.phases``, it is about; None: the setting of all phases.
+        phase: name of the phase in ``stage.phases`` that sets this rate itself; None: the setting of all phases.
     """
 
     key: str
@@ -59,9 +59,9 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate by which half of the fall to the lowest loss is done: well below those at which it rises again.
+        """The suggested rate: the one at which the loss has fallen half of the way to its lowest value.
 
-        Where the loss has no room to fall, a tenth of the rate that harms it; None where it does neither.
+        If the loss does not fall, it is a tenth of the rate at which it rises; None if it neither falls nor rises.
         """
         lowest = int(np.argmin(self.losses))
         start, end = self.losses[0], self.losses[lowest]
@@ -76,11 +76,21 @@ class RangeTest:
 def find_ranges(
     config: Config, network: Network, splits: Splits, phases: Sequence[Phase], runtime: Runtime
 ) -> tuple[RangeTest, ...]:
-    """Test the head's rate, then, on a head trained at the rate found, the backbone's; changes the weights.
+    """Test the head's rate; then train the head at the suggested rate, and test the backbone's. Changes the weights.
 
-    The head's is tested as in the first phase, which it begins with, and the backbone's as in the phase in which most
-    blocks learn. What is tested is the setting, which a phase multiplies by its ``lr_factor``. The backbone's blocks
-    keep the ratios of their rates; the head, and blocks with rates of their own (``block_lrs``), rest meanwhile.
+    The head's rate is tested in the first phase, and the backbone's in the phase with the most trainable blocks. What
+    is tested is the setting, which a phase multiplies by its ``lr_factor``. The backbone's blocks keep the ratios of
+    their rates. The head, and blocks with a rate in ``block_lrs``, do not learn during the backbone's test.
+
+    Args:
+        config: the configuration.
+        network: the network on its device.
+        splits: the samples; only the training split is used.
+        phases: the planned phases.
+        runtime: the device and the ranks.
+
+    Returns:
+        The test of the head, and that of the backbone if a phase trains it.
 
     Source: Smith, 2017, "Cyclical learning rates for training neural networks".
     """
@@ -100,7 +110,7 @@ def find_ranges(
     with training(head_phase) as (optimizer, updates):
         for group in optimizer.param_groups:
             group["lr"] = (head.suggestion or group["lr"] / first.lr_factor) * first.lr_factor
-        for _ in islice(updates, NUM_STEPS + 1):  # an update is made when the next one is asked for
+        for _ in islice(updates, NUM_STEPS + 1):  # each update is made when the next loss is requested
             pass
     with training(deep) as (optimizer, updates):
         setting = deep.optimizer.backbone_lr / deep.lr_factor
@@ -111,14 +121,16 @@ def find_ranges(
 
 
 def sweep_rates(key: str, updates: Iterator[float], optimizer: Optimizer, ratios: Sequence[float]) -> RangeTest:
-    """Take steps at rates from ``LOWEST`` to ``HIGHEST`` until the loss diverges.
+    """Train at rates from ``LOWEST`` to ``HIGHEST`` until the loss diverges.
 
     Args:
-        updates: the loss of one update after the other; a step is made when the next one is asked for.
-        ratios: of each of the optimizer's groups to the rate that is tested.
+        key: the tested setting.
+        updates: yields the loss of each update, which is made when the next loss is requested.
+        optimizer: the optimizer whose rates are set.
+        ratios: ratio of each parameter group's rate to the tested rate.
 
     Raises:
-        DivergedError: if the loss is not finite from the start.
+        DivergedError: if the loss is not finite at the lowest rate.
     """
     rates: list[float] = []
     losses: list[float] = []
@@ -135,8 +147,8 @@ def sweep_rates(key: str, updates: Iterator[float], optimizer: Optimizer, ratios
             losses.append(total / weight)
     if not rates:
         raise DivergedError(
-            f"The training loss is not finite ({loss:g}) before {key} was raised above {LOWEST:g}, so there is nothing "
-            "to learn from other rates. Look at the images and at the weights (model.weights)."
+            f"The training loss is not finite ({loss:g}) although {key} is still {LOWEST:g}, so no higher rate can be "
+            "tested. Look at the images and at the weights (model.weights)."
         )
     return RangeTest(key, tuple(rates), tuple(losses))
 
@@ -150,20 +162,26 @@ def _training(
     starting_weights: Mapping[str, torch.Tensor],
     phase: Phase,
 ) -> Iterator[tuple[Optimizer, Iterator[float]]]:
-    """A phase that is ready for its first step, with the updates to come; its rates are what the caller sets."""
+    """A phase before its first step: its optimizer, whose rates the caller sets, and the losses of its updates."""
     groups = open_phase(network, phase, config.train)
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
     with InputSource(config, network, splits, runtime) as source:
         set_train_mode(network, phase)
         inputs = source.for_phase(phase)
-        set_train_mode(network, phase)  # cutting the network in two left it in eval mode
+        set_train_mode(network, phase)  # splitting the network left it in eval mode
         seed_phase(config.runtime.seed, 0, runtime.ranks)
         step = build_step(optimizer, inputs, inputs.forward, config.train, starting_weights)
         yield optimizer, losses_of_updates(step, inputs.train, config.train.accumulate)
 
 
 def losses_of_updates(step: Step, batches: Batches, accumulate: int) -> Iterator[float]:
-    """Train without end: gradients of an update, its mean loss, and the update when the next one is asked for."""
+    """Train without end: yield the mean loss of each update, which is made when the next loss is requested.
+
+    Args:
+        step: the training step.
+        batches: the training batches, epoch after epoch.
+        accumulate: batches per update.
+    """
     for epoch in count(1):
         parts: list[LossSum] = []
         for number, (images, labels) in enumerate(batches.epoch(epoch)):
@@ -180,5 +198,5 @@ def _head_rate(config: OptimizerConfig) -> float:
 
 
 def _owner(phase: Phase, rate: float, common: float) -> str | None:
-    """The phase's name where its rate does not follow from the setting that all phases have in common."""
+    """The phase's name if it sets this rate itself; None if the rate comes from the setting of all phases."""
     return None if rate == common * phase.lr_factor else phase.name

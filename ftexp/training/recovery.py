@@ -1,4 +1,4 @@
-"""Going on after a loss that is not finite: back to the beginning of the epoch, at half the rates."""
+"""Recovery from a loss that is not finite: the epoch starts again from its first weights at half the rates."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """Remembers a phase at the beginning of each epoch, and can take it back there.
+    """Remembers the state at the beginning of each epoch, and can restore it.
 
     Args:
-        retries: how often in this phase; then the error is passed on.
+        network: the network.
+        optimizer: the optimizer of the phase.
+        schedule: the learning-rate schedule of the phase.
+        ema: the moving average of the weights.
+        retries: how often the phase may recover; after that, the error is raised.
     """
 
     def __init__(self, network: Network, optimizer: Optimizer, schedule: Schedule, ema: Ema, retries: int) -> None:
@@ -37,30 +41,30 @@ class Recovery:
 
     @torch.no_grad()
     def remember(self) -> None:
-        """To be called at the beginning of every epoch."""
+        """Remember the present state; call this at the beginning of every epoch."""
         self._good = [tensor.clone() for tensor in self._tensors]
         self._good_averages = self._ema.averages()
         self._tick = self._schedule.tick
 
     def state_dict(self) -> dict[str, Any]:
-        """What is remembered of the epoch's beginning, and the retries left."""
+        """The remembered state, and the retries left."""
         return {"left": self.left, "good": self._good, "good_averages": self._good_averages, "tick": self._tick}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remember again what was remembered then; the network, the averages and the schedule are restored already."""
+        """Restore what ``state_dict`` returned; network, averages and schedule have been restored before."""
         self.left = state["left"]
         if "good" in state:
             self._good = [good.to(now.device) for good, now in zip(state["good"], self._tensors, strict=True)]
             self._good_averages, self._tick = state["good_averages"], state["tick"]
-        else:  # written between epochs: the next begins with what is in place
+        else:  # saved between epochs: the next one starts from the present state
             self.remember()
 
     @torch.no_grad()
     def recover(self, error: DivergedError) -> None:
-        """Put the weights back, forget the optimizer's moments, and halve all rates from here on.
+        """Restore the weights, clear the optimizer's state, and halve all later rates.
 
         Raises:
-            DivergedError: the same, when there are no retries left.
+            DivergedError: the given error, if no retries are left.
         """
         if self.left == 0:
             raise error
@@ -72,7 +76,7 @@ class Recovery:
         self._optimizer.state.clear()
         self._schedule.restart(self._tick, scale=0.5)
         log.warning(
-            "nan     %s The epoch begins again from its first weights at half the rates; retries left: %d.",
+            "nan     %s The epoch starts again from its first weights at half the rates; retries left: %d.",
             error,
             self.left,
         )

@@ -1,4 +1,4 @@
-"""What training tells of its course; ``ftexp.report.recorder`` writes it down."""
+"""The interface by which training reports its progress; ``ftexp.report.recorder`` implements it."""
 
 from __future__ import annotations
 
@@ -15,42 +15,46 @@ from ftexp.models.blocks import Network
 
 
 class Report(Protocol):
-    """Is told of the course of a run, and keeps what of it has to be known when the run is resumed."""
+    """Records the progress of a run, and keeps what is needed to resume it."""
 
     @property
     def folder(self) -> Path:
         """The folder of the run."""
 
     def plan(self, phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> None:
-        """To be called before the first phase.
+        """Record the plan; called before the first phase.
 
         Args:
-            spans: how long each phase is.
+            phases: the planned phases.
+            network: the network.
+            spans: length of each phase.
         """
 
     def start_phase(self, phase: Phase, groups: Sequence[dict[str, object]]) -> None:
-        """To be called before a phase trains.
+        """Record the beginning of a phase.
 
         Args:
-            groups: the rows of ``group_table``: which tensors learn at which rate.
+            phase: the phase.
+            groups: the rows of ``group_table``: which tensors are trainable, at which rate.
         """
 
     def epoch(self, record: EpochRecord) -> None:
-        """To be called after every epoch, when it has been saved."""
+        """Record an epoch; called after it has been saved."""
 
     def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
-        """To be called after a phase.
+        """Record the end of a phase.
 
         Args:
-            best: epoch of the phase.
-            verdict: what the gate decided; None for the first phase, which has nothing to be compared with.
+            phase: the phase.
+            best: the best epoch of the phase.
+            verdict: the decision of the gate; None for the first phase, which is not compared.
         """
 
     def state(self) -> dict[str, object]:
-        """What has to be known when the run is resumed, as plain data; the epochs aside."""
+        """What is needed to resume the run, as plain data, except for the epochs."""
 
     def resume(self, state: Mapping[str, Any], history: Sequence[EpochRecord]) -> None:
-        """Go on from where ``state`` was called, after these epochs."""
+        """Restore what ``state`` returned, and the epochs so far."""
 
     def send_missing(self) -> None:
-        """Give the tracking store what was saved and not sent before the run was stopped."""
+        """Send the tracking store what was saved but not sent before the run was stopped."""

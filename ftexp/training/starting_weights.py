@@ -37,8 +37,8 @@ class L2SPPenalty:
 
     Args:
         network: the network that is trained.
-        starting_weights: of the backbone, by full parameter name.
-        strength: of the pull; None: no penalty, and every call does nothing.
+        starting_weights: the starting weights of the backbone by full parameter name.
+        strength: strength of the penalty; None: no penalty, and every call does nothing.
 
     Source: L2-SP (Li et al., 2018, arXiv 1802.01483).
     """
@@ -75,11 +75,11 @@ def apply_wise_ft(
     Every backbone tensor becomes ``(1 - alpha) * start + alpha * final``; the head keeps its final weights.
 
     Args:
-        network: with its final weights.
-        starting_weights: of the backbone, by full parameter name.
-        alphas: shares of the final weights to try; of equally good ones the first wins.
-        score: scores the network as it is; an average for which it raises DivergedError is skipped.
-        metric: of the scores; the best value wins.
+        network: the network with its final weights.
+        starting_weights: the starting weights of the backbone by full parameter name.
+        alphas: shares of the final weights to try; of equally good ones, the first is taken.
+        score: scores the network; an average for which it raises DivergedError is skipped.
+        metric: the metric to choose by.
 
     Returns:
         The best alpha and its scores.
@@ -98,7 +98,7 @@ def apply_wise_ft(
         except DivergedError as error:
             if not scored and alpha == alphas[-1]:
                 raise
-            log.warning("wise-ft alpha %g is left out. %s", alpha, error)
+            log.warning("wise-ft alpha %g is skipped. %s", alpha, error)
     best = max(scored, key=lambda alpha: METRICS[metric].gain(0.0, scored[alpha].metric(metric)))
     _interpolate(network, starting_weights, final_weights, best)
     return best, scored[best]

@@ -88,7 +88,7 @@ def test_what_is_no_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("nosuch", "nosuch: there is no such run and no such file. Give the folder of a run, or latest"),
         (".", r"\. is not the folder of a run: it has neither run\.json nor checkpoints/best\.pt"),
         ("latest", "No run has finished under outputs/"),
-        ("note.txt", r"note\.txt is damaged, or no checkpoint of plain data"),
+        ("note.txt", r"note\.txt is damaged, or is not a checkpoint of plain data"),
     ):
         with pytest.raises(CheckpointError, match=message):
             ftexp.load(what)

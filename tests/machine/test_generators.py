@@ -154,7 +154,7 @@ def test_dropout_in_front_of_the_head_is_not_lost_where_activations_are_kept(
     monkeypatch.setattr(prepare, "block_names", lambda _: ("stem", "head"))
     caplog.set_level("INFO", logger="ftexp")
     kept = workplace.run("stage=head", "stage.epochs=2")
-    assert "cache   off: tiny has dropout before head, which is drawn anew every time" in caplog.text
+    assert "cache   off: tiny draws random numbers, as dropout does, before head" in caplog.text
     assert kept == workplace.run("stage=head", "stage.epochs=2", "runtime.cache=off")
 
 

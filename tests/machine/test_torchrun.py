@@ -75,8 +75,8 @@ def test_head_has_the_curve_of_one_process_and_leaves_one_run(tmp_path: Path, co
     assert together.returncode == 0, together.stderr
     alone = command_line(*settings(one, "stage=head", "stage.epochs=2", "tracking=none"))
     assert alone.returncode == 0, alone.stderr
-    assert "the frozen blocks before head ran once" in together.stdout
-    assert "the frozen blocks before head had run before" in alone.stdout, "one cache serves both"
+    assert "the activations before head were computed once" in together.stdout
+    assert "the activations before head of these images were cached" in alone.stdout, "one cache serves both"
     assert_same_curve(one, two)
     assert "on 2 x cpu" in together.stdout
     assert together.stdout.count("epoch  1/2") == 1, "one process speaks"
@@ -160,7 +160,7 @@ def test_a_last_batch_with_fewer_images_than_processes_counts(tmp_path: Path, ov
         ended = train(folder, *data, *same, *overrides, torchrun=torchrun)
         assert ended.returncode == 0, ended.stderr
         assert "train 17, val 17, test 4" in ended.stdout
-        assert "going on without" not in ended.stdout + ended.stderr
+        assert "continuing in eager mode" not in ended.stdout + ended.stderr
     if "augment.mixup=0.2" in overrides:  # each process mixes its own images with one another
         assert [len(row) for row in curve(two)] == [len(row) for row in curve(one)]
     else:

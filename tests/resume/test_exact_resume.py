@@ -180,13 +180,15 @@ def test_a_damaged_last_file_is_noticed_and_the_one_before_is_used(
     content[len(content) // 2] ^= 16
     last.write_bytes({"truncated": content[:-300], "flipped": content, "empty": b""}[damage])
     assert everything(run(config, folder), folder) == expected
-    assert any("last.pt is damaged" in message and "one before it is used" in message for message in caplog.messages)
+    assert any("last.pt is damaged" in message and "before it is used" in message for message in caplog.messages)
 
 
 def test_with_all_files_damaged_it_says_so(tmp_path: Path) -> None:
     for name in (LAST, PREVIOUS):
         (tmp_path / name).write_bytes(b"PK nothing")
-    with pytest.raises(CheckpointError, match=r"Nothing to go on from:\n.*last.pt is damaged.*\n.*previous.pt is"):
+    with pytest.raises(
+        CheckpointError, match=r"its checkpoints are damaged:\n.*last.pt is damaged.*\n.*previous.pt is"
+    ):
         read_last(tmp_path)
 
 
@@ -199,7 +201,7 @@ def test_a_full_disk_is_a_clear_error_and_the_earlier_file_is_whole(configure: C
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
-        with pytest.raises(CheckpointError, match=r"fresh.pt cannot be written: .*Make room, then go on with resume="):
+        with pytest.raises(CheckpointError, match=r"fresh.pt cannot be written: .*Free some disk space, then resume"):
             checkpoint_module.write_last(last.parent, content)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -217,7 +219,7 @@ def test_checkpoints_of_another_run_are_not_gone_on_from(
         run(config, folder, run_id="first")
     kill_at[0] = -1
     for name in ("second", ""):
-        with pytest.raises(CheckpointError, match=r"were not written by the run of the run.json beside it"):
+        with pytest.raises(CheckpointError, match=r"were not written by the run of the run.json beside them"):
             run(config, folder, run_id=name)
     assert run(config, folder, run_id="first").best is not None
     assert load_checkpoint(folder / "checkpoints" / "best.pt")["run_id"] == "first"

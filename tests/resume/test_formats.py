@@ -81,7 +81,7 @@ def test_a_checkpoint_of_another_format_is_refused_and_not_passed_over_for_an_ol
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     for content in ({"weight": torch.zeros(2)}, torch.zeros(2)):
         torch.save(content, tmp_path / "best.pt")
-        with pytest.raises(FormatError, match=r"best.pt is no checkpoint of ftexp"):
+        with pytest.raises(FormatError, match=r"best.pt is not a checkpoint of ftexp"):
             load_checkpoint(tmp_path / "best.pt")
 
 

@@ -38,7 +38,7 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_runs_nothing(tmp_path: Path
         torch.save({"model": Hostile(mark)}, file)
     else:
         file.write_bytes(pickle.dumps(Hostile(mark)))
-    with pytest.raises(CheckpointError, match=r"best.pt is damaged, or no checkpoint of plain data"):
+    with pytest.raises(CheckpointError, match=r"best.pt is damaged, or is not a checkpoint of plain data"):
         load_checkpoint(file)
     assert not mark.exists()
 
@@ -60,7 +60,7 @@ def test_an_archive_is_never_unpacked_so_its_paths_lead_nowhere(tmp_path: Path) 
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("../outside", "x")
         archive.writestr("last/../../data.pkl", pickle.dumps({}))
-    with pytest.raises(CheckpointError, match=r"last\.pt is damaged, or no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged, or is not a checkpoint"):
         load_checkpoint(file)
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "last.pt"]
 

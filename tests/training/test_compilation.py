@@ -145,7 +145,7 @@ def test_where_compiling_fails_it_goes_on_eagerly_with_one_line(
             assert torch.equal(forward(IMAGES.clone()), logits)
     (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("ftexp")]
     assert "no compiler here" in message
-    assert message.endswith("going on without (runtime.compile=false).")
+    assert message.endswith("continuing in eager mode (runtime.compile=false).")
     assert "\n" not in message
 
 
@@ -185,10 +185,10 @@ def test_what_is_wrong_without_a_compiler_too_is_raised(net: TinyNet) -> None:
 @pytest.mark.parametrize(
     ("asked", "learning", "whole", "epochs", "reason"),
     [
-        ("auto", ("head",), False, 10_000, "a head on kept activations is too small to gain by it"),
+        ("auto", ("head",), False, 10_000, "a head on cached activations is too small to gain from it"),
         ("auto", ("head",), True, 250, None),  # the frozen blocks run in every step
         ("auto", ("body", "head"), False, 250, None),
-        ("auto", ("body", "head"), True, 249, "it pays from 1,000 batches on, and here are 996"),
+        ("auto", ("body", "head"), True, 249, "it saves time from 1,000 batches on, and the phase has 996"),
         ("true", ("head",), False, 1, None),
         ("false", ("body", "head"), True, 250, "not asked for"),
     ],
@@ -210,7 +210,7 @@ def test_auto_compiles_where_it_pays_and_says_where_not(
     with caplog.at_level("INFO", logger="ftexp"):
         forward = forward_of(replace(make_phase(*learning), epochs=epochs), inputs, settings)
     assert isinstance(forward, CompiledForward) == (reason is None)
-    said = f"compile off in phase: {reason}; runtime.compile=true compiles all the same"
+    said = f"compile off in phase: {reason}; runtime.compile=true compiles anyway"
     assert caplog.messages == ([said] if asked == "auto" and reason else [])
 
 

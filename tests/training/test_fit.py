@@ -88,7 +88,7 @@ def test_of_a_run_that_trains_biases_only_those_and_the_head_differ_from_the_sta
     before, after = fresh_network().module.state_dict(), result.network.module.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"stem.1.bias", "body.0.bias", "body.1.bias", "fc.weight", "fc.bias"}
-    assert "cache   off: biases learn in the first block already (stem)" in caplog.messages
+    assert "cache   off: biases of the first block, stem, are trainable" in caplog.messages
     assert result.history[-1].train_loss < result.history[0].train_loss
 
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_cached_says_why(
 ) -> None:
     with caplog.at_level("INFO", logger="ftexp"):
         fit(configure(*SMALL, "augment=light", "augment.views=inf"), splits, tmp_path)
-    assert "cache   off: augmentation shows other images in every epoch (augment.views=inf)" in caplog.messages
+    assert "cache   off: augmentation makes new images in every epoch (augment.views=inf)" in caplog.messages
     caplog.clear()
     with caplog.at_level("INFO", logger="ftexp"):
         fit(configure(*SMALL, "runtime.cache_gib=1e-6"), splits, tmp_path)
@@ -217,8 +217,8 @@ def test_a_last_batch_of_one_is_left_out_only_where_batch_norm_takes_statistics(
     assert updates == expected
     said = [message for message in caplog.messages if "leaves out" in message]
     assert said == [
-        f"data    full: an epoch leaves out 1 of the {num_samples} training images, others each time: BatchNorm takes "
-        "its statistics from at least 2 in a batch (train.batch_size, bn_policy)"
+        f"data    full: an epoch leaves out 1 of the {num_samples} training images, different ones each time, "
+        "because BatchNorm needs at least 2 images in a batch (train.batch_size, bn_policy)"
     ] * (sum(expected) < num_samples)
 
 
@@ -269,7 +269,7 @@ def test_patience_ends_a_phase_early_and_says_so(
     with caplog.at_level("INFO", logger="ftexp"):
         patient = fit(configure(*SMALL, *still, "train.patience=2"), splits, subfolder(tmp_path, "early"))
     assert len(patient.history) == 3
-    line = "early   head ends after 3 of 6 epochs: no better accuracy in the last 2 (train.patience)"
+    line = "early   head stops after 3 of 6 epochs: no better accuracy in the last 2 (train.patience)"
     assert line in caplog.messages
     caplog.clear()
     with caplog.at_level("INFO", logger="ftexp"):

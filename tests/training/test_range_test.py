@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_before_any_rate_was_raised_is_a_named_error(c
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     step = Step(layer, optimizer, Quadratic(), prepare_runtime(configure(*SMALL).runtime))
     with pytest.raises(
-        DivergedError, match=r"loss is not finite \(nan\) before optimizer\.backbone_lr was raised above 1e-06"
+        DivergedError, match=r"loss is not finite \(nan\) although optimizer\.backbone_lr is still 1e-06"
     ):
         sweep_rates("optimizer.backbone_lr", losses_of_updates(step, OneAndTwo(), 1), optimizer, [1.0])
 

@@ -81,7 +81,7 @@ def test_wise_ft_interpolates_the_backbone_and_leaves_the_head(
     assert (alpha, scores.accuracy) == (0.25, 0.9)  # the first of equals
     assert seen == [1.0, 0.5, 0.25, 0.75]
     (message,) = caplog.messages
-    assert message == "wise-ft alpha 0.5 is left out. NaN"
+    assert message == "wise-ft alpha 0.5 is skipped. NaN"
     state = network.module.state_dict()
     for name in ("stem.0.weight", "stem.1.running_var", "body.1.bias", "token"):
         torch.testing.assert_close(state[name], start[name] + 1.0)

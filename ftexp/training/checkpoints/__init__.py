@@ -1,1 +1,1 @@
-"""The files that a run writes its weights into."""
+"""The checkpoints of a run."""

@@ -1,7 +1,7 @@
-"""Checkpoints: plain tensors and plain data, written whole or not at all, and read back only when whole.
+"""Checkpoints: plain tensors and plain data, which are written atomically and read only if they are complete.
 
-``best.pt`` holds the weights that are used. ``last.pt`` holds them as they are, with all that training goes on from;
-the one before it is kept as ``previous.pt``, for the day on which ``last.pt`` is damaged.
+``best.pt`` holds the best weights. ``last.pt`` holds the latest weights, with all that is needed to resume training.
+The ``last.pt`` before it is kept as ``previous.pt``, in case ``last.pt`` is damaged.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ from ftexp.models.eval_caches import load_weights
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
-# Of all checkpoints; to be raised when a field is added, goes, or gets another meaning, with a step in _upgrade. Files
-# without a number, from before there was one, have format 1. 2: an epoch's sums hold totals and weights of its batches.
-# 3: run_id names the run; it is missing from checkpoints of runs that began before, and from their run.json.
+# The format of checkpoints. Raise it when a field is added, removed or changes its meaning, and add a step to _upgrade.
+# 1: files without a format number. 2: the sums of an epoch hold totals and weights of its batches.
+# 3: run_id names the run; checkpoints of runs that began before lack it, and so does their run.json.
 # 4: the best epoch keeps the loss and the rank of every validation image.
 FORMAT = 4
-# Characters of torch's message that are shown.
+# Length to which torch's message is cut.
 MAX_REASON = 300
 
 
 def checkpoint_content(
     network: Network, config: Config, class_to_idx: dict[str, int], **facts: object
 ) -> dict[str, object]:
-    """The weights with all that is needed to use them.
+    """The content of a checkpoint: the weights, and all that is needed to use them.
 
     Args:
-        facts: what else there is to know, such as the epoch and its score.
+        network: the network.
+        config: the configuration of the run.
+        class_to_idx: the index of each class.
+        facts: further entries, such as the epoch and its score.
     """
     return {
         "format": FORMAT,
@@ -54,36 +57,36 @@ def checkpoint_content(
 
 
 def write_checkpoint(path: Path, content: dict[str, object]) -> None:
-    """Write a file that ``torch.load(weights_only=True)`` reads; an earlier one stays as it is until the end.
+    """Write a file for ``torch.load(weights_only=True)``; an earlier file is replaced when the new one is complete.
 
     Raises:
-        CheckpointError: when it cannot be written, because the disk is full for one, or when the folder of the run is
-            no longer there: a new one of its name would hold half of a run.
+        CheckpointError: if it cannot be written, for example because the disk is full, or if the folder of the run
+            has been moved or removed; it is not made again, because it would hold only a part of the run.
     """
     try:
         path.parent.mkdir(exist_ok=True)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path.parent.parent}, the folder of the run, is no longer there: it was moved or removed while the run"
-            " was going on. Where it was moved, go on with resume=ITS NEW PLACE; otherwise begin anew."
+            f"{path.parent.parent}, the folder of the run, no longer exists: it was moved or removed during the run."
+            " If it was moved, resume with resume=NEW FOLDER; otherwise start a new run."
         ) from error
     whole = replaced_whole(path, durable=True, only_writer=True)
     try:
         with whole as unfinished, unfinished.open("wb") as file:
             torch.save(content, file)
-    except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError for what the disk reports
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError for errors of the disk
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise CheckpointError(
-            f"{path} cannot be written: {reason}. The file of an epoch before, where there is "
-            "one, is untouched. Make room, then go on with resume=FOLDER OF THE RUN."
+            f"{path} cannot be written: {reason}. The file of an earlier epoch, if there is one, is unchanged. Free "
+            "some disk space, then resume with resume=FOLDER OF THE RUN."
         ) from error
 
 
 def write_last(folder: Path, content: dict[str, object]) -> None:
-    """Write ``last.pt``, and keep the one before as ``previous.pt``.
+    """Write ``last.pt``, and keep the one before it as ``previous.pt``.
 
     Raises:
-        CheckpointError: when it cannot be written; both files stay as they were.
+        CheckpointError: if it cannot be written; both files then stay as they were.
     """
     fresh = folder / "fresh.pt"
     write_checkpoint(fresh, content)
@@ -93,11 +96,14 @@ def write_last(folder: Path, content: dict[str, object]) -> None:
 
 
 def read_last(folder: Path) -> dict[str, Any] | None:
-    """The newest whole one of ``last.pt`` and ``previous.pt``; None when the run had not got so far.
+    """Read ``last.pt`` or, if it is damaged, ``previous.pt``.
+
+    Returns:
+        The content; None if neither file exists, because the run was stopped before its first save.
 
     Raises:
-        CheckpointError: when there are such files, and all are damaged.
-        FormatError: when one was written by a newer version: the one before it would be older work, silently.
+        CheckpointError: if all files that exist are damaged.
+        FormatError: if a newer version wrote one; using the older file instead would silently lose work.
     """
     damaged = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -109,34 +115,34 @@ def read_last(folder: Path) -> dict[str, Any] | None:
             raise
         except CheckpointError as error:
             damaged.append(str(error))
-            log.warning("resume  %s The one before it is used.", error)
+            log.warning("resume  %s The checkpoint before it is used.", error)
             continue
         return content
     if damaged:
-        raise CheckpointError("Nothing to go on from:\n  " + "\n  ".join(damaged))
+        raise CheckpointError("The run cannot be resumed, its checkpoints are damaged:\n  " + "\n  ".join(damaged))
     return None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU as data; nothing in it is ever executed.
+    """Read a checkpoint onto the CPU; nothing in it is executed.
 
     Raises:
-        CheckpointError: when it is damaged, or holds anything but data.
-        FormatError: when it is no checkpoint of ftexp, or one of a newer version.
+        CheckpointError: if it is damaged, or holds other objects than tensors and plain data.
+        FormatError: if it is not a checkpoint of ftexp, or is one of a newer version.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()  # every byte of every tensor against its CRC-32, which torch.load does not do
+            bad = archive.testzip()  # checks the CRC-32 of every tensor, which torch.load does not do
         if bad is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {bad}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever the damage makes the readers raise
+    except Exception as error:  # the readers raise nearly any exception for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged, or no checkpoint of plain data: {reason}.") from error
+        raise CheckpointError(f"{path} is damaged, or is not a checkpoint of plain data: {reason}.") from error
     if not isinstance(content, dict) or "model" not in content:
-        raise FormatError(f"{path} is no checkpoint of ftexp: it holds no weights under the name model.")
+        raise FormatError(f"{path} is not a checkpoint of ftexp: it has no weights under the key 'model'.")
     check_format(content.get("format"), FORMAT, path)
     with reading(path):
         _upgrade(content)
@@ -144,33 +150,35 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _upgrade(content: dict[str, Any]) -> None:
-    """Bring what an older version wrote into the present format."""
+    """Convert the content of an older format to the present one, in place."""
     sums = content.get("phase", {}).get("sums", {})
-    if "losses" in sums:  # format 1: the mean of each batch, which counted by its images
+    if "losses" in sums:  # format 1: the mean of each batch, weighted by its images
         losses, sizes = sums.pop("losses"), sums["sizes"]
         sums["totals"] = [loss * size for loss, size in zip(losses, sizes, strict=True)]
         sums["weights"] = [float(size) for size in sizes]
     for part in ("run", "phase"):
         best = content.get(part, {}).get("best")
-        if best and "losses" not in best:  # formats 1 to 3: the mean loss alone
+        if best and "losses" not in best:  # formats 1 to 3 have the mean loss only
             best["losses"] = torch.full((len(best["labels"]),), best["loss"], dtype=torch.float64)
             best["ranks"] = (best["labels"] != best["predictions"]).long()
 
 
 def restore_weights(network: Network, weights: Mapping[str, torch.Tensor], file: Path) -> None:
-    """Put the weights of a checkpoint of this very network back into it.
+    """Load the weights of a checkpoint into the same network.
 
     Args:
-        file: they were read from.
+        network: the network.
+        weights: the state dict of the checkpoint.
+        file: the checkpoint, for the message.
 
     Raises:
-        CheckpointError: when they do not fit, because another version of timm builds the network, for one.
+        CheckpointError: if they do not fit, for example because another version of timm builds the network.
     """
     try:
         load_weights(network.module, weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:MAX_REASON]
         raise CheckpointError(
-            f"The weights in {file} do not fit {network.name} as it is built now: {reason}. Install the versions that "
-            "the run's run.json names, or start a new run."
+            f"The weights in {file} do not fit {network.name} as it is built now: {reason}. Install the versions in "
+            "the run's run.json, or start a new run."
         ) from error

@@ -1,4 +1,4 @@
-"""The checkpoints of a run in its folder: the best weights, and all that training goes on from."""
+"""The checkpoints in the folder of a run: the best weights, and all that is needed to resume training."""
 
 from __future__ import annotations
 
@@ -31,24 +31,29 @@ from ftexp.training.phase_state import PhaseState
 log = logging.getLogger(__name__)
 
 BEST = "best.pt"
-# The best of a phase that still has to prove better than those before it.
+# The best weights of a later phase, before the gate has compared them with those of the phases before it.
 CANDIDATE = "candidate.pt"
-# The best weights as they were before they were averaged with the start's (train.wise_ft).
+# The best weights before they were averaged with the starting weights (train.wise_ft).
 UNBLENDED = "unblended.pt"
 
 
 @dataclass(slots=True)
 class RunCheckpoints:
-    """What the main process writes and reads for all ranks, which all have to call each method.
+    """Writes and reads the checkpoints of a run in the main process. All ranks have to call each method.
 
-    Which file holds the best weights is decided here and nowhere else. ``best.pt`` holds those of the phases that were
-    kept. The first phase writes there at once, because there is nothing that its weights could be worse than; a later
-    one writes ``candidate.pt``, until ``settle`` moves that file to ``best.pt`` or removes it.
+    This class alone decides which file holds the best weights. ``best.pt`` holds those of the kept phases. The first
+    phase writes to it directly, because there are no earlier weights to compare with. A later phase writes to
+    ``candidate.pt``, which ``settle`` moves to ``best.pt`` or removes.
 
     Attributes:
+        folder: the folder of the checkpoints.
+        network: the network whose weights are saved.
+        config: the configuration of the run.
+        class_to_idx: the index of each class.
+        ranks: the processes of the run.
         resumable: whether ``last.pt`` is written, from which the run can be resumed.
-        run_id: of ``run.json``, in every checkpoint of the run.
-        best: epoch of the phases that were kept so far, whose weights are in ``best.pt``; None: no phase has ended.
+        run_id: the id in ``run.json``, which is saved in every checkpoint.
+        best: the best epoch of the kept phases, whose weights are in ``best.pt``; None before a phase has ended.
     """
 
     folder: Path
@@ -63,33 +68,33 @@ class RunCheckpoints:
 
     @property
     def minutes_since(self) -> float:
-        """How long ago ``last.pt`` was written, or the run begun."""
+        """Minutes since ``last.pt`` was written, or since the run began."""
         return (time.monotonic() - self._saved_at) / 60
 
     def best_of_phase(self, record: EpochRecord, scores: Scores) -> Best:
-        """An epoch as the best one of its phase, with the file that its weights belong into."""
+        """An epoch as the best one of its phase, with the file for its weights."""
         return Best(record, scores, self.folder / (BEST if self.best is None else CANDIDATE))
 
     def save_best(self, best: Best) -> None:
-        """Write the weights that are in the network as those of a best epoch."""
+        """Write the present weights of the network as those of a best epoch."""
         metric = self.config.train.metric
         facts = {"epoch": best.record.epoch, "metric": metric, "value": best.scores.metric(metric)}
         if self.ranks.is_main:
             write_checkpoint(best.checkpoint, self._content(**facts))
 
     def save_best_of(self, state: PhaseState) -> None:
-        """Write the weights that a phase has now, averaged where it averages them, as those of its best epoch."""
+        """Write the present weights of a phase (their EMA, if there is one) as those of its best epoch."""
         assert state.best is not None
         with state.ema.applied():
             self.save_best(state.best)
 
     def save_last(self, history: Sequence[EpochRecord], run: Mapping[str, object], state: PhaseState) -> None:
-        """Write all that training goes on from, if the run is to be resumable.
+        """Write all that is needed to resume training, if the run is resumable.
 
         Args:
-            history: the epochs of the run that have ended.
-            run: what else there is to know of the run as a whole.
-            state: where its phase stands.
+            history: the completed epochs of the run.
+            run: further entries about the run as a whole.
+            state: the state of the phase.
         """
         if not self.resumable:
             return
@@ -102,29 +107,31 @@ class RunCheckpoints:
         self._saved_at = time.monotonic()
 
     def read_last(self) -> dict[str, Any] | None:
-        """What ``save_last`` wrote; None when the run had not got so far.
+        """Read what ``save_last`` wrote; None if the run was stopped before its first save.
 
         Raises:
-            CheckpointError: when another run wrote it.
+            CheckpointError: if another run wrote it, or it is damaged.
         """
         if self.ranks.is_main and (self.folder / UNBLENDED).exists():
             os.replace(self.folder / UNBLENDED, self.folder / BEST)
         return self.ranks.broadcast(self._read_own_last)
 
     def resume(self, run: Mapping[str, Any]) -> None:
-        """Take the best epoch so far from what ``save_last`` wrote of the run as a whole."""
+        """Restore the best epoch so far from the entries about the run in ``last.pt``."""
         if run["best"] is not None:
             self.best = Best.from_state(run["best"], self.folder, self.network.num_classes)
 
     def settle(self, best: Best, *, kept: bool) -> None:
-        """Make the best weights of a phase those of the run, or drop them; the run's best are put into the network.
+        """Keep or drop the best weights of a phase; then load the best weights of the run into the network.
 
         Args:
-            best: epoch of the phase that has ended.
-            kept: what the gate decided; the first phase is always kept.
+            best: the best epoch of the phase that has ended.
+            kept: the decision of the gate; the first phase is always kept.
         """
         if kept:
-            if self.ranks.is_main and best.checkpoint.exists():  # else a run that was killed right here has done it
+            if (
+                self.ranks.is_main and best.checkpoint.exists()
+            ):  # if not, the run was killed after the move, and resumed
                 os.replace(best.checkpoint, self.folder / BEST)
             self.best = replace(best, checkpoint=self.folder / BEST)
         elif self.ranks.is_main:
@@ -133,11 +140,11 @@ class RunCheckpoints:
         restore_weights(self.network, weights, self.folder / BEST)
 
     def replace_best(self, scores: Scores, alpha: float) -> None:
-        """Write the network's weights, an average with the run's start, as the best; those that were stay beside them.
+        """Write the network's weights, an average with the starting weights, as the best, and keep the former best.
 
         Args:
-            scores: of the average on validation.
-            alpha: the best epoch's share in it.
+            scores: the validation scores of the average.
+            alpha: share of the best epoch's weights in the average.
         """
         assert self.best is not None
         self.best = replace(self.best, scores=scores, alpha=alpha)
@@ -146,18 +153,19 @@ class RunCheckpoints:
         self.save_best(self.best)
 
     def find_best_weights(self, state: PhaseState, epochs: int) -> None:
-        """See to it that the weights of the phase's best epoch are in their file, wherever the run was killed.
+        """Make sure that the file of the phase's best epoch has its weights, even if the run was killed while saving.
 
         Args:
-            epochs: that the whole run has ended.
+            state: the restored state of the phase.
+            epochs: completed epochs of the run.
         """
         if state.best is None:
             return
         epoch = state.best.record.epoch
         if epoch == epochs and not state.in_mid_epoch:
-            self.save_best_of(state)  # killed before they were written, maybe: they are those in last.pt
+            self.save_best_of(state)  # perhaps killed before they were written; they are those in last.pt
         elif not self._has_weights_of(state.best):
-            log.warning("resume  the weights of the best epoch, %d, are gone; the best from here on is taken.", epoch)
+            log.warning("resume  the weights of the best epoch, %d, are missing; the best later epoch is used.", epoch)
             state.best = None
 
     def _content(self, **facts: object) -> dict[str, object]:
@@ -167,8 +175,8 @@ class RunCheckpoints:
         content = read_last(self.folder)
         if content is not None and content.get("run_id", "") != self.run_id:
             raise CheckpointError(
-                f"The checkpoints in {self.folder} were not written by the run of the run.json beside it, so it cannot "
-                "go on from them. Put the files of one run back together, or start a new run."
+                f"The checkpoints in {self.folder} were not written by the run of the run.json beside them, so it "
+                "cannot be resumed from them. Put the files of the run back together, or start a new run."
             )
         return content
 

@@ -1,1 +1,1 @@
-"""The three ways from samples to batches, and the cache of frozen blocks."""
+"""The three kinds of batches, and the cache of the activations of frozen blocks."""

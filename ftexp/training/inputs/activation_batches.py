@@ -1,4 +1,4 @@
-"""Batches of kept activations: what the frozen blocks make of the images, computed once, in the place of images."""
+"""Batches of cached activations: the output of the frozen blocks, computed once and used instead of the images."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ Release = Callable[[], None]
 
 
 class ActivationBatches:
-    """Batches of kept activations, of the samples and in the order of the sampler.
+    """Batches of cached activations, in the order of a sampler.
 
     Args:
-        activations: of all samples, in their own order.
+        activations: the activations of all samples, in the order of the samples.
+        sampler: which samples are in which batch.
+        runtime: the device.
     """
 
     def __init__(self, activations: KeptActivations, sampler: EpochSampler, runtime: Runtime) -> None:
@@ -39,7 +41,7 @@ class ActivationBatches:
         self.num_images, self.paths = sampler.num_images, sampler.paths
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The activations and labels of one epoch, in that epoch's order, from batch ``start`` on."""
+        """The activations and labels of an epoch, in its order, from batch ``start`` on."""
         rows = self._activations.of_epoch(epoch)
         parts = self.sampler.own_batches(epoch)[start:]
         rows_of_batches, labels_of_batches = (batches_to_device(parts, d) for d in (rows.device, self._device))
@@ -48,18 +50,20 @@ class ActivationBatches:
             yield activations, self._labels.index_select(0, of_labels)
 
     def close(self) -> None:
-        """Let go of the activations."""
+        """Release the activations."""
         self._activations.close()
 
 
 class KeptActivations:
-    """What the frozen prefix makes of some samples, one view after the other, each when it is first asked for.
+    """The activations of some samples, view by view; each view is computed when it is first needed.
 
     Args:
-        prefix_digest: a name for all that the activations depend on, but the images.
-        images: the samples in their own order; its epoch v shows their view v.
-        num_views: epoch e uses view e modulo this.
-        random: what the views follow from, where there are several.
+        prefix: the frozen blocks.
+        prefix_digest: a name for all that the activations depend on except the images.
+        images: batches of the samples in order; epoch v gives their view v.
+        context: the device, the digests of the images, and the store for activations.
+        num_views: number of views; epoch e uses view e modulo this number.
+        random: what the random views depend on, if there are several.
     """
 
     def __init__(
@@ -81,28 +85,28 @@ class KeptActivations:
         self.num_found = 0
 
     def of_epoch(self, epoch: int) -> ActivationRows:
-        """The activations an epoch trains on; to be called with the frozen blocks in eval mode."""
+        """The activations for an epoch; the frozen blocks have to be in eval mode."""
         return self.of_view(epoch % self._num_views)
 
     def of_view(self, view: int) -> ActivationRows:
-        """The activations of a view; to be called with the frozen blocks in eval mode."""
+        """The activations of a view; the frozen blocks have to be in eval mode."""
         if view not in self._opened:
             try:
                 self.open(view)
-            except StoreError:  # said by the store; training has begun on activations, and goes on with them
+            except StoreError:  # logged by the store; training has begun with activations, and continues with them
                 kept = TensorStore(None, 0).get("", lambda append: self._compute(view, append))
-                return self._rows(kept)  # for this epoch alone: all views would be too much for the memory
+                return self._rows(kept)  # for this epoch only, because all views would take too much memory
         return self._opened[view]
 
     def close(self) -> None:
-        """Let go of all views."""
+        """Release all views."""
         self._opened.clear()
 
     def open(self, view: int) -> None:
-        """Have the activations of a view kept.
+        """Compute and cache the activations of a view.
 
         Raises:
-            StoreError: when they cannot be.
+            StoreError: if they cannot be cached.
         """
         started = time.perf_counter()
         shown = f"{self._random} {view}" if self._random else ""
@@ -111,8 +115,8 @@ class KeptActivations:
         self.num_found += kept.found
         self._opened[view] = self._rows(kept)
         if self._random:
-            how, seconds = "had run before" if kept.found else "ran once", time.perf_counter() - started
-            log.info("cache   view %d: the frozen blocks %s, %.1f s", view, how, seconds)
+            how, seconds = "were cached" if kept.found else "were computed", time.perf_counter() - started
+            log.info("cache   view %d: the activations of the frozen blocks %s, %.1f s", view, how, seconds)
 
     def _rows(self, kept: Kept) -> ActivationRows:
         return ActivationRows(kept.rows, kept.notes["layout"], kept.release, self._context.runtime)
@@ -123,19 +127,20 @@ class KeptActivations:
         for images, _ in self._images.epoch(view):
             with self._context.runtime.autocast():
                 activations = self._prefix(images)
-            # Rows are kept as they lie in memory, and handed out in the layout they came in.
+            # Rows are stored in their order in memory, and returned in the network's layout.
             layout = layout or layout_of(activations)
             append(activations.permute(layout))
         return {"layout": torch.tensor(layout)}
 
 
 class ActivationRows:
-    """Activations of samples, on the device where there is room, else in the map of their file.
+    """The activations of samples: on the device if there is room, else in a memory-mapped file.
 
     Args:
-        rows: [N, ...], as they lie in memory.
-        layout: the dimensions of a batch as the network made it, in the order in which they lie in ``rows``.
-        release: gives the memory of what was read of the file back.
+        rows: the activations [N, ...], with dimensions in the order of memory.
+        layout: for each dimension of ``rows``, its index in a batch of the network.
+        release: frees the memory of what has been read from the file.
+        runtime: the device.
     """
 
     def __init__(self, rows: torch.Tensor, layout: torch.Tensor, release: Release, runtime: Runtime) -> None:

@@ -1,7 +1,6 @@
-"""What an epoch is run over: batches as the network takes them, on the device and normalised.
+"""The interface of batches: inputs of the network, on the device and normalised.
 
-There are three ways to them, each a class: ``WorkerBatches``, ``PixelBatches`` and ``ActivationBatches``;
-``choose_batches`` picks one.
+Three classes implement it: ``WorkerBatches``, ``PixelBatches`` and ``ActivationBatches``. ``choose_batches`` picks one.
 """
 
 from __future__ import annotations
@@ -20,36 +19,36 @@ from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
-# Inputs of the network and class numbers, or shares of classes.
+# Inputs of the network, and targets: class indices or class probabilities.
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Batches(Protocol):
-    """Anything an epoch can be run over."""
+    """The batches of an epoch."""
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
 
     @property
     def num_samples(self) -> int:
-        """Samples behind the batches, of which an epoch may leave out the last few."""
+        """Number of samples; an epoch may leave out a few of them."""
 
     def num_images(self, batch: int) -> int:
-        """In a batch, from 0, over all ranks."""
+        """Number of images in a batch (numbered from 0) over all ranks."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The inputs and int64 labels of this rank, in the epoch's order, from batch ``start`` on."""
+        """This rank's inputs [B, ...] and int64 labels [B], in the epoch's order, from batch ``start`` on."""
 
     def paths(self, epoch: int, batch: int) -> list[str]:
-        """The samples in a batch of an epoch, from 0, for messages."""
+        """The paths of the samples in a batch (numbered from 0) of an epoch, for messages."""
 
     def close(self) -> None:
-        """Let go of all that is kept for the batches, and end the processes that make them."""
+        """Release all memory of the batches, and end their worker processes."""
 
 
 class SampledBatches(Batches, Protocol):
-    """Batches of samples as a sampler orders them; those of one sampler go together, whatever they hold."""
+    """Batches in the order of a sampler; batches with the same sampler hold the same samples."""
 
     @property
     def sampler(self) -> EpochSampler:
@@ -61,10 +60,11 @@ class BatchContext:
     """What all batches of a run share.
 
     Attributes:
-        normalizer: uint8 images [B, 3, H, W] on the device -> what the network takes.
-        digests: of the images, which name what is kept of them.
-        pixels: where decoded images are kept; None: nowhere.
-        activations: where activations of frozen blocks are kept.
+        runtime: the device and the ranks.
+        normalizer: function from uint8 images [B, 3, H, W] on the device to normalised float images.
+        digests: digests of the images, which name the cached files.
+        pixels: the store for decoded images; None: they are not cached.
+        activations: the store for activations of frozen blocks.
     """
 
     runtime: Runtime
@@ -74,7 +74,7 @@ class BatchContext:
     activations: TensorStore
 
     def normalised(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """uint8 images -> float32 [B, 3, H, W] on the device in its memory format, and their labels."""
+        """Turn uint8 images into float32 [B, 3, H, W] on the device, in its memory format; labels stay the same."""
         for images, labels in batches:
             yield (
                 self.normalizer(self.runtime.place_images(images)),
@@ -84,12 +84,15 @@ class BatchContext:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a phase trains and validates on, and what to call with it.
+    """The batches of a phase, and the forward and the loss for them.
 
     Attributes:
-        network: all of it, for its modes and its weights.
-        forward: a batch's inputs -> logits: the network itself, or its suffix where the batches hold activations.
-        loss: what training minimises, a ``Loss``.
+        network: the whole network.
+        forward: function from inputs to logits: the network, or its suffix if the batches are activations.
+        train: the training batches.
+        val: the validation batches.
+        runtime: the device and the ranks.
+        loss: the training loss, a ``Loss``.
     """
 
     network: Network

@@ -1,4 +1,4 @@
-"""Which of the three ways to batches is taken: kept activations, kept pixels, or decoding workers."""
+"""Chooses between the three kinds of batches: cached activations, cached pixels, and decoding workers."""
 
 from __future__ import annotations
 
@@ -26,26 +26,28 @@ def choose_batches(
     augmentation: BatchAugmentation | None = None,
     activations: KeptActivations | None = None,
 ) -> SampledBatches:
-    """Pick the way that leaves least to do in an epoch; for training, which shuffles, a line says which and why.
+    """Choose the batches with the least work per epoch; for training, a log line says which, and why.
 
     Args:
-        transform: of each image.
-        augmentation: of whole batches on the device, in the place of what is random in ``transform``.
-        activations: of the samples, in the place of their images.
+        sampler: which samples are in which batch.
+        transform: the transform of each image.
+        context: what all batches of a run share.
+        augmentation: augmentation of whole batches on the device, which replaces the random part of ``transform``.
+        activations: cached activations of the samples, which are used instead of images.
     """
     batches: SampledBatches
     if activations is not None:
-        why = "kept activations: the frozen blocks run once on every view of an image"
+        why = "cached activations: the frozen blocks run once on every view of an image"
         batches = ActivationBatches(activations, sampler, context.runtime)
     elif (reason := _why_pixels_are_not_kept(sampler, context)) is not None:
         why = f"decoding workers: {reason}"
         batches = _worker_batches(sampler, transform, context)
     elif transform.is_random and augmentation is None:
-        why = "decoding workers: the images are kept decoded, and augmented one by one on the CPU"
+        why = "decoding workers: decoded images are cached, and augmented one by one on the CPU"
         batches = _worker_batches(sampler, transform, context, _pixel_source(sampler, transform, context))
     else:
-        how = "whole batches are augmented on the device" if augmentation else "no epoch changes the images"
-        why = f"kept pixels: {how}"
+        how = "whole batches are augmented on the device" if augmentation else "there is no augmentation"
+        why = f"cached pixels: {how}"
         source = _pixel_source(sampler, transform, context)
         if sampler.settings.keep_pixels == "device":
             source.when_opened = partial(_keep_on_device, context.runtime)
@@ -55,13 +57,13 @@ def choose_batches(
 
 
 def _why_pixels_are_not_kept(sampler: EpochSampler, context: BatchContext) -> str | None:
-    """None: they are kept, if they fit."""
+    """Why decoded images are not cached; None if they are, as far as they fit."""
     if sampler.settings.keep_pixels == "no":
         return "every image is read once"
     if context.pixels is None:
-        return "decoded images are not kept (runtime.pixels=off)"
+        return "decoded images are not cached (runtime.pixels=off)"
     if any(sample.pixels is not None for sample in sampler.samples):
-        return "the images are in memory already"
+        return "the images are already in memory"
     return None
 
 
@@ -78,6 +80,6 @@ def _pixel_source(sampler: EpochSampler, transform: ImageTransform, context: Bat
 
 
 def _keep_on_device(runtime: Runtime, pixels: Pixels) -> None:
-    """Move decoded images to the device, if there is room for them."""
+    """Move decoded images to the device if there is room."""
     if runtime.memory.take(pixels.num_bytes):
         pixels.move(runtime.device)

@@ -1,4 +1,4 @@
-"""From the splits to what each phase trains on: images, or activations of the frozen prefix."""
+"""Makes the batches of each phase from the splits: images, or activations of the frozen prefix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,14 @@ log = logging.getLogger(__name__)
 
 
 class InputSource:
-    """Opens what a phase needs, and lets all of it go at the end of a ``with``, its place on the device with it."""
+    """Opens the batches of phases, and closes all of them at the end of a ``with``, which frees memory on the device.
+
+    Args:
+        config: the configuration of the run.
+        network: the network on its device.
+        splits: the samples.
+        runtime: the device and the ranks.
+    """
 
     def __init__(self, config: Config, network: Network, splits: Splits, runtime: Runtime) -> None:
         self._config = config
@@ -56,19 +63,19 @@ class InputSource:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for batches in self._opened:
-            batches.close()  # whoever still has them
+            batches.close()
         self._runtime.memory.end_phase()
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch's, at any line of ours
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it in any line of ours
             raise WorkerError(
-                "A process that decodes images has died; out of memory is the usual reason. Use fewer with "
-                "runtime.workers, or none with runtime.workers=0. Go on with resume=FOLDER OF THE RUN."
+                "A process that decodes images has died, usually because memory ran out. Use fewer processes with "
+                "runtime.workers, or none with runtime.workers=0. Resume with resume=FOLDER OF THE RUN."
             ) from error
 
     def for_phase(self, phase: Phase) -> Inputs:
-        """What a phase trains and validates on; its frozen blocks have to be in eval mode.
+        """The batches and the forward of a phase; its frozen blocks have to be in eval mode.
 
-        Images through the whole network; or, where the views of an image come again and the leading blocks are
-        frozen, activations through the blocks that learn.
+        These are images and the whole network. If the first blocks are frozen and the views of an image are repeated,
+        they are activations and the suffix of the network.
         """
         network, augment, config = self._network, phase.augment, self._config
         transform, as_it_is = train_transform(network.preprocessing, augment), eval_transform(network.preprocessing)
@@ -82,7 +89,7 @@ class InputSource:
         return Inputs(network, forward, mixed, val_batches, self._runtime, loss)
 
     def for_scoring(self, samples: Sequence[Sample]) -> Batches:
-        """Samples as they are, in their order, each read once."""
+        """Batches of the samples in order, without augmentation and without caching."""
         sampler = self._sampler(samples, replace(self._unshuffled, keep_pixels="no"))
         return self._open(sampler, eval_transform(self._network.preprocessing))
 
@@ -93,7 +100,7 @@ class InputSource:
         augmentation: BatchAugmentation | None = None,
         activations: KeptActivations | None = None,
     ) -> SampledBatches:
-        """``choose_batches``, and to be closed at the end."""
+        """``choose_batches``; the batches are closed at the end of the ``with``."""
         batches = choose_batches(sampler, transform, self._context, augmentation, activations)
         self._opened.append(batches)
         return batches
@@ -121,13 +128,13 @@ class InputSource:
         return EpochSampler(samples, self._splits.class_to_idx, settings)
 
     def _num_images_of_epoch(self, phase: Phase) -> int:
-        """How many images an epoch shows, with a line where it leaves out some."""
+        """Number of images in an epoch; a log line says so if some are left out."""
         num_samples, num_processes = len(self._splits.train), self._runtime.ranks.size
         length = epoch_of(phase, self._network, self._config.train, num_samples, num_processes)
         if length.num_left_out > 0:
             log.info(
-                "data    %s: an epoch leaves out %d of the %d training images, others each time: BatchNorm takes its "
-                "statistics from at least %d in a batch (train.batch_size, bn_policy)",
+                "data    %s: an epoch leaves out %d of the %d training images, different ones each time, because "
+                "BatchNorm needs at least %d images in a batch (train.batch_size, bn_policy)",
                 phase.name,
                 length.num_left_out,
                 num_samples,
@@ -136,15 +143,15 @@ class InputSource:
         return length.num_images
 
     def _keep_prefix(self, phase: Phase, transform: ImageTransform, as_it_is: ImageTransform) -> KeptPrefix | None:
-        """The network cut before the first block that learns, with the activations that enter it."""
+        """The activations before the first trainable block and the rest of the network; None if they are not cached."""
         first = phase.learning[0]
         if self._config.runtime.cache == "off":
             return None
         if first == self._network.names[0]:
             if phase.part is not None:
-                log.info("cache   off: %s learn in the first block already (%s)", phase.part.kind, first)
+                log.info("cache   off: %s of the first block, %s, are trainable", phase.part.kind, first)
             return None
-        # The images are read once, by the rank that computes the activations: the device has nothing of keeping them.
+        # The rank that computes the activations reads the images once, so they need no memory on the device.
         in_order = replace(self._unshuffled, keep_pixels="disk", ranks=ONE_PROCESS)
         train, val = (
             self._open(self._sampler(samples, in_order), of_each)
@@ -153,9 +160,9 @@ class InputSource:
         return keep_prefix(self._network, first, phase, train, val, self._context)
 
     def _batch_augmentation(self, augment: AugmentConfig) -> BatchAugmentation | None:
-        """The augmentation on the device, where there is room for images, and every epoch shows views of its own.
+        """The augmentation on the device, if every epoch has new views and the device has room for images; else None.
 
-        Views that come again are torchvision's on every device: what frozen blocks make of them is kept.
+        Repeated views are made by torchvision on every device, so that their activations can be cached.
         """
         preprocessing, runtime = self._network.preprocessing, self._runtime
         fresh = augment.changes_images and augment.num_views is None

@@ -1,4 +1,4 @@
-"""Batches that are cut from images kept decoded, on the device where there is room for them."""
+"""Batches of cached decoded images, which are on the device if there is room for them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from ftexp.training.inputs.worker_batches import WorkerBatches
 
 
 class PixelBatches:
-    """Whole batches of images that are decoded once: in the first epoch as they are decoded, then from what is kept.
+    """Batches of images that are decoded once, in the first epoch; later epochs read the cached pixels.
 
     Args:
-        augmentation: of whole batches; None: the images are shown as they are kept.
-        otherwise: the same batches, which decode in every epoch, for images that turn out not to fit into the store.
+        source: the images, and the store for their pixels.
+        augmentation: augmentation of whole batches; None: no augmentation.
+        otherwise: the same batches with decoding in every epoch, in case the images do not fit into the store.
+        context: what all batches of a run share.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class PixelBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Images and labels; ``epoch`` decides the augmentation, and the order where the sampler shuffles."""
         assert not self._is_closed, "the batches have been closed"
-        self._end_first_pass()  # in case it was left before its end
+        self._end_first_pass()  # if it was stopped before its end
         if start == 0 and self._can_train_while_decoding:
             self._first_pass = self._as_decoded(epoch)
             yield from self._context.normalised(self._first_pass)
@@ -53,7 +55,7 @@ class PixelBatches:
             yield from self._otherwise.epoch(epoch, start)
 
     def close(self) -> None:
-        """Let the images go."""
+        """Release the images."""
         self._end_first_pass()
         self._source.close()
         self._otherwise.close()
@@ -62,7 +64,7 @@ class PixelBatches:
 
     @property
     def _can_train_while_decoding(self) -> bool:
-        """Whether images can be shown in the order in which they are decoded, all of them and each once."""
+        """Whether the first epoch can train on the images while they are decoded: on all of them, each once."""
         alone = self.sampler.settings.ranks.size == 1
         return alone and self.sampler.shows_each_once and self._source.fits and not self._source.is_kept
 
@@ -100,6 +102,6 @@ class PixelBatches:
             pixels.release()
 
     def _pinned(self, tensor: Tensor) -> Tensor:
-        """In memory that a GPU can copy from by itself, where it is not on it."""
+        """The tensor in pinned memory, if the device is a GPU and the tensor is not on it."""
         on_cuda = self._context.runtime.device.type == "cuda"
         return tensor.pin_memory() if on_cuda and tensor.device.type == "cpu" else tensor

@@ -1,7 +1,7 @@
-"""Whether the frozen prefix can be computed once: training then has its kept activations in the place of images.
+"""Caches the activations of the frozen prefix, so that training uses them instead of images.
 
-Blocks before the first learning one keep their weights and are in eval mode, so what they make of a view of an image
-is the same in every epoch, phase and trial. None of it is used where that does not hold.
+The blocks before the first trainable one are frozen and in eval mode. So the activations of a view of an image are the
+same in every epoch, phase and trial. If that does not hold, nothing is cached.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from ftexp.training.inputs.prefix_key import prefix_digest
 
 log = logging.getLogger(__name__)
 
-# augment.views=auto: fewer cost accuracy (benchmarks/results.md, "Views of an image"), more cost time.
+# Views with augment.views=auto: fewer cost accuracy (benchmarks/results.md, "Views of an image"), more cost time.
 AUTO_VIEWS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class KeptPrefix:
-    """A network cut in two, and what its first part makes of the images.
+    """The cached activations of a network's prefix, and its suffix.
 
     Attributes:
-        suffix: activations -> logits.
+        suffix: function from activations to logits [B, K].
+        train: activations of the training samples.
+        val: activations of the validation samples.
     """
 
     suffix: Forward
@@ -47,18 +49,20 @@ def keep_prefix(
     val_images: SampledBatches,
     context: BatchContext,
 ) -> KeptPrefix | None:
-    """Run the frozen prefix once over train and validation, if it can be cut off and its activations fit.
+    """Run the frozen prefix once over the training and validation samples, and cache its activations.
 
-    To be called with the frozen blocks in eval mode.
+    The frozen blocks have to be in eval mode.
 
     Args:
-        first_learning_block: the prefix is everything before it.
-        phase: its augmentation decides how many views are kept, never more than it has epochs.
-        train_images: in their own order and whole on every rank, of which the first one computes the activations;
-            epoch v shows view v. ``val_images`` likewise.
+        network: the network.
+        first_learning_block: the first trainable block; the prefix is everything before it.
+        phase: the phase, whose augmentation decides on the number of views; it is at most the number of epochs.
+        train_images: batches of all training samples in order, the same on every rank; epoch v gives view v.
+        val_images: the same for the validation samples.
+        context: what all batches of a run share.
 
     Returns:
-        None where it is not possible, with a line saying why.
+        The activations and the suffix; None if they cannot be cached, and then a log line says why.
     """
     started, augment, runtime = time.perf_counter(), phase.augment, context.runtime
     if (reason := _why_views_differ(augment)) is not None:
@@ -75,18 +79,18 @@ def keep_prefix(
     train = KeptActivations(prefix, frozen, train_images, context, num_views, random)
     val = KeptActivations(prefix, frozen, val_images, context)
     unkept = not (_can_open(val) and (bool(random) or _can_open(train)))
-    if runtime.ranks.all_reduce_max(unkept):  # on whichever rank
+    if runtime.ranks.all_reduce_max(unkept):  # on any rank
         return None
     num_bytes = val.of_view(0).num_bytes
     if random:
         log.info("cache   %d views of every training image (augment.views=%s)", num_views, augment.views)
     else:
         num_bytes += train.of_view(0).num_bytes
-        anything_new = runtime.ranks.all_reduce_max(train.num_found + val.num_found < 2)  # on whichever rank
+        anything_new = runtime.ranks.all_reduce_max(train.num_found + val.num_found < 2)  # on any rank
         log.info(
-            "cache   the frozen blocks before %s %s, %.1f s; their activations take %.1f MiB",
+            "cache   the activations before %s %s, %.1f s; they take %.1f MiB",
             first_learning_block,
-            "ran once" if anything_new else "had run before on these images",
+            "were computed once" if anything_new else "of these images were cached",
             time.perf_counter() - started,
             num_bytes / 2**20,
         )
@@ -94,26 +98,26 @@ def keep_prefix(
 
 
 def _why_views_differ(augment: AugmentConfig) -> str | None:
-    """Why frozen blocks see other images in every epoch; None: they do not."""
+    """Why the frozen blocks get new images in every epoch; None if they do not."""
     if augment.mixes_batches:
-        return "mixup and CutMix mix the images of a batch before the frozen blocks see them"
+        return "mixup and CutMix mix the images of a batch before the frozen blocks"
     if augment.changes_images and augment.views == "inf":
-        return "augmentation shows other images in every epoch (augment.views=inf)"
+        return "augmentation makes new images in every epoch (augment.views=inf)"
     return None
 
 
 def _cut(network: Network, first_learning_block: str) -> tuple[Prefix, Forward]:
-    """The two parts of a network, the first of which gives the same activations every time.
+    """Split a network; the prefix gives the same activations every time.
 
     Raises:
-        SplitError: if there is no such part.
+        SplitError: if the network cannot be split like this.
     """
     prefix, suffix = split(network, first_learning_block)
     assert isinstance(prefix, Prefix)
     if prefix.rows_per_image != 1:
-        raise SplitError(f"{prefix.rows_per_image} rows per image enter {first_learning_block}, not one")
+        raise SplitError(f"{prefix.rows_per_image} rows per image enter {first_learning_block} instead of one")
     if prefix.draws(trial_images(network)[0]):
-        raise SplitError(f"{network.name} has dropout before {first_learning_block}, which is drawn anew every time")
+        raise SplitError(f"{network.name} draws random numbers, as dropout does, before {first_learning_block}")
     return prefix, suffix
 
 
@@ -125,10 +129,10 @@ def _choose_views(
     context: BatchContext,
     first_learning_block: str,
 ) -> int:
-    """How many views of the training images are kept.
+    """Number of views of the training images to cache.
 
     Raises:
-        SplitError: if they do not fit.
+        SplitError: if they do not fit into the cache.
     """
     augment = phase.augment
     num_views = 1 if not augment.changes_images else augment.num_views or min(AUTO_VIEWS, phase.epochs)
@@ -143,7 +147,7 @@ def _choose_views(
 
 
 def _can_open(activations: KeptActivations) -> bool:
-    """Have the first view kept, if it can be; where not, the store has said why."""
+    """Cache the first view; False if that is not possible, and then the store has logged why."""
     try:
         activations.open(0)
     except StoreError:

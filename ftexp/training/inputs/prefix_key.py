@@ -1,4 +1,4 @@
-"""Names for kept activations, made of all they depend on: none can stand for others."""
+"""Names for cached activations, made from everything that they depend on, so that stale ones are never used."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from ftexp.data.samples import Sample
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 
-# Part of every key: a change of what is kept makes older files unknown.
+# Part of every name; raise it when the cached content changes, so that older files are not used.
 VERSION = 4
 
 
 def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime) -> str:
-    """A name for everything but the images that activations depend on, the weights of the prefix above all."""
+    """A name for everything that activations depend on except the images, such as the weights of the prefix.
+
+    Args:
+        network: the network.
+        first_learning_block: the first block after the prefix.
+        runtime: the device and the precision.
+    """
     before = network.names[: network.names.index(first_learning_block)]
     facts = {
         "version": VERSION,
@@ -43,7 +49,7 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
 
 
 def _hardware(device: torch.device) -> list[object]:
-    """What chooses between kernels whose results differ in rounding."""
+    """The hardware and libraries on which the choice of kernels, and so the rounding, depends."""
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         return [torch.cuda.get_device_name(device), torch.version.cuda, cudnn]
@@ -51,12 +57,13 @@ def _hardware(device: torch.device) -> list[object]:
 
 
 def images_key(frozen: str, samples: Sequence[Sample], digests: ContentDigests, view: str = "") -> str:
-    """A name for what a prefix makes of some samples.
+    """A name for the activations of some samples.
 
     Args:
-        frozen: of the prefix, by ``prefix_digest``.
-        digests: of the images.
-        view: of the images, where it is not the one of the weights.
+        frozen: the name of the prefix from ``prefix_digest``.
+        samples: the samples in order.
+        digests: digests of the images.
+        view: what a random view depends on; empty for images without augmentation.
     """
     digest = hashlib.blake2b(f"{frozen} {view}".encode(), digest_size=16)
     for sample in samples:

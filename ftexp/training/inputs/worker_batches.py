@@ -1,4 +1,4 @@
-"""Batches of images that are transformed one by one, in worker processes or in this one."""
+"""Batches of images that are transformed one by one, in worker processes or in the main process."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ftexp.errors import UserError
 from ftexp.machine.cores import available_cores
 from ftexp.training.inputs.batches import Batch, BatchContext
 
-# Below this many files, starting processes takes longer than decoding.
+# With fewer files than this, starting processes takes longer than decoding.
 MIN_FILES_FOR_WORKERS = 256
 MAX_AUTO_WORKERS = 16
 
 
 class WorkerBatches:
-    """Batches whose images are each decoded, unless they are kept decoded, and transformed by themselves.
+    """Batches whose images are decoded (unless decoded images are cached) and transformed one by one.
 
-    They are the same bits for any number of processes: order and augmentation follow from (seed, epoch, index of the
-    sample) alone. Nothing is read and no process is started before the first epoch; the processes then stay.
+    Order and augmentation depend only on (seed, epoch, index of the sample), so the batches are the same for any number
+    of processes. Nothing is read and no process is started before the first epoch; then the processes stay alive.
     """
 
     def __init__(self, dataset: ImageDataset, sampler: EpochSampler, context: BatchContext) -> None:
@@ -47,7 +47,7 @@ class WorkerBatches:
 
     @property
     def num_workers(self) -> int:
-        """Processes that decode and augment; none where that is done already, or takes less than starting them."""
+        """Number of worker processes; 0 if there is nothing to decode, or if starting them would take longer."""
         workers = self._context.runtime.workers
         if not isinstance(workers, str):
             return workers
@@ -56,7 +56,7 @@ class WorkerBatches:
         return _auto_workers(self.sampler.samples, self.sampler.settings.ranks.local_size)
 
     def close(self) -> None:
-        """End the worker processes, which end with the last reference to the loader, and let the images go."""
+        """Release the images and the loader, whose last reference ends the worker processes."""
         self._loader = None
         self._dataset.close()
         self._is_closed = True
@@ -73,12 +73,12 @@ class WorkerBatches:
             collate_fn=_collate,
             pin_memory=self._pins_memory,
             persistent_workers=self.num_workers > 0,
-            # Its own, so that making an iterator does not advance the global one.
+            # A generator of its own, so that making an iterator does not advance the global one.
             generator=torch.Generator(),
         )
 
     def _own_parts(self, loader: DataLoader[Batch], epoch: int) -> Iterator[Batch]:
-        """This rank's part of each batch, an empty one where the last batch has fewer images than there are ranks."""
+        """This rank's part of each batch; empty if the last batch has fewer images than there are ranks."""
         yield from _clear_errors(loader)
         if self.num_images(self.num_batches - 1) <= self.sampler.settings.ranks.rank:
             image, _ = self._dataset[(epoch, 0)]
@@ -86,12 +86,12 @@ class WorkerBatches:
 
 
 class _Keys:
-    """(epoch, index) of this rank's images, by batch: so the processes that stay learn which epoch it is."""
+    """The keys (epoch, index) of this rank's images in each batch; they tell persistent workers the epoch."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self._sampler = sampler
         self.epoch = 0
-        self.start = 0  # batches to pass over, in an epoch that goes on where it was interrupted
+        self.start = 0  # batches to skip in a resumed epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, parts = self.epoch, self._sampler.own_batches(self.epoch)[self.start :]
@@ -99,10 +99,10 @@ class _Keys:
 
 
 def _clear_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """What goes wrong in a worker process, without the report of that process around it."""
+    """Raise an error of a worker process without the traceback that torch adds to its message."""
     try:
         yield from batches
-    except UserError as error:  # a worker's comes with its traceback, and the message last
+    except UserError as error:  # from a worker: a traceback, with the message in the last line
         raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None
 
 
@@ -116,7 +116,7 @@ def _collate(items: list[Batch]) -> Batch:
 
 
 def _auto_workers(samples: Sequence[Sample], processes: int) -> int:
-    """By the cores that each of so many processes on this host can have."""
+    """Number of workers for one of ``processes`` processes on this host, from the available cores."""
     num_files = sum(sample.pixels is None for sample in samples)
     if num_files < MIN_FILES_FOR_WORKERS:
         return 0

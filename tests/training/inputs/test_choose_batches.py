@@ -26,12 +26,12 @@ from ftexp.training.inputs.worker_batches import WorkerBatches
 from ftexp.training.mixing import MixedBatches
 
 FULL, HEAD = ("stem", "body", "head"), ("head",)
-ONE_BY_ONE = "decoding workers: the images are kept decoded, and augmented one by one on the CPU"
-IN_MEMORY = "decoding workers: the images are in memory already"
-DECODED = "decoding workers: decoded images are not kept (runtime.pixels=off)"
-ACTIVATIONS = "kept activations: the frozen blocks run once on every view of an image"
-ON_DEVICE = "kept pixels: whole batches are augmented on the device"
-PLAIN = "kept pixels: no epoch changes the images"
+ONE_BY_ONE = "decoding workers: decoded images are cached, and augmented one by one on the CPU"
+IN_MEMORY = "decoding workers: the images are already in memory"
+DECODED = "decoding workers: decoded images are not cached (runtime.pixels=off)"
+ACTIVATIONS = "cached activations: the frozen blocks run once on every view of an image"
+ON_DEVICE = "cached pixels: whole batches are augmented on the device"
+PLAIN = "cached pixels: there is no augmentation"
 
 
 Choose = Callable[..., tuple[list[type], list[str]]]

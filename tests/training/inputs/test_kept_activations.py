@@ -31,10 +31,10 @@ def test_a_second_run_finds_the_activations_of_the_first_and_gives_the_same_curv
     kept = ("runtime.cache=disk", f"runtime.cache_folder={tmp_path / 'kept'}", "stage=head")
     caplog.set_level("INFO", logger="ftexp")
     first = fit(configure(*SMALL, *kept), splits, subfolder(tmp_path, "first"))
-    assert "ran once" in caplog.text
+    assert "were computed once" in caplog.text
     caplog.clear()
     second = fit(configure(*SMALL, *kept), splits, subfolder(tmp_path, "second"))
-    assert "had run before on these images" in caplog.text
+    assert "of these images were cached" in caplog.text
     assert curve(first) == curve(second)
 
 
@@ -114,14 +114,14 @@ def test_a_second_run_finds_the_views_of_the_first(
     kept = ("runtime.cache=disk", f"runtime.cache_folder={tmp_path / 'kept'}", "stage=head", "augment.views=2")
     caplog.set_level("INFO", logger="ftexp")
     first = fit(configure(*LIGHT, *kept), splits, subfolder(tmp_path, "first"))
-    assert caplog.text.count("the frozen blocks ran once") == 2
+    assert caplog.text.count("the activations of the frozen blocks were computed") == 2
     caplog.clear()
     second = fit(configure(*LIGHT, *kept), splits, subfolder(tmp_path, "second"))
-    assert caplog.text.count("the frozen blocks had run before") == 2
+    assert caplog.text.count("the activations of the frozen blocks were cached") == 2
     assert curve(first) == curve(second)
     caplog.clear()
     fit(configure(*LIGHT, *kept, "runtime.seed=1"), splits, subfolder(tmp_path, "third"))
-    assert caplog.text.count("the frozen blocks ran once") == 2, "other draws are other views"
+    assert caplog.text.count("the activations of the frozen blocks were computed") == 2, "other draws are other views"
 
 
 def test_auto_keeps_eight_views_or_as_many_as_epochs_or_none(
