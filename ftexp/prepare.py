@@ -12,6 +12,7 @@ import torch
 
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.features import PretrainedFeatures
+from ftexp.audit.picture import LEAKS_PICTURE
 from ftexp.config import Config, TrackingConfig
 from ftexp.config.uri import sqlite_file
 from ftexp.data.digests import ContentDigests
@@ -178,13 +179,13 @@ def record_refusal(config: Config, folder: Path, name: str) -> None:
     tracker = make_tracker(config.tracking, name)
     tracker.log_params(flatten(config))
     tracker.set_tags({"folder": str(folder), "refused": "leak"})
-    log_data_tables(tracker, folder)
+    log_data_tables(tracker, folder, config.tracking)
     tracker.close("FAILED")
 
 
-def log_data_tables(tracker: Tracker, folder: Path) -> None:
-    """Log the tables that reading, splitting and auditing the data wrote to the folder."""
-    for name in ("splits.csv", "leaks.csv", "leaks.png", "bad_images.csv"):
+def log_data_tables(tracker: Tracker, folder: Path, config: TrackingConfig) -> None:
+    """Log what reading, splitting and auditing the data wrote; pictures only with ``tracking.log_images``."""
+    for name in ("splits.csv", "leaks.csv", "bad_images.csv", *([LEAKS_PICTURE] if config.log_images else [])):
         if (folder / name).exists():
             tracker.log_artifact(folder / name)
 

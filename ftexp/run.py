@@ -16,13 +16,14 @@ from ftexp.evaluation.history import Observer
 from ftexp.evaluation.scores import Scores
 from ftexp.machine.distributed import process_group
 from ftexp.prepare import Prepared, log_data_tables, prepare
+from ftexp.report.description import describe_run
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
 from ftexp.run_result import RunResult
 from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
-from ftexp.tracking.tracker import NoTracker
+from ftexp.tracking.tracker import DESCRIPTION, NoTracker
 from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.interruption import StopSignals
 from ftexp.training.out_of_memory import out_of_memory_explained
@@ -125,7 +126,7 @@ def _finish(
 
     result = runtime.ranks.broadcast(finish)
     if runtime.ranks.is_main and test is not None and config.tracking.wants_model:
-        recorder.log_model(prepared.network, splits.val[0], config.tracking.register_as)
+        recorder.log_model(best, config.tracking.register_as)
     return result
 
 
@@ -147,10 +148,11 @@ def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
             tracker.log_params(flatten(config))
         else:
             recorder.send_missing()  # the store refuses to change a parameter, such as the folder of the images
-        tracker.set_tags(prepared.runtime.facts() | {"folder": str(folder)} | provenance(identity.as_dict()))
+        tags = {"folder": str(folder), DESCRIPTION: describe_run(folder)} | provenance(identity.as_dict())
+        tracker.set_tags(prepared.runtime.facts() | tags)
         counts = {"train": len(splits.train), "val": len(splits.val), "test": splits.test.num_samples}
         tracker.log_data_set(config.data.source, identity.data.data_digest, counts)
-        log_data_tables(tracker, folder)
+        log_data_tables(tracker, folder, config.tracking)
         yield recorder
     except BaseException as error:
         tracker.close(recorder.failed(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -116,6 +117,22 @@ def command_line(
     GlobalHydra.instance().clear()
     yield call
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow's with its tables, which takes seconds to make."""
+    from ftexp.tracking.mlflow_tracker import MlflowTracker
+
+    folder = tmp_path_factory.mktemp("store")
+    MlflowTracker.start(f"sqlite:///{folder / 'mlflow.db'}", "none", "none").close("FINISHED")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> str:
+    """The URI of a store of the test's own."""
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
 from ftexp.audit.findings import KINDS, Finding, write_leaks
 from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_images
-from ftexp.audit.picture import draw_worst_pairs
+from ftexp.audit.picture import LEAKS_PICTURE, draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.audit.split_crossings import find_future_in_training, find_shared_groups, find_two_labels
 from ftexp.config import AuditConfig, DataConfig
@@ -57,7 +57,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     if config.on_leak == "warn":
         findings = [replace(finding, severity="warn") for finding in findings]
     write_leaks(folder / "leaks.csv", findings)
-    draw_worst_pairs(folder / "leaks.png", findings, samples)
+    draw_worst_pairs(folder / LEAKS_PICTURE, findings, samples)
     audit = Audit(findings, time.perf_counter() - started + look.seconds)
     log.info("audit   %d images in %.1f s: %s", len(samples), audit.seconds, _summary(findings))
     for line in _report(findings):

@@ -72,11 +72,12 @@ class TrackingConfig:
     uri: str | None = None
     experiment: str = "ftexp"
     # Whether to log the best network as an MLflow model (pyfunc) with its transforms and class names.
-    log_model: bool = False
+    log_model: bool = True
     # The name of the model in the registry of MLflow, where it gets the alias "best"; null: do not register it. A name
     # implies log_model.
     register_as: str | None = None
-
+    # Whether to log pictures of the data, which may be private: leaks.png, and the images in report.html.
+    log_images: bool = False
     # Whether to log the load of processor, memory, disk, network and GPU every ten seconds.
     system_metrics: bool = False
 

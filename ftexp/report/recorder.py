@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.errors import PrunedError, RankError
 from ftexp.evaluation.best import Best
@@ -22,14 +21,16 @@ from ftexp.files.json_files import write_json
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
+from ftexp.report.description import describe_run
 from ftexp.report.lines import epoch_line, explain_verdict, result_line
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import result_content
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
+from ftexp.tracking.logged_model import ModelToLog
 from ftexp.tracking.send_missing import send_missing_if_possible
-from ftexp.tracking.tracker import Status, Tracker
+from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -195,14 +196,18 @@ class Recorder:
         self._tracker.log_artifact(self.folder / "checkpoints" / "best.pt", "checkpoints")
         if self._diagnosis:
             self._tracker.set_tags({"diagnosis": self._diagnosis.signal})
+        self._tracker.set_tags({DESCRIPTION: describe_run(self.folder)})
         if test:
             last = self._history[-1]
             scores = {f"test_{name}": value for name, value in test.metrics(last.val).items()}
             self._tracker.log_metrics({**scores, "test_loss": test.loss}, last.epoch)
 
-    def log_model(self, network: Network, example: Sample, register_as: str | None) -> None:
-        """Give the tracking store the best network as a model."""
-        self._tracker.log_model(network, self.folder / "checkpoints" / "best.pt", example, register_as)
+    def log_model(self, best: Best, register_as: str | None) -> None:
+        """Give the tracking store the best network as a model, with what it scores."""
+        epoch, last = best.record.epoch, self._history[-1].epoch
+        scores = ["loss", *best.record.val]
+        metrics = [(f"val_{name}", epoch) for name in scores] + [(f"test_{name}", last) for name in scores]
+        self._tracker.log_model(ModelToLog(self.folder / "checkpoints" / "best.pt", epoch, tuple(metrics), register_as))
 
     def failed(self, error: BaseException) -> Status:
         """Leave a ``result.json`` that says why there is no result.

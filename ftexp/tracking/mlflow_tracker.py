@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ftexp.config.uri import hide_credentials
-from ftexp.data.samples import Sample
-from ftexp.models.blocks import Network
+from ftexp.tracking.logged_model import ModelToLog, log_model
 from ftexp.tracking.mlflow_store import RUN_LIMITS, START_LIMITS, open_run, quiet
 from ftexp.tracking.tracker import Known, Status, brief
 
@@ -40,6 +39,8 @@ class MlflowTracker:
         self._run_id = run_id
         self._failure: str | None = None
         self._monitor: Any = None
+        self._sent: dict[tuple[str, int], Any] = {}  # MLflow's metrics, by name and step
+        self._data_set: tuple[str, str] | None = None
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")  # one: everything arrives in its order
 
     @classmethod
@@ -66,6 +67,7 @@ class MlflowTracker:
 
         now_ms = time.time_ns() // 1_000_000
         items = [Metric(_key(name), float(value), now_ms, step) for name, value in metrics.items()]
+        self._sent |= {(name, step): item for name, item in zip(metrics, items, strict=True)}
         self._send("metrics", partial(self._client.log_batch, self._run_id, metrics=items))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
@@ -78,20 +80,24 @@ class MlflowTracker:
 
         profile = json.dumps({f"num_{split}": count for split, count in counts.items()})
         source = json.dumps({"data": name})
-        data_set = Dataset(name[:500], digest[:36], "local", source, schema=None, profile=profile)
+        self._data_set = name[:500], digest[:36]
+        data_set = Dataset(*self._data_set, "local", source, schema=None, profile=profile)
         inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
         self._send("data set", partial(self._client.log_inputs, self._run_id, inputs))
 
-    def log_model(self, network: Network, checkpoint: Path, example: Sample, register_as: str | None) -> None:
+    def log_model(self, model: ModelToLog) -> None:
         """Add the best network as an MLflow model; one that cannot be is a warning, and all else is recorded."""
+        from mlflow.entities import Metric
+
+        sent = [self._sent[metric] for metric in model.metrics if metric in self._sent]
+        name, digest = self._data_set or (None, None)
+        metrics = [Metric(**{**dict(one), "dataset_name": name, "dataset_digest": digest}) for one in sent]
 
         def log_or_warn() -> None:
-            from ftexp.tracking.model_package import log_model
-
             try:
-                log_model(self._uri, self._run_id, network, checkpoint, example, register_as)
-            except Exception as error:  # whatever torch.export or MLflow says
-                log.warning("No MLflow model of %s: %s. checkpoints/best.pt has it.", network.name, brief(error))
+                log_model(self._client, self._uri, self._run_id, model, metrics)
+            except Exception as error:  # whatever MLflow says
+                log.warning("No MLflow model of this run: %s. checkpoints/best.pt has it.", brief(error))
 
         self._send("model", log_or_warn)
 

@@ -1,32 +1,32 @@
-"""The best network as an MLflow model: it takes image files, bytes or arrays, and answers with class names.
+"""The best network as an MLflow model: it takes images in several forms, and answers with class names.
 
-``best.pt`` is its data: plain tensors, transforms and class names, read without executing anything. What
-``mlflow.pytorch.load_model`` opens beside it is a graph of torch.export. No part is a pickle.
+``best.pt`` is all its data: plain tensors, transforms and class names, read without executing anything.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+import base64
+import binascii
+import io
+import json
+import os
+import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType
+from PIL import Image
 
-from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.given import GivenImage
-from ftexp.models.blocks import Network
 
 IMAGE, LABEL, PROBABILITY = "image", "label", "probability"
-CHECKPOINT = "best.pt"
-ALIAS = "best"
+CHECKPOINT, EXAMPLE = "best.pt", "input_example.json"
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(AnyType(), IMAGE)]),
     outputs=Schema([ColSpec(DataType.string, LABEL), ColSpec(DataType.double, PROBABILITY)]),
@@ -43,7 +43,8 @@ class ServedClassifier:
         """Classify images.
 
         Args:
-            data: a column ``image`` of paths, of bytes of files, or of uint8 arrays [H, W, 3] or [H, W].
+            data: a column ``image`` of paths, of files' bytes, as they are or as base64 text, which is what JSON over
+                HTTP can hold, or of uint8 arrays [H, W, 3] or [H, W].
             params: unused; MLflow hands it in.
 
         Returns:
@@ -54,8 +55,7 @@ class ServedClassifier:
         """
         if IMAGE not in data:
             raise DataError(f"The table has no column '{IMAGE}'; it has {', '.join(map(str, data.columns)) or 'none'}.")
-        images = [GivenImage(image, str(image) if isinstance(image, str) else None) for image in data[IMAGE]]
-        answers = self._classifier.predict(images)
+        answers = self._classifier.predict([_given(image) for image in data[IMAGE]])
         for row, answer in zip(data.index, answers, strict=True):
             if answer.error is not None:
                 raise DataError(f"Row {row}: {f'{answer.path}: ' if answer.path else ''}{answer.error}")
@@ -63,42 +63,49 @@ class ServedClassifier:
         return table.astype({name: float for name in table.columns if name != LABEL}).set_axis(data.index)
 
 
-def save_model(
-    path: str, mlflow_model: Model, network: Network, checkpoint: Path, example: Sample, **_: object
-) -> None:
-    """What MLflow calls to fill a model's folder.
+def _given(image: object) -> GivenImage:
+    if not isinstance(image, str):
+        return GivenImage(image)
+    content = None if os.path.exists(image) else _from_base64(image)
+    return GivenImage(image, image) if content is None else GivenImage(content)
+
+
+def _from_base64(text: str) -> bytes | None:
+    """The bytes of a base64 text, with or without ``data:image/png;base64,`` before it; None where it is no such."""
+    try:
+        return base64.b64decode(text.partition(";base64,")[2] or text, validate=True) or None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def write_package(folder: Path, checkpoint: Path, model: Model) -> None:
+    """Fill the folder of a model.
 
     Args:
-        network: with the best weights in it.
-        checkpoint: their file.
-        example: an image, for the model's page.
+        folder: exists, and is empty.
+        checkpoint: the file with the best weights.
+        model: MLflow's description, which is completed and written as ``MLmodel``.
     """
     import mlflow.pyfunc
-    import mlflow.pytorch
 
-    size = network.preprocessing.image_size
-    mlflow.pytorch.save_model(
-        copy.deepcopy(network.module).cpu().eval(),
-        path,
-        mlflow_model=mlflow_model,
-        signature=ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 3, size, size))])),
-        input_example=np.zeros((2, 3, size, size), np.float32),  # two: of one, the batch would stay one for ever
-        pip_requirements=["ftexp"],
-        serialization_format="pt2",
+    shutil.copyfile(checkpoint, folder / CHECKPOINT)
+    (folder / "requirements.txt").write_text("ftexp\n")
+    python = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(json.dumps(python))  # JSON is YAML, too
+    (folder / EXAMPLE).write_text(json.dumps({"columns": [IMAGE], "data": [[_gray_image()]]}))
+    model.signature = SIGNATURE
+    model.saved_input_example_info = {"artifact_path": EXAMPLE, "type": "dataframe", "pandas_orient": "split"}
+    mlflow.pyfunc.add_to_model(
+        model, loader_module=__name__, data=CHECKPOINT, python_env={"virtualenv": "python_env.yaml"}
     )
-    (Path(path) / CHECKPOINT).write_bytes(checkpoint.read_bytes())
-    (Path(path) / "serving_input_example.json").unlink(missing_ok=True)  # of the graph's tensors
-    image = example.path if example.pixels is None else example.pixels.tolist()
-    pd.DataFrame({IMAGE: [image]}).to_json(Path(path) / "input_example.json", orient="split", index=False)
-    mlflow_model.signature = SIGNATURE
-    mlflow_model.saved_input_example_info = {
-        "artifact_path": "input_example.json",
-        "type": "dataframe",
-        "pandas_orient": "split",
-    }
-    mlflow_model.flavors.pop("python_function")
-    mlflow.pyfunc.add_to_model(mlflow_model, loader_module=__name__, data=CHECKPOINT)
-    mlflow_model.save(str(Path(path) / "MLmodel"))
+    model.save(str(folder / "MLmodel"))
+
+
+def _gray_image() -> str:
+    """A small image as base64 text: an example of what the model takes, and no image of anybody's data."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), (128, 128, 128)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _load_pyfunc(path: str) -> ServedClassifier:
@@ -106,47 +113,3 @@ def _load_pyfunc(path: str) -> ServedClassifier:
     from ftexp.inference.load import load_checkpoint_file
 
     return ServedClassifier(load_checkpoint_file(Path(path), device="cpu"))
-
-
-def log_model(
-    uri: str, run_id: str, network: Network, checkpoint: Path, example: Sample, register_as: str | None
-) -> None:
-    """Add the model to a run, and to the registry where it is to have a name there.
-
-    Raises:
-        Exception: whatever MLflow or the store raises.
-    """
-    import mlflow
-
-    import ftexp.tracking.model_package as flavour
-
-    with _store(uri):
-        client = mlflow.MlflowClient()
-        experiment = client.get_run(run_id).info.experiment_id  # Model.log alone would take the active one
-        logged = client.create_logged_model(experiment, name="model", source_run_id=run_id)
-        info = Model.log(
-            artifact_path=None,
-            name="model",
-            model_id=logged.model_id,
-            flavor=flavour,
-            run_id=run_id,
-            registered_model_name=register_as,
-            network=network,
-            checkpoint=checkpoint,
-            example=example,
-        )
-        if register_as:
-            client.set_registered_model_alias(register_as, ALIAS, info.registered_model_version)
-
-
-@contextmanager
-def _store(uri: str) -> Iterator[None]:
-    """MLflow's models know the store of the process alone."""
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield  # the registry is the tracking store's
-    finally:
-        mlflow.set_tracking_uri(before)

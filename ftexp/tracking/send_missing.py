@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftexp.audit.picture import LEAKS_PICTURE
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
+from ftexp.report.description import describe_run
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
-from ftexp.tracking.tracker import Status, Tracker, brief
+from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker, brief
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +49,16 @@ def send_missing(tracker: Tracker, folder: Path) -> Sent:
     params = {key: value for key, value in flatten_data(identity["config"]).items() if key not in known.params}
     if params:
         tracker.log_params(params)
-        tracker.set_tags({**provenance(identity), "folder": str(folder.absolute())})
+        about = {"folder": str(folder.absolute()), DESCRIPTION: describe_run(folder)}
+        tracker.set_tags({**provenance(identity), **about})
     num_metrics = 0
     for step, values in _values(folder).items():
         missing = {key: value for key, value in values.items() if (key, step) not in known.metrics}
         if missing:
             tracker.log_metrics(missing, step)
             num_metrics += len(missing)
-    files = [path for path in _files(folder) if path.relative_to(folder).as_posix() not in known.files]
+    log_images = bool(identity["config"]["tracking"].get("log_images"))
+    files = [path for path in _files(folder, log_images) if path.relative_to(folder).as_posix() not in known.files]
     for path in files:
         tracker.log_artifact(path, "checkpoints" if path.parent != folder else "")
     return Sent(num_metrics, len(params), len(files))
@@ -89,9 +93,10 @@ def _values(folder: Path) -> dict[int, dict[str, float]]:
     return steps
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, log_images: bool) -> list[Path]:
     """The files that the store gets: tables and plots, and the best weights when the run has finished."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".png") and path.name != "digests.csv")
+    kept_here = {"digests.csv"} if log_images else {"digests.csv", LEAKS_PICTURE}
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".png") and path.name not in kept_here)
     if _result(folder).get("status") == "finished":
         files += [folder / "result.json", folder / "checkpoints" / "best.pt"]
     return [path for path in files if path.exists()]

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from ftexp.config.uri import hide_credentials
-
-if TYPE_CHECKING:
-    from ftexp.data.samples import Sample
-    from ftexp.models.blocks import Network
+from ftexp.tracking.logged_model import ModelToLog
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 
 # The environment variable that names the run which new runs belong to: a sweep's, for its trials.
 PARENT_RUN = "FTEXP_PARENT_RUN"
+
+
+# The tag that MLflow shows as a run's description, in Markdown.
+DESCRIPTION = "mlflow.note.content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Tracker(Protocol):
     def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
         """Record which data was used: its source, a digest of its content, images per split."""
 
-    def log_model(self, network: Network, checkpoint: Path, example: Sample, register_as: str | None) -> None:
+    def log_model(self, model: ModelToLog) -> None:
         """Add the best network as a model that can be loaded and served; with a name, to the registry as well."""
 
     def known(self) -> Known | None:
@@ -77,7 +78,7 @@ class NoTracker:
     def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
         """Do nothing."""
 
-    def log_model(self, network: Network, checkpoint: Path, example: Sample, register_as: str | None) -> None:
+    def log_model(self, model: ModelToLog) -> None:
         """Do nothing."""
 
     def known(self) -> None:

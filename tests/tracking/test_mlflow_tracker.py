@@ -1,6 +1,7 @@
 import logging
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,7 +24,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def uri(folder):
+def uri(folder, empty_store):
+    shutil.copy(empty_store, folder / "mlflow.db")
     return f"sqlite:///{folder}/mlflow.db"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def test_all_forms_of_one_picture_are_the_same(
     file = tmp_path / "ä b.png"
     Image.fromarray(picture).save(file)
     opaque = np.dstack([picture, np.full((12, 10), 255, np.uint8)])
-    forms: list[Any] = [picture, picture.tolist(), picture.astype(float), opaque, str(file), file, file.read_bytes()]
+    content = file.read_bytes()
+    text = base64.b64encode(content).decode()
+    forms: list[Any] = [picture, picture.tolist(), picture.astype(float), opaque, str(file), file, content]
+    forms += [text, f"data:image/png;base64,{text}"]
     table = classifier.predict(pd.DataFrame({"image": forms}))
     assert table["p(ant)"].nunique() == 1
 
@@ -60,6 +64,7 @@ def test_all_forms_of_one_picture_are_the_same(
     [
         ("no such.png", r"Row 7: no such\.png: there is no such file"),
         (b"no image", "Row 7: These bytes are no image: "),
+        (base64.b64encode(b"no image").decode(), "Row 7: These bytes are no image: "),
         (None, "Row 7: 'None' of type NoneType is no image. An image is a path,"),
         (float("nan"), "Row 7: 'nan' of type float is no image"),
         (np.full((12, 10), 0.5), "Row 7: An array of float64 is an image when"),
