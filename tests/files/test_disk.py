@@ -97,7 +97,7 @@ def test_a_run_goes_on_without_its_caches(tmp_path: Path, command_line: CommandL
         ("run/.hydra", "run/.hydra cannot be used: File exists. Set another location with hydra.run.dir."),
         ("run/splits.csv/", "run/splits.csv cannot be used: Is a directory. Set another location with hydra.run.dir."),
         ("run/checkpoints", "run/checkpoints cannot be used: File exists. Set another location with hydra.run.dir."),
-        ("test_ledger.sqlite/", "test_ledger.sqlite, which counts how often each test set is opened, cannot be used"),
+        ("test_ledger.sqlite/", "test_ledger.sqlite, which counts how often each test set is used, cannot be used"),
     ],
 )
 def test_what_a_run_cannot_do_without_is_one_message(

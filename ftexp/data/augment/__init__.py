@@ -1,1 +1,1 @@
-"""From pixels to what the network sees."""
+"""Preprocessing and augmentation, of single images and of whole batches."""

@@ -1,9 +1,9 @@
 """Augmentation of a whole batch at once, on the device that keeps the images: crops, flips, colours, erasing.
 
-A resize along one axis is a matrix, so two matrix products crop and resize all images of a batch, each from its own
-rectangle. What is random follows from (seed, epoch, index of the sample), in the distributions of torchvision's
-RandomResizedCrop, RandomHorizontalFlip, ColorJitter (here always brightness, contrast, saturation, in that order),
-TrivialAugmentWide or RandAugment, and RandomErasing.
+Resizing along one axis is a product with a matrix, so two matrix products crop and resize all images of a batch, each
+from its own rectangle. Random draws depend on (seed, epoch, index of the sample), with the distributions of
+torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter (here always brightness, contrast, saturation, in
+that order), TrivialAugmentWide or RandAugment, and RandomErasing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ftexp.data.augment.batch_resampling import RESIZE_KERNELS, resize_matrices
 from ftexp.machine.transfer import to_device
 from ftexp.preprocessing import Preprocessing
 
-# Tries at a rectangle of the drawn area and shape that fits into the image, as in torchvision.
+# The number of attempts to draw a rectangle that fits into the image, as in torchvision.
 TRIES = 10
 CROP_RATIO, ERASING_RATIO, ERASING_SCALE = (3 / 4, 4 / 3), (0.3, 3.3), (0.02, 0.33)
 JITTER = (adjust_brightness, adjust_contrast, adjust_saturation)
@@ -31,12 +31,14 @@ JITTER = (adjust_brightness, adjust_contrast, adjust_saturation)
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What is drawn at random for one image.
+    """The random augmentation of one image.
 
     Attributes:
-        crop, erased: top, left, height, width; of the image, and of the result (None: nothing is erased).
-        factors: of brightness, contrast and saturation; 1: unchanged.
-        operations: of the policy.
+        crop: top, left, height and width of the crop in the original image.
+        mirrored: whether the image is flipped horizontally.
+        factors: the factors of brightness, contrast and saturation; 1: unchanged.
+        erased: top, left, height and width of the erased rectangle in the result; None: nothing is erased.
+        operations: the operations of the policy, in their order.
     """
 
     crop: tuple[int, int, int, int]
@@ -47,7 +49,14 @@ class Draw:
 
 
 class BatchAugmentation:
-    """The augmentation of training images as an operation on batches."""
+    """Augments a batch of training images.
+
+    Args:
+        preprocessing: what the weights expect; gives the size of the result.
+        augment: which augmentations there are, and their strengths.
+        seed: the seed of all random draws.
+        device: the device that computes.
+    """
 
     def __init__(self, preprocessing: Preprocessing, augment: AugmentConfig, seed: int, device: torch.device) -> None:
         self._size = preprocessing.image_size
@@ -62,15 +71,16 @@ class BatchAugmentation:
 
     @staticmethod
     def can_do(preprocessing: Preprocessing) -> bool:
-        """Whether images can be resized so."""
+        """Whether the interpolation of the weights is supported."""
         return preprocessing.interpolation in RESIZE_KERNELS
 
     def __call__(self, images: Sequence[Tensor], epoch: int, indices: Sequence[int]) -> Tensor:
-        """The images as one epoch shows them.
+        """Augment images for one epoch.
 
         Args:
-            images: uint8 [H, W, 3] each.
-            indices: of the samples, which with the epoch decide what is drawn.
+            images: the images, each uint8 [H, W, 3].
+            epoch: the number of the epoch.
+            indices: the indices of the samples; random draws depend on the epoch and the index.
 
         Returns:
             uint8 [B, 3, size, size] on the device, channels last in memory.
@@ -108,7 +118,7 @@ class BatchAugmentation:
         return Draw(crop, mirrored, (brightness, contrast, saturation), erased, operations)
 
     def _crop(self, images: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
-        """float32 [B, 3, size, size] in 0 to 255: each crop resized and, where drawn, mirrored."""
+        """Crop, resize and mirror the images; returns float32 [B, 3, size, size] with values from 0 to 255."""
         heights, widths = (to_device([draw.crop[axis] for draw in draws], self.device) for axis in (2, 3))
         shape = len(draws), max(draw.crop[2] for draw in draws), max(draw.crop[3] for draw in draws), 3
         pinned = images[0].device.type == "cpu" and self.device.type == "cuda"
@@ -128,11 +138,16 @@ class BatchAugmentation:
 def draw_rectangle(
     rng: np.random.Generator, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, int, int, int] | None:
-    """Top, left, height and width of a random part of an image; None when no try fitted.
+    """Draw a random rectangle inside an image.
 
     Args:
-        scale: shares of the area, evenly.
-        ratio: width to height, evenly in the logarithm.
+        rng: the random number generator.
+        height, width: the size of the image in pixels.
+        scale: the range of the fraction of the area, drawn uniformly.
+        ratio: the range of width / height, drawn log-uniformly.
+
+    Returns:
+        Top, left, height and width; None when no attempt fitted into the image.
     """
     for _ in range(TRIES):
         area = height * width * rng.uniform(*scale)
@@ -144,7 +159,15 @@ def draw_rectangle(
 
 
 def largest_centre(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The largest part around the centre whose width is to its height as one of a range of ratios."""
+    """The largest centred rectangle whose width / height is in a range.
+
+    Args:
+        height, width: the size of the image in pixels.
+        ratio: the smallest and the largest width / height.
+
+    Returns:
+        Top, left, height and width.
+    """
     shape = min(max(width / height, ratio[0]), ratio[1])
     tall, wide = min(height, round(width / shape)), min(width, round(height * shape))
     return (height - tall) // 2, (width - wide) // 2, tall, wide

@@ -1,4 +1,4 @@
-"""TrivialAugment and RandAugment of whole batches: torchvision's operations and strengths, drawn for each image.
+"""TrivialAugment and RandAugment on batches, with torchvision's operations and strengths, drawn for each image.
 
 Sources: TrivialAugment (Müller & Hutter, 2021, arXiv 2103.10158), RandAugment (Cubuk et al., 2020, arXiv 1909.13719).
 """
@@ -42,27 +42,27 @@ COLORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One change to one image, named as in torchvision; the strength is in the operation's own unit."""
+    """An operation on one image, with the name of torchvision; the unit of the strength depends on the operation."""
 
     name: str
     strength: float
 
 
 class Policy:
-    """What is drawn for an image, and how a batch is changed by it.
+    """Draws random operations for each image, and applies them to a batch.
 
     Args:
-        name: ``trivial`` (one operation of any strength) or ``rand`` (two of medium strength).
-        size: of the square images, in pixels.
-        interpolation: where an operation moves pixels.
-        blank: float [3], the colour of what comes from beyond an image; its device is that of the images.
+        name: ``trivial`` (one operation of random strength) or ``rand`` (two operations of medium strength).
+        size: the side of the square images, in pixels.
+        interpolation: the interpolation of operations that move pixels.
+        blank: the colour that fills pixels from outside an image, float [3], on the device of the images.
     """
 
     def __init__(self, name: str, size: int, interpolation: str, blank: Tensor) -> None:
         policy = v2.RandAugment() if name == "rand" else v2.TrivialAugmentWide()
         self._num_operations = getattr(policy, "num_ops", 1)
         self._level: int | None = getattr(policy, "magnitude", None)
-        # torchvision's own table, though private: so strengths are the same here and in worker processes.
+        # The private table of torchvision, so that strengths are the same here and in worker processes.
         self._space = [
             (operation, strengths if strengths is None else strengths.tolist(), signed)
             for operation, (make, signed) in policy._AUGMENTATION_SPACE.items()
@@ -73,18 +73,18 @@ class Policy:
         self._blank = blank
 
     def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
-        """The operations on one image, in their order."""
+        """Draw the operations for one image, in their order."""
         return tuple(self._draw_one(rng) for _ in range(self._num_operations))
 
     def apply(self, images: Tensor, operations: Sequence[Sequence[Operation]]) -> Tensor:
-        """Change every image of a batch by its operations.
+        """Apply to every image of a batch its operations.
 
         Args:
-            images: float [B, 3, size, size], whole numbers from 0 to 255; changed in place.
-            operations: of each image, all as many.
+            images: float [B, 3, size, size] with whole numbers from 0 to 255; they are changed in place.
+            operations: the operations of each image; all images have the same number of operations.
 
         Returns:
-            The same kind of images.
+            The changed images, of the same shape and kind.
         """
         for each in zip(*operations, strict=True):
             rows: defaultdict[str, list[int]] = defaultdict(list)
@@ -94,7 +94,7 @@ class Policy:
             for name, chosen in rows.items():
                 index = to_device(chosen, images.device)
                 changed = self._change(name, images[index], [each[row] for row in chosen])
-                images[index] = changed.floor_()  # as Pillow, whose images are of whole numbers
+                images[index] = changed.floor_()  # whole numbers, as in Pillow
         return images
 
     def _draw_one(self, rng: np.random.Generator) -> Operation:
@@ -111,7 +111,7 @@ class Policy:
         return COLORS[name](images, to_device([operation.strength for operation in operations], images.device))
 
     def _matrix(self, operation: Operation) -> list[list[float]]:
-        """From a point of the changed image to the one it comes from, in pixels from the upper left corner."""
+        """The 2 x 3 matrix from a point of the result to its source point, in pixels from the upper left corner."""
         strength, centre = operation.strength, self._size / 2
         match operation.name:
             case "ShearX":

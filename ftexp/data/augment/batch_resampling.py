@@ -1,4 +1,4 @@
-"""Resizing as a matrix product, and affine maps, of whole batches; filtered as in Pillow."""
+"""Resizing (by matrix products) and affine maps of whole batches, with the filters of Pillow."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """How much a pixel counts by its distance to a point.
+    """An interpolation kernel: the weight of a pixel by its distance to a point.
 
     Attributes:
-        radius: from which on it does not count, in pixels.
-        weights: of distances.
+        radius: the distance in pixels from which the weight is 0.
+        weights: maps distances to weights, element by element.
     """
 
     radius: int
@@ -28,26 +28,28 @@ def _bilinear(x: Tensor) -> Tensor:
 
 
 def _bicubic(x: Tensor, a: float = -0.5) -> Tensor:
-    """Keys' kernel (1981)."""
+    """The kernel of Keys (1981)."""
     x = x.abs()
     near, far = ((a + 2) * x - (a + 3)) * x**2 + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
-# Pillow's bicubic filter is sharper where it warps than where it resizes.
+# In Pillow, the bicubic filter of affine maps is sharper than that of resizing.
 RESIZE_KERNELS = {"bilinear": Kernel(1, _bilinear), "bicubic": Kernel(2, _bicubic)}
 WARP_KERNELS = {"bilinear": Kernel(1, _bilinear), "bicubic": Kernel(2, partial(_bicubic, a=-1.0))}
 
 
 def resize_matrices(lengths: Tensor, longest: int, size: int, kernel: Kernel) -> Tensor:
-    """Matrices that resize axes of several lengths to one size, smoothing where they shrink as Pillow does.
+    """Make the matrices that resize axes of several lengths to one size, with antialiasing as in Pillow.
 
     Args:
-        lengths: int [B].
-        longest: columns of each matrix; those from an axis' length on are 0.
+        lengths: the length of each axis, int [B].
+        longest: the number of columns of each matrix; columns from the length of the axis on are 0.
+        size: the new length.
+        kernel: the interpolation kernel.
 
     Returns:
-        float32 [B, size, longest], whose rows sum to 1.
+        float32 [B, size, longest]; each row sums to 1.
     """
     scale = (lengths / size).double()[:, None, None]
     centres = (torch.arange(size, device=lengths.device) + 0.5)[None, :, None] * scale
@@ -57,17 +59,21 @@ def resize_matrices(lengths: Tensor, longest: int, size: int, kernel: Kernel) ->
 
 
 def warp(images: Tensor, matrices: Tensor, kernel: Kernel, blank: Tensor) -> Tensor:
-    """Move every image by an affine map.
+    """Apply an affine map to every image.
 
     Args:
-        images: float [B, 3, H, W] in 0 to 255.
-        matrices: float [B, 2, 3], from a point of the result to one of the image, both (x, y) in pixels from the upper
-            left corner.
-        blank: float [3], the colour of what lies beyond the image.
+        images: float [B, 3, H, W] with values from 0 to 255.
+        matrices: float [B, 2, 3], from a point of the result to a point of the image, both as (x, y) in pixels from the
+            upper left corner.
+        kernel: the interpolation kernel.
+        blank: the colour that fills pixels from outside the image, float [3].
+
+    Returns:
+        float [B, 3, H, W].
     """
     height, width = images.shape[2:]
     down, across = (torch.arange(length, device=images.device) + 0.5 for length in (height, width))
-    # Not a matrix product, for which a device may round to fewer digits.
+    # Not by a matrix product, which some devices compute with reduced precision.
     x, y = (m[:, 0] * across + m[:, 1] * down[:, None] + m[:, 2] for m in matrices[..., None, None].unbind(1))
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     column, row = (x - 0.5).floor(), (y - 0.5).floor()
@@ -75,7 +81,7 @@ def warp(images: Tensor, matrices: Tensor, kernel: Kernel, blank: Tensor) -> Ten
     near = range(1 - kernel.radius, kernel.radius + 1)
     for rows, of_row in [(row + step, kernel.weights(row + step + 0.5 - y)) for step in near]:
         for columns, of_column in [(column + step, kernel.weights(column + step + 0.5 - x)) for step in near]:
-            places = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-            found = pixels.gather(2, places.long().flatten(1)[:, None].expand(-1, pixels.shape[1], -1))
+            flat = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+            found = pixels.gather(2, flat.long().flatten(1)[:, None].expand(-1, pixels.shape[1], -1))
             moved += found.view_as(images) * (of_row * of_column)[:, None]
     return torch.where(inside[:, None], moved.clamp_(0, 255), blank[:, None, None])

@@ -1,4 +1,4 @@
-"""From an RGB image to the uint8 tensor a batch is made of, and on to the floats the network sees."""
+"""Transforms of RGB images to uint8 tensors for batches, and the normalisation of batches for the network."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ftexp.preprocessing import Preprocessing
 
 @dataclass(frozen=True, slots=True)
 class ImageTransform:
-    """How an RGB image becomes a uint8 tensor, 3 x height x width, in two steps.
+    """Converts an RGB image to a uint8 tensor [3, H, W] in two steps.
 
-    Normalizing waits for the device: a quarter of the bytes to copy.
+    The normalisation is done on the device, so that a quarter of the bytes is copied to it.
 
     Attributes:
-        prepare: the part that is the same every time, RGB image to RGB image; what comes out can be kept.
-        prepared_as: all that ``prepare`` depends on, as a name.
-        change: the rest, in which everything that is random happens.
-        is_random: whether anything is.
+        prepare: the deterministic step, from an RGB image to an RGB image, whose result can be cached.
+        prepared_as: a text that identifies everything that ``prepare`` depends on.
+        change: the second step, from an RGB image to a tensor, which includes the random augmentation.
+        is_random: whether the second step is random.
     """
 
     prepare: Callable[[Image.Image], Image.Image]
@@ -34,22 +34,26 @@ class ImageTransform:
     is_random: bool
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Both steps, one after the other."""
+        """Apply both steps."""
         return self.change(self.prepare(image))
 
 
 def eval_transform(preprocessing: Preprocessing) -> ImageTransform:
-    """Resize and crop the centre, as the weights expect it."""
+    """The transform for evaluation: resize and centre crop, as the weights expect."""
     prepare, name = _as_expected(preprocessing)
     return ImageTransform(prepare, name, v2.PILToTensor(), is_random=False)
 
 
 def train_transform(preprocessing: Preprocessing, augment: AugmentConfig) -> ImageTransform:
-    """The augmentation; with none configured, exactly ``eval_transform``.
+    """The transform for training; without augmentation it equals ``eval_transform``.
 
-    Random crops are taken from the whole image, its short side reduced to as many pixels as leave the smallest crop
-    those that the network sees; where the image is smaller than that, from the image as it is. They keep its shape up
-    to the usual 3/4 to 4/3, whatever ``crop_mode`` says: so the weights were trained, whose evaluation squashes.
+    Random crops are taken from the whole image. Before that, large images are shrunk so far that the smallest possible
+    crop still has the size of the network's input. Crops have the usual aspect ratios from 3/4 to 4/3 for every
+    ``crop_mode``, because weights with ``crop_mode=squash`` were trained that way as well.
+
+    Args:
+        preprocessing: what the weights expect.
+        augment: which augmentations there are, and their strengths.
     """
     prepare, name = _as_expected(preprocessing)
     steps: list[torch.nn.Module] = []
@@ -64,7 +68,7 @@ def train_transform(preprocessing: Preprocessing, augment: AugmentConfig) -> Ima
     if augment.color_jitter > 0:
         strength = augment.color_jitter
         steps.append(v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength))
-    blank = [round(255 * mean) for mean in preprocessing.mean]  # what the network sees as 0
+    blank = [round(255 * mean) for mean in preprocessing.mean]  # becomes 0 by the normalisation
     if augment.policy == "trivial":
         steps.append(v2.TrivialAugmentWide(interpolation=_interpolation(preprocessing), fill=blank))
     elif augment.policy == "rand":
@@ -76,14 +80,14 @@ def train_transform(preprocessing: Preprocessing, augment: AugmentConfig) -> Ima
 
 
 class Normalizer:
-    """uint8 images -> float32 as the weights expect: ``(x / 255 - mean) / std``, on the images' device."""
+    """Normalises uint8 images to float32 as the weights expect, ``(x / 255 - mean) / std``, on their device."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._mean = torch.tensor(preprocessing.mean, dtype=torch.float32).view(3, 1, 1)
         self._std = torch.tensor(preprocessing.std, dtype=torch.float32).view(3, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Args: uint8, batch x 3 x height x width. Returns: float32 of the same shape and memory format."""
+        """Normalise images, uint8 [B, 3, H, W], to float32 of the same shape and memory format."""
         if self._mean.device != images.device:
             self._mean, self._std = self._mean.to(images.device), self._std.to(images.device)
         return images.float().div_(255).sub_(self._mean).div_(self._std)
@@ -102,16 +106,17 @@ class _Shrink:
 
 
 class _ResizeShortSide:
-    """Resizes the short side as torchvision does; of a strip, only the middle that a centre crop shows.
+    """Resizes the short side like torchvision, but of a very long image only the part that the centre crop needs.
 
-    The whole of a strip of 65,000 x 1 pixels, its short side enlarged, would take gigabytes.
+    A whole image of 65,000 x 1 pixels would take gigabytes after its short side has been enlarged.
 
     Args:
-        size: of the short side afterwards, in pixels.
-        crop: side of the centre crop that follows, in pixels.
+        size: the length of the short side afterwards, in pixels.
+        crop: the side of the centre crop that follows, in pixels.
+        interpolation: the interpolation of the weights.
     """
 
-    # A strip is more times as long as its short side than any photograph or panorama.
+    # The ratio of long to short side above which an image counts as very long; no photograph or panorama has it.
     LONGEST = 32
 
     def __init__(self, size: int, crop: int, interpolation: v2.InterpolationMode) -> None:
@@ -134,7 +139,7 @@ class _ResizeShortSide:
 
 
 class _FitInside:
-    """Resize the long side, then fill up to the square with one colour; all in one place, as timm's border mode."""
+    """Resizes the long side, then fills the square with one colour, like the border mode of timm."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._long_side, self._square = preprocessing.resize_size, preprocessing.image_size
@@ -153,7 +158,7 @@ class _FitInside:
 
 
 def _as_expected(preprocessing: Preprocessing) -> tuple[Callable[[Image.Image], Image.Image], str]:
-    """From an image of any shape to the square that the weights expect, and a name for that."""
+    """The function from an image of any size to the square that the weights expect, and a text that identifies it."""
     resize, crop, kind = preprocessing.resize_size, preprocessing.image_size, preprocessing.interpolation
     if preprocessing.crop_mode == "border":
         blank = [round(255 * mean) for mean in preprocessing.mean]

@@ -1,1 +1,1 @@
-"""From a file to pixels, once."""
+"""Decodes image files, caches the decoded images, and samples the batches of each epoch."""

@@ -1,4 +1,4 @@
-"""Transformed images of samples one by one, as worker processes make them."""
+"""The dataset of transformed images, from which worker processes load one image at a time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from ftexp.data.samples import Sample
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Gives for ``(epoch, index)`` one transformed image, uint8 [3, H, W], and its class number.
+    """Returns for ``(epoch, index)`` one transformed image, uint8 [3, H, W], and its class number.
 
     Args:
-        labels: int64 [N], class numbers of the samples.
-        settings: of these, the seed and the number of views decide what is random in an image.
-        source: of the images before anything random, if they are kept; None: each is decoded every time.
+        samples: the samples, of length N.
+        labels: the class numbers of the samples, int64 [N].
+        transform: converts a decoded image to a tensor.
+        settings: only the seed and the number of views are used; they decide the random augmentation of an image.
+        source: the cached images before augmentation; None: each image is decoded every time.
     """
 
     def __init__(
@@ -42,16 +44,16 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def is_decoded(self) -> bool:
-        """Whether no image has to be decoded any more."""
+        """Whether all images have been decoded already."""
         return self._source is not None and self._source.pixels is not None
 
     def open_pixels(self) -> None:
-        """Have the images decoded, if they are to be kept and are not there yet."""
+        """Decode the images, if they are to be cached and are not cached yet."""
         if self._source is not None:
             self._source.open()
 
     def close(self) -> None:
-        """Let go of the decoded images."""
+        """Release the decoded images."""
         if self._source is not None:
             self._source.close()
 
@@ -62,7 +64,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
             image = self._source.pixels.image(index)
         else:
             image = self._transform.prepare(open_image(self._samples[index]))
-        # Transforms draw from torch's global generator: lend it a state of this view's own.
+        # Transforms draw from the global generator of torch, which gets a state that belongs to this view.
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(_mix(self._seed, view, index))
         try:

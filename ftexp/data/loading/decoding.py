@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an RGB image of 8 bits, upright and without transparency."""
+"""Decodes an image file to an RGB image of 8 bits, upright and without transparency."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 from ftexp.data.loading.depth import FULL_SCALE_16_BITS, FULL_SCALE_FLOATS, Depth, Peak
 from ftexp.data.loading.formats import NUM_FIRST_BYTES, is_camera_raw, is_heic
 
-# Bytes of text or colour profile in a PNG. Pillow's own limit, 1 MiB, refuses good pictures of some editors.
+# The largest text or colour profile in a PNG, in bytes. Pillow's limit, 1 MiB, refuses valid images of some editors.
 MAX_TEXT_BYTES = 64 * 2**20
 EXIF_ORIENTATION = 0x0112
-# What the EXIF orientation asks for: the transposition that turns the image upright.
+# EXIF orientation -> the transposition that turns the image upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,17 +29,23 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Formats whose pages or frames are pictures of their own, not sizes or parts of one.
+# Formats whose pages or frames are separate images, and not sizes or parts of one image.
 SEQUENCES = frozenset({"TIFF", "GIF", "WEBP", "PNG", "AVIF"})
-# How a TIFF says that 0 is white.
+# The tag and the value by which a TIFF says that 0 is white.
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
-# The byte order of 16 bits a channel in a decoder's name of its raw mode -> the other one, which reads the low bytes.
+# The byte order at the end of a raw mode of Pillow with 16 bits per channel -> the other order, which reads the low
+# bytes.
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B"}
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An RGB image of 8 bits, and what the file holds beyond it."""
+    """A decoded file.
+
+    Attributes:
+        image: the RGB image of 8 bits.
+        depth: what the file contains besides this image: more bits, or more pages.
+    """
 
     image: Image.Image
     depth: Depth
@@ -47,7 +53,7 @@ class Decoded:
 
 @cache
 def decoders() -> str:
-    """The versions of the packages that decode files, which may change the pixels: part of the name of what is kept."""
+    """The versions of the packages that decode files, which can change the pixels; part of the key in the cache."""
     found = [f"pillow {version('pillow')}"]
     with suppress(PackageNotFoundError):  # an extra
         found.append(f"pillow-heif {version('pillow-heif')}")
@@ -58,29 +64,31 @@ def decode(file: str | BinaryIO, white_level: float | None = None) -> Image.Imag
     """Decode a file.
 
     Args:
-        white_level: the value that becomes white where a channel has more than 8 bits; None: 65535, or 1 of floats.
+        file: the path, or the opened file.
+        white_level: the value that becomes white if a channel has more than 8 bits; None: 65535, or 1 for floats.
 
     Returns:
-        An RGB image, turned upright by its EXIF orientation; transparency lies on white.
+        An RGB image, turned upright by its EXIF orientation, with white behind transparent pixels.
 
     Raises:
-        Exception: whatever Pillow raises; ValueError for values that cannot be brought to 8 bits.
+        Exception: any exception of Pillow; ValueError for values that cannot be converted to 8 bits.
     """
     with open_lazily(file) as image:
         return decode_opened(image, white_level).image
 
 
 def open_lazily(file: str | BinaryIO, name: str = "") -> ImageFile.ImageFile:
-    """Open a file without decoding it; HEIC too, where pillow-heif is installed.
+    """Open a file without decoding it; HEIC files also, if pillow-heif is installed.
 
     Args:
-        name: of the file, where ``file`` is its content.
+        file: the path, or the opened file.
+        name: the name of an opened file.
 
     Raises:
-        Exception: whatever Pillow raises; UnidentifiedImageError where it knows no format that begins so.
+        Exception: any exception of Pillow; UnidentifiedImageError for a format that is not an image format.
     """
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT_BYTES
-    # The limit is data.max_megapixels, on every file before it is first decoded; Pillow would stop at 179 megapixels.
+    # data.max_megapixels is checked for every file before it is decoded; Pillow's own limit is 179 megapixels.
     Image.MAX_IMAGE_PIXELS = None
     try:
         image = Image.open(file)
@@ -90,7 +98,7 @@ def open_lazily(file: str | BinaryIO, name: str = "") -> ImageFile.ImageFile:
         image = Image.open(file)
     if is_camera_raw(file if isinstance(file, str) else name, image.format):
         image.close()
-        raise UnidentifiedImageError("a raw file of a camera")
+        raise UnidentifiedImageError("a raw file of a camera")  # described by ``describe_file``
     return image
 
 
@@ -98,14 +106,14 @@ def decode_opened(image: ImageFile.ImageFile, white_level: float | None = None) 
     """Decode a file that ``open_lazily`` has opened; see ``decode``."""
     raw_mode, num_pages = _raw_mode(image), _num_pages(image)
     if image.format == "TIFF" and raw_mode.startswith("RGBX"):
-        raise ValueError("a fourth channel that is not transparency; RGB and gray images are read")
+        raise ValueError("it has a fourth channel that is not transparency; only RGB and gray images are supported")
     colour = image.mode.startswith("RGB") and ";16" in raw_mode
     peak: Peak | None = None
     if colour and white_level is not None:
         rgb, peak = _read_16_bit_colour(image, white_level)
     else:
         image.load()
-        if colour:  # Pillow keeps the upper byte of every value
+        if colour:  # Pillow keeps only the upper byte of every value
             peak = Peak(max(high for _, high in _extrema(image)) * 257.0, FULL_SCALE_16_BITS)
             if (key := _transparent_colour(image)) is not None:
                 image.info["transparency"] = tuple(value >> 8 for value in key)
@@ -125,7 +133,7 @@ def _first_bytes(file: str | BinaryIO) -> bytes:
 
 
 def _can_read_heic() -> bool:
-    """Teach Pillow HEIC, where the extra is installed."""
+    """Register the HEIC decoder with Pillow; returns False if the extra is not installed."""
     try:
         import pillow_heif
     except ImportError:
@@ -137,20 +145,20 @@ def _can_read_heic() -> bool:
 def _num_pages(image: ImageFile.ImageFile) -> int:
     try:
         return int(getattr(image, "n_frames", 1)) if image.format in SEQUENCES else 1
-    except Exception:  # a damaged page behind the first, which is the image
+    except Exception:  # a later page is damaged; only the first page is used
         return 1
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation alone: a damaged tag beside it does no harm. 1, upright, where it cannot be read."""
+    """The EXIF orientation; 1 (upright) if it cannot be read. Other damaged tags do not matter."""
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # Pillow's reader raises nearly anything on damaged bytes
+    except Exception:  # on damaged bytes, Pillow raises many kinds of exceptions
         return 1
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How Pillow's decoder will read the file's values: ``RGB;16B`` is colour of 16 bits, the upper byte first."""
+    """The raw mode of Pillow's decoder for the file: ``RGB;16B`` is colour of 16 bits with the upper byte first."""
     if not image.tile:
         return ""
     arguments: Any = image.tile[0].args
@@ -158,7 +166,7 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
 
 
 def _read_16_bit_colour(image: ImageFile.ImageFile, white_level: float) -> tuple[Image.Image, Peak]:
-    """All 16 bits of a colour image, of which Pillow decodes one byte a time, brought to 8 by the white level."""
+    """Read all 16 bits of a colour image, of which Pillow decodes only one byte, and scale them to 8 bits."""
     assert image.fp is not None
     position = image.fp.tell()
     image.fp.seek(0)
@@ -179,25 +187,25 @@ def _read_16_bit_colour(image: ImageFile.ImageFile, white_level: float) -> tuple
 
 
 def _in_other_order(arguments: Any) -> Any:
-    """The arguments of a tile's decoder that give the lower byte of every value."""
+    """The arguments with which the decoder of a tile reads the lower byte of every value."""
     if isinstance(arguments, tuple):
         return (_in_other_order(arguments[0]), *arguments[1:])
     mode, order = arguments[:-1], arguments[-1]
     if mode == "LA;16":
         raise ValueError(
-            "gray with transparency in 16 bits, to which data.white_level cannot be applied; save it without "
+            "it is gray with transparency in 16 bits, to which data.white_level cannot be applied; save it without "
             "transparency"
         )
     return mode + OTHER_ORDER[order]
 
 
 def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
-    """Smallest and largest value of red, green and blue."""
+    """The smallest and the largest value of red, green and blue."""
     return cast(tuple[tuple[int, int], ...], image.getextrema())[:3]
 
 
 def _transparent_colour(image: Image.Image) -> tuple[int, ...] | None:
-    """The one colour that a PNG without an alpha channel declares transparent, in the file's own bits."""
+    """The colour that a PNG without an alpha channel declares transparent, with all bits of the file."""
     key = image.info.get("transparency")
     return key if isinstance(key, tuple) else None
 
@@ -207,13 +215,13 @@ def _opaque_except(transparent: npt.NDArray[np.bool_]) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, white_level: float | None) -> tuple[Image.Image, Peak | None]:
-    """Any mode as RGB; and how bright a gray image of more than 8 bits is."""
+    """Convert any mode to RGB; also returns the peak of a gray image of more than 8 bits."""
     peak = None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         full_scale = white_level or (FULL_SCALE_FLOATS if image.mode == "F" else FULL_SCALE_16_BITS)
         values = np.asarray(image, dtype=np.float64)
         levels, key = _to_8_bits(values, full_scale), image.info.get("transparency")
-        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns only 8 bits around
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow inverts only images of 8 bits
             levels = 255 - levels
         image, peak = Image.fromarray(levels), Peak(float(values.max()), full_scale)
         if isinstance(key, int):
@@ -228,18 +236,18 @@ def _to_rgb(image: Image.Image, white_level: float | None) -> tuple[Image.Image,
 
 
 def _to_8_bits(values: npt.NDArray[np.float64], full_scale: float) -> npt.NDArray[np.uint8]:
-    """Values from 0 to the full scale as 0 to 255."""
+    """Scale values from 0 to the full scale to 0 to 255."""
     if not np.isfinite(values).all():
-        raise ValueError("pixel values that are not finite")
+        raise ValueError("it has pixel values that are not finite")
     low, high = float(values.min()), float(values.max())
     if low < 0:
         raise ValueError(
-            f"pixel values from {low:g} to {high:g}, and negative ones are not read. Choose what is to be black and "
-            "what white (of CT images: a window), and save the file as gray with 8 bits"
+            f"it has pixel values from {low:g} to {high:g}, and negative values are not supported. Choose the values "
+            "that become black and white (for CT images: a window), and save the file as gray with 8 bits"
         )
     if high > full_scale:
         raise ValueError(
-            f"pixel values from {low:g} to {high:g}; those from 0 to {full_scale:g} are read. Set data.white_level to "
-            "the value that is white, or convert the file to 8 bits"
+            f"it has pixel values from {low:g} to {high:g}; allowed are 0 to {full_scale:g}. Set data.white_level to "
+            "the value that means white, or convert the file to 8 bits"
         )
     return np.round(values * (255 / full_scale)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel whose values use a small part of their range, and would be seen as black."""
+"""Warns of images with more than 8 bits per channel that use a small part of their range and would look black."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ log = logging.getLogger(__name__)
 
 FULL_SCALE_16_BITS = 65535.0
 FULL_SCALE_FLOATS = 1.0
-# A data set whose brightest value lies below this share of the full scale is warned of: 14 bits and fewer of 16.
+# A dataset whose brightest value is below this fraction of the full scale causes a warning: at most 14 of 16 bits.
 DARK_SHARE = 0.26
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """How bright an image of more than 8 bits a channel is.
+    """The brightness of an image with more than 8 bits per channel.
 
     Attributes:
-        largest: its largest value.
+        largest: the largest value in the image.
         full_scale: the value that becomes white.
     """
 
@@ -29,11 +29,11 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What a file holds beyond an RGB image of 8 bits.
+    """What a file contains besides an RGB image of 8 bits.
 
     Attributes:
-        peak: None for up to 8 bits a channel.
-        num_pages: pages of a TIFF, or frames of an animation; the image is the first.
+        peak: the brightness of the image; None if it has at most 8 bits per channel.
+        num_pages: the number of pages of a TIFF or frames of an animation; only the first is used.
     """
 
     peak: Peak | None = None
@@ -41,25 +41,25 @@ class Depth:
 
 
 def warn_of_unused_range(peaks: Sequence[Peak], white_level: float | None) -> None:
-    """Say so where all images of more than 8 bits in a data set leave most of their range unused.
+    """Warn if all images with more than 8 bits in a dataset leave most of their range unused.
 
-    One dark image is no reason: what counts is the brightest value of the whole data set.
+    Single dark images cause no warning: only the brightest value of the whole dataset counts.
 
     Args:
-        peaks: of the images of more than 8 bits, in any number.
-        white_level: ``data.white_level``.
+        peaks: the peaks of all images with more than 8 bits; may be empty.
+        white_level: the value of ``data.white_level``.
     """
     if not peaks:
         if white_level is not None:
-            log.warning("data    data.white_level=%g changes nothing: no image has more than 8 bits.", white_level)
+            log.warning("data    data.white_level=%g has no effect: no image has more than 8 bits.", white_level)
         return
     for full_scale in sorted({peak.full_scale for peak in peaks}):
         alike = [peak.largest for peak in peaks if peak.full_scale == full_scale]
         largest = max(alike)
         if 0 < largest < DARK_SHARE * full_scale:
             log.warning(
-                "data    %d image%s with more than 8 bits a channel hold values up to %g of %g, so the network sees "
-                "them nearly black. If that is not meant, set data.white_level=%g, the value that is white.",
+                "data    %d image%s with more than 8 bits per channel: the largest value is %g of %g, so they look "
+                "nearly black to the network. If this is not intended, set data.white_level=%g, the value of white.",
                 len(alike),
                 "s" * (len(alike) > 1),
                 largest,
@@ -69,7 +69,7 @@ def warn_of_unused_range(peaks: Sequence[Peak], white_level: float | None) -> No
 
 
 def _next_full_scale(largest: float) -> float:
-    """The smallest full scale of a number of bits, at least 8, that holds an integer; the value itself of floats."""
+    """The smallest full scale 2**bits - 1, with at least 8 bits, that is not below an integer; floats unchanged."""
     if largest <= 1 or largest != int(largest):
         return largest
     return float(2 ** max(8, int(largest).bit_length()) - 1)

@@ -1,4 +1,4 @@
-"""What a file that is no readable image is instead, told by its first bytes, and what to do with it."""
+"""Recognises files that are not readable images by their first bytes, and says what to do with them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from PIL import TiffImagePlugin
 HEIC_EXTRA = "heic"
 NUM_FIRST_BYTES = 4096
 TIFF_HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Raw files of cameras are TIFFs, and what a TIFF reader finds in them is a thumbnail.
+# Raw files of cameras are TIFF files in which a TIFF reader finds only a thumbnail.
 RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".arw", ".srf", ".sr2", ".pef", ".srw", ".3fr", ".iiq"})
 RAW = "is a raw file of a camera; export it as JPEG, PNG or TIFF"
 
-# First bytes -> what such a file is, and what to do.
+# First bytes -> what the file is, and what to do.
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF", "is a PDF; save its pictures as PNG or JPEG"),
+    (b"%PDF", "is a PDF; save its images as PNG or JPEG"),
     (b"version https://git-lfs", "is a Git LFS pointer, not the image itself; run git lfs pull"),
     (b"\x93NUMPY", "is a NumPy array; save it as PNG or TIFF"),
     (b"\x89HDF", "is an HDF5 file; save its images as PNG or TIFF"),
@@ -33,7 +33,7 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"IIRO", RAW),
     (b"FUJIFILM", RAW),
 )
-# The brand in an ISO media file, after "ftyp" -> what it is.
+# The brands of HEIC and HEIF files, which follow "ftyp" in an ISO media file.
 HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 TEXT_STARTS: tuple[tuple[bytes, str], ...] = (
     (b"<!doctype html", "is a web page (HTML), not an image; the download may have failed"),
@@ -44,23 +44,23 @@ SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: 
 
 
 def is_heic(first_bytes: bytes) -> bool:
-    """Whether a file that begins so is a HEIC or HEIF photograph."""
+    """Whether the first bytes are those of a HEIC or HEIF image."""
     return first_bytes[4:8] == b"ftyp" and first_bytes[8:12] in HEIC_BRANDS
 
 
 def is_camera_raw(path: str, image_format: str | None) -> bool:
-    """Whether Pillow, which took the file for this format, would read a thumbnail instead of the photograph."""
+    """Whether the file is a raw file of a camera, in which Pillow (which reports this format) finds a thumbnail."""
     return image_format == "TIFF" and Path(path).suffix.lower() in RAW_SUFFIXES
 
 
 def describe_file(path: str) -> str:
-    """What a file that no decoder recognises is, as the end of a sentence that begins with its name."""
+    """Describe a file that no decoder recognises, as the end of a sentence that begins with its name."""
     with open(path, "rb") as file:
         start = file.read(NUM_FIRST_BYTES)
     if not start:
         return "is empty"
     if not any(start):
-        return "begins with zero bytes alone: it was not written whole; copy it again"
+        return "begins with zero bytes: it was not written completely; copy it again"
     if start.startswith(TIFF_HEADERS):
         return RAW if Path(path).suffix.lower() in RAW_SUFFIXES else _describe_tiff(path)
     if start[4:8] == b"ftyp":
@@ -73,7 +73,7 @@ def describe_file(path: str) -> str:
 
 def _describe_media(start: bytes) -> str:
     if is_heic(start):
-        return f"is a HEIC photograph; pip install 'ftexp[{HEIC_EXTRA}]' reads it, or convert it to JPEG"
+        return f"is a HEIC image; to read it, pip install 'ftexp[{HEIC_EXTRA}]', or convert it to JPEG"
     brand = start[8:12]
     if brand in (b"avif", b"avis"):
         return "is an AVIF image that cannot be decoded; convert it to JPEG or PNG"
@@ -89,27 +89,27 @@ def _describe_text(start: bytes) -> str:
         printable = start[:512].decode("ascii").replace("\n", "").replace("\r", "").replace("\t", "").isprintable()
     except UnicodeDecodeError:
         printable = False
-    return "is text, not an image" if printable else "is no image in a format that is read"
+    return "is text, not an image" if printable else "is not an image in a supported format"
 
 
 def _describe_tiff(path: str) -> str:
-    """The layout of a TIFF that Pillow has no mode for."""
-    unknown = "is a TIFF of a kind that is not read; save it as RGB or gray with 8 bits"
+    """Describe the layout of a TIFF that Pillow cannot read."""
+    unknown = "is a TIFF of a kind that is not supported; save it as RGB or gray with 8 bits"
     try:
         with open(path, "rb") as file:
             header = file.read(8)
-            header += file.read(8) if header[2:4] in (b"+\0", b"\0+") else b""  # of a BigTIFF
+            header += file.read(8) if header[2:4] in (b"+\0", b"\0+") else b""  # the header of a BigTIFF is longer
             directory = TiffImagePlugin.ImageFileDirectory_v2(header)
             file.seek(directory.next)
             directory.load(file)
         bits = _first(directory[TiffImagePlugin.BITSPERSAMPLE])
         channels = int(directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
         kind = _first(directory.get(TiffImagePlugin.SAMPLEFORMAT, 1))
-    except Exception:  # Pillow's reader raises nearly anything on damaged bytes
+    except Exception:  # on damaged bytes, Pillow raises many kinds of exceptions
         return unknown
     values = SAMPLE_FORMATS.get(kind, "unknown values")
     return (
-        f"is a TIFF with {channels} channel{'s' * (channels != 1)} of {bits} bits ({values}), a kind that is not read; "
+        f"is a TIFF with {channels} channel{'s' * (channels != 1)} of {bits} bits ({values}), which is not supported; "
         "save it as RGB or gray with 8 bits, or as gray with 16"
     )
 

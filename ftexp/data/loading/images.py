@@ -1,4 +1,4 @@
-"""From a sample to its image, and the check that every file can be read."""
+"""Opens the image of a sample, and checks that every file can be decoded."""
 
 from __future__ import annotations
 
@@ -27,25 +27,30 @@ MAX_NAMED = 20
 
 
 def open_image(sample: Sample) -> Image.Image:
-    """Decode one sample.
+    """Decode the image of a sample.
 
     Returns:
-        An RGB image of 8 bits, turned upright by its EXIF orientation; transparency lies on white.
+        An RGB image of 8 bits, turned upright by its EXIF orientation, with white behind transparent pixels.
 
     Raises:
-        DataError: when the file is missing, is no image, or is cut short.
+        DataError: when the file is missing, is not an image, or is truncated.
     """
     if sample.pixels is not None:
         return Image.fromarray(sample.pixels)
     try:
         return decode(sample.path, sample.white_level)
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+    except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
         raise DataError(f"{sample.path}: {why_unreadable(error, sample.path)}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """Beyond these a file counts as bad: nobody means to train on it, and decoding it may eat the memory."""
+    """The limits above which a file counts as bad, because decoding it can use up the memory.
+
+    Attributes:
+        max_file_bytes: the largest size of a file, in bytes.
+        max_pixels: the largest product of width and height.
+    """
 
     max_file_bytes: int = 64 * 2**20
     max_pixels: int = 89_000_000
@@ -56,13 +61,13 @@ class ImageLimits:
         return cls(int(config.max_file_mib * 2**20), int(config.max_megapixels * 1e6))
 
     def exceeded_by_file(self, num_bytes: int) -> str | None:
-        """What is wrong with a file of so many bytes; None: nothing."""
+        """The reason why a file of this size is bad; None if it is not."""
         if num_bytes <= self.max_file_bytes:
             return None
         return f"{num_bytes / 2**20:.1f} MiB, above data.max_file_mib={self.max_file_bytes / 2**20:g}"
 
     def exceeded_by_pixels(self, width: int, height: int) -> str | None:
-        """What is wrong with an image of that size; None: nothing."""
+        """The reason why an image of this size is bad; None if it is not."""
         if width * height <= self.max_pixels:
             return None
         return f"{width * height / 1e6:.1f} megapixels, above data.max_megapixels={self.max_pixels / 1e6:g}"
@@ -71,9 +76,15 @@ class ImageLimits:
 def screen_images(
     samples: Sequence[Sample], config: DataConfig, folder: Path, workers: int | str = "auto"
 ) -> list[Sample]:
-    """Decode every image once; stop at bad ones or leave them out, as ``data.on_bad_image`` says.
+    """Decode every image once, and stop at bad ones or leave them out, as ``data.on_bad_image`` says.
 
-    Bad files are listed in ``folder/bad_images.csv`` (``path,label,split,reason``) either way.
+    Bad files are listed in ``folder/bad_images.csv`` (``path,label,split,reason``) in both cases.
+
+    Args:
+        samples: the samples to check.
+        config: says what to do with bad images, and their limits.
+        folder: where ``bad_images.csv`` is written.
+        workers: the number of threads; ``auto``: one for each core.
 
     Returns:
         The samples whose images can be decoded.
@@ -89,7 +100,13 @@ def screen_images(
 def leave_out(
     samples: Sequence[Sample], bad: list[tuple[Sample, str]], config: DataConfig, folder: Path
 ) -> list[Sample]:
-    """The samples without the bad ones, which are listed; or a stop, as ``data.on_bad_image`` says.
+    """Remove the bad samples and list them in ``bad_images.csv``, or stop, as ``data.on_bad_image`` says.
+
+    Args:
+        samples: all samples.
+        bad: the bad samples, each with the reason.
+        config: says what to do with bad images.
+        folder: where ``bad_images.csv`` is written.
 
     Raises:
         DataError: with ``on_bad_image=error``, naming the bad files.
@@ -112,17 +129,26 @@ def leave_out(
 def find_bad_images(
     samples: Sequence[Sample], workers: int | str = "auto", limits: ImageLimits | None = None
 ) -> list[tuple[Sample, str]]:
-    """The samples that cannot be decoded or exceed a limit, each with the reason, in the order given."""
+    """Find the samples that cannot be decoded or exceed a limit.
+
+    Args:
+        samples: the samples to check.
+        workers: the number of threads; ``auto``: one for each core.
+        limits: None: the default limits.
+
+    Returns:
+        The bad samples in the given order, each with the reason.
+    """
     return [(sample, seen) for sample, seen in _decode_all(samples, workers, limits) if isinstance(seen, str)]
 
 
 def report_depth(depths: Sequence[Depth], white_level: float | None) -> None:
-    """Say what the files of a data set hold that an RGB image of 8 bits does not show."""
+    """Warn of what the files of a dataset contain and RGB images of 8 bits do not show: more bits, more pages."""
     warn_of_unused_range([depth.peak for depth in depths if depth.peak is not None], white_level)
     stacks = [depth.num_pages for depth in depths if depth.num_pages > 1]
     if stacks:
         log.warning(
-            "data    %d file%s several pages or frames (animations), up to %d; the first of each is the image.",
+            "data    %d file%s several pages or frames (animations), up to %d; only the first of each is used.",
             len(stacks),
             " has" if len(stacks) == 1 else "s have",
             max(stacks),
@@ -132,11 +158,11 @@ def report_depth(depths: Sequence[Depth], white_level: float | None) -> None:
 def _decode_all(
     samples: Sequence[Sample], workers: int | str, limits: ImageLimits | None
 ) -> list[tuple[Sample, Depth | str]]:
-    """Decode every file once; what is deeper than 8 bits in it, or why it is bad."""
+    """Decode every file once; returns each sample with the depth of its file, or with the reason why it is bad."""
     files = [sample for sample in samples if sample.pixels is None]
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
     decode_one = partial(_decode_one, limits=limits or ImageLimits())
-    # Threads: Pillow's decoders let go of the interpreter lock.
+    # Threads are enough, because Pillow's decoders release the GIL.
     with ThreadPoolExecutor(threads) as pool:
         return list(zip(files, pool.map(decode_one, files), strict=True))
 
@@ -149,7 +175,7 @@ def _decode_one(sample: Sample, limits: ImageLimits) -> Depth | str:
             if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
                 return too_large
             return decode_opened(image, sample.white_level).depth
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+    except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
         return why_unreadable(error, sample.path)
 
 
@@ -163,11 +189,11 @@ def _describe(bad: list[tuple[Sample, str]], num_samples: int) -> str:
 
 
 def why_unreadable(error: Exception, path: str) -> str:
-    """What Pillow's or the system's error means, in a few words."""
+    """Explain an error of Pillow or of the system in a few words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PermissionError):
-        return "may not be read by this user (permission denied)"
+        return "this user has no permission to read it (permission denied)"
     if isinstance(error, UnidentifiedImageError):
         return describe_file(path)
     return f"{error} ({type(error).__name__})"

@@ -1,7 +1,7 @@
-"""Decoded images kept on disk: every file is decoded and resized once, for all epochs, phases, trials and runs.
+"""The cache of decoded images: every file is decoded and resized once, for all epochs, phases, trials and runs.
 
-What is kept is what a transform gives before anything in it is random (``ImageTransform.prepare``), bit for bit, so
-training sees the same images with it and without.
+It contains the output of the part of a transform that is not random (``ImageTransform.prepare``), bit for bit, so
+training has the same images with the cache and without it.
 """
 
 from __future__ import annotations
@@ -35,43 +35,47 @@ from ftexp.machine.transfer import batches_to_device
 
 log = logging.getLogger(__name__)
 
-# Part of every key: a change of what is kept makes older files unknown.
+# Part of every key; increase it when the content changes, so that older files are not used.
 VERSION = 4
-# Images decoded before they are asked for, or written: enough to keep the threads busy, few enough for the memory.
+# The number of images that are decoded ahead or written at once: enough to keep the threads busy, few enough for the
+# memory.
 CHUNK = 256
 
 UInt8Image = npt.NDArray[np.uint8]
 
 
 class Pixels:
-    """The prepared images of some samples: rows of bytes in a memory map, and the sizes of the images."""
+    """The prepared images of some samples, as rows of bytes in a memory map, with the sizes of the images."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
         self._bytes = kept.rows
         sizes, order = kept.notes["sizes"], kept.notes["order"]
         ends = sizes.prod(dim=1).mul(3).cumsum(0)
-        self._row_of = order.argsort()  # of each sample: the rows are in the order of decoding
+        self._row_of = order.argsort()  # sample -> row; the rows are in the order of decoding
         self._sizes, self._ends = sizes[self._row_of], ends[self._row_of]
         self._same_size = bool((sizes == sizes[0]).all())
 
     def image(self, index: int) -> Image.Image:
-        """One prepared image."""
+        """The prepared image of a sample."""
         return Image.fromarray(self.tensor(index).numpy())
 
     def tensor(self, index: int) -> Tensor:
-        """One prepared image: uint8 [H, W, 3], on the device they are kept on."""
+        """The prepared image of a sample: uint8 [H, W, 3], on the device that the images are kept on."""
         height, width = self._sizes[index].tolist()
         end = int(self._ends[index])
         return self._bytes[end - height * width * 3 : end].view(height, width, 3)
 
     def batches(self, parts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Images of one size: uint8 [B, 3, H, W] for each part, channels last in memory, on the device.
+        """Yield batches of images, which must all have one size.
 
         Args:
-            parts: indices of the samples of each batch; all are copied to the device at once.
+            parts: the indices of the samples of each batch; all indices are copied to the device at once.
+
+        Yields:
+            uint8 [B, 3, H, W], channels last in memory, on the device that the images are kept on.
         """
-        assert self._same_size, "images of several sizes make no batch"
+        assert self._same_size, "images of several sizes cannot form a batch"
         height, width = self._sizes[0].tolist()
         rows = self._bytes.view(-1, height, width, 3)
         for indices in batches_to_device([self._row_of[list(part)].tolist() for part in parts], self.device):
@@ -80,17 +84,17 @@ class Pixels:
             yield images.permute(0, 3, 1, 2)
 
     def release(self) -> None:
-        """Give the memory of what was read so far back."""
+        """Release the memory of the pages that were read."""
         self._kept.release()
 
     @property
     def device(self) -> torch.device:
-        """Where they are kept."""
+        """The device that the images are kept on."""
         return self._bytes.device
 
     @property
     def num_bytes(self) -> int:
-        """That they take."""
+        """The size of all images in bytes."""
         return self._bytes.nbytes
 
     def move(self, device: torch.device) -> None:
@@ -100,12 +104,13 @@ class Pixels:
 
 
 class PixelSource:
-    """The prepared images of samples, decoded once, where they fit into the store.
+    """Decodes the prepared images of samples once, and keeps them if they fit into the store.
 
     Args:
-        transform: whose ``prepare`` makes them.
-        digests: of the images.
-        store: may turn out to be too small for them.
+        samples: the samples whose images are prepared.
+        transform: its ``prepare`` makes the images.
+        store: keeps the images; it can be too small for them.
+        digests: the digests of the images.
     """
 
     def __init__(
@@ -120,13 +125,14 @@ class PixelSource:
         self._store = store
         self._digests = digests
         self.pixels: Pixels | None = None
-        self.fits = True  # as far as is known
-        # Told of the images once they are there; not to hold whoever holds this source, or they outlive their phase.
+        self.fits = True  # until it is known that they do not
+        # Called with the images when they are available. It must not refer to the owner of this source: such a cycle
+        # would keep the images alive after their phase.
         self.when_opened: Callable[[Pixels], object] = lambda _: None
 
     @cached_property
     def _key(self) -> str:
-        """The images' name in the store, of their content when they are first asked for."""
+        """The key of the images in the store, by their content when it is first needed."""
         facts = ["pixels", VERSION, self._transform.prepared_as, torchvision.__version__, decoders()]
         digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
         for sample in self._samples:
@@ -135,11 +141,14 @@ class PixelSource:
 
     @property
     def is_kept(self) -> bool:
-        """Whether nothing has to be decoded any more."""
+        """Whether all images have been decoded already."""
         return self.pixels is not None or self._store.holds(self._key)
 
     def open(self) -> Pixels | None:
-        """All of them, decoded now if they are not kept yet; None, with a line, where they do not fit.
+        """Get all images, which are decoded now if they are not kept yet.
+
+        Returns:
+            The images; None, after a log message, if they do not fit into the store.
 
         Raises:
             DataError: when a file cannot be decoded.
@@ -150,14 +159,15 @@ class PixelSource:
         return self.pixels
 
     def close(self) -> None:
-        """Let go of the images."""
+        """Release the images."""
         self.pixels = None
 
     def first_pass(self, batches: Sequence[Sequence[int]]) -> Iterator[list[UInt8Image]]:
-        """One epoch of prepared images [H, W, 3], as they are decoded; ``pixels`` has all of them at its end.
+        """Yield one epoch of prepared images [H, W, 3] while they are decoded; afterwards ``pixels`` has all of them.
 
         Args:
-            batches: indices of samples, each at most once; the others are decoded after the last batch.
+            batches: the indices of the samples in each batch, each at most once; all other samples are decoded after
+                the last batch.
 
         Raises:
             DataError: when a file cannot be decoded.
@@ -171,7 +181,7 @@ class PixelSource:
             kept = yield from self._decode(batches, place)
             self.fits = kept is not None
             if kept is not None:
-                # Beside training there is no time of its own to tell.
+                # If training runs at the same time, the time of decoding alone is unknown.
                 how = "as they were first used" if batches else f"once, {time.perf_counter() - started:.1f} s"
                 mib = kept.rows.nbytes / 2**20
                 log.info("pixels  %d images decoded %s; they take %.1f MiB", len(self._samples), how, mib)
@@ -180,7 +190,7 @@ class PixelSource:
     def _decode(
         self, batches: Sequence[Sequence[int]], place: Unfinished
     ) -> Generator[list[UInt8Image], None, Kept | None]:
-        """Give out the batches, and write them and the other images; returns None where they do not fit."""
+        """Yield the batches, and write them and all other images; returns None if they do not fit."""
         shown = list(chain.from_iterable(batches))
         rest = sorted(set(range(len(self._samples))) - set(shown))
         order, sizes, fits = [*shown, *rest], [], True
@@ -194,7 +204,7 @@ class PixelSource:
                 except StoreFullError as reason:
                     log.info("pixels  off: the decoded images would take %s", reason)
                     fits = False
-                except StoreError:  # said by the store
+                except StoreError:  # the store has logged it
                     fits = False
                 if number < len(batches):
                     yield part
@@ -225,8 +235,8 @@ class PixelSource:
 
 
 def _ahead(prepare: Callable[[int], UInt8Image], order: Iterable[int]) -> Generator[UInt8Image, None, None]:
-    """Images in an order, decoded by threads up to ``CHUNK`` images before they are asked for."""
-    # Threads: Pillow lets go of the interpreter lock while it decodes and resizes.
+    """Yield images in an order; threads decode up to ``CHUNK`` images ahead."""
+    # Threads are enough, because Pillow releases the GIL while it decodes and resizes.
     pool = ThreadPoolExecutor(available_cores())
     waiting: deque[Future[UInt8Image]] = deque()
     try:

@@ -1,4 +1,4 @@
-"""Which samples an epoch shows, in which order, cut into batches, and each rank's part of every batch."""
+"""Samples the batches of each epoch, and the part of every batch that belongs to each rank."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ftexp.machine.distributed import ONE_PROCESS, Ranks
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """Which batches of some samples are wanted.
+    """How samples are divided into batches.
 
     Attributes:
-        batch_size: over all ranks, which it has to be a multiple of.
-        seed: of the order, and of what is random in the images.
-        shuffle: whether each epoch has an order of its own; else it is that of the samples.
-        num_images: that an epoch shows, over all ranks; None: all of them.
-        balanced: with ``shuffle``: whether an epoch of as many samples shows every class equally often.
-        num_views: random views of an image, of which epoch e shows number e modulo ``num_views``; None: every epoch
-            has its own.
-        keep_pixels: where the decoded images of files are kept: on disk, on the device too if there is room, or not.
-        ranks: which part of every batch is wanted.
+        batch_size: the batch size over all ranks; a multiple of the number of ranks.
+        seed: the seed of the order and of the random augmentation.
+        shuffle: whether each epoch has a random order; otherwise it is the order of the samples.
+        num_images: the number of images in an epoch, over all ranks; None: all samples.
+        balanced: with ``shuffle``, whether an epoch has every class equally often, with the same number of images.
+        num_views: the number of random views (augmented versions) of an image; epoch e uses view e modulo
+            ``num_views``. None: every epoch has new views.
+        keep_pixels: where decoded images are kept: ``disk``, ``device`` (also on the device, if they fit) or ``no``.
+        ranks: the processes that train together, and the rank of this one.
     """
 
     batch_size: int
@@ -42,16 +42,21 @@ class BatchSettings:
 
 
 class EpochSampler:
-    """The batches of each epoch, as indices of samples; follows from the settings alone, without reading an image.
+    """The batches of each epoch, as indices of samples. They depend only on the arguments; no image is read.
+
+    Args:
+        samples: the samples of a split.
+        class_to_idx: class name -> class number.
+        settings: how the samples are divided into batches.
 
     Raises:
-        DataError: when there are too few images for the ranks.
+        DataError: when there are too few images for the number of ranks.
     """
 
     def __init__(self, samples: Sequence[Sample], class_to_idx: Mapping[str, int], settings: BatchSettings) -> None:
         size = settings.ranks.size
         if len(samples) < 2 * size and size > 1:
-            raise DataError(f"{len(samples)} images are too few for {size} processes; start fewer.")
+            raise DataError(f"{len(samples)} images are too few for {size} processes; start fewer processes.")
         self.samples = samples
         self.labels = torch.tensor([class_to_idx[sample.label] for sample in samples], dtype=torch.int64)
         self.settings = settings
@@ -59,36 +64,36 @@ class EpochSampler:
 
     @property
     def num_batches(self) -> int:
-        """In an epoch."""
+        """The number of batches in an epoch."""
         return -(-self._num_images // self.settings.batch_size)
 
     @property
     def num_samples(self) -> int:
-        """How many there are, however many of them an epoch shows."""
+        """The number of samples, which can be more or less than an epoch has."""
         return len(self.samples)
 
     @property
     def shows_each_once(self) -> bool:
-        """Whether no sample comes twice in an epoch."""
+        """Whether no sample occurs twice in an epoch."""
         return not self.settings.balanced
 
     def num_images(self, batch: int) -> int:
-        """In a batch, from 0, over all ranks."""
+        """The number of images in a batch (counted from 0), over all ranks."""
         size = self.settings.batch_size
         return min(size, self._num_images - batch * size)
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """Indices of the samples in each batch of an epoch, over all ranks."""
+        """The indices of the samples in each batch of an epoch, over all ranks."""
         order, size = self._order(epoch), self.settings.batch_size
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def own_batches(self, epoch: int) -> list[list[int]]:
-        """This rank's part of each batch; that of the last one is empty where it has fewer images than ranks."""
+        """The part of each batch that belongs to this rank. If the last batch has few images, its part can be empty."""
         ranks = self.settings.ranks
         return [batch[ranks.rank :: ranks.size] for batch in self.batches(epoch)]
 
     def paths(self, epoch: int, batch: int) -> list[str]:
-        """The samples in a batch of an epoch, from 0, for messages."""
+        """The paths of the samples in a batch (counted from 0) of an epoch, for messages."""
         return [self.samples[index].path for index in self.batches(epoch)[batch]]
 
     def _order(self, epoch: int) -> list[int]:
@@ -101,9 +106,9 @@ class EpochSampler:
 
 
 def _equally_often(classes: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """As many indices as samples, the same number of every class, the rest of the division aside.
+    """Draw as many indices as there are samples, with the same number (up to one) from every class.
 
-    A class that is large enough gives other samples in each epoch; a small one gives all of its samples several times.
+    Large classes give different samples in each epoch; small classes give each of their samples several times.
     """
     present = rng.permutation(np.unique(classes))
     quota, extra = divmod(len(classes), len(present))

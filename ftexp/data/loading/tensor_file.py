@@ -1,7 +1,6 @@
-"""One file of tensors: written row by row as the rows come, read through a memory map, checked when it is opened.
+"""A file of tensors that is written row by row, read through a memory map, and verified when it is opened.
 
-It is a safetensors file: the length of a JSON header, the header (here padded to a page), the tensors one after the
-other.
+It is a safetensors file: the length of a JSON header, the header (here padded to a page), then the tensors.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 ROWS = "rows"
-# What safetensors sets aside for facts beside the tensors; here the key and a checksum of all tensors.
+# The entry of safetensors for metadata; here it has the key and a checksum of all tensors.
 METADATA = "__metadata__"
 HEADER_BYTES = 4096
 _DTYPES = {
@@ -31,18 +30,18 @@ _DTYPES = {
     "F64": torch.float64,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-# Bytes that a checksum is taken of at once: their pages are given back before the next ones are read.
+# The number of bytes per step of a checksum; their memory is released before the next step.
 _CHECKED_AT_ONCE = 2**26
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a store has under a key.
+    """The tensors that a store keeps under a key.
 
     Attributes:
-        rows: all parts, along the first dimension; on the CPU, mapped from the file where there is one.
-        notes: the small tensors beside them.
-        found: whether they were there before.
+        rows: all rows [N, ...] on the CPU, mapped from the file if there is one.
+        notes: name -> small tensor, for the tensors besides the rows.
+        found: whether the tensors were read from an existing file, and not computed now.
     """
 
     rows: Tensor
@@ -51,17 +50,17 @@ class Kept:
     _map: mmap.mmap | None = field(default=None, repr=False)
 
     def release(self) -> None:
-        """Give the memory of the pages read so far back; they stay in the file, and come again when read again."""
+        """Release the memory of the pages that were read; they are read from the file again when needed."""
         if self._map is not None:
             _give_back(self._map)
 
 
 class TensorWriter:
-    """Writes the parts of a file in turn; the header, which needs the number of rows, comes last.
+    """Writes a file part by part; the header, which has the number of rows, is written last.
 
     Args:
-        stream: without a buffer, which would fail for a second time when the file is closed.
-        key: stands in the file, and has to be given again to read it.
+        stream: an unbuffered file; after an error, a buffer would fail again when the file is closed.
+        key: is written to the file, and is needed to read it.
     """
 
     def __init__(self, stream: FileIO, key: str) -> None:
@@ -70,18 +69,18 @@ class TensorWriter:
         self._num_rows = 0
         self._first: Tensor | None = None
         self._checksum = 0
-        # Of all tensors so far.
+        # The size of all tensors written so far.
         self.num_bytes = 0
 
     def append(self, rows: Tensor) -> None:
-        """Add rows."""
+        """Write rows [n, ...]."""
         if self._first is None:
             self._first = rows[:1]
         self._num_rows += len(rows)
         self._put(rows)
 
     def finish(self, notes: Mapping[str, Tensor], file: Path) -> Kept:
-        """Add the notes and the header, and give the file its name."""
+        """Write the notes and the header, and rename the file to its final name."""
         assert self._first is not None, "no rows"
         shape = [self._num_rows, *self._first.shape[1:]]
         header: dict[str, object] = {ROWS: _entry(self._first.dtype, shape, 0, self.num_bytes)}
@@ -117,17 +116,21 @@ def _entry(dtype: torch.dtype, shape: list[int], start: int, end: int) -> dict[s
 
 
 def read_tensors(file: Path, key: str | None = None) -> Kept | None:
-    """What a file holds; None when an older ftexp wrote it, without a checksum.
+    """Read the tensors in a file through a memory map.
 
     Args:
-        key: that it was kept under before, which is checked as its content is; None: it has just been written.
+        file: the path of the file.
+        key: the key of the file, which is verified together with the checksum; None: skip this for a new file.
+
+    Returns:
+        The tensors; None when an earlier version of ftexp wrote the file without a checksum.
 
     Raises:
-        OSError: when it cannot be read.
+        OSError: when the file cannot be read.
         Exception: ValueError, KeyError, TypeError, AttributeError or RuntimeError, when it is damaged.
     """
     with file.open("rb") as stream:
-        # A private map: torch wants memory that could be written to, and nothing ever reaches the file.
+        # A private map, because torch requires writable memory, and writes must not change the file.
         memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     header = json.loads(memory[8:HEADER_BYTES])
     metadata = header.pop(METADATA, None)
@@ -145,7 +148,7 @@ def read_tensors(file: Path, key: str | None = None) -> Kept | None:
         flat = torch.frombuffer(
             memory, dtype=dtype, count=(stop - start) // dtype.itemsize, offset=HEADER_BYTES + start
         )
-        # What is small is read at once.
+        # Small tensors are read at once.
         tensors[name] = flat.view(entry["shape"]) if name == ROWS else flat.view(entry["shape"]).clone()
     return Kept(tensors.pop(ROWS), tensors, key is not None, memory)
 
@@ -161,6 +164,6 @@ def _checksum_of(memory: mmap.mmap) -> int:
 
 
 def _give_back(memory: mmap.mmap) -> None:
-    """The pages read so far; they stay in the file, and come again when read again."""
+    """Release the memory of the pages that were read; they are read from the file again when needed."""
     if hasattr(mmap, "MADV_DONTNEED"):
         memory.madvise(mmap.MADV_DONTNEED)

@@ -1,6 +1,7 @@
-"""Tensors kept on disk between phases, trials and runs, under names that say all they depend on.
+"""The cache of tensors on disk, for later phases, trials and runs; a key identifies everything that they depend on.
 
-A file appears whole or not at all, and goes when newer ones need its place. A folder that cannot be used is a warning.
+Files are written atomically, and the least recently used ones are removed to make room. If the folder cannot be used,
+there is a warning and nothing is cached.
 """
 
 from __future__ import annotations
@@ -21,36 +22,36 @@ from ftexp.data.loading.tensor_file import HEADER_BYTES, Kept, TensorWriter, rea
 
 log = logging.getLogger(__name__)
 
-# An unfinished file that nobody has written to for so long was left by a crash.
+# An unfinished file that has not changed for this time was left by a crash.
 _ABANDONED_SECONDS = 3600
-# Folders that could not be used, by this process: said once, and not tried again.
+# Folders that this process could not use -> the reason; they are reported once and not tried again.
 _unusable: dict[Path, str] = {}
 
 Append = Callable[[Tensor], None]
-# Hands over the rows part by part, and returns small tensors to keep beside them.
+# Appends the rows part by part, and returns small tensors to keep with them.
 Fill = Callable[[Append], Mapping[str, Tensor]]
 
 
 class StoreError(RuntimeError):
-    """What is computed cannot be kept, for a reason that is the message; everything works without it."""
+    """Tensors cannot be kept; the message is the reason. The caller can continue without the cache."""
 
 
 class StoreFullError(StoreError):
-    """More bytes than the store may take."""
+    """The tensors are larger than the limit of the store."""
 
 
 class Unfinished(Protocol):
-    """What is being computed for a key; nothing of it is kept without ``finish``."""
+    """The tensors that are being computed for a key; they are kept only after ``finish``."""
 
     def append(self, rows: Tensor) -> None:
         """Add rows [n, ...], all of one shape and dtype.
 
         Raises:
-            StoreError: when they take more than the limit, or cannot be written.
+            StoreError: when they exceed the limit of the store, or cannot be written.
         """
 
     def finish(self, notes: Mapping[str, Tensor]) -> Kept:
-        """Keep the rows, and small tensors beside them.
+        """Keep the rows, and small tensors with them.
 
         Raises:
             StoreError: when they cannot be written.
@@ -58,11 +59,11 @@ class Unfinished(Protocol):
 
 
 class TensorStore:
-    """A folder of tensors by key, the least recently used of which make room for new ones.
+    """A folder of tensors by key, from which the least recently used ones are removed to make room for new ones.
 
     Args:
-        folder: made when it is first needed; None: nothing is kept.
-        limit_gib: most that all files together may take.
+        folder: is created when it is first needed; None: tensors stay in memory and are not kept.
+        limit_gib: the largest size of all files together, in GiB.
     """
 
     def __init__(self, folder: Path | None, limit_gib: float) -> None:
@@ -70,36 +71,40 @@ class TensorStore:
         self.limit_bytes = int(limit_gib * 2**30)
 
     def get(self, key: str, fill: Fill) -> Kept:
-        """What is kept under a key, computed by the first who asks while all others wait.
+        """Get the tensors of a key. If there are none, one process computes them while all others wait.
+
+        Args:
+            key: identifies everything that the tensors depend on.
+            fill: computes the tensors.
 
         Raises:
-            StoreError: when it cannot be kept.
+            StoreError: when the tensors cannot be kept.
         """
         with self.place(key) as place:
             return place if isinstance(place, Kept) else place.finish(fill(place.append))
 
     @contextmanager
     def place(self, key: str) -> Iterator[Kept | Unfinished]:
-        """What is kept under a key, or the place for it; all others who ask for it wait until the ``with`` ends."""
+        """Get the tensors of a key, or an ``Unfinished`` to write them to; others wait until the ``with`` ends."""
         if self.folder is None:
             yield _InMemory()
             return
         with ExitStack() as held:
             try:
                 place = self._open(key, self.folder, held)
-            except (OSError, NotImplementedError) as error:  # the latter: a file system that has no locks
-                place = _Nowhere(_give_up(self.folder, error))
+            except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+                place = _Refused(_give_up(self.folder, error))
             yield place
 
     def _open(self, key: str, folder: Path, held: ExitStack) -> Kept | Unfinished:
         if folder in _unusable:
-            return _Nowhere(_unusable[folder])
+            return _Refused(_unusable[folder])
         folder.mkdir(parents=True, exist_ok=True)
         file = self._file(key)
         held.enter_context(FileLock(folder / f"{key}.lock"))
         if (kept := _read(file, key)) is not None:
-            with suppress(OSError):  # a folder that may only be read
-                os.utime(file)  # used just now
+            with suppress(OSError):  # the folder is read-only
+                os.utime(file)  # marks it as recently used
             return kept
         unfinished = file.with_suffix(".tmp")
         held.callback(_remove, unfinished)
@@ -107,7 +112,7 @@ class TensorStore:
         return _OnDisk(TensorWriter(stream, key), file, lambda num_bytes: self._make_room(num_bytes, unfinished))
 
     def holds(self, key: str) -> bool:
-        """Whether something is kept under a key."""
+        """Whether the store has tensors under a key."""
         return self.folder is not None and self.folder not in _unusable and self._file(key).exists()
 
     def _file(self, key: str) -> Path:
@@ -115,7 +120,7 @@ class TensorStore:
         return self.folder / f"{key}.safetensors"
 
     def _make_room(self, num_bytes: int, unfinished: Path) -> None:
-        """Let the oldest files go until ``num_bytes`` of the unfinished one fit beside the others."""
+        """Remove the oldest files until ``num_bytes`` of the unfinished file fit into the limit."""
         assert self.folder is not None
         if num_bytes > self.limit_bytes:
             raise StoreFullError(f"more than the {self.limit_bytes / 2**30:.1f} GiB of runtime.cache_gib")
@@ -123,7 +128,7 @@ class TensorStore:
         for file in (*self.folder.glob("*.safetensors"), *self.folder.glob("*.tmp")):
             try:
                 state = file.stat()
-            except FileNotFoundError:  # another process let it go
+            except FileNotFoundError:  # another process removed it
                 continue
             in_work = file.suffix == ".tmp" and time.time() - state.st_mtime < _ABANDONED_SECONDS
             if file != unfinished and not in_work:
@@ -133,26 +138,26 @@ class TensorStore:
             if used + num_bytes <= self.limit_bytes:
                 return
             used -= size
-            file.unlink(missing_ok=True)  # who has it mapped keeps it
+            file.unlink(missing_ok=True)  # processes that have mapped it can still read it
 
 
-class _Nowhere:
-    """The place for what cannot be kept."""
+class _Refused:
+    """Refuses tensors that cannot be kept."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
     def append(self, rows: Tensor) -> None:
-        """Refuse them."""
+        """Refuse the rows."""
         raise StoreError(self._reason)
 
     def finish(self, notes: Mapping[str, Tensor]) -> Kept:
-        """Refuse them."""
+        """Refuse the tensors."""
         raise StoreError(self._reason)
 
 
 class _InMemory:
-    """Parts that stay where they are, for as long as they are used."""
+    """Collects tensors in memory, for a store without a folder."""
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
@@ -162,12 +167,12 @@ class _InMemory:
         self._parts.append(rows.cpu())
 
     def finish(self, notes: Mapping[str, Tensor]) -> Kept:
-        """Put them together."""
+        """Concatenate the rows."""
         return Kept(torch.cat(self._parts), notes)
 
 
 class _OnDisk:
-    """A file that is written and, when it is whole, gets its name."""
+    """Writes a temporary file, and renames it when it is complete."""
 
     def __init__(self, writer: TensorWriter, file: Path, make_room: Callable[[int], None]) -> None:
         self._writer = writer
@@ -181,7 +186,7 @@ class _OnDisk:
             self._writer.append(rows)
 
     def finish(self, notes: Mapping[str, Tensor]) -> Kept:
-        """Give the file its name."""
+        """Write the notes, and rename the file."""
         with self._explained():
             self._make_room(self._writer.num_bytes + sum(note.nbytes for note in notes.values()))
             return self._writer.finish(notes, self._file)
@@ -195,12 +200,12 @@ class _OnDisk:
 
 
 def _give_up(folder: Path, error: Exception) -> str:
-    """Use a folder no more, and say so once; returns why."""
+    """Stop using a folder, warn of it once, and return the reason."""
     if folder not in _unusable:
         _unusable[folder] = f"{folder} cannot be used ({error})"
         log.warning(
-            "cache   off: %s. Make room, or name another folder with runtime.cache_folder=FOLDER; runtime.cache=memory "
-            "and runtime.pixels=off need none.",
+            "cache   off: %s. Free some space, or set another folder with runtime.cache_folder=FOLDER; "
+            "runtime.cache=memory and runtime.pixels=off need no folder.",
             _unusable[folder],
         )
     return _unusable[folder]
@@ -212,12 +217,12 @@ def _remove(file: Path) -> None:
 
 
 def _read(file: Path, key: str) -> Kept | None:
-    """A kept file through a memory map; None when it is not there, damaged, another's, or of an older ftexp."""
+    """Read a file of the store; None if it is missing, damaged, has another key, or is of an earlier ftexp."""
     if not file.exists():
         return None
     try:
         return read_tensors(file, key)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        log.warning("cache   %s is damaged (%s); what it held is computed anew.", file, type(error).__name__)
+        log.warning("cache   %s is damaged (%s); its content is computed again.", file, type(error).__name__)
         file.unlink(missing_ok=True)
         return None

@@ -1,1 +1,1 @@
-"""Which samples train, validate and test; the test split, which is used once a run, and the count of its uses."""
+"""Splits samples into train, val and test; holds the test split, which a run uses once, and counts its uses."""

@@ -1,4 +1,4 @@
-"""Three ways to cut a list of samples: stratified, by group, by time. Pure functions of their arguments."""
+"""Three ways to split a list of samples: stratified, by group, by time. All are pure functions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import numpy.typing as npt
 from ftexp.data.samples import sorted_naturally
 from ftexp.errors import DataError, listed
 
-# Random orders of the groups tried before saying that no cut has every class in every split.
+# The number of random orders of the groups to try before giving up to have every class in every split.
 MAX_GROUP_ORDERS = 100
-_NO_GROUPS = "groups do not count without data.group_column"
+_NO_GROUPS = "without data.group_column groups are ignored"
 
 
 def cut_stratified(labels: Sequence[str], fractions: Mapping[str, float], seed: int) -> list[str]:
-    """Every class gives each split its share, and at least one sample.
+    """Split every class by the same fractions, with at least one sample of each class in each split.
 
     Args:
-        labels: class of each sample.
-        fractions: split -> share of all samples; train gets the rest.
+        labels: the class of each sample.
+        fractions: split -> fraction of all samples; train gets the rest.
+        seed: the seed of the random choice.
 
     Returns:
         The split of each sample.
@@ -48,13 +49,14 @@ def cut_stratified(labels: Sequence[str], fractions: Mapping[str, float], seed: 
 
 
 def allocate(num_samples: int, fractions: Mapping[str, float]) -> dict[str, int]:
-    """Whole numbers that come closest to the shares, none of them 0, by largest remainders.
+    """Round fractions of a number of samples to whole numbers above 0, by the largest remainder method.
 
     Args:
-        fractions: split -> share; train gets what is left of 1.
+        num_samples: the number of samples; at least the number of splits.
+        fractions: split -> fraction; train gets the rest.
 
     Returns:
-        Split -> count, train first; the counts add up to ``num_samples``, which must be at least their number.
+        Split -> count, train first; the counts add up to ``num_samples``.
     """
     exact = {split: share * num_samples for split, share in _shares(fractions).items()}
     counts = {split: max(1, int(value)) for split, value in exact.items()}
@@ -66,10 +68,16 @@ def allocate(num_samples: int, fractions: Mapping[str, float]) -> dict[str, int]
 
 
 def cut_by_group(labels: Sequence[str], groups: Sequence[str], fractions: Mapping[str, float], seed: int) -> list[str]:
-    """No group in two splits, and every class near its share in each split.
+    """Split so that no group is in two splits, and each class is close to its fractions.
 
-    Largest groups first, each to the split where it brings the class counts closest to their shares: the method of
-    scikit-learn's StratifiedGroupKFold, for shares of any size.
+    Groups are assigned from the largest to the smallest, each to the split where it brings the class counts closest to
+    their targets: the method of scikit-learn's StratifiedGroupKFold, generalised to any fractions.
+
+    Args:
+        labels: the class of each sample.
+        groups: the group of each sample.
+        fractions: split -> fraction of all samples; train gets the rest.
+        seed: the seed of the order of groups of the same size.
 
     Returns:
         The split of each sample.
@@ -88,22 +96,28 @@ def cut_by_group(labels: Sequence[str], groups: Sequence[str], fractions: Mappin
     rng = np.random.default_rng(seed)
     for attempt in range(MAX_GROUP_ORDERS):
         order = rng.permutation(len(names))
-        if attempt == 0:  # the order that balances best; the others only serve to get every class everywhere
+        if attempt == 0:  # this order balances best; the others are tried only to get every class into every split
             order = order[np.argsort(-counts_GK.sum(axis=1)[order], kind="stable")]
         split_of_group = _assign_groups(counts_GK, order, shares_S)
         held_SK = np.stack([counts_GK[split_of_group == number].sum(axis=0) for number in range(len(splits))])
         if (held_SK > 0).all():
             return [splits[split_of_group[group]] for group in group_of]
     raise DataError(
-        f"No cut by group was found that has every class in each of {', '.join(splits)}, of {MAX_GROUP_ORDERS} tried:"
-        " some classes come from too few groups. Add groups of the rare classes, or use larger fractions."
+        f"None of {MAX_GROUP_ORDERS} ways to split by group has every class in each of {', '.join(splits)}: some"
+        " classes come from too few groups. Add groups of the rare classes, or use larger fractions."
     )
 
 
 def _assign_groups(
     counts_GK: npt.NDArray[np.float64], order: npt.NDArray[np.int64], shares_S: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
-    """Greedy: the split whose class counts, as shares of each class and of its own target, suffer least."""
+    """Assign each group to the split where it increases the squared error of the class counts least (greedily).
+
+    Args:
+        counts_GK: the number of samples by group and class.
+        order: the groups in the order of assignment.
+        shares_S: the fraction of each split.
+    """
     totals_K = counts_GK.sum(axis=0)
     held_SK = np.zeros((len(shares_S), len(totals_K)))
     split_of_group = np.zeros(len(counts_GK), dtype=np.int64)
@@ -122,7 +136,7 @@ def _check_groups(labels: Sequence[str], groups: Sequence[str], splits: list[str
     if num_groups < len(splits):
         raise DataError(
             f"There are {num_groups} groups for {len(splits)} splits ({', '.join(splits)}), and a group cannot be in"
-            f" two. It takes at least {len(splits)} groups; {_NO_GROUPS}."
+            f" two splits. At least {len(splits)} groups are needed; {_NO_GROUPS}."
         )
     groups_of: dict[str, set[str]] = {}
     for label, group in zip(labels, groups, strict=True):
@@ -139,14 +153,15 @@ def _check_groups(labels: Sequence[str], groups: Sequence[str], splits: list[str
 
 
 def cut_by_time(times: npt.NDArray[np.float64], fractions: Mapping[str, float], gap: float) -> list[str | None]:
-    """Train strictly before val strictly before test.
+    """Split so that all times in train are before those in val, and all times in val before those in test.
 
     Args:
-        times: of each sample, in any unit.
-        gap: at least this much lies between the last sample of a split and the first of the next, in the same unit.
+        times: the time of each sample, in any unit.
+        fractions: split -> fraction of all samples; train gets the rest.
+        gap: the least time between the last sample of a split and the first of the next one, in the same unit.
 
     Returns:
-        The split of each sample; None for those that fall into a gap.
+        The split of each sample; None for samples in a gap.
 
     Raises:
         DataError: when there are too few distinct times, or a gap leaves a split empty.
@@ -155,24 +170,24 @@ def cut_by_time(times: npt.NDArray[np.float64], fractions: Mapping[str, float], 
     shares = _shares(fractions)
     if len(moments) < len(shares):
         raise DataError(
-            f"There are {len(moments)} distinct times for {len(shares)} splits ({', '.join(shares)}), one strictly"
-            f" before the next. It takes at least {len(shares)}; data.split=stratified ignores time."
+            f"There are {len(moments)} distinct times for {len(shares)} splits ({', '.join(shares)}), and no two splits"
+            f" may share a time. At least {len(shares)} are needed; data.split=stratified ignores time."
         )
-    # Samples up to and including each moment: the places where a cut separates no two of the same time.
+    # The number of samples up to and including each time; splitting there separates no samples of the same time.
     cumulative = np.cumsum(counts)
     assigned: list[str | None] = [None] * len(times)
     first, share_so_far, earliest = 0, 0.0, -np.inf
     for position, (split, share) in enumerate(shares.items()):
         share_so_far += share
-        # Leave at least one moment for this split and for each one after it.
+        # Leave at least one time for this split and for each of the later ones.
         last_allowed = len(moments) - (len(shares) - position)
         candidates = np.arange(first, last_allowed + 1)
         last = int(candidates[np.argmin(np.abs(cumulative[candidates] - share_so_far * len(times)))])
         inside = (times >= moments[first]) & (times <= moments[last]) & (times >= earliest)
         if not inside.any():
             raise DataError(
-                f"data.time_gap={gap:g} leaves nothing for {split}: all its samples lie within the gap after the split"
-                " before it. Use a smaller gap or a larger fraction."
+                f"data.time_gap={gap:g} leaves no samples for {split}: all of them are in the gap after the previous"
+                " split. Use a smaller gap or a larger fraction."
             )
         for index in np.flatnonzero(inside):
             assigned[index] = split

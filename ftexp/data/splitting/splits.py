@@ -1,4 +1,4 @@
-"""Cutting samples into train, val and test."""
+"""Splits samples into train, val and test."""
 
 from __future__ import annotations
 
@@ -29,10 +29,14 @@ COLUMNS = ("path", "label", "split", "group", "time")
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """What a run works with. Classes are numbered once, over all splits, in natural order of their names.
+    """The samples of a run by split.
 
     Attributes:
-        digests: the content of the images, each read once for the whole run.
+        train: the samples of the training set.
+        val: the samples of the validation set.
+        test: the test split, which can be used once.
+        classes: the names of the classes of all splits in natural order; the index is the class number.
+        digests: the digests of the images, each of which is read once for the whole run.
     """
 
     train: list[Sample]
@@ -43,12 +47,12 @@ class Splits:
 
     @property
     def class_to_idx(self) -> dict[str, int]:
-        """Class name -> its number."""
+        """Class name -> class number."""
         return {name: index for index, name in enumerate(self.classes)}
 
 
 def make_splits(samples: Sequence[Sample], config: DataConfig) -> Splits:
-    """Assign every sample to a split and put the test samples out of reach.
+    """Assign every sample to a split, and put the test samples into a ``TestSplit``.
 
     Raises:
         DataError: when there are too few classes or images, or a class is in val or test but not in train.
@@ -57,61 +61,68 @@ def make_splits(samples: Sequence[Sample], config: DataConfig) -> Splits:
 
 
 def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[str, str] | None = None) -> list[Sample]:
-    """The same samples in the order of their paths, each with its split, as ``data.split`` says.
+    """Assign every sample to a split, as ``data.split`` says.
 
-    The outcome depends on the samples, the fractions and ``data.seed``, not on the order in which they are listed.
+    The result depends on the samples, the fractions and ``data.seed``, but not on the order of the samples.
 
     Args:
+        samples: all samples; those of a source with splits of its own have their split.
+        config: the way to split, the fractions and the seed.
         ties: path -> name of a set of samples that must stay together (``data.tie_duplicates``).
 
+    Returns:
+        The samples in the order of their paths, each with its split.
+
     Raises:
-        DataError: when the samples cannot be cut that way; the message says what would work.
+        DataError: when the samples cannot be split that way; the message says what to do.
     """
     if not samples:
-        raise DataError("The data holds no samples.")
+        raise DataError("The data has no samples.")
     ordered = sorted(samples, key=lambda sample: sample.path)
     given = _given_splits(ordered)
     if config.split == "given" and not given:
-        raise DataError("data.split=given, but the data brings no splits; use data.split=stratified.")
+        raise DataError("data.split=given, but the data has no splits of its own; use data.split=stratified.")
     if config.split == "given" or (config.split == "auto" and given):
         if ties is not None:
             raise DataError(
-                "The data brings its own splits; to tie duplicates it is cut anew: add data.split=stratified."
+                "data.tie_duplicates=true needs new splits, and the data has splits of its own: add"
+                " data.split=stratified to replace them."
             )
         return _keep_given(ordered, given, config)
     if "test" in given and config.split in ("group", "time"):
         return _keep_test(ordered, config, ties)
     if given:
-        level = logging.WARNING if "test" in given else logging.INFO  # no score compares with a published one then
-        log.log(level, "The splits that the data brings are not used: data.split=%s cuts anew.", config.split)
+        level = logging.WARNING if "test" in given else logging.INFO  # scores cannot be compared with published ones
+        log.log(level, "The data's own splits are not used: data.split=%s makes new ones.", config.split)
     by: By = config.split if config.split in ("group", "time") else "stratified"
     return _cut(ordered, {"val": config.val_fraction, "test": config.test_fraction}, config, by, ties)
 
 
 def build_splits(assigned: Sequence[Sample], digests: ContentDigests | None = None) -> Splits:
-    """Number the classes over all splits, check what each split holds, and put the test samples out of reach.
+    """Number the classes, check the classes of each split, and put the test samples into a ``TestSplit``.
 
     Args:
-        digests: of images that have been read already.
+        assigned: all samples, each with its split.
+        digests: the digests of images that have been read already.
 
     Raises:
-        DataError: with fewer than two classes, or a class in val or test that train lacks.
+        DataError: for fewer than two classes, and for a class in val or test that train lacks.
     """
     classes = tuple(sorted_naturally({sample.label for sample in assigned}))
     if len(classes) < 2:
-        raise DataError(f"There is only one class, {classes[0]!r}; telling classes apart takes at least two.")
+        raise DataError(f"There is only one class, {classes[0]!r}; classification needs at least two.")
     by_split = {split: [sample for sample in assigned if sample.split == split] for split in SPLITS}
     present = {split: {sample.label for sample in by_split[split]} for split in SPLITS}
     for split in ("val", "test"):
         unknown = sorted_naturally(present[split] - present["train"])
         if unknown:
             raise DataError(
-                f"{split} holds classes that train lacks: {listed(unknown)}. They could never be predicted;"
+                f"{split} has classes that train lacks: {listed(unknown)}. They could never be predicted;"
                 f" put some of their images into train, or remove them from {split}."
             )
         absent = sorted_naturally(present["train"] - present[split])
         if absent:
-            log.warning("No image of %s in %s: its scores say nothing about them.", listed(absent), split)
+            log.warning("No image of %s is in %s: its scores say nothing about these classes.", listed(absent), split)
     digests = digests or ContentDigests()
     return Splits(by_split["train"], by_split["val"], TestSplit(by_split["test"], digests), classes, digests)
 
@@ -133,15 +144,15 @@ def _given_splits(samples: Sequence[Sample]) -> set[str]:
     without = next((sample.path for sample in samples if sample.split is None), None)
     if given and without is not None:
         raise DataError(
-            f"Some samples come with a split and some without, {without} for one: give all or none of them."
+            f"Some samples have a split and some have none, for example {without}: give a split to all or to none."
         )
     return given
 
 
 def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> list[Sample]:
-    """What the source brings, and what it lacks cut out of train: by group where there are groups."""
+    """Keep the splits of the source, and take those that it lacks out of train, by group if there are groups."""
     if "train" not in given:
-        raise DataError(f"The data brings the splits {', '.join(sorted(given))} but no train.")
+        raise DataError(f"The data has the splits {', '.join(sorted(given))} but no train. Add a train split.")
     wanted = {"val": config.val_fraction, "test": config.test_fraction}
     fractions = {split: share for split, share in wanted.items() if split not in given}
     if not fractions:
@@ -151,7 +162,7 @@ def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> l
     for split, share in fractions.items():
         how = ", by group" if by == "group" else ""
         log.info(
-            "The data brings no %s split: %g of train is set aside for it%s (data.%s_fraction).",
+            "The data has no %s split: %g of train is used for it%s (data.%s_fraction).",
             split,
             share,
             how,
@@ -162,8 +173,8 @@ def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> l
 
 
 def _keep_test(samples: list[Sample], config: DataConfig, ties: Mapping[str, str] | None) -> list[Sample]:
-    """The test split that the source brings, and the rest cut into train and val."""
-    log.info("The data's own test split is kept; data.split=%s cuts the rest into train and val.", config.split)
+    """Keep the test split of the source, and split the rest into train and val."""
+    log.info("The data's own test split is kept; data.split=%s splits the rest into train and val.", config.split)
     test = [sample for sample in samples if sample.split == "test"]
     rest = [sample for sample in samples if sample.split != "test"]
     by: By = "time" if config.split == "time" else "group"
@@ -188,7 +199,7 @@ def _cut(
     kept = [replace(sample, split=split) for sample, split in zip(samples, assigned, strict=True) if split is not None]
     if len(kept) < len(samples):
         log.info(
-            "%d samples lie in the gaps of data.time_gap=%g and are left out.",
+            "%d samples are in the gaps of data.time_gap=%g and are left out.",
             len(samples) - len(kept),
             config.time_gap,
         )
@@ -199,18 +210,22 @@ def _groups_of(samples: Sequence[Sample]) -> list[str]:
     without = [sample.path for sample in samples if sample.group is None]
     if without:
         raise DataError(
-            f"The cut goes by group, but {len(without)} of {len(samples)} samples have no group, {without[0]} for one."
-            " Give every sample a group (data=manifest with data.group_column), or leave data.group_column and"
-            " data.split=group out."
+            f"The data is split by group, but {len(without)} of {len(samples)} samples have no group, for example"
+            f" {without[0]}. Give every sample a group (data=manifest with data.group_column), or leave"
+            " data.group_column and data.split=group out."
         )
     return [sample.group for sample in samples if sample.group is not None]
 
 
 def join_groups(groups: Sequence[str], ties: Sequence[str | None]) -> list[str]:
-    """Groups that share a tie become one group.
+    """Join groups that share a tie.
+
+    Args:
+        groups: the group of each sample.
+        ties: the set of samples that each sample is tied to; None if it is tied to none.
 
     Returns:
-        Per sample the name of its joined group; equal for samples connected over any chain of groups and ties.
+        The joined group of each sample: the same for samples that any chain of groups and ties connects.
     """
     names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
     by_tie: dict[str, int] = {}

@@ -16,7 +16,13 @@ SECONDS_TO_WAIT_FOR_OTHERS = 60
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One use of a test set; the accuracy is None when the run ended before it had scored the test set."""
+    """One use of a test set.
+
+    Attributes:
+        run: the folder of the run.
+        opened_at: when it was used, in UTC (ISO 8601).
+        accuracy: None when the run ended before it had scored the test set.
+    """
 
     run: str
     opened_at: str
@@ -24,13 +30,13 @@ class Use:
 
 
 class TestLedger:
-    """An SQLite file with a row per use of a test set; several processes may write to it at once.
+    """An SQLite file with one row per use of a test set; several processes can write to it at the same time.
 
     A test set is identified by the content of its images and their labels, so renaming or moving files does not reset
     its count.
     """
 
-    __test__ = False  # no test case, whatever its name says to pytest
+    __test__ = False  # pytest would take the class for a test case because of its name
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -44,31 +50,30 @@ class TestLedger:
             return [Use(*row) for row in rows]
 
     def check(self, test_set: str, max_uses: int | None) -> None:
-        """Refuse before training what could not be scored after it.
+        """Refuse a run before training if it could not score its test set afterwards.
 
         Raises:
             DataError: when the test set has been used ``max_uses`` times, or when the file cannot be written.
         """
         with self._connected() as connection:
-            connection.execute("INSERT INTO uses (test_set) VALUES ('')")  # fails where nothing can be written
+            connection.execute("INSERT INTO uses (test_set) VALUES ('')")  # fails if the file cannot be written
             connection.rollback()
         uses = self.uses(test_set)
         if max_uses is not None and len(uses) >= max_uses:
             listed = "\n".join(f"  {use.opened_at}  {use.run}" for use in uses)
             raise DataError(
                 f"This test set has been used {len(uses)} times, and test.max_uses={max_uses}:\n{listed}\n"
-                "Choosing between runs by test scores makes them too good. Compare by validation scores, take a fresh"
-                " test set, or raise"
-                f" test.max_uses ({self._file} keeps the count)."
+                "Choosing between runs by their test scores makes these scores too optimistic. Compare runs by their"
+                f" validation scores, use a new test set, or raise test.max_uses ({self._file} has the count)."
             )
 
     def record_use(self, test_set: str, run: str) -> int:
         """Count a use before it happens.
 
-        A run that was killed before it had a score and is resumed counts once.
+        A run that was killed before it had a score and is resumed counts only once.
 
         Returns:
-            The id of the use, for ``record_score``.
+            The ID of the use, for ``record_score``.
         """
         with self._connected() as connection, connection:
             begun = "SELECT id FROM uses WHERE test_set = ? AND run = ? AND accuracy IS NULL"
@@ -98,7 +103,7 @@ class TestLedger:
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise DataError(
-                f"{self._file}, which counts how often each test set is opened, cannot be used: {error}. Repair it, or "
-                "move it away to begin a new count. It is kept beside the tracking store: "
-                "tracking.uri=sqlite:///FOLDER/mlflow.db takes another folder."
+                f"{self._file}, which counts how often each test set is used, cannot be used: {error}. Repair it, or "
+                "move it away to begin a new count. It is kept beside the tracking store: set another folder with "
+                "tracking.uri=sqlite:///FOLDER/mlflow.db."
             ) from error

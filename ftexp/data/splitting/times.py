@@ -1,4 +1,4 @@
-"""When samples were taken, as numbers that can be compared."""
+"""Converts the times of samples to numbers."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ SECONDS_PER_DAY = 86_400
 
 
 def times_of(samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
-    """Their times: in days for dates (ISO 8601), in the column's own unit for numbers.
+    """The times of the samples: in days for dates (ISO 8601), in the unit of the column for numbers.
 
     Raises:
-        DataError: when a time is missing or neither a date nor a number, or when the kinds are mixed.
+        DataError: when a time is missing, when it is neither a date nor a number, or when the kinds are mixed.
     """
     parsed = [_parse(sample) for sample in samples]
     kinds = {kind: sample for sample, (kind, _) in zip(samples, parsed, strict=True)}
     if len(kinds) > 1:
         examples = "; ".join(f"{kind}: {sample.time} ({sample.path})" for kind, sample in sorted(kinds.items()))
-        raise DataError(f"Times of different kinds cannot be put in order: {examples}. Write all of them one way.")
+        raise DataError(f"Times of different kinds cannot be compared: {examples}. Write all of them in one way.")
     return np.array([value for _, value in parsed])
 
 
 def _parse(sample: Sample) -> tuple[str, float]:
     if sample.time is None:
-        raise DataError(f"{sample.path} has no time. Give every sample one, or cut without it: data.split=stratified.")
+        raise DataError(f"{sample.path} has no time. Give every sample a time, or set data.split=stratified.")
     try:
         number = float(sample.time)
     except ValueError:

@@ -52,7 +52,7 @@ def test_twelve_bits_in_sixteen_are_seen_as_eight_with_a_white_level(tmp_path: P
     expected, said = curve(tmp_path / "eight", "data.root=pictures")
     assert "white_level" not in said
     black, said = curve(tmp_path / "sixteen", "data.root=pictures")
-    assert "24 images with more than 8 bits a channel hold values up to" in said
+    assert "24 images with more than 8 bits per channel: the largest value is" in said
     assert "set data.white_level=4095" in said
     assert black != expected
     same, said = curve(tmp_path / "level", "data.root=pictures", "data.white_level=4095")

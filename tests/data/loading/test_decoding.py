@@ -122,20 +122,22 @@ def test_opaque_dark_colour_of_16_bits_is_warned_of(
     values = np.full((4, 4, channels), 4095, np.uint16)
     values[..., -1] = 65535
     screen_images([saved(tmp_path, "x.png", png_of_16_bits(values))], DataConfig(source="imagefolder"), tmp_path)
-    assert "hold values up to 3855 of 65535" in caplog.text
+    assert "the largest value is 3855 of 65535" in caplog.text
 
 
 def test_gray_with_transparency_of_16_bits_has_no_white_level(tmp_path: Path) -> None:
     path = saved(tmp_path, "x.png", png_of_16_bits(np.full((4, 4, 2), 99, np.uint16))).path
     ((_, reason),) = find_bad_images([Sample(path, "a", white_level=255)], 1)
-    assert reason.startswith("gray with transparency in 16 bits, to which data.white_level cannot be applied; save it")
+    assert reason.startswith(
+        "it is gray with transparency in 16 bits, to which data.white_level cannot be applied; save it"
+    )
 
 
 def test_a_value_above_the_white_level_is_a_bad_image(tmp_path: Path) -> None:
     sample = saved(tmp_path, "bright.png", png_of_16_bits(gray(4096)))
     with_level = Sample(sample.path, "a", white_level=4095)
     ((_, reason),) = find_bad_images([with_level], 1)
-    assert reason.startswith("pixel values from 4096 to 4096; those from 0 to 4095 are read. Set data.white_level to")
+    assert reason.startswith("it has pixel values from 4096 to 4096; allowed are 0 to 4095. Set data.white_level to")
 
 
 def test_the_white_level_makes_other_content_of_the_same_bytes(tmp_path: Path) -> None:
@@ -147,11 +149,11 @@ def test_the_white_level_makes_other_content_of_the_same_bytes(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("levels", "white", "expected"),
     [
-        ([0, 3000, 4095], None, "3 images with more than 8 bits a channel hold values up to 4095 of 65535, so"),
-        ([200], None, "1 image with more than 8 bits a channel hold values up to 200 of 65535, so"),
+        ([0, 3000, 4095], None, "3 images with more than 8 bits per channel: the largest value is 4095 of 65535, so"),
+        ([200], None, "1 image with more than 8 bits per channel: the largest value is 200 of 65535, so"),
         ([17, 20000], None, None),
         ([0, 4095], 4095, None),
-        ([], 4095, "data.white_level=4095 changes nothing: no image has more than 8 bits."),
+        ([], 4095, "data.white_level=4095 has no effect: no image has more than 8 bits."),
     ],
 )
 def test_a_data_set_that_uses_few_of_its_bits_is_warned_of(
@@ -171,7 +173,7 @@ def test_a_data_set_that_uses_few_of_its_bits_is_warned_of(
 def test_dark_colour_of_16_bits_is_warned_of_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sample = saved(tmp_path, "dark.png", png_of_16_bits(np.full((4, 4, 3), 4095, np.uint16)))
     screen_images([sample], DataConfig(source="imagefolder"), tmp_path)
-    assert "hold values up to 3855 of 65535" in caplog.text, "the upper byte is all that Pillow keeps"
+    assert "the largest value is 3855 of 65535" in caplog.text, "the upper byte is all that Pillow keeps"
     assert "data.white_level=4095," in caplog.text
 
 
@@ -183,7 +185,7 @@ def test_a_stack_of_pages_or_frames_is_said(tmp_path: Path, caplog: pytest.LogCa
     samples = [Sample(str(tmp_path / f"{name}.{suffix}"), "a") for name in ("stack", "one")]
     screen_images(samples, DataConfig(source="imagefolder"), tmp_path)
     assert np.abs(np.asarray(open_image(samples[0])).astype(int) - 10).max() <= 2
-    assert "1 file has several pages or frames (animations), up to 3; the first of each is the image." in caplog.text
+    assert "1 file has several pages or frames (animations), up to 3; only the first of each is used." in caplog.text
 
 
 def test_a_jpeg_that_is_called_like_a_raw_file_is_read(tmp_path: Path) -> None:
@@ -244,13 +246,13 @@ def test_white_is_zero_in_16_bits_too(tmp_path: Path) -> None:
 def test_floats_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     Image.fromarray(np.array([[0.5, value]], np.float32)).save(tmp_path / "x.tif")
     ((_, reason),) = find_bad_images([Sample(str(tmp_path / "x.tif"), "a")], 1)
-    assert reason.startswith("pixel values that are not finite")
+    assert reason.startswith("it has pixel values that are not finite")
 
 
 def test_of_negative_values_no_white_level_is_suggested(tmp_path: Path) -> None:
     Image.fromarray(np.array([[-1000, 900]], np.int32)).save(tmp_path / "ct.tif")
     ((_, reason),) = find_bad_images([Sample(str(tmp_path / "ct.tif"), "a")], 1)
-    assert reason.startswith("pixel values from -1000 to 900, and negative ones are not read. Choose what is")
+    assert reason.startswith("it has pixel values from -1000 to 900, and negative values are not supported. Choose")
     assert "white_level" not in reason
 
 
@@ -330,7 +332,7 @@ def test_heic_without_its_extra_names_it(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])  # another test may have taught it
     ((_, reason),) = find_bad_images([saved(tmp_path, "x.heic", HEIC)], 1)
-    assert reason == "is a HEIC photograph; pip install 'ftexp[heic]' reads it, or convert it to JPEG"
+    assert reason == "is a HEIC image; to read it, pip install 'ftexp[heic]', or convert it to JPEG"
 
 
 @pytest.mark.parametrize(
@@ -348,12 +350,12 @@ def test_heic_without_its_extra_names_it(tmp_path: Path, monkeypatch: pytest.Mon
         (b"\xff\x0a\x01", "is a JPEG XL image"),
         (b"\0\0\0\x20ftypavif", "is an AVIF image that cannot be decoded"),
         (b"\xef\xbb\xbf<html>", r"is a web page \(HTML\)"),
-        (b"abc\x01\x02", "is no image in a format that is read"),
+        (b"abc\x01\x02", "is not an image in a supported format"),
         (b"PK\x03\x04", "is a ZIP archive"),
         (b"", "is empty"),
-        (bytes(500), "begins with zero bytes alone"),
+        (bytes(500), "begins with zero bytes: it was not written completely"),
         (b"path,label\n", "is text, not an image"),
-        (b"\x8f\x01\x02\x99", "is no image in a format that is read"),
+        (b"\x8f\x01\x02\x99", "is not an image in a supported format"),
     ],
 )
 def test_what_is_no_image_is_called_by_its_name(tmp_path: Path, start: bytes, expected: str) -> None:
@@ -365,7 +367,7 @@ def test_what_is_no_image_is_called_by_its_name(tmp_path: Path, start: bytes, ex
 @pytest.mark.parametrize(
     ("shape", "kind", "expected"),
     [
-        ((4, 4, 5), np.uint16, r"is a TIFF with 5 channels of 16 bits \(unsigned integers\), a kind that is not read"),
+        ((4, 4, 5), np.uint16, r"is a TIFF with 5 channels of 16 bits \(unsigned integers\), which is not supported"),
         ((4, 4, 3), np.float32, r"is a TIFF with 3 channels of 32 bits \(floats\)"),
         ((4, 4, 1), np.float64, r"is a TIFF with 1 channel of 64 bits \(floats\)"),
     ],
@@ -380,7 +382,7 @@ def test_a_tiff_that_pillow_has_no_mode_for_is_described(
 
 def test_a_fourth_channel_that_is_no_transparency_is_not_dropped(tmp_path: Path) -> None:
     file = tiff(np.full((4, 4, 4), 9, np.uint8), tmp_path / "x.tif", extra=0)
-    with pytest.raises(ValueError, match=r"x\.tif: a fourth channel that is not transparency"):
+    with pytest.raises(ValueError, match=r"x\.tif: it has a fourth channel that is not transparency"):
         open_image(Sample(file, "a"))
 
 
@@ -396,7 +398,7 @@ def test_a_raw_file_of_a_camera_is_not_its_thumbnail(tmp_path: Path) -> None:
 
 def test_a_damaged_tiff_is_described_without_its_tags(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(b"II*\0" + b"\xff" * 8)
-    assert "is a TIFF of a kind that is not read" in describe_file(str(tmp_path / "x.tif"))
+    assert "is a TIFF of a kind that is not supported" in describe_file(str(tmp_path / "x.tif"))
 
 
 def test_nothing_is_said_of_a_plain_image(tmp_path: Path) -> None:

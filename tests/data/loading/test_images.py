@@ -48,7 +48,7 @@ def test_floats_from_0_to_1(tmp_path: Path) -> None:
 def test_floats_outside_have_no_rule(tmp_path: Path) -> None:
     sample = saved(tmp_path / "f.tif", Image.new("F", (2, 2), 7.0))
     with pytest.raises(
-        DataError, match=r"f\.tif: pixel values from 7 to 7; those from 0 to 1 are read\. Set data\.white_"
+        DataError, match=r"f\.tif: it has pixel values from 7 to 7; allowed are 0 to 1\. Set data\.white_"
     ):
         open_image(sample)
 

@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_used_is_one_warning_and_no_error(
         assert not store.holds("a")
     (message,) = caplog.messages
     assert message.startswith(f"cache   off: {folder} cannot be used (")
-    assert "name another folder with runtime.cache_folder=FOLDER" in message
+    assert "set another folder with runtime.cache_folder=FOLDER" in message
     assert not list(tmp_path.glob("**/*.tmp"))
 
 

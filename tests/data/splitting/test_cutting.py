@@ -73,7 +73,7 @@ def test_gap_leaves_samples_out() -> None:
 
 
 def test_gap_too_wide() -> None:
-    with pytest.raises(DataError, match=r"data\.time_gap=5 leaves nothing for val"):
+    with pytest.raises(DataError, match=r"data\.time_gap=5 leaves no samples for val"):
         cut_by_time(np.arange(10.0), FRACTIONS, gap=5)
 
 

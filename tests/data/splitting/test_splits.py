@@ -64,7 +64,7 @@ def test_a_missing_test_split_is_cut_out_of_train_and_said(caplog: pytest.LogCap
     with caplog.at_level(logging.INFO):
         splits = make_splits(samples, CONFIG)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (36, 10, 4)
-    assert "no test split: 0.1 of train is set aside" in caplog.text
+    assert "no test split: 0.1 of train is used" in caplog.text
 
 
 def test_a_missing_val_split_too(caplog: pytest.LogCaptureFixture) -> None:
@@ -80,7 +80,7 @@ def test_one_class() -> None:
 
 
 def test_no_samples() -> None:
-    with pytest.raises(DataError, match="holds no samples"):
+    with pytest.raises(DataError, match="The data has no samples"):
         make_splits([], CONFIG)
 
 
@@ -91,7 +91,7 @@ def test_too_few_images_of_a_class() -> None:
 
 def test_a_class_that_train_lacks() -> None:
     samples = samples_of({"a": 5, "b": 5}, "train") + samples_of({"a": 5, "z": 5}, "val")
-    with pytest.raises(DataError, match=r"val holds classes that train lacks: z\."):
+    with pytest.raises(DataError, match=r"val has classes that train lacks: z\."):
         make_splits(samples, CONFIG)
 
 
@@ -99,16 +99,16 @@ def test_a_class_that_only_val_lacks_is_a_warning_and_shifts_no_number(caplog: p
     samples = samples_of({"a": 5, "b": 5, "c": 5}, "train") + samples_of({"a": 5, "c": 5}, "val")
     splits = make_splits(samples, CONFIG)
     assert splits.class_to_idx == {"a": 0, "b": 1, "c": 2}
-    assert "No image of b in val" in caplog.text
+    assert "No image of b is in val" in caplog.text
 
 
 def test_some_with_a_split_and_some_without() -> None:
-    with pytest.raises(DataError, match="give all or none"):
+    with pytest.raises(DataError, match="give a split to all or to none"):
         make_splits(samples_of({"a": 5, "b": 5}, "train") + samples_of({"a": 5}), CONFIG)
 
 
 def test_no_train() -> None:
-    with pytest.raises(DataError, match="brings the splits val but no train"):
+    with pytest.raises(DataError, match="has the splits val but no train"):
         make_splits(samples_of({"a": 5, "b": 5}, "val"), CONFIG)
 
 
@@ -156,11 +156,11 @@ def test_gap_samples_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) 
         kept = assign_splits(table(90), DataConfig(source="digits", split="time", time_gap=3.0))
     # A moment holds 3 samples; after train and after val the moments 1 and 2 later are within the gap.
     assert len(kept) == 90 - 2 * 2 * 3
-    assert "12 samples lie in the gaps of data.time_gap=3" in caplog.text
+    assert "12 samples are in the gaps of data.time_gap=3" in caplog.text
 
 
 def test_group_split_without_groups() -> None:
-    with pytest.raises(DataError, match=r"30 of 30 samples have no group, /a/0 for one.*data\.group_column"):
+    with pytest.raises(DataError, match=r"30 of 30 samples have no group, for example /a/0\..*data\.group_column"):
         assign_splits(samples_of({"a": 20, "b": 10}), DataConfig(source="digits", split="group"))
 
 
@@ -168,7 +168,7 @@ def test_explicit_stratified_cuts_given_splits_anew(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         splits = make_splits(samples_of({"a": 20, "b": 20}, "train"), DataConfig(source="digits", split="stratified"))
     assert (len(splits.train), len(splits.val), len(splits.test)) == (24, 8, 8)
-    assert "are not used: data.split=stratified cuts anew" in caplog.text
+    assert "are not used: data.split=stratified makes new ones" in caplog.text
 
 
 def patients(**splits: int) -> list[Sample]:
@@ -206,8 +206,8 @@ def test_the_missing_val_is_cut_by_group_and_the_official_test_stays(
     if split == "time":
         last = max(int(s.time or "") for s in assigned if s.split == "train")
         assert last < min(int(s.time or "") for s in assigned if s.split == "val")
-    said = {"auto": "0.2 of train is set aside for it, by group", "given": "for it, by group"}
-    assert said.get(split, f"own test split is kept; data.split={split} cuts the rest") in caplog.text
+    said = {"auto": "0.2 of train is used for it, by group", "given": "for it, by group"}
+    assert said.get(split, f"own test split is kept; data.split={split} splits the rest") in caplog.text
 
 
 def test_a_missing_test_split_is_cut_by_group_too() -> None:
@@ -228,7 +228,9 @@ def test_a_group_that_crosses_into_the_official_test_is_left_to_the_audit() -> N
 
 def test_a_cut_by_group_of_official_train_needs_all_groups() -> None:
     samples = [*patients(train=20, test=6), Sample("x", "a", "train")]
-    with pytest.raises(DataError, match=r"The cut goes by group, but 1 of 81 samples have no group, x for one"):
+    with pytest.raises(
+        DataError, match=r"The data is split by group, but 1 of 81 samples have no group, for example x"
+    ):
         assign_splits(samples, DataConfig(source="digits"))
 
 
@@ -242,11 +244,11 @@ def test_ties_hold_in_what_is_cut_beside_an_official_test() -> None:
 
 def test_moving_an_official_test_split_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assign_splits(patients(train=20, test=6), DataConfig(source="digits", split="stratified"))
-    assert "The splits that the data brings are not used: data.split=stratified cuts anew" in caplog.text
+    assert "The data's own splits are not used: data.split=stratified makes new ones" in caplog.text
 
 
 def test_given_without_any() -> None:
-    with pytest.raises(DataError, match=r"brings no splits; use data\.split=stratified"):
+    with pytest.raises(DataError, match=r"has no splits of its own; use data\.split=stratified"):
         make_splits(samples_of({"a": 20, "b": 20}), DataConfig(source="digits", split="given"))
 
 
