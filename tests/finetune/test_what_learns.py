@@ -18,7 +18,7 @@ from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups, group_table
 from ftexp.finetune.phases import Phase, deepest, plan_phases
 from ftexp.finetune.schedules import Span
-from ftexp.finetune.what_learns import RULES, nearest_names
+from ftexp.finetune.what_learns import RULES
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_skeleton
 from ftexp.prepare import plan as plan_run
@@ -230,17 +230,3 @@ def test_a_later_phase_may_open_the_whole_of_a_block(configure: Compose, network
 def test_every_kind_of_learning_has_its_keys_and_a_rule_where_it_is_finer_than_a_block() -> None:
     assert set(get_args(Learn)) == set(LEARN)
     assert set(RULES) == set(LEARN) - {"head", "last", "blocks", "all"}
-
-
-@pytest.mark.parametrize(
-    ("glob", "nearest"),
-    [
-        ("layr4.*", "layer4.0.conv1.weight"),
-        ("layer4.0.conv9.weight", "layer4.0.conv1.weight"),
-        ("*.norm1.weigth", "blocks.0.norm1.weight"),
-    ],
-)
-def test_the_nearest_names_are_compared_where_the_pattern_says_something(glob: str, nearest: str) -> None:
-    names = ["stem.conv.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight", "blocks.0.norm1.bias",
-             "blocks.0.norm1.weight"]  # fmt: skip
-    assert nearest_names(glob, names)[0] == nearest
