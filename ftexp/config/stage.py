@@ -11,8 +11,9 @@ from ftexp.config.check import check
 from ftexp.errors import ConfigError
 
 # Value of `learn` -> the keys that can be set with it. "head", "last", "blocks" and "all" train whole blocks besides
-# the head; "norms", "biases" and "patterns" train some parameters of the blocks (see finetune/what_learns.py).
-Learn = Literal["head", "last", "blocks", "all", "norms", "biases", "patterns"]
+# the head; "norms", "biases" and "patterns" train some parameters of the blocks (see finetune/what_learns.py); "lora"
+# trains adapters of some of their weights (see finetune/adapters.py).
+Learn = Literal["head", "last", "blocks", "all", "norms", "biases", "patterns", "lora"]
 LEARN: dict[str, tuple[str, ...]] = {
     "head": (),
     "last": ("last_blocks", "one_block_more"),
@@ -21,13 +22,18 @@ LEARN: dict[str, tuple[str, ...]] = {
     "norms": ("last_blocks", "blocks"),
     "biases": ("last_blocks", "blocks"),
     "patterns": ("patterns",),
+    "lora": ("last_blocks", "blocks", "patterns", "rank", "alpha"),
 }
-# Value of `learn` -> the key that it requires.
+# Value of `learn` -> the keys that it requires.
+_PATTERNS = "a list of patterns of parameter names"
 REQUIRED = {
-    "last": ("last_blocks", "at least 1"),
-    "blocks": ("blocks", "a list of block names"),
-    "patterns": ("patterns", "a list of patterns of parameter names"),
+    "last": {"last_blocks": "at least 1"},
+    "blocks": {"blocks": "a list of block names"},
+    "patterns": {"patterns": _PATTERNS},
+    "lora": {"patterns": _PATTERNS, "rank": "at least 1", "alpha": "above 0"},
 }
+# Keys of a stage that its phases refer to -> the option of the group that has such a phase.
+OPTIONS = {"last_blocks": "partial", "blocks": "blocks", "patterns": "patterns", "rank": "lora", "alpha": "lora"}
 
 
 @dataclass(slots=True)
@@ -37,15 +43,21 @@ class PhaseConfig:
     name: str = MISSING
     # What is trainable besides the head. head: nothing; last: the last `last_blocks` blocks; blocks: the blocks in
     # `blocks`; all: every block; norms: scale and bias of every normalisation layer; biases: every bias; patterns: the
-    # parameters that `patterns` chooses. For norms and biases, `last_blocks` or `blocks` limits the choice to these
+    # parameters that `patterns` chooses; lora: low-rank adapters of the weights that `patterns` chooses, merged into
+    # them at the end of the phase. For norms, biases and lora, `last_blocks` or `blocks` limits the choice to these
     # blocks.
     learn: Learn = MISSING
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
     # With learn=patterns: globs of full parameter names, such as layer4.*.bias; `*` matches any text, dots included.
     # The first pattern that matches a parameter makes it trainable or, with a `-` before the pattern, frozen. Every
-    # parameter outside the head must match a pattern; `-*` at the end freezes the rest.
+    # parameter outside the head must match a pattern; `-*` at the end freezes the rest. With learn=lora, the same for
+    # the weights of linear layers and ungrouped convolutions that are larger than their adapters; the rest is frozen.
     patterns: list[str] = field(default_factory=list)
+    # With learn=lora: a weight W [out, in] becomes W + alpha / rank * up @ down, where up [out, rank] and
+    # down [rank, in] are trained, and up begins at zero. A higher alpha acts like a higher rate of the adapters.
+    rank: int | None = None
+    alpha: float | None = None
     # With learn=last: repeat the phase with one more block each time, until the whole network is trainable.
     one_block_more: bool = False
     epochs: int = MISSING
@@ -66,6 +78,8 @@ class StageConfig:
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
     patterns: list[str] = field(default_factory=list)
+    rank: int | None = None
+    alpha: float | None = None
     # When a later phase is kept. better: if its validation metric is better by more than `margin`; significant: if it
     # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone and
     # ends the stage.
@@ -88,7 +102,7 @@ class StageConfig:
         names = [phase.name for phase in self.phases]
         check(len(set(names)) == len(names), "stage.phases", names, "phases with different names")
         learns = [phase.learn for phase in self.phases]
-        for name, option in (("last_blocks", "partial"), ("blocks", "blocks"), ("patterns", "patterns")):
+        for name, option in OPTIONS.items():
             kinds = [kind for kind, keys in LEARN.items() if name in keys]
             if (value := getattr(self, name)) and not set(kinds) & set(learns):
                 raise ConfigError(
@@ -102,13 +116,14 @@ def _check_phase(phase: PhaseConfig) -> None:
     check(phase.lr_factor > 0, f"{key}.lr_factor", phase.lr_factor, "above 0")
     last = phase.last_blocks
     check(last is None or last >= 1, f"{key}.last_blocks", last, "at least 1")
-    for name in ("last_blocks", "blocks", "patterns", "one_block_more"):
+    for name in (*OPTIONS, "one_block_more"):
         value = getattr(phase, name)
         if value and name not in LEARN[phase.learn]:
             raise ConfigError(f"{key}.{name}={value} has no effect with learn={phase.learn}; remove it.")
-    if phase.learn in REQUIRED:
-        name, allowed = REQUIRED[phase.learn]
-        check(bool(getattr(phase, name)), f"{key}.{name}", getattr(phase, name), f"{allowed} with learn={phase.learn}")
+    for name, allowed in REQUIRED.get(phase.learn, {}).items():
+        value = getattr(phase, name)
+        given = value > 0 if isinstance(value, int | float) else bool(value)
+        check(given, f"{key}.{name}", value, f"{allowed} with learn={phase.learn}")
     if phase.last_blocks and phase.blocks:
         raise ConfigError(
             f"{key}.last_blocks={last} and .blocks={phase.blocks} exclude each other; remove one of them."

@@ -18,6 +18,7 @@ from ftexp.config import (
 )
 from ftexp.config.stage import StageConfig
 from ftexp.errors import ConfigError, nearest
+from ftexp.finetune.adapters import ADAPTERS, Change, build_change
 from ftexp.finetune.what_learns import RULES, Part, choose_part, learning_blocks
 from ftexp.models.blocks import HEAD, Network
 
@@ -36,6 +37,7 @@ class Phase:
         augment: the augmentation.
         lr_factor: the phase's factor on the learning rates.
         part: the trainable parameters below the head; None: all parameters of the blocks in ``learning``.
+        change: the change of the network during the phase, if any; ``part`` has the names of the changed network.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Phase:
     augment: AugmentConfig
     lr_factor: float = 1.0
     part: Part | None = None
+    change: Change | None = None
 
     def learns(self, block: str, name: str) -> bool:
         """Whether the phase chooses a parameter (block and full name) as trainable; bn_policy may still freeze it."""
@@ -115,11 +118,14 @@ def _resolve(phase: PhaseConfig, config: Config, names: Sequence[str], network: 
     key = f"stage.phases ({phase.name})"
     optimizer = with_changes(config.optimizer, phase.optimizer, f"{key}.optimizer")
     bn_policy = with_changes(config.bn_policy, phase.bn_policy, f"{key}.bn_policy")
-    learning, part = _blocks(phase, names), None
+    learning, part, change = _blocks(phase, names), None, None
     if phase.learn in RULES:
         assert network is not None, "planning this stage needs the network"
         part = choose_part(phase, network, learning)
         learning = learning_blocks(part, network, bn_policy, phase.name)
+        if phase.learn in ADAPTERS:
+            change = build_change(phase, part.names, config)
+            part = Part("adapters", change.learning)
     return Phase(
         name=phase.name,
         epochs=phase.epochs,
@@ -130,6 +136,7 @@ def _resolve(phase: PhaseConfig, config: Config, names: Sequence[str], network: 
         augment=with_changes(config.augment, phase.augment, f"{key}.augment"),
         lr_factor=phase.lr_factor,
         part=part,
+        change=change,
     )
 
 

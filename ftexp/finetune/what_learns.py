@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftexp.config import BatchNormPolicyConfig, PhaseConfig
 from ftexp.errors import ConfigError
+from ftexp.finetune.adapters import ADAPTERS, choose_weights
 from ftexp.finetune.candidates import Candidate, candidates_of, chosen_by_patterns
 from ftexp.finetune.decay import is_bias, is_norm_layer
 from ftexp.models.blocks import HEAD, Network
@@ -19,7 +20,7 @@ class Part:
     """The trainable part of a phase's blocks.
 
     Attributes:
-        kind: the value of ``learn``, such as norms.
+        kind: the value of ``learn``, such as norms; adapters, if a change of the network adds what is trained.
         names: full names of the trainable parameters below the head.
     """
 
@@ -79,9 +80,11 @@ def _biases(_: PhaseConfig, candidates: Sequence[Candidate]) -> frozenset[str]:
     return frozenset(candidate.name for candidate in candidates if is_bias(candidate.leaf))
 
 
-# Values of ``learn`` that are finer than blocks -> function that returns the full names of the chosen candidates.
+# Values of ``learn`` that are finer than blocks -> function that returns the full names of the chosen candidates; for
+# adapters, of the weights that they change.
 RULES: Mapping[str, Callable[[PhaseConfig, Sequence[Candidate]], frozenset[str]]] = {
     "norms": _norms,
     "biases": _biases,
     "patterns": chosen_by_patterns,
+    **dict.fromkeys(ADAPTERS, choose_weights),
 }

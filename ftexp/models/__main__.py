@@ -88,6 +88,7 @@ def show_model(option: str, overrides: list[str]) -> None:
 
 def _stages(network: Network, overrides: list[str]) -> tuple[list[dict[str, object]], list[str]]:
     """A row per phase of every stage, and a line for each stage that does not work with this model or settings."""
+    from ftexp.finetune.adapters import prepared
     from ftexp.finetune.freezing import open_blocks
     from ftexp.finetune.phases import plan_phases
 
@@ -102,8 +103,9 @@ def _stages(network: Network, overrides: list[str]) -> tuple[list[dict[str, obje
             notes.append(f"stage={option} is not possible with these settings: {error}")
             continue
         for phase in phases:
-            open_blocks(network, phase)
-            opened = sum(p.numel() for p in network.module.parameters() if p.requires_grad)
+            with prepared(network, phase.change):
+                open_blocks(network, phase)
+                opened = sum(p.numel() for p in network.module.parameters() if p.requires_grad)
             rows.append(
                 {
                     "stage": option,

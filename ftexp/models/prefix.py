@@ -9,7 +9,6 @@ the whole network, bit for bit on the CPU, and refused if the outputs differ.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -155,7 +154,8 @@ class Suffix:
             return self._twins[module]
         if not any(child in self._targets for child in module.modules()):
             return module
-        twin = self._twins[module] = copy.copy(module)
+        twin = self._twins[module] = type(module).__new__(type(module))
+        twin.__dict__.update(module.__dict__)  # copy.copy refuses layers whose weights are adapted
         twin.__dict__.pop("_compiled_call_impl", None)
         if module in self._boundary.answers:
             twin.__dict__["forward"] = self._answering(module)

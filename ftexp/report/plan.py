@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from ftexp.finetune.adapters import prepared
 from ftexp.finetune.freezing import trainable_parameters
 from ftexp.finetune.param_groups import block_rate
 from ftexp.finetune.phases import Phase
@@ -29,11 +30,13 @@ def plan_rows(phases: Sequence[Phase], network: Network, spans: Sequence[Span]) 
     for phase, span in zip(phases, spans, strict=True):
         backbone = [block for block in phase.learning if block != HEAD]
         rates = [block_rate(phase.optimizer, network.names, block) for block in backbone]
+        with prepared(network, phase.change):
+            trainable = trainable_parameters(network, phase)
         rows.append(
             {
                 "phase": phase.name,
                 "learns": phase.kind + _abbreviated(phase.learning),
-                "parameters": sum(p.numel() for p in trainable_parameters(network, phase).values()),
+                "parameters": sum(p.numel() for p in trainable.values()),
                 "epochs": phase.epochs,
                 "steps": span.steps,
                 "lr head": block_rate(phase.optimizer, network.names, HEAD),

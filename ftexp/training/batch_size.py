@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ftexp.config import Config
 from ftexp.errors import DeviceError, out_of_memory
+from ftexp.finetune.adapters import prepared
 from ftexp.finetune.epochs import epoch_of, smallest_batch
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.phases import Phase, deepest
@@ -141,9 +142,9 @@ def _fits(measure: Measure, size: int, free: float) -> bool:
 @contextmanager
 def _as_trained(network: Network, phase: Phase, device: torch.device) -> Iterator[nn.Module]:
     """A copy of the network in the phase's mode, so that measuring does not change the running statistics."""
-    open_blocks(network, phase)
-    set_train_mode(network, phase)
-    with forked_generators(device):
+    with prepared(network, phase.change), forked_generators(device):
+        open_blocks(network, phase)
+        set_train_mode(network, phase)
         yield copy.deepcopy(network.module)
 
 

@@ -150,9 +150,8 @@ class Fit:
         """
         phase, network, settings = self.phases[number], self.network, self.config
         self.loop.before_epoch()
-        groups = open_phase(network, phase, settings.train)
-        self.report.start_phase(phase, group_table(network, groups))
-        with self.inputs() as source:
+        with open_phase(network, phase, settings.train) as groups, self.inputs() as source:
+            self.report.start_phase(phase, group_table(network, groups))
             set_train_mode(network, phase)
             inputs = source.for_phase(phase)
             seed_phase(settings.runtime.seed, number, self.runtime.ranks)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from ftexp.config import TrainConfig
 from ftexp.errors import CheckpointError
 from ftexp.evaluation.best import Best
+from ftexp.finetune.adapters import prepared
 from ftexp.finetune.epochs import span_of
 from ftexp.finetune.freezing import open_blocks
 from ftexp.finetune.optimizers import build_optimizer
@@ -23,6 +25,7 @@ from ftexp.finetune.param_groups import ParamGroup, build_param_groups
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Schedule
 from ftexp.models.blocks import HEAD, Network
+from ftexp.models.parametrized import adapters_state
 from ftexp.training.ema import Ema, build_ema
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.inputs.batches import Forward, Inputs
@@ -84,6 +87,7 @@ class PhaseState:
         """The state as plain data and tensors, with the random state of every rank; a collective."""
         return {
             "groups": self._layout(),
+            "adapters": adapters_state(self.network.module),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.step.scaler.state_dict(),
@@ -98,7 +102,7 @@ class PhaseState:
         }
 
     def load_state_dict(self, state: dict[str, Any], checkpoints: Path) -> None:
-        """Restore what ``state_dict`` returned; the network already has the saved weights.
+        """Restore what ``state_dict`` returned; the network already has the saved weights, adapters aside.
 
         Args:
             state: the saved state.
@@ -112,6 +116,7 @@ class PhaseState:
                 "The saved optimizer has other parameter groups than this version makes of the same settings. Resume "
                 "with the versions in the run's run.json, or start a new run."
             )
+        self.network.module.load_state_dict(state["adapters"], strict=False)  # before the recovery copies them
         device, ranks = self.step.runtime.device, self.step.runtime.ranks
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -132,16 +137,20 @@ class PhaseState:
         return [[group["block"], [names[p] for p in group["params"]]] for group in self.optimizer.param_groups]
 
 
-def open_phase(network: Network, phase: Phase, settings: TrainConfig) -> list[ParamGroup]:
-    """Unfreeze exactly what a phase trains, and group its parameters.
+@contextmanager
+def open_phase(network: Network, phase: Phase, settings: TrainConfig) -> Iterator[list[ParamGroup]]:
+    """Make the phase's change of the network, unfreeze exactly what the phase trains, and group its parameters.
+
+    Afterwards the change is undone: the checkpoints hold what was trained.
 
     Args:
         network: the network.
         phase: the phase.
         settings: L2-SP in these settings replaces weight decay in the backbone.
     """
-    open_blocks(network, phase)
-    return build_param_groups(network, phase, decay_backbone=settings.l2_sp is None)
+    with prepared(network, phase.change):
+        open_blocks(network, phase)
+        yield build_param_groups(network, phase, decay_backbone=settings.l2_sp is None)
 
 
 def build_step(

@@ -98,7 +98,7 @@ def find_ranges(
     starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
     training = partial(_training, config, network, splits, runtime, starting_weights)
     first, deep = phases[0], deepest(phases)
-    head_phase = replace(first, learning=(HEAD,))
+    head_phase = replace(first, learning=(HEAD,), change=None)
     head_key = f"optimizer.block_lrs.{HEAD}" if HEAD in first.optimizer.block_lrs else "optimizer.head_lr"
     with training(head_phase) as (optimizer, updates):
         head = sweep_rates(head_key, updates, optimizer, [first.lr_factor] * len(optimizer.param_groups))
@@ -163,9 +163,11 @@ def _training(
     phase: Phase,
 ) -> Iterator[tuple[Optimizer, Iterator[float]]]:
     """A phase before its first step: its optimizer, whose rates the caller sets, and the losses of its updates."""
-    groups = open_phase(network, phase, config.train)
-    optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
-    with InputSource(config, network, splits, runtime) as source:
+    with (
+        open_phase(network, phase, config.train) as groups,
+        InputSource(config, network, splits, runtime) as source,
+    ):
+        optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
         set_train_mode(network, phase)
         inputs = source.for_phase(phase)
         set_train_mode(network, phase)  # splitting the network left it in eval mode

@@ -91,7 +91,7 @@ ILLEGAL = {
     "stage.phases (b).one_block_more=True has no effect with learn=all": phases(
         "name: b, learn: all, one_block_more: true, epochs: 1"
     ),
-    "expected one of ['head', 'last', 'blocks', 'all', 'norms', 'biases', 'patterns']": phases(
+    "expected one of ['head', 'last', 'blocks', 'all', 'norms', 'biases', 'patterns', 'lora']": phases(
         "name: b, learn: everything, epochs: 1"
     ),
     "stage.last_blocks=2 has no effect: no phase has learn=last": ["stage=full", "stage.last_blocks=2"],
@@ -110,7 +110,18 @@ ILLEGAL = {
         "name: b, learn: patterns, patterns: ['*'], blocks: [stem], epochs: 1"
     ),
     "stage.phases (patterns).patterns=[] is not allowed: it must be a list of patterns of": ["stage=patterns"],
-    "stage.patterns=['*'] has no effect: no phase has learn=patterns. Use stage=patterns.": ["stage.patterns=['*']"],
+    "stage.patterns=['*'] has no effect: no phase has learn=patterns or lora. Use stage=patterns.": [
+        "stage.patterns=['*']"
+    ],
+    "stage.rank=4 has no effect: no phase has learn=lora. Use stage=lora.": ["stage.rank=4"],
+    "stage.phases (lora).rank=0 is not allowed: it must be at least 1 with learn=lora": ["stage=lora", "stage.rank=0"],
+    "stage.phases (lora).alpha=-1.0 is not allowed: it must be above 0 with": ["stage=lora", "stage.alpha=-1"],
+    "stage.phases (b).alpha=None is not allowed: it must be above 0 with learn=lora": phases(
+        "name: b, learn: lora, patterns: ['*'], rank: 1, epochs: 1"
+    ),
+    "stage.phases (b).alpha=2.0 has no effect with learn=patterns": phases(
+        "name: b, learn: patterns, patterns: ['*'], alpha: 2, epochs: 1"
+    ),
     # The order of phases.
     "must be a list of at least one phase": ["stage.phases=[]", "stage.last_blocks=null"],
     "Phase b unfreezes nothing new: a already trains head": phases(HEAD, "name: b, learn: head, epochs: 1"),

@@ -28,6 +28,8 @@ def test_one_model_shows_blocks_head_transforms_and_stages(capsys: pytest.Captur
     # Its BatchNorms have 21,008 channels in all, and its convolutions no bias.
     assert ["norms", "norms", "norms", "of", "stem", "…", "head", f"{1_281_000 + 2 * 21_008:,}", "28.4", "%"] in stages
     assert ["bias", "bias", "biases", "of", "stem", "…", "head", f"{1_281_000 + 21_008:,}", "28.0", "%"] in stages
+    # Of rows and columns of its ungrouped kernels, 22,843 in all, rank 8.
+    assert ["lora", "lora", "adapters", "of", "stem", "…", "head", f"{1_281_000 + 8 * 22_843:,}", "31.5", "%"] in stages
 
 
 def test_a_network_without_batch_norm_says_so(capsys: pytest.CaptureFixture[str]) -> None:

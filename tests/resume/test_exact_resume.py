@@ -44,12 +44,19 @@ SMALL = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tra
 # Everything with a memory of its own: phases with a gate, averages, mixed images, dropout, accumulated gradients.
 RICH = (*SMALL, "stage=staged", "stage.gate=off", "augment=medium", "augment.mixup=0.2", "train.ema=0.9")
 PLATEAU = ("stage=full", "stage.epochs=4", "scheduler=plateau", "scheduler.patience=0", "optimizer=sgd")
+# Adapters, then all blocks from the weights that these were merged into.
+LORA = (
+    "stage.last_blocks=null",
+    "stage.phases=[{name: lora, learn: lora, patterns: ['*'], rank: 1, alpha: 4, epochs: 2},"
+    "{name: all, learn: all, epochs: 1}]",
+)
 VARIANTS = {
     "head": (*SMALL, "stage=head", "stage.epochs=4"),
     "staged": (*RICH, "train.accumulate=2", "loss.class_weights=balanced"),
     "gated": (*SMALL, "stage=staged", "stage.gate=significant"),
     "plateau": (*SMALL, *PLATEAU, "train.patience=2"),
     "biases": (*SMALL, "stage=bias", "stage.epochs=3", "bn_policy=train", "train.ema=0.9", "train.wise_ft=[0.5]"),
+    "lora": (*SMALL, *LORA, "stage.gate=off", "train.ema=0.9", "train.wise_ft=[0.5]", "runtime.cache=off"),
     "pulled": (*SMALL, "stage=full", "stage.epochs=3", "train.l2_sp=0.1", "train.wise_ft=[0.3,0.6]"),
 }
 

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from conftest import Compose, make_phase
+from torch import nn
 
 from ftexp.errors import ConfigError, DeviceError
+from ftexp.finetune.phases import plan_phases
 from ftexp.machine import memory_budget
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.memory_budget import MemoryBudget
@@ -180,6 +182,23 @@ def test_on_a_cpu_it_is_what_autograd_keeps_of_an_image(configure: Compose, netw
     # Half of the memory may be used; a power of two is at most twice too small.
     for needed in per_image:
         assert 2 * (3 + 4 + 6) * 8 * 8 * 4 < needed < 4 * 4 * (3 + 4 * 3 + 6 * 4) * 8 * 8 * 4
+
+
+def test_a_phase_with_adapters_is_measured_with_them(configure: Compose, network: Network) -> None:
+    config = configure(*AUTO, "stage=lora", "stage.rank=2")
+    names, trained = list(network.module.state_dict()), []
+    with pytest.MonkeyPatch.context() as patch:
+        saved = batch_size._saved_bytes
+
+        def measured(module: nn.Module, *rest: Any) -> float:
+            trained.extend(name for name, p in module.named_parameters() if p.requires_grad)
+            return saved(module, *rest)
+
+        patch.setattr(batch_size, "_saved_bytes", measured)
+        phases = plan_phases(config, network.names, network)
+        settle_batch_size(config, network, phases, prepare_runtime(config.runtime), 1078)
+    assert len([name for name in trained if name.endswith(("up", "down"))]) == 4
+    assert list(network.module.state_dict()) == names
 
 
 def test_what_a_step_takes_is_promised_to_it(configure: Compose, network: Network) -> None:

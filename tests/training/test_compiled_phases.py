@@ -37,8 +37,9 @@ def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -
         (("stage=partial", "augment=light", "runtime.precision=bf16", "train.accumulate=2"), 1),
         (("stage=full", "bn_policy=train", "train.ema=0.9", "augment.mixup=0.4", "train.wise_ft=[0.5]"), 1),
         (("stage=staged", "stage.gate=off", "bn_policy=train"), 3),
+        (("stage=lora", "stage.rank=1", "optimizer=sgd"), 1),
     ],
-    ids=["head", "partial", "full", "staged"],
+    ids=["head", "partial", "full", "staged", "lora"],
 )
 def test_every_phase_is_two_graphs_and_has_the_curve_of_eager_code(
     configure: Compose,
@@ -76,8 +77,9 @@ def test_every_phase_is_two_graphs_and_has_the_curve_of_eager_code(
         (("stage=full",), 1e-3),
         (("stage=full", "bn_policy=train", "train.ema=0.9"), 1e-3),
         (("stage=full", "runtime.precision=bf16"), 3e-2),
+        (("stage=lora", "stage.rank=1", "runtime.precision=bf16"), 3e-2),
     ],
-    ids=["head", "partial", "full", "statistics", "bf16"],
+    ids=["head", "partial", "full", "statistics", "bf16", "lora"],
 )
 def test_the_compiler_changes_nothing_but_rounding(
     configure: Compose,

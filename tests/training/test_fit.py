@@ -67,7 +67,9 @@ def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_differ(
     assert curve(first) != curve(other)
 
 
-@pytest.mark.parametrize("stage", ["head", "partial", "norms stage.last_blocks=1"])
+@pytest.mark.parametrize(
+    "stage", ["head", "partial", "norms stage.last_blocks=1", "lora stage.rank=1 stage.last_blocks=1"]
+)
 def test_the_cached_prefix_gives_the_same_curve_to_the_bit(
     configure: Compose, splits: Splits, tmp_path: Path, stage: str
 ) -> None:
@@ -104,10 +106,11 @@ def test_what_cannot_be_cached_says_why(
     assert any("GiB more (runtime.cache_gib)" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("stage", [["stage=partial"], ["stage=lora", "stage.rank=2", "train.ema=0.5"]], ids=" ".join)
 def test_the_best_checkpoint_reproduces_the_logged_score_exactly(
-    configure: Compose, splits: Splits, tmp_path: Path
+    configure: Compose, splits: Splits, tmp_path: Path, stage: list[str]
 ) -> None:
-    config = configure(*SMALL, "optimizer.head_lr=0.05", "runtime.cache=off", "train.metric=macro_f1")
+    config = configure(*SMALL, *stage, "optimizer.head_lr=0.05", "runtime.cache=off", "train.metric=macro_f1")
     result = fit(config, splits, tmp_path)
     assert result.best is not None
     content = load_checkpoint(result.best.checkpoint)

@@ -11,11 +11,11 @@ from conftest import Compose
 from tiny_runs import NAMES, SMALL, colours, fit, fresh_network
 from torch import nn
 
-from ftexp.config import Config
+from ftexp.config import Config, TrainConfig
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import DivergedError
-from ftexp.finetune.phases import plan_phases
+from ftexp.finetune.phases import Phase, plan_phases
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
 from ftexp.report.range_plot import report_ranges
@@ -30,7 +30,7 @@ SPLITS = Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, 
 def ranges(config: Config, network: Network | None = None, splits: Splits = SPLITS) -> tuple[RangeTest, ...]:
     runtime, network = prepare_runtime(config.runtime), network or fresh_network()
     runtime.place(network.module)
-    return find_ranges(config, network, splits, plan_phases(config, NAMES), runtime)
+    return find_ranges(config, network, splits, plan_phases(config, NAMES, network), runtime)
 
 
 @dataclass
@@ -152,6 +152,26 @@ def test_blocks_with_rates_of_their_own_rest(configure: Compose, seen: list[Seen
     ranges(configure(*SMALL, "stage=full", "optimizer.block_lrs={stem: 1e-5, head: 1e-2}"))
     assert [one.key for one in seen] == ["optimizer.block_lrs.head", "optimizer.backbone_lr"]
     assert seen[1].ratios == {"stem": 0.0, "body": 1.0, "head": 0.0}
+
+
+def test_adapters_are_tested_as_the_backbone_and_the_head_without_them(
+    configure: Compose, seen: list[Seen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, adapted, open_phase = fresh_network(), [], range_test.open_phase
+
+    def opened(network: Network, phase: Phase, settings: TrainConfig) -> Any:
+        adapted.append(phase.change is not None)
+        return open_phase(network, phase, settings)
+
+    monkeypatch.setattr(range_test, "open_phase", opened)
+    names = list(network.module.state_dict())
+    ranges(configure(*SMALL, "stage=lora", "stage.rank=1"), network)
+    assert [(test.key, sorted(test.decays)) for test in seen] == [
+        ("optimizer.head_lr", ["head"]),
+        ("optimizer.backbone_lr", ["body", "head", "stem"]),
+    ]
+    assert adapted == [False, False, True]
+    assert list(network.module.state_dict()) == names
 
 
 def test_where_all_blocks_have_rates_of_their_own_the_backbones_is_not_tested(

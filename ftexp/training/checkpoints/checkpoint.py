@@ -21,6 +21,7 @@ from ftexp.files.file_format import check_format, reading
 from ftexp.files.whole_file import replaced_whole
 from ftexp.models.blocks import Network
 from ftexp.models.eval_caches import load_weights
+from ftexp.models.parametrized import plain_state
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 # 1: files without a format number. 2: the sums of an epoch hold totals and weights of its batches.
 # 3: run_id names the run; checkpoints of runs that began before lack it, and so does their run.json.
 # 4: the best epoch keeps the loss and the rank of every validation image.
-FORMAT = 4
+# 5: the phase has its adapters; the model's weights have them merged.
+FORMAT = 5
 # Length to which torch's message is cut.
 MAX_REASON = 300
 
@@ -47,7 +49,7 @@ def checkpoint_content(
     """
     return {
         "format": FORMAT,
-        "model": {name: tensor.detach().cpu() for name, tensor in network.module.state_dict().items()},
+        "model": {name: tensor.detach().cpu() for name, tensor in plain_state(network.module).items()},
         "model_name": network.name,
         "preprocessing": network.preprocessing.as_dict(),
         "class_to_idx": class_to_idx,
@@ -156,6 +158,8 @@ def _upgrade(content: dict[str, Any]) -> None:
         losses, sizes = sums.pop("losses"), sums["sizes"]
         sums["totals"] = [loss * size for loss, size in zip(losses, sizes, strict=True)]
         sums["weights"] = [float(size) for size in sizes]
+    if "phase" in content:
+        content["phase"].setdefault("adapters", {})  # formats 1 to 4: there were none
     for part in ("run", "phase"):
         best = content.get(part, {}).get("best")
         if best and "losses" not in best:  # formats 1 to 3 have the mean loss only
