@@ -1,1 +1,1 @@
-"""Looking for leaks between the splits before training starts."""
+"""The audit: searches for leaks between the splits before training starts."""

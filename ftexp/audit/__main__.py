@@ -1,6 +1,7 @@
-"""``python -m ftexp.audit data=...``: cut the splits and look for leaks, without training.
+"""``python -m ftexp.audit data=...``: split the data and search for leaks, without training.
 
-Exit code 0 when no leak across the splits was found, 1 otherwise; ``splits.csv`` and ``leaks.csv`` are in the folder.
+The exit code is 0 when no leak between the splits was found, and 1 otherwise. It writes ``splits.csv`` and
+``leaks.csv``.
 """
 
 from __future__ import annotations
@@ -14,34 +15,34 @@ from ftexp.config import Config
 from ftexp.errors import ConfigError
 from ftexp.machine.interpreter import end_process, garbage_left_alone
 
-HELP = """ftexp.audit cuts the splits and looks for leaks between them, without training.
+HELP = """ftexp.audit splits the data and searches for leaks between the splits, without training.
 
   python -m ftexp.audit data=imagefolder data.root=pictures
   python -m ftexp.audit data=manifest data.file=photos.csv data.split=group data.group_column=person
 
 It takes the settings of python -m ftexp; these matter here (group.key=value):
   data=digits|imagefolder|manifest|torchvision|huggingface   and the keys of each: see README.md
-  data.split=auto|stratified|group|time|given   data.tie_duplicates=true: copies stay in one split
-  data.on_bad_image=error|skip                  files that cannot be decoded
+  data.split=auto|stratified|group|time|given   data.tie_duplicates=true keeps copies in one split
+  data.on_bad_image=error|skip                  what to do with files that cannot be decoded
   audit.on_leak=fail|warn                       warn: list the leaks, but end with exit code 0
-  audit.features=true|false                     false: near duplicates by perceptual hashes alone; faster
-  audit.cache=FILE|null                         what was seen of each image, by content, for the next time
-  hydra.run.dir=FOLDER                          where the files go; otherwise outputs/DATE/TIME
+  audit.features=true|false                     false: find near duplicates by perceptual hashes alone; faster
+  audit.cache=FILE|null                         keeps the fingerprints of images, by content, for later audits
+  hydra.run.dir=FOLDER                          the folder for the files; the default is outputs/DATE/TIME
 
-Files: splits.csv (path,label,split,group,time; can be fed back as a manifest), leaks.csv
+Files: splits.csv (path,label,split,group,time; can be used as a manifest), leaks.csv
 (kind,severity,split_a,path_a,split_b,path_b,score), leaks.png (the worst pairs), bad_images.csv.
-Exit code: 0 when nothing of severity fail was found, 1 when something was, or when a setting or the data is wrong."""
+Exit code: 0 without findings of severity fail; 1 with such findings, or when a setting or the data is wrong."""
 
 
 def job(composed: DictConfig) -> None:
-    """One audit."""
+    """Do one audit."""
     guarded(composed, audit_once)
 
 
 def audit_once(config: Config, folder: Path) -> None:
-    """Read, cut and audit the configured data, and leave the tables in ``folder``."""
+    """Read, split and audit the configured data, and write the tables to ``folder``."""
     if config.audit.on_leak == "off":
-        raise ConfigError("audit.on_leak=off leaves nothing to do here: choose fail or warn.")
+        raise ConfigError("audit.on_leak=off switches the audit off, which is all this command does: set fail or warn.")
     with garbage_left_alone():
         from ftexp.machine.runtime import prepare_runtime
         from ftexp.prepare import read_data
@@ -50,7 +51,7 @@ def audit_once(config: Config, folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run_command(job, own_help=HELP)
 
 

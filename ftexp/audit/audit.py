@@ -1,4 +1,4 @@
-"""The audit from the samples to its verdict, in the order of events."""
+"""The audit, from the samples to its result, in the order of events."""
 
 from __future__ import annotations
 
@@ -30,23 +30,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found, and what finding it cost."""
+    """The result of an audit.
+
+    Attributes:
+        findings: everything that was found.
+        seconds: the duration of the audit.
+    """
 
     findings: list[Finding]
     seconds: float
 
     @property
     def failures(self) -> list[Finding]:
-        """Those that must not be trained on."""
+        """The findings that must stop the run."""
         return [finding for finding in self.findings if finding.severity == "fail"]
 
 
 def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, look: Look) -> Audit:
-    """Look for leaks across the splits; write ``leaks.csv``, and ``leaks.png`` when images are involved.
+    """Search for leaks between the splits; write ``leaks.csv``, and ``leaks.png`` if findings have pairs of images.
 
     Args:
-        samples: all of them, each with its split.
-        look: what ``screen_and_look`` gave for them.
+        samples: all samples, each with its split.
+        config: whether leaks stop the run.
+        folder: where the files are written.
+        look: the fingerprints of the samples, from ``screen_and_look``.
 
     Raises:
         LeakError: when something of severity ``fail`` was found and ``audit.on_leak=fail``.
@@ -68,10 +75,10 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
 
 
 def find_all(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
-    """Everything that an audit can find.
+    """Find everything that an audit can find.
 
     Args:
-        samples: all of them, each with its split.
+        samples: all samples, each with its split.
         prints: their fingerprints, in the same order.
     """
     return [
@@ -86,21 +93,27 @@ def find_all(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[F
 
 
 def find_ties(samples: Sequence[Sample], look: Look) -> dict[str, str]:
-    """For ``data.tie_duplicates``: path -> name of the set of copies it belongs to."""
+    """Find the copies for ``data.tie_duplicates``: path -> name of the set of copies that the image belongs to."""
     ties = tie_duplicates(samples, look.of(samples))
-    log.info("audit   %d images have a copy; %d sets of copies stay together.", len(ties), len(set(ties.values())))
+    num_sets = len(set(ties.values()))
+    log.info("audit   %d images have a copy; each of the %d sets of copies stays in one split.", len(ties), num_sets)
     return ties
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at every image gave, for the audit and for tying duplicates, and what it cost."""
+    """The fingerprints of all images, from one decoding of each.
+
+    Attributes:
+        prints: path -> fingerprint.
+        seconds: the time that it took.
+    """
 
     prints: Mapping[str, Fingerprint]
     seconds: float
 
     def of(self, samples: Sequence[Sample]) -> list[Fingerprint]:
-        """The fingerprints of samples that were looked at."""
+        """The fingerprints of these samples, in their order."""
         return [self.prints[sample.path] for sample in samples]
 
 
@@ -113,13 +126,21 @@ def screen_and_look(
     workers: int | str = "auto",
     digests: ContentDigests | None = None,
 ) -> tuple[list[Sample], Look]:
-    """Find the bad images, as ``screen_images`` does, and take the fingerprints of the others, in one decoding.
+    """Find the bad images, as ``screen_images`` does, and compute the fingerprints of the others, in one decoding.
 
-    Images that an earlier run has seen, by their content, are not decoded at all.
+    Images whose fingerprints are in the cache, by their content, are not decoded.
 
     Args:
-        extractor: of features for near duplicates; None: they are found by perceptual hashes alone.
-        digests: gets the content of every file.
+        samples: all samples.
+        data: says what to do with bad images, and their limits.
+        config: names the cache.
+        folder: where ``bad_images.csv`` is written.
+        extractor: computes features for finding near duplicates; None: only perceptual hashes are used.
+        workers: the number of threads; ``auto``: one for each core.
+        digests: remembers the digest of every file.
+
+    Returns:
+        The samples whose images can be decoded, and the fingerprints.
 
     Raises:
         DataError: with ``data.on_bad_image=error``, naming the bad files.
@@ -141,21 +162,22 @@ def _summary(findings: Sequence[Finding]) -> str:
 
 
 def _report(findings: Sequence[Finding]) -> list[str]:
-    """One line for each kind, with its first example; fields that give the label away one by one."""
+    """One line for each kind with its first example; for shortcuts, one line for each field."""
     lines = []
     for kind, (meaning, remedy) in KINDS.items():
         found = [finding for finding in findings if finding.kind == kind]
         if kind == "shortcut":
             lines += [
-                f"  {f.severity}  the label can be told from the {f.path_a} alone: balanced accuracy {f.score:.2f},"
-                f" {f.path_b}. Make sure that new images will differ in it the same way, or even it out."
+                f"  {f.severity}  the label can be predicted from the {f.path_a} alone: balanced accuracy"
+                f" {f.score:.2f}, {f.path_b}. Make sure that new images differ in it in the same way, or make it equal"
+                " for all classes."
                 for f in found
             ]
         elif found:
             first = found[0]
             other = f" and {first.path_b} ({first.split_b})" if first.path_b else ""
             lines.append(
-                f"  {first.severity}  {meaning}: {len(found)}, for one {first.path_a} ({first.split_a}){other}."
+                f"  {first.severity}  {meaning}: {len(found)}, for example {first.path_a} ({first.split_a}){other}."
                 f" To fix: {remedy}"
             )
     return lines
@@ -165,7 +187,6 @@ def _refusal(failures: Sequence[Finding], table: Path) -> str:
     kind = failures[0].kind
     meaning, remedy = KINDS[kind]
     return (
-        f"The splits leak, so their scores would look better than the model is: {_summary(failures)}."
-        f" Every pair is listed in {table}.\nFirst of all {meaning}: set {remedy}. Or train in spite of it with"
-        " audit.on_leak=warn."
+        f"The splits leak, so the scores would look better than the model is: {_summary(failures)}."
+        f" Every pair is listed in {table}.\nFor {meaning}, set {remedy}. Or train anyway with audit.on_leak=warn."
     )

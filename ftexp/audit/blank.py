@@ -1,4 +1,4 @@
-"""Images that show nothing: of one colour, nearly black, or nearly all white."""
+"""Finds blank images: of one colour, nearly black, or nearly all white."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ftexp.audit.findings import Finding
 from ftexp.audit.fingerprints import Fingerprint
 from ftexp.data.samples import Sample
 
-# In gray levels of 0 to 255, of the 64 x 64 thumbnail.
+# Limits for the 64 x 64 thumbnail, in gray levels from 0 to 255.
 MAX_SPREAD_OF_ONE_COLOUR = 1
 MAX_LEVEL_OF_BLACK = 15
 MIN_LEVEL_OF_WHITE = 253
@@ -19,7 +19,7 @@ MIN_SHARE_OF_WHITE = 0.99
 
 
 def find_blank_images(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
-    """One warning per image that shows nothing, told by its thumbnail; nothing is decoded again."""
+    """Find blank images by their thumbnails; returns one warning for each."""
     kinds = [(sample, _kind(one.thumbnail)) for sample, one in zip(samples, prints, strict=True)]
     return [Finding(kind, "warn", sample.split or "", sample.path, "", "", 1.0) for sample, kind in kinds if kind]
 

@@ -1,4 +1,4 @@
-"""Fingerprints kept between runs, by the content of the image. Without them an audit only takes longer."""
+"""The cache of fingerprints, by the content of the image. Without it an audit takes longer, with the same result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ftexp.data.loading.decoding import decoders
 
-# Part of every key: a change of what a fingerprint holds makes the old ones unknown.
+# Part of every key; increase it when the content of fingerprints changes, so that old ones are not used.
 VERSION = 6
 SECONDS_TO_WAIT_FOR_OTHERS = 60
 CHECKSUM_BYTES = 4
@@ -20,10 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class FingerprintCache:
-    """A table key -> bytes in an sqlite file, safe for several processes at once; without a file it keeps nothing.
+    """A table key -> bytes in an SQLite file, which several processes can use at the same time.
 
-    A file that cannot be read or written is one warning, and the audit goes on without it. What is damaged in it counts
-    as unknown.
+    If the file cannot be read or written, there is one warning and the audit continues without it. Damaged entries are
+    ignored.
+
+    Args:
+        file: the path; None: nothing is kept.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -40,7 +43,7 @@ class FingerprintCache:
                     )
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Those of the keys that are known, at most a few hundred at a time."""
+        """Get the values of the keys that are in the cache; at most a few hundred keys at a time."""
         found: dict[str, bytes] = {}
         if self._connection is not None:
             with self._going_on():
@@ -51,14 +54,14 @@ class FingerprintCache:
         return found
 
     def put(self, values: Mapping[str, bytes]) -> None:
-        """Keep these."""
+        """Add values to the cache."""
         if self._connection is not None and values:
             rows = [(_versioned(key), _checksum(value) + value) for key, value in values.items()]
             with self._going_on(), self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO fingerprints VALUES (?, ?)", rows)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
@@ -66,14 +69,14 @@ class FingerprintCache:
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:
-        """Make a warning of what is wrong with the file, the first time; one that may only be read is read on."""
+        """Turn the first error of the file into a warning, and stop using the file unless it is read-only."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             if not self._warned:
                 log.warning(
-                    "audit   audit.cache=%s cannot be used (%s), so images are looked at anew in every run. Remove it, "
-                    "take another file with audit.cache=FILE, or none with audit.cache=null.",
+                    "audit   audit.cache=%s cannot be used (%s), so every run has to decode all images again. Remove "
+                    "it, set another file with audit.cache=FILE, or none with audit.cache=null.",
                     self._file,
                     error,
                 )

@@ -1,13 +1,13 @@
-"""Pairs of images that may be near duplicates, found without comparing pixels.
+"""Finds pairs of images that can be near duplicates, without comparing pixels.
 
-Two descriptors, each searched for nearest neighbours by blocks of a matrix product:
+It searches for nearest neighbours by two descriptors, with blocks of a matrix product:
 
-- a perceptual hash without the last step: the low frequencies of the cosine transform of a thumbnail, as numbers and
-  not as bits. The hash of one image is compared with those of windows of the other and of their mirror images, so that
-  cropped and flipped copies are found;
+- a perceptual hash without its last step: the low frequencies of the cosine transform of a thumbnail, as numbers
+  instead of bits. The hash of one image is compared with the hashes of windows of the other image and of their mirror
+  images, so that cropped and flipped copies are found;
 - features of a pretrained network.
 
-Source: the DCT hash is the one of imagehash.phash (Zauner 2010), taken here for many windows at once.
+Source: the DCT hash is that of imagehash.phash (Zauner 2010), here computed for many windows at once.
 """
 
 from __future__ import annotations
@@ -21,38 +21,42 @@ from scipy.fft import dct
 
 from ftexp.audit.parallel import map_batches
 
-# Neighbours kept per image and descriptor, and how alike they have to be at least: of 3,600 copies planted in three
-# data sets none was below 0.91 by its hash, and 1 % below 0.6 by features.
+# The number of neighbours per image and descriptor, and their least similarity. Of 3,600 copies planted in three
+# datasets, none had a similarity below 0.91 by its hash, and 1 % one below 0.6 by features.
 NUM_NEIGHBOURS = 2
 MIN_HASH_LIKENESS = 0.8
 MIN_FEATURE_LIKENESS = 0.6
-# Frequencies per direction, and the side that a window is brought to before the transform.
+# The number of frequencies per direction, and the side that a window is resized to before the transform, in pixels.
 NUM_FREQUENCIES = 6
 WINDOW_SIDE = 32
-# Side length and place (0: left or top, 1: right or bottom) of the windows, as shares.
+# Side length and position (0: left or top, 1: right or bottom) of the windows, as fractions.
 WINDOWS = [
     (1.0, 0.5, 0.5),
     *((0.9, x, y) for x, y in ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))),
     (0.8, 0.5, 0.5),
 ]
-# Numbers in a block of the matrix product: small enough for the processor's cache, whatever the number of images.
+# The number of elements in a block of the matrix product: small enough for the processor's cache.
 BLOCK_ELEMENTS = 2**20
-# Images whose windows are transformed at a time.
+# The number of images whose windows are transformed at a time.
 CHUNK = 1024
 
 Array = npt.NDArray[np.float32]
-# Which of the columns may be a neighbour of a block of rows: (row numbers) -> bool rows x N.
+# Row numbers [R] -> bool [R, N]: which images can be neighbours of these rows.
 Allowed = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 
 
 def candidate_pairs(
     thumbnails: npt.NDArray[np.uint8], features: npt.NDArray[np.float16], allowed: Allowed
 ) -> npt.NDArray[np.int64]:
-    """Pairs (i, j), i < j, worth a look at the pixels.
+    """Find the pairs of images whose pixels should be compared.
 
     Args:
-        thumbnails: N x side x side.
-        features: N x features; no columns to go without.
+        thumbnails: uint8 [N, S, S].
+        features: float16 [N, D]; D = 0 to search without features.
+        allowed: which images can be neighbours.
+
+    Returns:
+        Pairs (i, j) with i < j, int64 [P, 2].
     """
     even, odd = _window_hashes(thumbnails)
     found = [_nearest(even[:, 0], even, allowed, MIN_HASH_LIKENESS, (odd[:, 0], odd))]
@@ -64,18 +68,18 @@ def candidate_pairs(
 
 
 def _window_hashes(thumbnails: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
-    """Of every window the even and the odd frequencies across, N x windows x D each, the whole image first.
+    """The hash of every window, [N, W, D], as its even and its odd horizontal frequencies; the whole image comes first.
 
-    Mirroring an image turns the sign of the odd ones. Both together are of length 1.
+    Mirroring an image changes the sign of the odd frequencies. Both parts together have length 1.
     """
     operators = {window: _window_operator(*window, thumbnails.shape[1]) for window in _lines()}
     hashes = np.concatenate(
         [_transform(thumbnails[start : start + CHUNK], operators) for start in range(0, len(thumbnails), CHUNK)]
     )
-    # A change of contrast scales them all alike.
+    # Remove the contrast, which scales all frequencies by one factor.
     hashes /= np.maximum(np.linalg.norm(hashes, axis=2, keepdims=True), 1e-6)
-    # Frequencies that all images share tell nothing apart: weigh each by how much it varies, over images and their
-    # mirror images, so that the mean of an odd one is 0.
+    # Standardise each frequency over all images and their mirror images (so that the mean of an odd one is 0), because
+    # frequencies that all images share do not distinguish them.
     is_odd = np.tile(np.arange(NUM_FREQUENCIES) % 2 == 1, NUM_FREQUENCIES)[1:]
     whole = hashes[:, 0].astype(np.float64)
     centre = np.where(is_odd, 0, whole.mean(axis=0))
@@ -86,21 +90,21 @@ def _window_hashes(thumbnails: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
 
 
 def _transform(thumbnails: npt.NDArray[np.uint8], operators: dict[tuple[float, float], Array]) -> Array:
-    """N x windows x frequencies, without the mean, which is brightness."""
+    """The frequencies of all windows, [N, W, F], without the mean, which is the brightness."""
     images = thumbnails.astype(np.float32)
-    # Rows and columns of each stretch once; windows share them.
+    # Windows with the same vertical range share this product.
     down = {line: operator @ images for line, operator in operators.items()}
     windows = [(down[scale, y] @ operators[scale, x].T).reshape(len(images), -1)[:, 1:] for scale, x, y in WINDOWS]
     return np.stack(windows, axis=1)
 
 
 def _lines() -> set[tuple[float, float]]:
-    return {(scale, place) for scale, x, y in WINDOWS for place in (x, y)}
+    return {(scale, position) for scale, x, y in WINDOWS for position in (x, y)}
 
 
-def _window_operator(scale: float, place: float, side: int) -> Array:
-    """The matrix that cuts a stretch out of ``side`` pixels, resizes it by area and takes its low frequencies."""
-    start = (1 - scale) * side * place
+def _window_operator(scale: float, position: float, side: int) -> Array:
+    """The matrix that cuts a range out of ``side`` pixels, resizes it by area and computes its low frequencies."""
+    start = (1 - scale) * side * position
     edges = start + np.arange(WINDOW_SIDE + 1) * scale * side / WINDOW_SIDE
     pixel = np.arange(side)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
@@ -113,16 +117,18 @@ def _window_operator(scale: float, place: float, side: int) -> Array:
 def _nearest(
     queries: Array, keys: Array, allowed: Allowed, least: float, odd: tuple[Array, Array] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Each query's nearest allowed neighbours by the best of their keys.
+    """Find the nearest allowed neighbours of each query, by the best of the neighbour's keys.
 
     Args:
-        queries: N x D, of length 1.
-        keys: N x K x D, of length 1.
-        least: neighbours less alike than that are none.
-        odd: queries and keys of what changes its sign in a mirror image; either sign counts.
+        queries: [N, D], each of length 1.
+        keys: [N, K, D], each of length 1.
+        allowed: which images can be neighbours.
+        least: the least similarity of a neighbour.
+        odd: the queries and keys of the odd frequencies, which change their sign in a mirror image; the better sign
+            counts.
 
     Returns:
-        Pairs (query, neighbour).
+        Pairs (query, neighbour), int64 [P, 2].
     """
     query, key = torch.from_numpy(queries), torch.from_numpy(keys)
     odd_query, odd_key = map(torch.from_numpy, odd) if odd else (None, None)

@@ -1,4 +1,4 @@
-"""The same image twice, exactly or nearly."""
+"""Finds images that are the same, exactly or nearly."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from ftexp.audit.fingerprints import MIN_SIDE_FOR_NEAR_DUPLICATES, Fingerprint
 from ftexp.audit.registration import likeness
 from ftexp.data.samples import SPLITS, Sample
 
-# From this likeness on two images count as one. Copies of photographs score above 0.9, strangers below 0.6; other
-# shots of the same kind of scene reach 0.87 (hands before one wall), two recordings of one blood cell 0.6 to 0.98.
+# Two images of at least this similarity count as the same. Copies of photographs score above 0.9, unrelated images
+# below 0.6; other photographs of the same scene reach 0.87 (hands before one wall), and two images of one blood cell
+# 0.6 to 0.98.
 MIN_LIKENESS = 0.88
-# Rounds of tying; each finds copies that had closer neighbours already tied to them.
+# The largest number of rounds; each finds copies that were hidden by nearer neighbours of an earlier round.
 MAX_ROUNDS = 10
 
-# Numbers of two samples and how alike they are.
+# The indices of two samples and their similarity.
 Pair = tuple[int, int, float]
-# (row numbers, column numbers) -> bool, rows x columns: which may be a pair.
+# (row indices [R], column indices [C]) -> bool [R, C]: which pairs to search.
 Wanted = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
-# Pairs whose pixels are in memory together.
+# The number of pairs whose pixels are in memory at a time.
 PAIRS_AT_ONCE = 4096
 
 
 def find_same_images(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
-    """Images of equal pixels in two splits: each with the first one in every other split."""
+    """Find images with equal pixels in two splits; each is paired with the first such image in every other split."""
     pairs = set()
     for members in _by_pixels(prints):
         first_in = {samples[i].split: i for i in reversed(members)}
@@ -44,7 +45,7 @@ def find_same_images(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -
 
 
 def find_near_duplicates(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
-    """Images in two splits that are copies of each other but for size, compression, brightness, a crop or a flip."""
+    """Find images in two splits that differ only in size, compression, brightness, a crop or a flip."""
     split_of = np.array([SPLITS.index(sample.split) if sample.split else -1 for sample in samples])
     pairs = near_duplicate_pairs(prints, partial(_differ, split_of))
     ordered = [(i, j, score) if split_of[i] < split_of[j] else (j, i, score) for i, j, score in pairs]
@@ -52,7 +53,7 @@ def find_near_duplicates(samples: Sequence[Sample], prints: Sequence[Fingerprint
 
 
 def tie_duplicates(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[str, str]:
-    """Path -> name of its set, for every image that has a copy, exact or near, anywhere in the data."""
+    """Find sets of copies, exact or near: path -> name of its set, for every image that has a copy in the data."""
     edges = [(members[0], other) for members in _by_pixels(prints) for other in members[1:]]
     for _ in range(MAX_ROUNDS):
         component = _components(edges, len(samples))
@@ -66,7 +67,7 @@ def tie_duplicates(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> 
 
 
 def near_duplicate_pairs(prints: Sequence[Fingerprint], wanted: Wanted) -> list[Pair]:
-    """Pairs among those wanted, most alike first; not those whose pixels are equal."""
+    """Find near duplicates whose pixels are not equal, among the wanted pairs; the most similar come first."""
     large = np.array([i for i, p in enumerate(prints) if p.side >= MIN_SIDE_FOR_NEAR_DUPLICATES], dtype=np.int64)
     if len(large) < 2:
         return []

@@ -1,6 +1,7 @@
-"""Features of the pretrained network that comes with ftexp, whatever network is being trained.
+"""Features of images for the audit, from the pretrained network that comes with ftexp.
 
-The same one for every run: the audit's verdict does not depend on the model, and its cache serves all of them.
+All runs use the same network, so that the result of an audit does not depend on the trained model, and all runs share
+its cache.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ BATCH = 64
 
 
 class PretrainedFeatures:
-    """Mean over the image of the last block's output of EfficientNet-Lite0, 320 numbers.
+    """The mean output of the last block of EfficientNet-Lite0: 320 numbers for each image.
 
-    The 1,280 of the layer behind it find no more copies, and fewer of small images.
+    The 1,280 numbers of the next layer find no more copies, and fewer copies of small images.
+
+    Args:
+        device: the device that computes the features.
     """
 
     name = "efficientnet_lite0-blocks-64px"
@@ -39,8 +43,8 @@ class PretrainedFeatures:
         self._network: nn.Module | None = None
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Args: N x side x side x 3. Returns: N x 320."""
-        if self._network is None:  # not before the first image that the cache does not know
+        """Compute the features, float32 [N, 320], of images, uint8 [N, S, S, 3]."""
+        if self._network is None:  # loaded only when an image is not in the cache
             self._network = _load().to(self._device)
         batches = torch.split(torch.from_numpy(images), BATCH)
         on_cpu = self._device.type == "cpu"
@@ -50,7 +54,7 @@ class PretrainedFeatures:
     @torch.inference_mode()
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         assert self._network is not None
-        # NHWC in memory already: channels_last after the permutation.
+        # The images are NHWC in memory, so they are channels_last after the permutation.
         pixels = images.to(self._device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         features: torch.Tensor = self._network(pixels).mean(dim=(2, 3))
         return features
@@ -58,7 +62,7 @@ class PretrainedFeatures:
 
 def _load() -> nn.Module:
     weights = weights_from_package(WEIGHTS_PACKAGE)
-    with forked_generators(CPU):  # timm draws weights, which are replaced
+    with forked_generators(CPU):  # timm draws random weights, which are replaced below
         network: nn.Module = timm.create_model(ARCHITECTURE)
     load_in_order(network, read_weights(weights.path, weights.label), ())
     _fold_norms(network)
@@ -67,7 +71,7 @@ def _load() -> nn.Module:
 
 
 def _fold_norms(module: nn.Module) -> None:
-    """Put every BatchNorm into the convolution before it, which saves a quarter of the time on a CPU."""
+    """Fold every BatchNorm into the convolution before it, which saves a quarter of the time on a CPU."""
     for (_, before), (name, norm) in itertools.pairwise(list(module.named_children())):
         if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             assert norm.running_mean is not None

@@ -1,4 +1,4 @@
-"""What an audit can find, and the table of it."""
+"""The kinds of findings of an audit, and the table of findings."""
 
 from __future__ import annotations
 
@@ -10,35 +10,40 @@ from typing import Literal
 
 Severity = Literal["fail", "warn"]
 
-_TIE = "data.tie_duplicates=true (with data.split=stratified where the data brings its own splits)"
+_TIE = "data.tie_duplicates=true (with data.split=stratified if the data has splits of its own)"
 
-# Kind -> what it means, and the one setting that would fix it.
+# Kind -> its meaning, and the setting or the action that fixes it.
 KINDS: dict[str, tuple[str, str]] = {
     "same_image": ("the same image in two splits", _TIE),
     "near_duplicate": ("nearly the same image in two splits", _TIE),
     "group": (
         "a group in two splits",
-        "data.split=group (a group of the data's own test split: take its images out of train and val)",
+        "data.split=group (for a group of the data's own test split: remove its images from train and val)",
     ),
-    "time": ("training on the future of a later split", "data.split=time"),
+    "time": ("training on images later than those of a later split", "data.split=time"),
     "two_labels": ("the same image under two labels", "remove or relabel one of each pair"),
-    "one_colour": ("an image of one colour alone", "look at these files; remove those that show nothing"),
-    "black": ("an image that is nearly black", "look at these files; data.white_level may help those of 16 bits"),
-    "saturated": ("an image that is nearly all white", "look at these files; they may be overexposed"),
+    "one_colour": ("an image of a single colour", "look at these files, and remove those that show nothing"),
+    "black": ("an image that is nearly black", "look at these files; data.white_level can help for those of 16 bits"),
+    "saturated": ("an image that is nearly all white", "look at these files; they can be overexposed"),
     "shortcut": (
-        "the label can be told without looking at the image",
-        "audit.on_leak=off once you know it is harmless",
+        "the label can be predicted without the image",
+        "audit.on_leak=off if you know that it is harmless",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A pair of samples that leaks; one image that shows nothing; or the field that gives the label away.
+    """A pair of samples that leaks, a blank image, or a field from which the label can be predicted (a shortcut).
 
     Attributes:
-        split_b, path_b: empty where one image is meant.
-        score: 1 for exact findings; how alike the images are; a shortcut's balanced accuracy.
+        kind: a key of ``KINDS``.
+        severity: ``fail`` stops the run.
+        split_a, path_a: the split and the path of the (first) image; for a shortcut ``train`` and the field.
+        split_b, path_b: those of the second image; empty for a blank image. For a shortcut, ``path_b`` states the
+            accuracy by chance.
+        score: 1 for exact findings; the similarity of near duplicates; the balanced accuracy of a shortcut; for
+            ``time``, the fraction of the earlier split that is not before the later one.
     """
 
     kind: str

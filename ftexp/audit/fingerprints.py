@@ -1,4 +1,4 @@
-"""A few kilobytes that stand for an image: what the audit keeps instead of the pixels."""
+"""Fingerprints of images: a few kilobytes per image that the audit works with instead of the pixels."""
 
 from __future__ import annotations
 
@@ -24,38 +24,42 @@ from ftexp.data.loading.depth import Depth, Peak
 from ftexp.data.loading.images import ImageLimits, why_unreadable
 from ftexp.data.samples import Sample
 
-# Side of the RGB image that the feature extractor gets, and of the grey one on which pairs are confirmed, in pixels.
+# The side of the RGB thumbnail for the feature extractor, and of the gray one for comparing pairs, in pixels.
 THUMBNAIL_SIZE = 64
-# Red, green and blue in grey, in thousandths (ITU-R 601).
+# The weights of red, green and blue in gray, in thousandths (ITU-R 601).
 GREY = np.array([299, 587, 114], dtype=np.uint32)
-# Below this shorter side (of the smaller of the two) an image has too little detail to tell a copy from another picture
-# of the same kind: near duplicates are looked for from here on. Exact copies are found at any size.
+# The least shorter side of images among which near duplicates are searched, in pixels. Smaller images have too little
+# detail to distinguish a copy from another image of the same kind. Exact copies are found at any size.
 MIN_SIDE_FOR_NEAR_DUPLICATES = 24
 CHUNK = 256
-# EXIF tags that may differ between classes for reasons that have nothing to do with what is shown.
+# EXIF tags that can differ between classes for reasons that have nothing to do with the content of the image.
 EXIF_FIELDS = {0x010F: "exif_make", 0x0110: "exif_model", 0x0131: "exif_software", 0x0112: "exif_orientation"}
 
 
 class FeatureExtractor(Protocol):
-    """Turns images into vectors whose neighbours look alike."""
+    """Computes feature vectors that are close to each other for similar images.
+
+    Attributes:
+        name: identifies the features in the cache.
+    """
 
     name: str
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Args: N x side x side x 3. Returns: N x features."""
+        """Compute the features, float32 [N, D], of images, uint8 [N, S, S, 3]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """One image.
+    """What the audit keeps of one image.
 
     Attributes:
-        content: digest of the file's bytes.
-        pixels: digest of the decoded image: equal for the same picture in two lossless files.
-        thumbnail: uint8 64 x 64, grey, the whole image whatever its proportions.
-        side: length of the shorter side, in pixels.
-        facts: what is known without looking at the picture: size in bytes, width, height, format, EXIF fields.
-        features: float16, from the pretrained network; empty without one, and for images too small.
+        content: the digest of the file's bytes.
+        pixels: the digest of the decoded image, which is the same for one image in two lossless files.
+        thumbnail: the whole image resized to a gray square, uint8 [64, 64], without keeping its aspect ratio.
+        side: the length of the shorter side of the image, in pixels.
+        facts: metadata: size in bytes, width, height, format, EXIF fields.
+        features: the features of the pretrained network, float16 [D]; empty without an extractor and for small images.
     """
 
     content: str
@@ -67,12 +71,12 @@ class Fingerprint:
 
     @property
     def depth(self) -> Depth:
-        """What the file holds beyond an RGB image of 8 bits."""
+        """What the file contains besides an RGB image of 8 bits."""
         peak = Peak(float(self.facts["peak"]), float(self.facts["full_scale"])) if "peak" in self.facts else None
         return Depth(peak, int(self.facts.get("pages", 1)))
 
 
-# Why an image cannot be looked at.
+# Why an image is bad.
 Reason = str
 
 
@@ -84,10 +88,18 @@ def look_at_images(
     limits: ImageLimits | None = None,
     digests: ContentDigests | None = None,
 ) -> list[Fingerprint | Reason]:
-    """Of every sample, in order, its fingerprint, or the reason why it is a bad image; each is decoded once at most.
+    """Compute the fingerprints of samples; each image is decoded at most once.
 
     Args:
-        digests: gets the content of every file.
+        samples: all samples.
+        extractor: computes features; None: fingerprints have no features.
+        cache: fingerprints of earlier audits.
+        workers: the number of threads.
+        limits: the limits above which an image is bad; None: the default limits.
+        digests: remembers the digest of every file.
+
+    Returns:
+        For every sample in its order the fingerprint, or the reason why it is a bad image.
     """
     limits, digests = limits or ImageLimits(), digests or ContentDigests()
     seen: list[Fingerprint | Reason] = []
@@ -116,7 +128,7 @@ def _look_at_chunk(
     bad = {key: look for key, look in looks.items() if isinstance(look, _Bad)}
     good = {key: look for key, look in looks.items() if isinstance(look, _Look)}
     fresh = _finish(good, extractor)
-    # Small images in memory are faster looked at again than fetched.
+    # For small images in memory, computing a fingerprint again is faster than reading it from the cache.
     kept = {key: p for key, p in fresh.items() if new[key].pixels is None or len(p.features)}
     cache.put({key: _pack(fingerprint) for key, fingerprint in kept.items()})
     fresh |= {key: _unpack(key.partition(":")[0], value) for key, value in known.items()}
@@ -127,14 +139,14 @@ def _look_at_chunk(
         elif key in bad:
             seen.append(bad[key].reason)
         else:
-            # Limits may be stricter than when it was seen first.
+            # The limits can be stricter than when the fingerprint was computed.
             facts = fresh[key].facts
             seen.append(limits.exceeded_by_pixels(int(facts["width"]), int(facts["height"])) or fresh[key])
     return seen
 
 
 def _cache_key(digest: str, white_level: float | None, extractor: FeatureExtractor | None) -> str:
-    """All that a fingerprint depends on; the content comes first, up to a colon."""
+    """A text that identifies everything that a fingerprint depends on; the content comes first, up to a colon."""
     level = "" if white_level is None else f":white {white_level!r}"
     return f"{digest}{level}" if extractor is None else f"{digest}{level}:{extractor.name}"
 
@@ -146,7 +158,7 @@ class _Bad:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one decoding gives; the thumbnail in RGB."""
+    """The result of decoding an image; the thumbnail is RGB."""
 
     content: str
     pixels: str
@@ -155,7 +167,7 @@ class _Look:
 
 
 def _content(sample: Sample, limits: ImageLimits, digests: ContentDigests) -> str | _Bad:
-    """Digest of the file, or of the pixels where there is none."""
+    """The digest of the file, or of the pixels if there is no file."""
     if sample.pixels is not None:
         return pixel_digest(sample.pixels)
     try:
@@ -166,7 +178,7 @@ def _content(sample: Sample, limits: ImageLimits, digests: ContentDigests) -> st
 
 
 def _look(sample: Sample, limits: ImageLimits) -> _Look | _Bad:
-    """Decode once, and keep what stands for the image."""
+    """Decode an image once, and compute the parts of its fingerprint."""
     facts: dict[str, str | float] = {}
     try:
         if sample.pixels is not None:
@@ -181,13 +193,14 @@ def _look(sample: Sample, limits: ImageLimits) -> _Look | _Bad:
                 facts = {"bytes": len(encoded), "format": str(file.format), "mode": file.mode}
                 decoded = decode_opened(file, sample.white_level)
                 image = decoded.image
-                # After the pixels: of a PNG the tags may come last, and asking earlier would decode it twice.
+                # After the pixels, because a PNG can have its tags at the end, and reading them earlier would decode
+                # the image twice.
                 facts |= _exif_facts(file) | _depth_facts(decoded.depth)
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+    except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
         return _Bad(why_unreadable(error, sample.path))
     facts |= {"width": image.width, "height": image.height}
     pixels = pixel_digest(np.asarray(image))
-    # To a square; proportions do not matter, as copies keep them. A large picture is first reduced by a whole number.
+    # The aspect ratio does not matter, as copies have the same one. A large image is first reduced by a whole factor.
     size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
     return _Look(content or pixels, pixels, facts, np.asarray(small))
@@ -197,10 +210,10 @@ def _exif_facts(file: Image.Image) -> dict[str, str | float]:
     facts: dict[str, str | float] = {}
     try:
         exif = file.getexif()
-    except Exception:  # damaged tags beside a good picture
+    except Exception:  # the tags are damaged, but the image is not
         return facts
     for tag, name in EXIF_FIELDS.items():
-        with contextlib.suppress(Exception):  # one damaged tag beside good ones
+        with contextlib.suppress(Exception):  # one tag is damaged, but others are not
             if tag in exif:
                 facts[name] = str(exif[tag])
     return facts
@@ -212,7 +225,7 @@ def _depth_facts(depth: Depth) -> dict[str, str | float]:
 
 
 def _finish(looks: Mapping[str, _Look], extractor: FeatureExtractor | None) -> dict[str, Fingerprint]:
-    """Fingerprints, with the features of those that are large enough for a search."""
+    """Make the fingerprints, with features for images that are large enough to search for near duplicates."""
     large = [key for key, look in looks.items() if _side(look.facts) >= MIN_SIDE_FOR_NEAR_DUPLICATES]
     features = {}
     if extractor is not None and large:

@@ -1,4 +1,4 @@
-"""Batches side by side, each on one thread."""
+"""Computes several batches at the same time, each on one thread."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ T = TypeVar("T")
 
 
 def map_batches(compute: Callable[..., T], *batches: Iterable[object]) -> list[T]:
-    """``list(map(compute, *batches))`` on the CPU, as many batches at once as torch may use threads.
+    """Compute ``list(map(compute, *batches))`` on the CPU, as many batches at a time as torch has threads.
 
-    Threads that share each small operation wait for one another at each, and for hundreds of times as long when another
-    process has one of their cores: what one thread does in 1.1 s took two 9 to 47 s on a busy machine of two cores.
+    This is faster than several threads per operation, which wait for each other after each small operation, and far
+    longer when another process uses one of their cores: on a busy machine with two cores, a computation of 1.1 s on one
+    thread took 9 to 47 s on two.
+
+    Args:
+        compute: is called with one element of each iterable.
+        batches: iterables of arguments.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that begin from here on take it over
+    torch.set_num_threads(1)  # threads that are started from here on inherit it
     try:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(compute, *batches))

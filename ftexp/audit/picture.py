@@ -1,4 +1,4 @@
-"""The worst pairs side by side."""
+"""Draws the worst pairs of images side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS_WITH_IMAGES = ("same_image", "near_duplicate", "two_labels")
 
 
 def draw_worst_pairs(path: Path, findings: Sequence[Finding], samples: Sequence[Sample]) -> None:
-    """Draw up to 8 pairs of images, some of each kind, most alike first; nothing when there are none."""
+    """Draw up to 8 pairs of images, some of each kind, the most similar first; without pairs it draws nothing."""
     pairs = _choose(findings)
     if not pairs:
         return
@@ -38,7 +38,7 @@ def draw_worst_pairs(path: Path, findings: Sequence[Finding], samples: Sequence[
 
 
 def _choose(findings: Sequence[Finding]) -> list[Finding]:
-    """The most alike of each kind in turn."""
+    """Choose the most similar pairs, one of each kind in turn."""
     by_kind = [
         sorted((f for f in findings if f.kind == kind), key=lambda finding: -finding.score)
         for kind in KINDS_WITH_IMAGES

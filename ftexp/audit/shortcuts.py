@@ -1,4 +1,4 @@
-"""Can the label be told from everything but the picture? File name, folder, format, size, dimensions, EXIF."""
+"""Finds shortcuts: metadata from which the label can be predicted (file name, folder, format, size, EXIF)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from ftexp.data.samples import Sample
 
 MAX_SAMPLES = 5_000
 FOLDS = 5
-# How much of the way from chance to perfect a field must go, and by how many standard errors, to be named.
+# The least gain of a shortcut over chance, as a fraction of the way to perfect accuracy, and in standard errors.
 MIN_GAIN = 0.2
 MIN_STANDARD_ERRORS = 4.0
 NUMERIC = ("bytes", "width", "height", "bytes_per_pixel")
 
 
 def find_shortcuts(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
-    """One finding per guilty field, its name as ``path_a``, its cross-validated balanced accuracy as the score.
+    """Find the fields from which the label can be predicted, in the training split alone.
 
-    Only the training split is looked at.
+    Returns:
+        One finding per field, with its name as ``path_a`` and the cross-validated balanced accuracy as the score.
     """
     chosen = [i for i, sample in enumerate(samples) if sample.split == "train" and sample.pixels is None]
     counts = Counter(samples[i].label for i in chosen)
@@ -59,7 +60,7 @@ def _fields(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[st
     paths = [PurePath(sample.path) for sample in samples]
     fields: dict[str, list[str] | list[float]] = {
         "file name": [path.stem for path in paths],
-        # The class's own folder is where the label comes from; it is no shortcut.
+        # The folder of the class is left out, because the label comes from it.
         "folder": [_folder(sample) for sample in samples],
         "extension": [path.suffix for path in paths],
         "format and mode": [f"{fact.get('format')} {fact.get('mode')}" for fact in facts],
@@ -78,11 +79,11 @@ def _folder(sample: Sample) -> str:
 def _balanced_accuracy(
     name: str, values: Sequence[str] | Sequence[float], labels: npt.NDArray[np.str_]
 ) -> tuple[float, float]:
-    """Mean recall over the classes, predicted by cross-validation, and its standard error."""
+    """The mean recall over the classes, by cross-validation, and its standard error."""
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     column: object
     if name == "file name":
-        # Letters and digits in short runs; predicting by them finds "cat_001" as well as "cam2-17".
+        # Short runs of letters and digits, which find "cat_001" as well as "cam2-17".
         model = make_pipeline(CountVectorizer(analyzer="char", ngram_range=(2, 4), max_features=20_000), ComplementNB())
         column = [f" {value} " for value in values]
     elif name in NUMERIC:
@@ -95,6 +96,6 @@ def _balanced_accuracy(
     predicted = cross_val_predict(model, column, labels, cv=folds)
     recalls = recall_score(labels, predicted, average=None)
     _, sizes = np.unique(labels, return_counts=True)
-    # Never below that of a recall of one half in the smallest class: a perfect score of few samples is no certainty.
+    # The variance of a recall has a lower limit, because a perfect recall of few samples is not certain.
     variance = np.maximum(recalls * (1 - recalls), 0.25 / sizes) / sizes
     return float(recalls.mean()), float(np.sqrt(variance.sum()) / len(sizes))

@@ -1,4 +1,4 @@
-"""Groups, times and labels that cross from one split into another."""
+"""Finds groups, times and labels that leak from one split into another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftexp.data.splitting.times import times_of
 
 
 def find_shared_groups(samples: Sequence[Sample]) -> list[Finding]:
-    """One finding per group and pair of splits it is in, with the first sample of either."""
+    """Find groups in two splits; one finding per group and pair of splits, with the first sample of each split."""
     first: dict[str, dict[str, Sample]] = {}
     for sample in samples:
         if sample.group is not None and sample.split is not None:
@@ -28,9 +28,11 @@ def find_shared_groups(samples: Sequence[Sample]) -> list[Finding]:
 
 
 def find_future_in_training(samples: Sequence[Sample]) -> list[Finding]:
-    """One finding per pair of splits that are not in order: the latest of the earlier, the earliest of the later.
+    """Find pairs of splits whose times overlap.
 
-    Its score is the share of the earlier split that is not strictly before the later one.
+    Returns:
+        One finding per pair, with the latest sample of the earlier split and the earliest sample of the later split.
+        Its score is the fraction of the earlier split that is not before all samples of the later one.
     """
     dated = [sample for sample in samples if sample.time is not None]
     times = times_of(dated)
@@ -46,7 +48,7 @@ def find_future_in_training(samples: Sequence[Sample]) -> list[Finding]:
 
 
 def find_two_labels(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
-    """Equal pixels under two labels, in train and val; the labels of the test split are not looked at."""
+    """Find images with equal pixels and different labels in train and val; labels of the test split are not used."""
     first: dict[str, dict[str, Sample]] = {}
     findings = []
     for sample, fingerprint in zip(samples, prints, strict=True):

@@ -55,7 +55,7 @@ def test_warn_says_it_and_goes_on(leaky: list[Sample], tmp_path: Path, caplog: p
     with caplog.at_level(logging.INFO):
         result = audit(leaky, config("warn"), tmp_path)
     assert {finding.severity for finding in result.findings} == {"warn"}
-    assert "nearly the same image in two splits: 1, for one" in caplog.text
+    assert "nearly the same image in two splits: 1, for example" in caplog.text
 
 
 def test_clean_data_leave_an_empty_table_and_no_picture(leaky: list[Sample], tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_shortcuts_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     ]
     result = audit(samples, config(), tmp_path)
     assert {(f.kind, f.severity, f.path_a) for f in result.findings} >= {("shortcut", "warn", "file name")}
-    assert "can be told from the file name alone" in caplog.text
+    assert "can be predicted from the file name alone" in caplog.text
 
 
 def test_ties_by_path(leaky: list[Sample], tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_bad_images_are_found_in_the_same_look(data: Path, audit: Audit) -> None
 
 
 def test_off_is_refused(configure: Compose, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="choose fail or warn"):
+    with pytest.raises(ConfigError, match="set fail or warn"):
         audit_once(configure("audit.on_leak=off"), tmp_path)
 
 

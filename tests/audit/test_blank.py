@@ -42,7 +42,7 @@ def test_images_that_show_nothing_are_warned_of_by_kind(tmp_path: Path, caplog: 
         "dark.png": ("black", "warn"),
         "bright.png": ("saturated", "warn"),
     }
-    assert f"an image that is nearly black: 1, for one {tmp_path / 'dark.png'} (train). To fix: look at" in caplog.text
+    assert f"an image that is nearly black: 1, for example {tmp_path / 'dark.png'} (train). To fix" in caplog.text
 
 
 def test_no_digit_is_blank(tmp_path: Path) -> None:
