@@ -231,7 +231,7 @@ def test_help_and_mistakes_come_without_importing_torch(tmp_path: Path, argument
 
 
 def test_every_command_has_a_help_of_its_own(command_line: CommandLine) -> None:
-    for flag, first, command in (("--help", "ftexp.lr_find suggests", lr_find), ("-h", "ftexp.audit cuts", audit)):
+    for flag, first, command in (("--help", "ftexp.lr_find suggests", lr_find), ("-h", "ftexp.audit splits", audit)):
         shown = command_line(flag, "stage=head", entry=command)
         assert shown.returncode == 0
         assert shown.stdout.startswith(first)
