@@ -1,5 +1,8 @@
 """TrivialAugment and RandAugment on batches, with torchvision's operations and strengths, drawn for each image.
 
+torchvision's own classes draw once a call. Called for each image of a batch on a GPU, they launch kernels in proportion
+to the batch, and on tensors they cannot interpolate bicubically; ``benchmarks/policies.py`` compares them.
+
 Sources: TrivialAugment (Müller & Hutter, 2021, arXiv 2103.10158), RandAugment (Cubuk et al., 2020, arXiv 1909.13719).
 """
 
