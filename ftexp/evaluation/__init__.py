@@ -1,1 +1,1 @@
-"""What a split's predictions are worth: metrics, their intervals, and comparisons of two sets of predictions."""
+"""Evaluation of predictions: metrics, their intervals, and comparisons of two sets of predictions."""

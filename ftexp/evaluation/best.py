@@ -1,4 +1,4 @@
-"""The best epoch so far: what it scored, and where its weights are."""
+"""The best epoch so far: its scores, and the file with its weights."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import torch
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
 
-# The arrays of ``Scores``, one entry a sample.
+# The arrays of ``Scores``, which have one entry per sample.
 ARRAYS = ("labels", "predictions", "ranks", "losses", "probabilities")
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The epoch with the best weights, what they scored on validation, and where they are.
+    """The epoch with the best weights.
 
     Attributes:
-        alpha: the epoch's share in the weights where they are an average with the run's start; 1: its own alone.
+        record: the epoch.
+        scores: the scores of its weights on the validation set.
+        checkpoint: the file with its weights.
+        alpha: share of the epoch's weights if they were averaged with the starting weights (WiSE-FT); else 1.
     """
 
     record: EpochRecord
@@ -29,7 +32,7 @@ class Best:
     alpha: float = 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data and tensors, for a file."""
+        """The epoch as plain data and tensors."""
         arrays = {name: getattr(self.scores, name) for name in ARRAYS if getattr(self.scores, name) is not None}
         return {
             "record": self.record.as_row(),
@@ -40,7 +43,13 @@ class Best:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], folder: Path, num_classes: int) -> Best:
-        """As it was when ``state_dict`` was called; its weights are in ``folder``."""
+        """Restore what ``state_dict`` returned.
+
+        Args:
+            state: the saved state.
+            folder: the folder with the file of its weights.
+            num_classes: number of classes.
+        """
         arrays = {name: state[name].numpy() for name in ARRAYS if name in state}
         scores = Scores(num_classes=num_classes, **arrays)
         return cls(EpochRecord.from_row(state["record"]), scores, folder / state["checkpoint"], state["alpha"])

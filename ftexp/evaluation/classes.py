@@ -1,4 +1,4 @@
-"""Scores of every class, and the score of always naming the largest one."""
+"""Scores of every class, and the score of always predicting the most frequent class."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ftexp.evaluation.metrics import accuracy, macro_f1
 
 
 def class_table(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, object]]:
-    """Precision, recall, F1 and support of every class; 0 where a quotient has nothing below the line.
+    """Precision, recall, F1 and support of every class; a score is 0 if its denominator is 0.
 
     Args:
-        confusion: int64 [classes, classes], rows are the truth.
+        confusion: the confusion matrix, int64 [K, K]; rows are the true classes.
+        classes: names of the K classes.
     """
     hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return [
@@ -34,7 +35,13 @@ def class_table(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> lis
 def majority_baseline(
     train: Sequence[Sample], classes: Sequence[str], confusion: npt.NDArray[np.int64]
 ) -> dict[str, object]:
-    """What always predicting the largest class of training would score on the split of a confusion matrix."""
+    """The scores of always predicting the most frequent class of training.
+
+    Args:
+        train: the training samples.
+        classes: names of the K classes.
+        confusion: a confusion matrix of the split to be scored, int64 [K, K]; rows are the true classes.
+    """
     counts = Counter(sample.label for sample in train)
     largest = max(range(len(classes)), key=lambda index: counts[classes[index]])
     always = np.zeros_like(confusion)

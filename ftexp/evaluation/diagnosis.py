@@ -1,7 +1,7 @@
-"""What a phase's curves show (diverging, not learning, erratic, overfitting), and one setting to try.
+"""Diagnoses the curves of a phase (diverging, not learning, erratic, overfitting), and suggests one setting to try.
 
-Thresholds are set so that a healthy run is told nothing: a finding has to stand out from what the number of
-validation images alone would scatter.
+Thresholds are set so that a healthy run gets no message: a finding has to exceed the random variation that the number
+of validation images alone explains.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from ftexp.training.losses import build_loss, chance_loss
 Signal = Literal["working", "overfitting", "not learning", "diverging", "erratic validation", "too early to say"]
 
 MIN_EPOCHS = 3
-# A head that learned something has moved further than this share of its norm.
+# A head that has learned something has changed by more than this share of its norm.
 SMALL_CHANGE = 0.02
-# Two-sided 95 % of a normal distribution.
+# Half-width of the two-sided 95 % interval of a normal distribution, in standard deviations.
 Z95 = 1.96
-# Wider than this, a 95 % interval of the accuracy tells hardly any two runs apart.
+# If the half-width of the accuracy's 95 % interval exceeds this, hardly any two runs can be told apart.
 MAX_HALF_WIDTH = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the curves are read against.
+    """The reference values for the diagnosis.
 
     Attributes:
-        chance_loss: the least that the training loss comes to without looking at the images.
-        start_loss: what it comes to where every class gets the same output, as from a network that knows nothing.
-        chance_accuracy: of always naming the most frequent class of validation.
-        metric: the validation metric that decides.
+        metric: the validation metric that selects the best epoch.
+        num_val: number of validation images.
+        chance_loss: the lowest training loss that is possible without looking at the images.
+        start_loss: the training loss if every class has the same logit, as before training.
+        chance_accuracy: the validation accuracy of always predicting the most frequent class of the validation set.
     """
 
     metric: str
@@ -51,7 +52,13 @@ class Setting:
 
 
 def read_against(config: Config, train: Sequence[Sample], val: Sequence[Sample]) -> Setting:
-    """What guessing would reach on these samples, in the units of the configured training loss."""
+    """The reference values for these samples and the configured loss.
+
+    Args:
+        config: the configuration of the run.
+        train: the training samples.
+        val: the validation samples.
+    """
     counts = Counter(sample.label for sample in train)
     shares = torch.tensor(list(counts.values()), dtype=torch.float64) / len(train)
     if config.data.sampler == "balanced":
@@ -69,7 +76,13 @@ def read_against(config: Config, train: Sequence[Sample], val: Sequence[Sample])
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What the curves show, in a sentence with the numbers, and one override to try; None where nothing is wrong."""
+    """What the curves show.
+
+    Attributes:
+        signal: the name of the finding.
+        sentence: the finding in a sentence with numbers.
+        override: one setting to try; None if nothing is wrong.
+    """
 
     signal: Signal
     sentence: str
@@ -77,9 +90,9 @@ class Diagnosis:
 
 
 def diagnose(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis:
-    """Name the signal in the epochs of one phase; the most serious one when there are several."""
+    """Diagnose the epochs of one phase; if there are several findings, the most serious one is returned."""
     if len(history) < MIN_EPOCHS:
-        return Diagnosis("too early to say", f"{len(history)} epochs are too few to read a trend from.", None)
+        return Diagnosis("too early to say", f"{len(history)} epochs are too few to see a trend.", None)
     checks = (_diverging, _not_learning, _erratic, _overfitting)
     for check in checks:
         if found := check(history, setting):
@@ -93,55 +106,55 @@ def diagnose(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis:
 
 
 def _diverging(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | None:
-    """The training loss ends above what guessing costs by half, and has not been falling from where it began."""
+    """The training loss ends at over 1.5 times the loss of guessing, and has not fallen since the beginning."""
     losses = [record.train_loss for record in history]
     first, last = losses[0], losses[-1]
-    # The loss of equal outputs may be far above that of guessing: 0.69 and 0.06 for 100 classes with bce.
+    # The loss of equal logits may be far above that of guessing: 0.69 and 0.06 for 100 classes with bce.
     begun = max(setting.start_loss, setting.chance_loss)
     risen = last >= first or last >= 1.5 * min(losses)
     far = last >= 1.5 * begun or (last >= 1.5 * setting.chance_loss and risen)
     if not far and (max(losses) < 3 * begun or last < first):
         return None
     sentence = (
-        f"The training loss went from {first:.3f} to {last:.3f} (guessing costs {setting.chance_loss:.3f}), "
+        f"The training loss went from {first:.3f} to {last:.3f} (guessing gives {setting.chance_loss:.3f}), "
         f"at a head rate of {_peak(history):.2g}: the learning rate is too high."
     )
     return Diagnosis("diverging", sentence, f"optimizer.head_lr={_peak(history) / 10:.1g}")
 
 
 def _not_learning(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | None:
-    """Validation never left chance; why is told by the training loss and the gradients."""
+    """Validation never got better than chance; the training loss and the gradients tell why."""
     best = max(record.val["accuracy"] for record in history)
     if best > setting.chance_accuracy + Z95 * _spread(setting.chance_accuracy, setting.num_val):
         return None
     first, last = history[0].train_loss, history[-1].train_loss
     fallen = 1 - last / first
     numbers = (
-        f"Validation accuracy stayed at {best:.3f}, where always naming the most frequent class gives "
+        f"Validation accuracy stayed at {best:.3f}, and always predicting the most frequent class gives "
         f"{setting.chance_accuracy:.3f}; the training loss fell by {100 * fallen:.0f} % to {last:.3f} "
         f"(guessing: {setting.chance_loss:.3f})"
     )
     if fallen > 0.1 and last < 0.9 * setting.chance_loss:
-        sentence = f"{numbers}: the network memorises what does not carry over, so the labels are suspicious."
+        sentence = f"{numbers}: the network memorises without generalising, so labels may be wrong."
         return Diagnosis("not learning", sentence, "audit.on_leak=warn, then look at splits.csv for wrong labels")
     moved = history[-1].head_change
     if moved < SMALL_CHANGE:
         sentence = (
-            f"{numbers}. The head moved by {100 * moved:.2g} % of its norm: "
+            f"{numbers}. The head changed by {100 * moved:.2g} % of its norm: "
             f"the learning rate of {_peak(history):.2g} is too low."
         )
         return Diagnosis("not learning", sentence, f"optimizer.head_lr={_peak(history) * 10:.1g}")
     sentence = (
-        f"{numbers}, though the head moved by {100 * moved:.2g} % of its norm at a gradient norm of "
-        f"{history[-1].grad_norm:.2g}: the blocks that could learn this are frozen, or the labels are suspicious."
+        f"{numbers}, although the head changed by {100 * moved:.2g} % of its norm with a gradient norm of "
+        f"{history[-1].grad_norm:.2g}: the blocks that could learn this are frozen, or labels may be wrong."
     )
     return Diagnosis("not learning", sentence, "stage=full")
 
 
 def _erratic(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | None:
-    """The validation set is too small to tell epochs apart, or the metric jumps more than its size explains.
+    """The validation set is too small to tell epochs apart, or the metric varies more than its size explains.
 
-    The accuracy is read in place of a metric without bounds, whose scatter no number of images tells.
+    A metric without bounds is replaced by accuracy, because the number of images does not predict its variation.
     """
     metric = METRICS[setting.metric if math.isfinite(METRICS[setting.metric].high) else "accuracy"]
     accuracies, values = ([record.val[name] for record in history] for name in ("accuracy", metric.name))
@@ -154,20 +167,20 @@ def _erratic(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | No
             f"differences below {half_width * math.sqrt(2):.2f} between runs mean nothing."
         )
         return Diagnosis("erratic validation", sentence, "data.val_fraction=0.3")
-    # The first epochs move by learning, not by chance: only what follows the first half counts.
+    # In the first epochs the metric changes because the network learns, so only the second half counts.
     late = values[len(values) // 2 :]
     jumps = [abs(after - before) for before, after in pairwise(late)]
     if len(jumps) < 2 or sorted(jumps)[-2] < 4 * max(spread, (metric.high - metric.low) / setting.num_val):
         return None
     sentence = (
-        f"Validation {metric.label} jumped by {max(jumps):.3f} from one epoch to the next, where {setting.num_val} "
-        f"images alone would scatter by {spread:.3f}: the steps are too large."
+        f"Validation {metric.label} changed by {max(jumps):.3f} from one epoch to the next, while {setting.num_val} "
+        f"images alone explain a variation of {spread:.3f}: the steps are too large."
     )
     return Diagnosis("erratic validation", sentence, f"optimizer.head_lr={_peak(history) / 3:.1g}")
 
 
 def _overfitting(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis | None:
-    """Training goes on falling while validation has been getting worse since its best epoch, in loss and metric."""
+    """The training loss keeps falling while the validation loss and metric have become worse since the best epoch."""
     lowest = min(range(len(history)), key=lambda i: history[i].val_loss)
     best, last = history[lowest], history[-1]
     values = _values(history, setting)
@@ -192,7 +205,7 @@ def _values(history: Sequence[EpochRecord], setting: Setting) -> list[float]:
 
 
 def _scatter(metric: Metric, value: float, num_images: int) -> float:
-    """What the number of images alone lets a metric scatter by: as an accuracy at the same place of its range."""
+    """Standard error of a metric, estimated as that of an accuracy at the same position in its range."""
     whole = metric.high - metric.low
     return whole * _spread((value - metric.low) / whole, num_images)
 
@@ -206,6 +219,6 @@ def _peak(history: Sequence[EpochRecord]) -> float:
 
 
 def _spread(share: float, num_images: int) -> float:
-    """Standard error of a share measured on that many images."""
+    """Standard error of a share that is measured on ``num_images`` images."""
     share = min(max(share, 0.0), 1.0)
     return math.sqrt(share * (1 - share) / num_images)

@@ -1,4 +1,4 @@
-"""Whether unfreezing more was worth it: two sets of predictions on the same validation samples, compared in pairs."""
+"""The gate: whether a phase improved on the phases before it, by a paired comparison on the validation set."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from ftexp.evaluation.intervals import num_resamples
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 
-# A phase that changes nothing passes the significance gate in one case of twenty.
+# A phase without any real effect passes the significance gate in one case of twenty.
 SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate decided about a phase, and the numbers behind it.
+    """The decision of the gate about a phase.
 
     Attributes:
-        gained, lost: validation samples that only the later phase got right, and only the earlier one.
-        p_value: chance of a gain at least this large if the phases were equally good; None: not asked for.
+        kept: whether the phase is kept.
+        before: the metric of the best phase before it.
+        after: the metric of the phase.
+        gained: validation samples that only the later phase classified correctly.
+        lost: validation samples that only the earlier phase classified correctly.
+        p_value: probability of at least this gain if both are equally good; None if the gate does not test it.
     """
 
     kept: bool
@@ -34,11 +38,13 @@ class Verdict:
 
 
 def judge(stage: StageConfig, metric: str, before: Scores, after: Scores) -> Verdict:
-    """Compare the best of a phase with the best of those before it.
+    """Compare the best epoch of a phase with the best epoch before it.
 
     Args:
-        metric: decides; accuracy by McNemar's test, every other by a paired bootstrap.
-        before, after: of the same validation samples in the same order.
+        stage: the settings of the gate.
+        metric: the metric to compare; accuracy is tested with McNemar's test, every other one with a paired bootstrap.
+        before: the scores of the earlier epoch.
+        after: the scores of the later epoch, for the same validation samples in the same order.
     """
     assert np.array_equal(before.labels, after.labels), "the gate compares the same samples"
     right_before, right_after = before.predictions == before.labels, after.predictions == after.labels
@@ -54,7 +60,7 @@ def judge(stage: StageConfig, metric: str, before: Scores, after: Scores) -> Ver
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """One-sided exact p-value: of the samples on which two classifiers differ, half should go either way.
+    """One-sided exact p-value: if two classifiers are equally good, each is right on half of those where they differ.
 
     Source: McNemar (1947), in its exact binomial form.
     """
@@ -64,12 +70,19 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def paired_bootstrap(before: Scores, after: Scores, metric: str, seed: int = 0) -> float:
-    """Share of resampled validation sets on which the later predictions score no better than the earlier ones."""
+    """One-sided p-value: the share of resampled validation sets on which the later predictions are no better.
+
+    Args:
+        before: the scores of the earlier predictions.
+        after: the scores of the later predictions, for the same samples in the same order.
+        metric: name of the metric.
+        seed: seed of the resampling.
+    """
     rng = np.random.default_rng(seed)
     size, resamples = before.num_samples, num_resamples(before, metric)
     worse = 0
     for _ in range(resamples):
         rows = rng.integers(0, size, size)
         gain = METRICS[metric].gain(before.take(rows).metric(metric), after.take(rows).metric(metric))
-        worse += not gain > 0  # a NaN, of a draw without one of the classes, is no gain
+        worse += not gain > 0  # NaN, from a resample without one of the classes, is no gain
     return worse / resamples

@@ -1,4 +1,4 @@
-"""What one epoch did, in numbers."""
+"""The record of an epoch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ class EpochRecord:
     """One row of ``metrics.csv``.
 
     Attributes:
-        epoch: from 1 over the whole run, not over the phase.
-        val: metric -> its value on validation.
-        grad_norm: mean over the epoch's steps, before clipping.
-        head_change: distance of the head from where the phase began, as a share of its norm then.
-        lr_head, lr_backbone: rates at the start of the epoch; of the backbone, the highest block's; None: all frozen.
-        images_per_second: training alone, without validation.
-        seconds: training and validation.
-        best: whether this epoch's weights became the best so far.
+        phase: name of the phase.
+        epoch: number of the epoch in the whole run, from 1.
+        train_loss: mean training loss.
+        val_loss: mean validation loss.
+        val: value of each metric on the validation set.
+        grad_norm: mean gradient norm of the updates, before clipping.
+        head_change: distance of the head from its parameters at the beginning of the phase, relative to their norm.
+        lr_head: learning rate of the head at the start of the epoch.
+        lr_backbone: highest learning rate of a block of the backbone at the start of the epoch; None: all are frozen.
+        images_per_second: images per second in training, without validation.
+        seconds: duration of training and validation.
+        best: whether the weights of this epoch are the best so far.
     """
 
     phase: str
@@ -36,7 +40,7 @@ class EpochRecord:
     best: bool
 
     def as_row(self) -> dict[str, Any]:
-        """The record as columns, each metric as ``val_NAME``."""
+        """The record as a row of columns; each metric is a column ``val_NAME``."""
         row: dict[str, Any] = {}
         for column in fields(self):
             value = getattr(self, column.name)
@@ -45,21 +49,21 @@ class EpochRecord:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> EpochRecord:
-        """The record of which ``as_row`` gave the columns."""
+        """Make a record from the columns that ``as_row`` returned."""
         scores = {name for name in row if name.startswith("val_") and name != "val_loss"}
         val = {name.removeprefix("val_"): value for name, value in row.items() if name in scores}
         return cls(**{name: value for name, value in row.items() if name not in scores}, val=val)
 
     def value(self, column: str) -> float:
-        """A column of numbers, ``val_loss`` or ``val_NAME`` of a metric among them."""
+        """The value of a numeric column, such as ``val_loss`` or ``val_NAME`` of a metric."""
         return float(self.as_row()[column])
 
 
 class Observer(Protocol):
-    """Follows a run, and may end it."""
+    """Is called during a run, and may end it by raising."""
 
     def __call__(self, record: EpochRecord) -> None:
-        """To be called after every epoch."""
+        """Is called after every epoch."""
 
     def before_epoch(self) -> None:
-        """To be called where another epoch is to come; what it raises ends the run."""
+        """Is called before every epoch but the first."""

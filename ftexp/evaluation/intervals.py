@@ -1,4 +1,4 @@
-"""How far a score can be trusted: bootstrap intervals, and the smallest difference that a split can show."""
+"""The uncertainty of scores: bootstrap intervals, and the smallest difference that a split can show."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from ftexp.evaluation.scores import Scores
 log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 2_000
-# Of metrics that sort probabilities: at least this many, and no more than sort so many probabilities in all.
+# Resamples for metrics that sort probabilities: at least MIN_RESAMPLES, and beyond that only as many as sort no more
+# than this number of probabilities in all.
 MIN_RESAMPLES = 200
 MAX_SORTED = 50_000_000
-# Cells of the confusion matrices that are in memory at once.
+# At most this many cells of confusion matrices are in memory at once.
 MAX_CELLS = 4_000_000
-# Two runs are told apart on the same images by the sign test on those where only one of them is right. Even when all of
-# these speak for the same run it takes six: two-sided p = 2 x 0.5 ** 6 = 0.03, where five give 0.06.
+# Two runs are compared on the same images by the sign test over the images where only one of them is right. It takes at
+# least six such images, even if all favour the same run: two-sided p = 2 x 0.5 ** 6 = 0.03; five give 0.06.
 MIN_DISAGREEMENTS = 6
-# A validation split that cannot show a difference as small as this is called too small.
+# There is a warning if the validation set is too small to show a difference in accuracy of this size.
 WANTED_DIFFERENCE = 0.02
 
 Interval = tuple[float, float]
@@ -35,15 +36,17 @@ def bootstrap_intervals(scores: Scores, names: Sequence[str], seed: int = 0) -> 
     """95 % intervals of metrics, by resampling the split with replacement (Efron, 1979).
 
     Args:
-        names: of ``METRICS``.
+        scores: the scores of the split.
+        names: names of metrics in ``METRICS``.
+        seed: seed of the resampling.
 
     Returns:
-        Name -> (low, high).
+        The interval (low, high) of each metric.
     """
     of_confusion = [name for name in names if METRICS[name].needs == "confusion"]
     values: dict[str, npt.NDArray[np.float64]] = {}
     if of_confusion:
-        # Drawing samples is drawing cells of the confusion matrix, so the samples themselves are not needed.
+        # Drawing samples means drawing cells of the confusion matrix, so the samples themselves are not needed.
         parts = list(_drawn_confusions(scores.confusion, seed))
         values = {name: np.concatenate([OF_CONFUSION[name](part) for part in parts]) for name in of_confusion}
     for name in names:
@@ -55,26 +58,26 @@ def bootstrap_intervals(scores: Scores, names: Sequence[str], seed: int = 0) -> 
 
 
 def num_resamples(scores: Scores, metric: str) -> int:
-    """How many times to resample: fewer where a metric sorts many probabilities, by their number alone."""
+    """Number of resamples; it is lower for metrics that sort many probabilities."""
     if METRICS[metric].needs != "probabilities":
         return NUM_RESAMPLES
     return int(np.clip(MAX_SORTED / (scores.num_samples * scores.num_classes), MIN_RESAMPLES, NUM_RESAMPLES))
 
 
 def accuracy_interval(num_correct: int, num_samples: int) -> Interval:
-    """The 95 % interval of an accuracy (Wilson, 1927), which stays sensible near 0 and 1."""
+    """The 95 % interval of an accuracy by Wilson's formula (1927), which stays valid near 0 and 1."""
     interval = binomtest(num_correct, num_samples).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def smallest_difference(num_samples: int) -> float:
-    """The smallest difference in accuracy between two runs that a split of this size can show at the 5 % level."""
+    """The smallest difference in accuracy between two runs that is significant (5 %) on a split of this size."""
     return min(1.0, MIN_DISAGREEMENTS / num_samples)
 
 
 @cache
 def warn_if_too_small(num_val: int) -> None:
-    """Say so when the validation split cannot tell apart runs that differ by two points; once for all trials."""
+    """Warn if the validation set cannot distinguish runs that differ by two points; once per process."""
     difference = smallest_difference(num_val)
     if difference > WANTED_DIFFERENCE:
         log.warning(
@@ -86,7 +89,7 @@ def warn_if_too_small(num_val: int) -> None:
 
 
 def _drawn_confusions(confusion: Integers, seed: int) -> Iterator[Integers]:
-    """Confusion matrices of resampled splits, [R, C, C] at a time, in parts that stay small."""
+    """Confusion matrices of resampled splits, in parts [R, K, K] that fit into memory."""
     truth, predicted = np.nonzero(confusion)
     counts = confusion[truth, predicted]
     num_samples, num_classes = int(counts.sum()), len(confusion)

@@ -1,8 +1,8 @@
-"""The metrics there are: names, directions and ranges, without the libraries that compute them.
+"""The metrics: names, directions and ranges, without importing the libraries that compute them.
 
-To add a metric: an entry here, and its function in ``ftexp/evaluation/metrics.py``. What may be chosen as
-``train.metric`` and as a sweep's objective, the columns of ``metrics.csv``, the intervals, the gate, the diagnosis, the
-plots and the tracking follow from it.
+To add a metric, add an entry here, and its function in ``ftexp/evaluation/metrics.py``. All else follows from it: the
+allowed values of ``train.metric`` and of a sweep's objectives, the columns of ``metrics.csv``, the intervals, the gate,
+the diagnosis, the plots and the tracking.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ class Metric:
     """One way to score predictions.
 
     Attributes:
-        name: in settings, tables and files.
-        label: in sentences and plots.
-        low, high: the range; ``low`` is the worst value where larger is better.
-        needs: ``confusion``: the confusion matrix alone; ``samples``: the rank of the true class and the loss of every
-            sample; ``probabilities``: those of every class, which are kept only where such a metric is asked for.
-        binary: whether it is defined for two classes alone; the second in the order of the names is the positive one.
+        name: its name in settings, tables and files.
+        label: its name in sentences and plots.
+        low: the smallest possible value.
+        high: the largest possible value.
+        needs: what it is computed from. ``confusion``: the confusion matrix; ``samples``: the rank of the true class
+            and the loss of every sample; ``probabilities``: the probabilities of all classes, which are kept only if
+            such a metric is requested.
+        binary: whether it is defined for two classes only; the second class in the order of names is the positive one.
         maximize: whether larger is better.
     """
 
@@ -40,11 +42,11 @@ class Metric:
     maximize: bool = True
 
     def gain(self, before: float, after: float) -> float:
-        """How much better ``after`` is, positive for an improvement."""
+        """The improvement from ``before`` to ``after``; negative if ``after`` is worse."""
         return after - before if self.maximize else before - after
 
     def is_better(self, value: float, best: float | None) -> bool:
-        """Whether a value beats the best so far: ties keep the earlier one, and NaN never wins."""
+        """Whether a value is better than the best so far; equal values and NaN are not."""
         return not math.isnan(value) and (best is None or self.gain(best, value) > 0)
 
 
@@ -68,18 +70,23 @@ METRICS: dict[str, Metric] = {
 
 
 def recorded(asked: Sequence[str], num_classes: int) -> list[str]:
-    """The metrics that every epoch records: those that cost nothing, and those that a setting asks for."""
+    """The metrics that every epoch records: those from the confusion matrix, and those that are requested."""
     free = [name for name, metric in METRICS.items() if metric.needs == "confusion"]
     also = [*asked, "top_5"] if num_classes > 5 else asked
     return [*free, *(name for name in METRICS if name in also and name not in free)]
 
 
 def check_defined(asked: Sequence[str], classes: Sequence[str], val_labels: Sequence[str]) -> None:
-    """Refuse a metric that these classes, or this validation set, do not define.
+    """Refuse metrics that are not defined for these classes or for this validation set.
+
+    Args:
+        asked: names of the requested metrics.
+        classes: names of the classes.
+        val_labels: the class of each validation image.
 
     Raises:
-        ConfigError: for a metric of two classes, with others.
-        DataError: for a metric that needs images of several classes, where validation has one.
+        ConfigError: if a metric is for two classes and the data has another number.
+        DataError: if a metric needs images of several classes and the validation set has one class only.
     """
     for metric in (METRICS[name] for name in asked):
         if metric.binary and len(classes) != 2:
@@ -91,5 +98,5 @@ def check_defined(asked: Sequence[str], classes: Sequence[str], val_labels: Sequ
         if metric.needs == "probabilities" and len(set(val_labels)) < 2:
             raise DataError(
                 f"{metric.name} compares images of different classes, and all {len(val_labels)} validation images are "
-                f"of {next(iter(set(val_labels)), 'none')}. Choose another train.metric, or cut another validation set."
+                f"of {next(iter(set(val_labels)), 'none')}. Choose another train.metric, or another validation set."
             )

@@ -1,4 +1,7 @@
-"""The functions of the metrics; their names, directions and ranges are in ``metric_names``."""
+"""The functions that compute the metrics; their names, directions and ranges are in ``metric_names``.
+
+Confusion matrices are int64 [..., K, K] with the true classes in rows.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,34 @@ from sklearn.metrics import average_precision_score, roc_curve
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
-# One value for each matrix, or for the one there is.
+# float64 [...]: one value per confusion matrix.
 Values = npt.NDArray[np.float64]
 
 
 def accuracy(confusion: Integers) -> Values:
-    """Share of the samples whose class was predicted. Args: int64 [..., C, C], the truth in rows, here and below."""
+    """Share of the samples whose class was predicted correctly."""
     return _share(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
 
 
 def macro_f1(confusion: Integers) -> Values:
-    """Mean F1 over the classes that occur in the truth or the predictions."""
+    """Mean F1 over the classes that occur among the true or the predicted ones."""
     return _mean_share(2 * _hits(confusion), confusion.sum(axis=-2) + confusion.sum(axis=-1))
 
 
 def balanced_accuracy(confusion: Integers) -> Values:
-    """Mean recall over the classes that occur in the truth."""
+    """Mean recall over the classes that occur among the true ones."""
     return _mean_share(_hits(confusion), confusion.sum(axis=-1))
 
 
 def cohen_kappa(confusion: Integers) -> Values:
-    """Agreement beyond chance (Cohen, 1960); 0 where chance alone would always agree."""
+    """Cohen's kappa: agreement beyond chance (Cohen, 1960); 0 if chance alone would always agree."""
     total = confusion.sum(axis=(-2, -1)).astype(np.float64)
     by_chance = (confusion.sum(axis=-2) * confusion.sum(axis=-1)).sum(axis=-1) / total**2
     return _share(accuracy(confusion) - by_chance, 1 - by_chance)
 
 
 def matthews(confusion: Integers) -> Values:
-    """Matthews correlation of several classes (Gorodkin, 2004); 0 where one class alone occurs or is predicted."""
+    """Matthews correlation for several classes (Gorodkin, 2004); 0 if only one class occurs or is predicted."""
     total, hits = confusion.sum(axis=(-2, -1)).astype(np.float64), _hits(confusion).sum(axis=-1)
     truth, predicted = confusion.sum(axis=-1).astype(np.float64), confusion.sum(axis=-2).astype(np.float64)
     spread = (total**2 - (truth**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
@@ -52,7 +55,7 @@ def _hits(confusion: Integers) -> Integers:
 
 
 def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> Values:
-    """The quotient; 0 where the denominator is 0."""
+    """The quotient; 0 if the denominator is 0."""
     numerator, denominator = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)
 
@@ -63,28 +66,31 @@ def _mean_share(parts: Integers, wholes: Integers) -> Values:
 
 
 def top_5(ranks: Integers, losses: Floats) -> float:
-    """Share of the samples whose class is among the five likeliest.
+    """Share of the samples whose true class is among the five with the highest probability.
 
     Args:
-        ranks: int64 [N], how many classes are likelier than the true one.
-        losses: float [N]; not used.
+        ranks: number of classes with a higher probability than the true one, int64 [N].
+        losses: not used, float [N].
     """
     return float(np.mean(ranks < 5))
 
 
 def log_loss(ranks: Integers, losses: Floats) -> float:
-    """Mean cross-entropy in nats, without label smoothing. Args: as ``top_5``; the ranks are not used."""
+    """Mean cross-entropy in nats, without label smoothing; the arguments are those of ``top_5``."""
     return float(np.mean(losses))
 
 
 def auroc(labels: Integers, probabilities: Floats) -> float:
-    """Area under the ROC curve, each class against the rest, mean over the classes that occur and are not alone.
+    """Area under the ROC curve, one class against the rest: the mean over the classes that occur.
 
     Args:
-        labels: int64 [N].
-        probabilities: float [N, C].
+        labels: class indices, int64 [N].
+        probabilities: float [N, K].
 
-    Source: Mann and Whitney (1947): the share of pairs of a positive and a negative in the right order, ties half.
+    Returns:
+        The mean; NaN if only one class occurs.
+
+    Source: Mann and Whitney (1947): the share of pairs (positive, negative) in the right order; ties count half.
     """
     areas = []
     for index in np.unique(labels):
@@ -97,15 +103,16 @@ def auroc(labels: Integers, probabilities: Floats) -> float:
 
 
 def average_precision(labels: Integers, probabilities: Floats) -> float:
-    """Average precision, each class against the rest, mean over the classes that occur. Args: as ``auroc``."""
+    """Average precision, one class against the rest: the mean over the classes that occur; arguments as ``auroc``."""
     return float(np.mean([average_precision_score(labels == k, probabilities[:, k]) for k in np.unique(labels)]))
 
 
 def sensitivity_at(specificity: float, labels: Integers, probabilities: Floats) -> float:
-    """The largest share of positives found at a threshold that leaves at least this share of negatives alone.
+    """The highest sensitivity at a threshold with at least the given specificity.
 
     Args:
-        labels: int64 [N] of two classes; 1 is positive.
+        specificity: the lowest allowed specificity, from 0 to 1.
+        labels: int64 [N]; 1 is the positive class.
         probabilities: float [N, 2].
     """
     if len(np.unique(labels)) < 2:
@@ -114,7 +121,7 @@ def sensitivity_at(specificity: float, labels: Integers, probabilities: Floats) 
     return float(true_positives[false_positives <= 1 - specificity + 1e-12].max())
 
 
-# By what they need. Of confusion matrices alone: several at once, as a bootstrap draws them.
+# The functions by what they need. Those of confusion matrices take several at once, as a bootstrap draws them.
 OF_CONFUSION: dict[str, Callable[[Integers], Values]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,

@@ -1,4 +1,4 @@
-"""What a network said of a split, collected batch by batch, and the metrics that follow."""
+"""The predictions of a network on a split, collected batch by batch, and their metrics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from ftexp.machine.distributed import Ranks
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a network said of the samples of a split, in the order in which they were scored.
+    """The predictions of a network for the samples of a split, in the order in which they were scored.
 
     Attributes:
-        labels, predictions: int64 [N].
-        ranks: int64 [N], how many classes got a larger logit than the true one.
-        losses: float64 [N], the cross-entropy of each, without label smoothing.
-        num_classes: C.
-        probabilities: float32 [N, C]; None where no metric that needs them was asked for.
+        labels: indices of the true classes, int64 [N].
+        predictions: indices of the predicted classes, int64 [N].
+        ranks: number of classes with a larger logit than the true one, int64 [N].
+        losses: cross-entropy of each sample without label smoothing, float64 [N].
+        num_classes: number of classes, K.
+        probabilities: float32 [N, K]; None if no metric that needs them was requested.
     """
 
     labels: Integers
@@ -35,18 +36,18 @@ class Scores:
 
     @property
     def confusion(self) -> Integers:
-        """int64 [C, C], the truth in rows."""
+        """The confusion matrix, int64 [K, K]; rows are the true classes."""
         cells = self.labels * self.num_classes + self.predictions
         return np.bincount(cells, minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
 
     @property
     def num_samples(self) -> int:
-        """How many were scored."""
+        """Number of scored samples."""
         return len(self.labels)
 
     @property
     def num_correct(self) -> int:
-        """Samples whose class was predicted."""
+        """Number of samples whose class was predicted correctly."""
         return int(np.sum(self.labels == self.predictions))
 
     @property
@@ -56,24 +57,24 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """Share of the samples whose class was predicted."""
+        """Share of the samples whose class was predicted correctly."""
         return self.metric("accuracy")
 
     def metric(self, name: str) -> float:
-        """One metric of ``METRICS``; NaN where these samples do not define it."""
+        """The value of a metric in ``METRICS``; NaN if it is not defined for these samples."""
         if name in OF_CONFUSION:
             return float(OF_CONFUSION[name](self.confusion))
         if name in OF_SAMPLES:
             return OF_SAMPLES[name](self.ranks, self.losses)
-        assert self.probabilities is not None, f"{name} needs probabilities, which this scoring did not keep"
+        assert self.probabilities is not None, f"{name} needs probabilities, which were not kept"
         return OF_PROBABILITIES[name](self.labels, self.probabilities)
 
     def metrics(self, names: Iterable[str]) -> dict[str, float]:
-        """Several metrics by name."""
+        """The values of several metrics by name."""
         return {name: self.metric(name) for name in names}
 
     def take(self, rows: Integers) -> Scores:
-        """Those of some samples, in this order; a row may come several times, as a bootstrap draws it."""
+        """The scores of the samples at these indices, which may repeat, as in a bootstrap."""
         return replace(
             self,
             labels=self.labels[rows],
@@ -85,10 +86,11 @@ class Scores:
 
 
 class ScoreKeeper:
-    """Collects batches; nothing is read back from the device before ``compute``.
+    """Collects the predictions of batches; nothing is read back from the device before ``compute``.
 
     Args:
-        metrics: the names of those that will be asked for; probabilities are kept only where one needs them.
+        num_classes: number of classes, K.
+        metrics: names of the metrics that will be requested; probabilities are kept only if one needs them.
     """
 
     def __init__(self, num_classes: int, metrics: Iterable[str] = ()) -> None:
@@ -100,7 +102,7 @@ class ScoreKeeper:
         """Add a batch.
 
         Args:
-            logits: float [B, C].
+            logits: float [B, K].
             labels: int64 [B].
         """
         logits = logits.float()
@@ -110,10 +112,10 @@ class ScoreKeeper:
         self._batches.append((*kept, logits.softmax(dim=1)) if self._keeps_probabilities else kept)
 
     def compute(self, ranks: Ranks) -> tuple[Scores, list[int]]:
-        """Scores over everything that all ranks have added so far, the same on each of them.
+        """The scores of all samples that all ranks have added; a collective with the same result on each rank.
 
         Returns:
-            The scores, and the positions of the samples whose loss is not finite.
+            The scores, and the indices of the samples whose loss is not finite.
         """
         parts = [ranks.gather_rows(torch.cat(part)).cpu() for part in zip(*self._batches, strict=True)]
         labels, predictions, true_ranks, losses, *probabilities = parts

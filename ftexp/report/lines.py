@@ -16,9 +16,9 @@ def epoch_line(record: EpochRecord, metric: str, num_epochs: int) -> str:
     """The line of an epoch.
 
     Args:
-        record: of the epoch.
-        metric: ``train.metric``, shown beside accuracy and macro F1.
-        num_epochs: of all phases together.
+        record: the epoch.
+        metric: ``train.metric``, which is shown beside accuracy and macro F1.
+        num_epochs: number of epochs of all phases together.
     """
     return (
         f"{record.phase:<8} epoch {record.epoch:2d}/{num_epochs}  loss {record.train_loss:.4f}  "
@@ -28,7 +28,7 @@ def epoch_line(record: EpochRecord, metric: str, num_epochs: int) -> str:
 
 
 def result_line(best: Best, test: Scores | None, metric: str) -> str:
-    """The last line of a run: the test metrics, or the best validation metric where the test split is not scored.
+    """The last line of a run: the test metrics, or the best validation metric if the test split is not scored.
 
     Args:
         best: the best epoch.
@@ -49,7 +49,7 @@ def shown_metrics(values: Mapping[str, float], metric: str, without: str = "") -
     """Accuracy, macro F1 and ``train.metric``, each with its name.
 
     Args:
-        values: by metric.
+        values: the value of each metric.
         metric: ``train.metric``.
         without: a metric to leave out.
     """
@@ -58,17 +58,17 @@ def shown_metrics(values: Mapping[str, float], metric: str, without: str = "") -
 
 
 def explain_verdict(name: str, verdict: Verdict, metric: str, num_samples: int) -> str:
-    """The line that says what the gate decided about a phase.
+    """The line with the decision of the gate about a phase.
 
     Args:
-        name: of the phase.
-        verdict: of the gate.
+        name: name of the phase.
+        verdict: the decision.
         metric: ``train.metric``, which the gate compares.
-        num_samples: of the validation set.
+        num_samples: number of validation images.
     """
-    outcome = "kept" if verdict.kept else "dropped, its weights undone; the stage ends here"
+    outcome = "kept" if verdict.kept else "dropped, and the weights before it restored; the stage ends here"
     p_value = "" if verdict.p_value is None else f", p = {verdict.p_value:.3f}"
     return (
         f"{name} {outcome}: validation {METRICS[metric].label} {verdict.before:.4f} -> {verdict.after:.4f} "
-        f"(of {num_samples} images it gained {verdict.gained} and lost {verdict.lost}{p_value})"
+        f"(of {num_samples} images, {verdict.gained} newly right and {verdict.lost} newly wrong{p_value})"
     )

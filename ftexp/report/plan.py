@@ -1,4 +1,4 @@
-"""The plan of a run before it starts: what learns when, for how long, and at which rates."""
+"""The plan of a run: what is trained in each phase, for how long, and at which learning rates."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from ftexp.finetune.schedules import Span, schedule_factor
 from ftexp.models.blocks import HEAD, Network
 from ftexp.report.plots import GREY, save
 
-# No rate of a cosine's last steps is worth more of the axis than this share of the highest.
+# The axis ends at this share of the highest rate, so that the last steps of a cosine do not take most of it.
 SMALLEST_SHARE = 1e-4
 
 
 def plan_rows(phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> list[dict[str, object]]:
-    """A row per phase: what learns, how many parameters, its length, its rates.
+    """A row per phase: what is trainable, the number of parameters, the length, the learning rates.
 
     Args:
-        spans: how long each phase is.
+        phases: the planned phases.
+        network: the network.
+        spans: length of each phase.
     """
     rows = []
     for phase, span in zip(phases, spans, strict=True):
@@ -48,11 +50,13 @@ def plan_rows(phases: Sequence[Phase], network: Network, spans: Sequence[Span]) 
 
 
 def plot_plan(phases: Sequence[Phase], network: Network, spans: Sequence[Span], path: Path) -> None:
-    """The rate of every block over all steps of all phases; frozen blocks have none.
+    """Plot the learning rate of every block over the steps of all phases; frozen blocks have no line.
 
     Args:
-        spans: how long each phase is.
-        path: the PNG to write.
+        phases: the planned phases.
+        network: the network.
+        spans: length of each phase.
+        path: the PNG file to write.
     """
     figure = Figure(figsize=(9.0, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
@@ -83,7 +87,7 @@ def plot_plan(phases: Sequence[Phase], network: Network, spans: Sequence[Span], 
 
 
 def _curve(phase: Phase, names: Sequence[str], span: Span) -> tuple[list[int], dict[str, list[float]]]:
-    """Steps of the phase at which to draw, and the rate of each learning block there."""
+    """The steps at which to draw, and the rate of each trainable block at these steps."""
     steps_per_tick = 1 if phase.scheduler.interval == "step" else span.steps_per_epoch
     ticks = sorted({round(i * (span.steps - 1) / 200) for i in range(201)})
     factors = [schedule_factor(phase.scheduler, tick // steps_per_tick, span) for tick in ticks]
@@ -92,7 +96,7 @@ def _curve(phase: Phase, names: Sequence[str], span: Span) -> tuple[list[int], d
 
 
 def _shades(count: int) -> list[tuple[float, float, float, float]]:
-    """From light (the stem) to dark (next to the head) blue, and the head in orange."""
+    """Colours for the blocks: from light blue (the stem) to dark blue (next to the head), and orange for the head."""
     blues = [colormaps["Blues"](0.3 + 0.65 * i / max(1, count - 2)) for i in range(count - 1)]
     return [*blues, (0.835, 0.369, 0.0, 1.0)]
 

@@ -1,4 +1,4 @@
-"""Plots of a run, drawn without a window and without pyplot's global state."""
+"""Plots of a run, drawn without a display and without pyplot's global state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.metric_names import METRICS
 
-# Okabe and Ito's palette: told apart with any colour vision.
+# Okabe and Ito's palette, whose colours can be distinguished with any colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 MAX_CLASSES_WITH_COUNTS = 20
 MAX_TICK_LABELS = 50
@@ -27,13 +27,13 @@ MAX_LABEL_LENGTH = 24
 def plot_curves(
     history: Sequence[EpochRecord], path: Path, best_epoch: int | None = None, metric: str = "accuracy"
 ) -> None:
-    """Loss, validation scores and learning rates over the epochs, phases told apart, the best epoch marked.
+    """Plot loss, validation scores and learning rates over the epochs, with phases shaded and the best epoch marked.
 
     Args:
         history: one record per epoch, at least one.
-        path: the PNG to write.
-        best_epoch: the one whose weights were kept in the end; None marks none.
-        metric: the one that decided; it is drawn beside accuracy and macro F1 where its range is like theirs.
+        path: the PNG file to write.
+        best_epoch: the epoch whose weights were kept in the end; None: none is marked.
+        metric: the metric that selects the best epoch; drawn beside accuracy and macro F1 if its range is like theirs.
     """
     assert history, "no epoch to draw"
     figure = Figure(figsize=(8.0, 8.5), dpi=120, layout="constrained")
@@ -57,13 +57,13 @@ def plot_curves(
 
 
 def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path: Path, split: str) -> None:
-    """Which class was taken for which; the colour is the share of the true class.
+    """Plot a confusion matrix; the colour is the share of the true class.
 
     Args:
-        confusion: K x K counts, rows = truth, columns = prediction.
-        classes: K names.
-        path: the PNG to write.
-        split: what was counted, ``test`` or ``validation``.
+        confusion: the confusion matrix, int64 [K, K]; rows are the true classes.
+        classes: names of the K classes.
+        path: the PNG file to write.
+        split: the scored split, ``test`` or ``validation``.
     """
     num_classes = len(classes)
     assert confusion.shape == (num_classes, num_classes)
@@ -72,7 +72,7 @@ def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], 
     side = float(np.clip(3.2 + 0.42 * num_classes, 4.5, 11.0))
     figure = Figure(figsize=(side + 0.8, side), dpi=120, layout="constrained")
     axes = figure.subplots()
-    # The square root, so that an error in forty is still seen beside a diagonal near 1.
+    # A square-root scale, so that one error in forty is still visible beside a diagonal near 1.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
     bar.set_ticks([0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0])
@@ -88,7 +88,7 @@ def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], 
 
 
 def _draw(axes: Axes, history: Sequence[EpochRecord], curves: dict[str, tuple[str, str]]) -> None:
-    """Lines broken between phases: each phase has an optimizer and a schedule of its own."""
+    """Draw curves with a gap between phases, because each phase has its own optimizer and schedule."""
     marker = "o" if len(history) <= 40 else ""
     for label, (color, name) in curves.items():
         epochs, values = [], []
@@ -107,7 +107,7 @@ def _draw(axes: Axes, history: Sequence[EpochRecord], curves: dict[str, tuple[st
 
 
 def _score_lines(metric: str) -> dict[str, tuple[str, str]]:
-    """Label -> colour and column of the scores that share an axis."""
+    """The scores that share an axis: label -> colour and column."""
     colors = {"accuracy": BLUE, "macro_f1": GREEN}
     if METRICS[metric].maximize:
         colors = {**colors, metric: colors.get(metric, ORANGE)}
@@ -115,7 +115,7 @@ def _score_lines(metric: str) -> dict[str, tuple[str, str]]:
 
 
 def _scale_rates(axes: Axes, history: Sequence[EpochRecord]) -> None:
-    """A log axis of four decades at most, or the last drop of a cosine to zero would squeeze the rest together."""
+    """Set a log axis of at most four decades; a cosine that ends near zero would leave too little room for the rest."""
     rates = [rate for record in history for rate in (record.lr_head, record.lr_backbone) if rate]
     if rates:
         axes.set_yscale("log")
@@ -123,7 +123,7 @@ def _scale_rates(axes: Axes, history: Sequence[EpochRecord]) -> None:
 
 
 def _shade_phases(axes: Axes, history: Sequence[EpochRecord], *, labelled: bool) -> None:
-    """Every second phase on grey, its name above the plot."""
+    """Shade every second phase, and write the names of phases above the plot."""
     starts = [i for i, record in enumerate(history) if i == 0 or record.phase != history[i - 1].phase]
     size = 10 if len(starts) <= 6 else 7
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(history)], strict=True)):
@@ -164,6 +164,6 @@ def _short(name: str) -> str:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG."""
     with warnings.catch_warnings():
-        # A class named in a script that the font lacks is drawn as boxes; that is worth no warning.
+        # Class names with characters that the font lacks are drawn as boxes, without a warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(path)

@@ -1,4 +1,4 @@
-"""A range test for people: a plot, a table, and the settings to paste."""
+"""Reports a range test: a plot, a table, and the settings to paste."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def report_ranges(tests: Sequence[RangeTest], folder: Path) -> None:
-    """Write ``lr_find.csv`` and ``lr_find.png`` and say what the tests suggest."""
+    """Write ``lr_find.csv`` and ``lr_find.png``, and log the suggested rates."""
     rows = [
         {"setting": test.key, "rate": rate, "loss": loss}
         for test in tests
@@ -36,10 +36,11 @@ def report_ranges(tests: Sequence[RangeTest], folder: Path) -> None:
 
 
 def plot_ranges(tests: Sequence[RangeTest], path: Path) -> None:
-    """The mean loss over the rate, one panel a test, the suggestions marked.
+    """Plot the mean loss over the rate, with one panel per test and the suggestions marked.
 
     Args:
-        path: the PNG to write.
+        tests: the range tests.
+        path: the PNG file to write.
     """
     figure = Figure(figsize=(4.5 * len(tests), 3.8), dpi=120, layout="constrained")
     for axes, test in zip(figure.subplots(1, len(tests), squeeze=False)[0], tests, strict=True):

@@ -1,4 +1,4 @@
-"""Everything a run leaves behind: lines on the terminal, files in its folder, the same in the tracking store."""
+"""Records a run: lines on the terminal, files in its folder, and the same in the tracking store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker
 
 log = logging.getLogger(__name__)
 
-# What the tracking store gets a copy of, beside the best checkpoint.
+# Files that are copied to the tracking store, besides the best checkpoint.
 RESULT_FILES = (
     "param_groups.csv",
     "metrics.csv",
@@ -46,11 +46,13 @@ RESULT_FILES = (
 
 
 class Recorder:
-    """Records one run as it goes.
+    """Records one run while it runs.
 
     Args:
-        folder: the run's own folder.
-        setting: the validation metric that decides, and what the curves are read against.
+        folder: the folder of the run.
+        tracker: the tracking store.
+        setting: the metric that selects the best epoch, and the reference values for the diagnosis.
+        phases: the planned phases.
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class Recorder:
         self._phases: list[dict[str, object]] = []
 
     def plan(self, phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> None:
-        """Show what is going to happen: a table where there are several phases, a plot of the rates always.
+        """Record the plan: a plot of the rates and, if there are several phases, a table.
 
         Args:
-            spans: how long each phase is.
+            phases: the planned phases.
+            network: the network.
+            spans: length of each phase.
         """
         if len(phases) > 1:
             log.info("\n%s", format_table(plan_rows(phases, network, spans)))
@@ -84,7 +88,7 @@ class Recorder:
         self._tracker.log_artifact(self.folder / "plan.png")
 
     def start_phase(self, phase: Phase, groups: Sequence[dict[str, object]]) -> None:
-        """Show, save and log which tensors learn at which rate."""
+        """Record which tensors are trainable, at which rates."""
         before = [row for row in self._groups if row["phase"] != phase.name]
         self._groups = before + [{"phase": phase.name, **row} for row in groups]
         log.info("\n%s\n", format_table(groups))
@@ -94,7 +98,13 @@ class Recorder:
         self._trainable = sum(int(str(row["parameters"])) for row in groups if row["trainable"])
 
     def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
-        """Say what the gate decided; None for the first phase, which has nothing to be compared with."""
+        """Record a phase and the decision of the gate.
+
+        Args:
+            phase: the phase.
+            best: the best epoch of the phase.
+            verdict: the decision; None for the first phase, which is not compared.
+        """
         records = [record for record in self._history if record.phase == phase.name]
         kept = verdict is None or verdict.kept
         entry: dict[str, object] = {
@@ -113,17 +123,17 @@ class Recorder:
         self._phases.append(entry)
 
     def state(self) -> dict[str, object]:
-        """What has to be known when the run is gone on with, as plain data; the epochs aside."""
+        """What is needed to resume the run, as plain data, except for the epochs."""
         return {"groups": self._groups, "phases": self._phases}
 
     def resume(self, state: Mapping[str, Any], history: Sequence[EpochRecord]) -> None:
-        """Go on from where ``state`` was called, after these epochs."""
+        """Restore what ``state`` returned, and the epochs so far."""
         self._groups, self._phases = list(state["groups"]), list(state["phases"])
         self._history = list(history)
         self._write_history()
 
     def epoch(self, record: EpochRecord) -> None:
-        """One line on the terminal, one row in ``metrics.csv``, one batch of metrics in the store."""
+        """Record an epoch: a line on the terminal, a row in ``metrics.csv``, and its metrics in the store."""
         self._history.append(record)
         self._write_history()
         numbers = {name: float(value) for name, value in record.as_row().items() if isinstance(value, float)}
@@ -132,7 +142,7 @@ class Recorder:
         self._diagnose(record.phase)
 
     def send_missing(self) -> None:
-        """Give the tracking store the epochs that were saved and not sent before the run was stopped."""
+        """Send the tracking store the epochs that were saved but not sent before the run was stopped."""
         send_missing_if_possible(self._tracker, self.folder)
 
     def _write_history(self) -> None:
@@ -140,7 +150,7 @@ class Recorder:
             write_rows(self.folder / "metrics.csv", [row.as_row() for row in self._history])
 
     def _diagnose(self, phase: str) -> None:
-        """Read the curves so far, and speak where something new is wrong."""
+        """Diagnose the curves so far, and log a finding that is new."""
         before = self._diagnosis
         found = diagnose([record for record in self._history if record.phase == phase], self._setting)
         self._diagnosis = found
@@ -157,12 +167,18 @@ class Recorder:
         peak_memory_mib: float,
         seconds: float,
     ) -> RunResult:
-        """Write plots and ``result.json``, log them, and say how it ended.
+        """Write plots and ``result.json``, send them to the tracking store, and log the result.
 
         Args:
-            test: None where the test split was not to be scored.
-            test_uses: how often the test split has been opened by now, this run included.
-            seconds: that the run has taken.
+            best: the best epoch.
+            test: the scores of the test split; None if it was not scored.
+            splits: the samples.
+            test_uses: how often the test split has been used so far, including this run.
+            peak_memory_mib: peak memory in MiB.
+            seconds: duration of the run.
+
+        Returns:
+            The result of the run.
         """
         scores, split = (test, "test") if test else (best.scores, "validation")
         baseline = majority_baseline(splits.train, splits.classes, scores.confusion)
@@ -183,14 +199,14 @@ class Recorder:
         )
         write_json(self.folder / "result.json", result)
         self._send(test)
-        log.info("always naming %s scores %s accuracy %.4f", baseline["class"], split, baseline["accuracy"])
+        log.info("always predicting %s gives %s accuracy %.4f", baseline["class"], split, baseline["accuracy"])
         if test_uses > 1:
-            log.warning("This test set has been used %d times; scores chosen by it are too good.", test_uses)
+            log.warning("This test set has been used %d times; results selected with it are too optimistic.", test_uses)
         log.info("%s  %s", result_line(best, test, self._metric), self.folder)
         return RunResult.of(self.folder, result)
 
     def _send(self, test: Scores | None) -> None:
-        """Give the tracking store what stands in the folder."""
+        """Copy the result files in the folder to the tracking store."""
         for name in RESULT_FILES:
             self._tracker.log_artifact(self.folder / name)
         self._tracker.log_artifact(self.folder / "checkpoints" / "best.pt", "checkpoints")
@@ -203,17 +219,17 @@ class Recorder:
             self._tracker.log_metrics({**scores, "test_loss": test.loss}, last.epoch)
 
     def log_model(self, best: Best, register_as: str | None) -> None:
-        """Give the tracking store the best network as a model, with what it scores."""
+        """Send the best network to the tracking store as a model, with its scores."""
         epoch, last = best.record.epoch, self._history[-1].epoch
         scores = ["loss", *best.record.val]
         metrics = [(f"val_{name}", epoch) for name in scores] + [(f"test_{name}", last) for name in scores]
         self._tracker.log_model(ModelToLog(self.folder / "checkpoints" / "best.pt", epoch, tuple(metrics), register_as))
 
     def failed(self, error: BaseException) -> Status:
-        """Leave a ``result.json`` that says why there is no result.
+        """Write a ``result.json`` that says why there is no result.
 
         Returns:
-            How the tracking store is to call it.
+            The status for the tracking store.
         """
         status: tuple[str, Status] = ("failed", "FAILED")
         if isinstance(error, KeyboardInterrupt | RankError):
@@ -223,10 +239,10 @@ class Recorder:
             self._tracker.set_tags({"pruned": "true"})
         try:
             write_json(self.folder / "result.json", {"status": status[0], "error": f"{type(error).__name__}: {error}"})
-        except OSError as unwritten:  # the disk that ended the run, most likely
+        except OSError as unwritten:  # probably the same full disk that ended the run
             log.warning("result.json cannot be written: %s.", unwritten)
         return status[1]
 
     def _skipped(self) -> list[dict[str, object]]:
-        """The phases that were planned and not begun, because the gate dropped one before them."""
+        """The planned phases that were not begun because the gate dropped an earlier one."""
         return [{"name": name, "epochs": 0, "verdict": "skipped"} for name in self._planned[len(self._phases) :]]

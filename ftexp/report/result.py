@@ -1,4 +1,4 @@
-"""``result.json``: a whole run in one small file, for programs."""
+"""``result.json``: the result of a run in one small file, for programs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ def result_content(
     seconds: float,
     mlflow_run_id: str | None,
 ) -> dict[str, object]:
-    """All that ``result.json`` holds of a run that has finished.
+    """The content of ``result.json`` for a finished run.
 
     Args:
-        metric: ``train.metric``.
-        test: None where the test split was not to be scored.
-        test_uses: how often it has been opened by now, this run included.
-        baseline: what always naming the most frequent class scores.
-        phases: an entry each, also of those that were skipped.
-        images_per_second: training alone, the mean over the epochs.
-        seconds: that the run has taken.
+        metric: the metric that selects the best epoch, ``train.metric``.
+        best: the best epoch.
+        test: the scores of the test split; None if it was not scored.
+        test_uses: how often the test split has been used so far, including this run.
+        baseline: the scores of always predicting the most frequent class.
+        phases: an entry per phase, including phases that were skipped.
+        images_per_second: images per second in training, the mean over the epochs.
+        peak_memory_mib: peak memory in MiB.
+        seconds: duration of the run.
+        mlflow_run_id: the id of the MLflow run; None if the run was not tracked.
     """
     return {
         "status": "finished",
@@ -63,7 +66,7 @@ def best_entry(best: Best) -> dict[str, object]:
 
 
 def score_entry(scores: Scores, names: list[str]) -> dict[str, object]:
-    """Metrics of the test split with their 95 % intervals: the accuracy's by formula, the others' by bootstrap."""
+    """Metrics of the test split with 95 % intervals: of accuracy by Wilson's formula, of the others by bootstrap."""
     intervals = bootstrap_intervals(scores, names)
     intervals["accuracy"] = accuracy_interval(scores.num_correct, scores.num_samples)
     return {

@@ -1,4 +1,4 @@
-"""Tables: as CSV files for programs, as aligned text for readers."""
+"""Tables as CSV files and as aligned text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ftexp.files.whole_file import replaced_whole
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a CSV file with one line per row, replacing an older one whole or not at all.
+    """Write a CSV file with one line per row; an older file is replaced atomically.
 
     Args:
         path: the file; its folder must exist.
@@ -24,7 +24,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def format_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as text with a heading, numbers to the right; without a final newline, empty for no rows."""
+    """Format rows as text with a heading and right-aligned numbers; empty if there are no rows."""
     columns = _columns(rows)
     cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -56,5 +56,5 @@ def _cell(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    # A class or a file may have a line break or a terminal's control sequence in its name.
+    # The name of a class or a file may contain line breaks or control sequences.
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))

@@ -1,1 +1,1 @@
-"""Searches over many runs, with Optuna."""
+"""Hyperparameter searches over many runs, with Optuna."""

@@ -1,4 +1,4 @@
-"""Is the winner real? The best trials once more, with other seeds, still on validation."""
+"""Confirms the best trials of a search by repeating them with other seeds, on the validation set."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ FOLDER = "confirm"
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A trial's settings over several seeds, none of them the search's own.
+    """The results of a trial's settings with several fresh seeds.
 
     Attributes:
-        searched: its value in the search, which it was chosen by: too good on average.
-        seeds: that were asked for.
-        values: of the runs that ended well, one a seed.
+        trial: number of the trial.
+        searched: its value in the search; since the trial was selected by it, it is too good on average.
+        seeds: the fresh seeds.
+        values: the value of each successful run; there is one run per seed.
     """
 
     trial: int
@@ -52,16 +53,16 @@ class Confirmed:
 
     @property
     def mean(self) -> float | None:
-        """Of the values; None: there are none."""
+        """The mean of the values; None if there are none."""
         return statistics.fmean(self.values) if self.values else None
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation over the seeds; None below two."""
+        """The standard deviation over the seeds; None if there are fewer than two values."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def as_row(self) -> dict[str, object]:
-        """For a table, or a file."""
+        """The results as a row of a table."""
         return {
             "trial": self.trial,
             "searched": self.searched,
@@ -73,15 +74,15 @@ class Confirmed:
 
 
 def check_confirmable(config: SweepConfig, space: Space) -> None:
-    """Refuse to confirm over seeds what was searched over them.
+    """Refuse ``sweep.confirm`` for a search whose space contains the seed.
 
     Raises:
-        ConfigError: when the search itself goes over seeds.
+        ConfigError: if it does.
     """
     if config.confirm and SEED in space.ranges:
         raise ConfigError(
             f"sweep.confirm={config.confirm} runs the best trials with other seeds, and {SEED} is a range of this "
-            "search. Take one of the two away."
+            "search. Remove one of the two."
         )
 
 
@@ -94,27 +95,38 @@ def confirm(
     launcher: Callable[[], Any],
     num_jobs: int,
 ) -> list[Confirmed]:
-    """Run the best trials of a study that has all of its trials with fresh seeds.
+    """Run the best trials of a completed study again with fresh seeds.
 
-    Each run is a job in ``confirm/TRIAL-SEED`` of the sweep's folder, and no trial of the study; those that have a
-    result are not repeated. Other processes wait for the first.
+    Each run is a job in ``confirm/TRIAL-SEED`` of the sweep's folder, and not a trial of the study. Runs that have a
+    result are not repeated. Other processes of the sweep wait for the first.
+
+    Args:
+        study: the study.
+        folder: the folder of the sweep.
+        space: the searched space.
+        config: how many trials to confirm, and with how many seeds.
+        first_seed: the seed of the search; the fresh seeds follow it.
+        launcher: makes Hydra's launcher.
+        num_jobs: number of runs at once.
 
     Returns:
-        The best mean first; those without all of their values last.
+        The trials with the best mean first, and those without all values last.
     """
     seeds = tuple(range(first_seed, first_seed + config.confirm_seeds))
     (objective,) = config.objectives
     larger_is_better = study.direction == StudyDirection.MAXIMIZE
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ordered = sorted(completed, key=lambda trial: trial.value or 0.0, reverse=larger_is_better)
-    distinct = {json.dumps(trial.params, sort_keys=True): trial for trial in reversed(ordered)}  # of equals, the best
+    distinct = {
+        json.dumps(trial.params, sort_keys=True): trial for trial in reversed(ordered)
+    }  # the best of equal settings
     chosen = sorted(distinct.values(), key=ordered.index)[: config.confirm]
     with FileLock(folder / ".sessions" / "confirm.lock"):
         jobs = [(trial, seed) for trial in chosen for seed in seeds]
         missing = [(trial, seed) for trial, seed in jobs if _value(folder, trial, seed, objective) is None]
         if missing:
             log.info("confirm the best %d trials, each with %d fresh seeds", len(chosen), len(seeds))
-            for trial, seed in missing:  # what a killed run left there is not gone on with
+            for trial, seed in missing:  # a killed run is started again, not resumed
                 shutil.rmtree(_folder(folder, trial, seed), ignore_errors=True)
             _launch(missing, space, launcher, num_jobs, len(study.get_trials(deepcopy=False)))
     confirmed = []
@@ -153,6 +165,6 @@ def _folder(folder: Path, trial: FrozenTrial, seed: int) -> Path:
 
 
 def _value(folder: Path, trial: FrozenTrial, seed: int, objective: str) -> float | None:
-    """Of a run that confirms; None when it has not been run, or has no result."""
+    """The value of a confirming run; None if it has no result."""
     confirming = _folder(folder, trial, seed)
     return RunResult.read(confirming).objective(objective) if status_of(confirming) == "finished" else None

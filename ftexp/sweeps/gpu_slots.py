@@ -24,7 +24,7 @@ def gpu_slot(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jo
 
     Args:
         config: the trial's ``runtime``.
-        folder: for the lock files of the slots; the same for all trials of the sweep on this machine.
+        folder: the folder for the lock files; the same for all trials of the sweep on this machine.
         trials_per_gpu: number of slots of each GPU.
         num_jobs: trials that run at once, each in its own process; with 1 this process may use all cores.
 
@@ -56,9 +56,9 @@ def take_free_slot(folder: Path, num_slots: int, held: ExitStack) -> int | None:
     """Lock the first free slot of this machine until ``held`` is closed or the process ends.
 
     Args:
-        folder: for the lock files.
-        num_slots: of all GPUs together.
-        held: closes the lock.
+        folder: the folder for the lock files.
+        num_slots: number of slots of all GPUs together.
+        held: releases the lock when it is closed.
 
     Returns:
         The slot's number, from 0; consecutive slots are on different GPUs. None when all are taken.

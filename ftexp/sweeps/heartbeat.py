@@ -1,4 +1,4 @@
-"""Signs of life of running trials, in the database: a machine cannot see the locks of another one."""
+"""Heartbeats of running trials in the database, because a machine cannot see the locks of another one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from ftexp.hydra_internals import stale_trial_ids
 
-# A minute is often enough for trials of minutes; three without a sign survive a restart of the database.
+# One heartbeat a minute is enough, because trials take minutes; three may be missing while the database restarts.
 INTERVAL_SECONDS = 60
 GRACE_SECONDS = 180
 
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """A thread that notes, again and again, that the trials of this process live; nothing for storages without clock.
+    """A thread that records heartbeats of this process's trials; it does nothing for storages without them.
 
     Args:
-        running: gives the ids of these trials.
+        storage: the storage of the study.
+        running: returns the ids of these trials.
     """
 
     def __init__(self, storage: BaseStorage, running: Callable[[], Iterable[int]]) -> None:
@@ -34,12 +35,12 @@ class Heartbeat:
             self._thread.start()
 
     def note(self, trial_id: int) -> None:
-        """Note it at once, for a trial that has just begun."""
+        """Record a heartbeat immediately, for a trial that has just begun."""
         if self._storage is not None:
             self._storage.record_heartbeat(trial_id)
 
     def silent(self, study: Study) -> set[int]:
-        """The ids of running trials that have not shown a sign of life for ``GRACE_SECONDS``, on any machine."""
+        """The ids of running trials, on any machine, without a heartbeat for ``GRACE_SECONDS``."""
         return set(stale_trial_ids(self._storage, study)) if self._storage is not None else set()
 
     def stop(self) -> None:
@@ -54,5 +55,5 @@ class Heartbeat:
             try:
                 for trial_id in self._running():
                     self._storage.record_heartbeat(trial_id)
-            except Exception as error:  # a database that is away for a minute is no reason to end
-                log.warning("no sign of life could be left in the study's database: %s", type(error).__name__)
+            except Exception as error:  # the database may be back a minute later
+                log.warning("The heartbeat could not be written to the study's database: %s", type(error).__name__)

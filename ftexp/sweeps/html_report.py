@@ -15,7 +15,7 @@ PICTURES = {
     "importance.png": "How much each setting matters",
     "parallel.png": "Settings and value of every trial",
     "slice.png": "Value by each setting alone",
-    "pareto.png": "What no other trial beats in every objective",
+    "pareto.png": "Trials that no other trial beats in every objective",
 }
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70em; margin: 2em auto; padding: 0 1em }
@@ -27,7 +27,7 @@ td.long { white-space: normal; min-width: 24em; overflow-wrap: anywhere }
 code { display: block; padding: .6em; background: #f4f4f4; white-space: pre-wrap; overflow-wrap: anywhere }
 img { max-width: 100% }
 """
-# An error's text; anything shorter stays in one line.
+# A longer text, such as an error, is wrapped; a shorter one stays on one line.
 LONG = 60
 
 
@@ -64,13 +64,13 @@ def _best(entry: Mapping[str, Any]) -> str:
     return (
         f"<h2>Best: trial {entry['trial']}, {escape(values)}</h2>"
         + _table([entry["parameters"]])
-        + "<p>Once more with several seeds, then once with the score of the test split:</p>"
+        + "<p>To run it again with several seeds, and then once with the score of the test split:</p>"
         + f"<code>{escape(entry['command'])}</code>"
     )
 
 
 def _confirmed(entries: Sequence[Mapping[str, Any]]) -> str:
-    return f"<h2>The best ones with other seeds</h2>{_table(entries)}" if entries else ""
+    return f"<h2>The best trials with other seeds</h2>{_table(entries)}" if entries else ""
 
 
 def _picture(path: Path, title: str) -> str:
@@ -91,7 +91,7 @@ def _row(cell: str, values: Iterable[object]) -> str:
 
 def _cell(cell: str, text: str) -> str:
     if cell == "th":
-        return f"<th>{escape(text).replace('.', '.<br>')}</th>"  # long names make no wide column of short numbers
+        return f"<th>{escape(text).replace('.', '.<br>')}</th>"  # so that columns of numbers stay narrow
     return f"{'<td class=long>' if len(text) > LONG else '<td>'}{escape(text)}</td>"
 
 

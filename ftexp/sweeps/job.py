@@ -1,4 +1,4 @@
-"""What a job of Hydra's launcher came to."""
+"""The result of a job of Hydra's launcher."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ftexp.config.uri import hide_credentials
 
 
 def outcome(job_return: Any) -> tuple[Any, str | None]:
-    """What a job returned and None; or, when it failed, None and why, without passwords.
+    """The return value of a job and None or, if it failed, None and the reason without passwords.
 
     Args:
         job_return: Hydra's ``JobReturn``.
     """
     try:
-        with redirect_stderr(io.StringIO()):  # Hydra writes a line of its own there before it raises; ours says more
+        with redirect_stderr(io.StringIO()):  # Hydra prints a line before it raises; our message says more
             return job_return.return_value, None
     except Exception as error:
         return None, hide_credentials(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""One process of a sweep at a time: on a machine by a file, on several by the database that they share."""
+"""A lock for the processes of a sweep: a file on one machine, and the shared database on several machines."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ TIMEOUT_SECONDS = 120
 
 
 class StudyLock:
-    """Held while the tables of a study are made and its trials are shared out.
+    """The lock that is held while the tables of a study are created, and while a process asks for trials.
 
-    A database other than PostgreSQL is guarded by the file alone: then several machines may start a trial too many.
+    With a database other than PostgreSQL, only the file is locked; then several machines may start too many trials.
 
     Args:
-        file: the same for all processes of the sweep on this machine.
-        url: of the study's storage.
+        file: the lock file, the same for all processes of the sweep on this machine.
+        url: URL of the study's storage.
+        name: name of the study.
     """
 
     def __init__(self, file: Path, url: str, name: str) -> None:
@@ -31,10 +32,10 @@ class StudyLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep all others out.
+        """Hold the lock within the ``with``.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: if the database cannot be reached, or is held for too long.
+            sqlalchemy.exc.SQLAlchemyError: if the database cannot be reached, or another process holds it for too long.
         """
         with self._file, self._of_database():
             yield
@@ -44,10 +45,10 @@ class StudyLock:
         if not self._url.startswith("postgresql"):
             yield
             return
-        # No pool: a connection that waits idly between trials may be cut by whatever lies on the way.
+        # No pool, because the network may close a connection that is idle between trials.
         self._engine = self._engine or create_engine(self._url, poolclass=NullPool)
-        with self._engine.connect() as connection:  # its end gives an advisory lock back, whatever happens
+        with self._engine.connect() as connection:  # closing it releases the advisory lock
             connection.execute(text(f"SET lock_timeout = '{TIMEOUT_SECONDS}s'"))
             connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": self._number})
-            connection.commit()  # the lock is the session's: no transaction is left open meanwhile
+            connection.commit()  # the lock belongs to the session, so no transaction stays open
             yield

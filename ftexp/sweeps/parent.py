@@ -1,4 +1,4 @@
-"""The sweep as a run of its own in the tracking store, above those of its trials."""
+"""The parent run in the tracking store, to which the runs of a sweep's trials belong."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ RUN_ID = "mlflow_run_id"
 
 @contextmanager
 def parent_run(shared: SharedStudy, config: TrackingConfig) -> Iterator[Tracker]:
-    """Begin the sweep's run, or go on with that of an earlier call; runs begun meanwhile belong to it."""
+    """Start the sweep's run, or reopen that of an earlier call; runs that start within the ``with`` belong to it."""
     study = shared.study
-    with shared.locked():  # processes that start at once share one
+    with shared.locked():  # processes that start at the same time share one run
         tracker = make_tracker(config, run_name=f"sweep {study.study_name}", resumed=study.user_attrs.get(RUN_ID))
         if tracker.run_id is not None:
             study.set_user_attr(RUN_ID, tracker.run_id)
@@ -30,7 +30,7 @@ def parent_run(shared: SharedStudy, config: TrackingConfig) -> Iterator[Tracker]
         tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     else:
-        # The process that ends last says so: others may still be at work on the study.
+        # The last process marks the run as finished; others may still run trials of the study.
         tracker.close("RUNNING" if shared.running() else "FINISHED")
     finally:
         os.environ.pop(PARENT_RUN, None)

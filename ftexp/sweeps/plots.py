@@ -1,4 +1,4 @@
-"""A study in pictures, most of them Optuna's own plots."""
+"""Plots of a study; most of them are Optuna's."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from optuna.visualization import matplotlib as drawn
 
 MIN_TRIALS = 2
 COLUMNS = 3
-# Mean of red, green and blue; a line that is lighter is lost on white.
+# The lightest colour of a line (mean of red, green and blue) that is visible on white.
 LIGHTEST = 0.8
 
 
 def write_plots(study: optuna.Study, folder: Path, objectives: Sequence[str]) -> None:
-    """Write history, importance, parallel coordinates, slices and rates, as far as the trials go.
+    """Write the plots of history, importance, parallel coordinates, slices and rates that the trials allow.
 
-    For several objectives: the Pareto front.
+    For several objectives, write the Pareto front.
+
+    Args:
+        study: the study.
+        folder: the folder for the files.
+        objectives: names of the objectives.
     """
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(completed) < MIN_TRIALS:
@@ -42,19 +47,19 @@ def write_plots(study: optuna.Study, folder: Path, objectives: Sequence[str]) ->
     _save(lambda: _draw_settings(study, settings, name), folder / "slice.png")
     if rates:
         _save(lambda: _draw_settings(study, rates, name), folder / "rates.png")
-    if len({trial.value for trial in completed}) > 1:  # equal values have no cause
+    if len({trial.value for trial in completed}) > 1:  # importance is not defined for equal values
         _save(lambda: drawn.plot_param_importances(study, target_name=name), folder / "importance.png")
 
 
 def _draw_parallel(study: optuna.Study, settings: Sequence[str], objective: str) -> None:
-    """Optuna's plot, wide enough for its axes, and with the names that it would cut."""
+    """Draw Optuna's plot, wide enough for its axes, and with complete names."""
     from matplotlib import pyplot
 
     axis = drawn.plot_parallel_coordinate(study, params=list(settings), target_name=objective)
     figure = pyplot.gcf()
     figure.set_size_inches(2 + 2 * len(settings), 5)
     for bar in [other for other in figure.axes if other.get_label() == "<colorbar>"]:
-        bar.remove()  # it says what the first axis says, and lies on the labels of the last one
+        bar.remove()  # it repeats the first axis, and covers the labels of the last one
     for lines in axis.collections:
         shades = lines.get_cmap()(np.linspace(0, 1, 256))
         lines.set_cmap(ListedColormap(shades[shades[:, :3].mean(axis=1) < LIGHTEST]))
@@ -63,7 +68,7 @@ def _draw_parallel(study: optuna.Study, settings: Sequence[str], objective: str)
 
 
 def _draw_settings(study: optuna.Study, settings: Sequence[str], objective: str) -> None:
-    """The objective against each setting alone; pruned trials hollow, at that of their best checkpoint."""
+    """Plot the objective against each setting; pruned trials are hollow, at the value of their best checkpoint."""
     from matplotlib import pyplot
 
     columns = min(COLUMNS, len(settings))
@@ -119,11 +124,11 @@ def _save(plot: Callable[[], Any], path: Path) -> None:
 
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        warnings.simplefilter("ignore", UserWarning)  # of the layout
+        warnings.simplefilter("ignore", UserWarning)  # about the layout
         pyplot.switch_backend("agg")
         plot()
         figure = pyplot.gcf()
-        figure.suptitle("")  # the page and the file's name say what it is
+        figure.suptitle("")  # the report and the file name say what it is
         for axis in figure.axes:
             axis.set_title("")
             axis.set_title("", loc="left")

@@ -1,4 +1,4 @@
-"""The search as a sweeper of Hydra's: what ``--multirun`` does. Light to import, for every ``--help`` loads it."""
+"""The sweeper that Hydra uses for ``--multirun``. It is quick to import, because every ``--help`` loads it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ftexp.machine.interpreter import garbage_left_alone
 
 
 class SearchSweeper(Sweeper):
-    """Keeps what Hydra hands over until the search begins."""
+    """Hydra's sweeper for searches; it keeps what Hydra passes until the search begins."""
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's own interface."""
+        """Keep Hydra's context, task function and configuration."""
         self.config = config
         self._loader = hydra_context.config_loader
         self._launcher = partial(
@@ -31,10 +31,10 @@ class SearchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search until the study has its trials."""
+        """Run the search with the overrides of the command line."""
         with garbage_left_alone():
             from ftexp.sweeps.frozen_config import freeze_config
-            from ftexp.sweeps.sweep import sweep  # Optuna, and what else a search needs
+            from ftexp.sweeps.sweep import sweep  # imports Optuna and more, which takes seconds
 
         assert self.config is not None
         freeze_config(self._loader)
@@ -42,5 +42,5 @@ class SearchSweeper(Sweeper):
 
 
 def register_sweeper() -> None:
-    """Make the sweeper known to Hydra, whether this package is installed or not; to be called once."""
+    """Register the sweeper with Hydra, whether this package is installed or not; call this once."""
     Plugins.instance().register(SearchSweeper)

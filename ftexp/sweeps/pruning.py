@@ -1,4 +1,4 @@
-"""Ending trials that promise little."""
+"""Pruning: ending trials early whose results are not promising."""
 
 from __future__ import annotations
 
@@ -14,41 +14,46 @@ from ftexp.errors import PrunedError
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.metric_names import METRICS
 
-# Name -> from the epochs of a trial to the pruner.
+# Name -> function from the number of epochs of a trial to the pruner.
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    # Successive halving in brackets, from one epoch on, a third going on each time (Li et al., 2018). The brackets end
-    # at half of the epochs, not at all of them: the paper's last bracket prunes nothing, which a hundred trials can
-    # afford and twenty cannot. benchmarks/sweep_quality.py measures what it costs.
+    # Successive halving in brackets that start at one epoch; a third of the trials continues each time (Li et al.,
+    # 2018). The brackets end at half of the epochs, not at all, because the paper's last bracket prunes nothing,
+    # which is too expensive for twenty trials. benchmarks/sweep_quality.py measures what this costs.
     "hyperband": lambda epochs: HyperbandPruner(min_resource=1, max_resource=max(1, epochs // 2), reduction_factor=3),
-    # Below the median of the trials before it at the same epoch; not before there are some to compare with.
+    # Prunes a trial that is below the median of earlier trials at the same epoch, once there are enough of them.
     "median": lambda _: MedianPruner(n_startup_trials=5, n_warmup_steps=1),
     "none": lambda _: NopPruner(),
 }
 
 
 def build_pruner(name: str, epochs: int, num_objectives: int = 1) -> BasePruner:
-    """The pruner of that name; none where several objectives leave no order between trials.
+    """Build the pruner of a name; with several objectives, nothing is pruned, because trials have no order.
 
     Args:
-        epochs: of a trial. The same number for all trials of a study, or they would be compared at different epochs.
+        name: ``hydra.sweeper.pruner``.
+        epochs: epochs of a trial; it must be the same number for all trials of a study.
+        num_objectives: number of objectives.
 
     Raises:
-        ConfigError: for a name that there is not.
+        ConfigError: if there is no pruner of that name.
     """
     check(name in PRUNERS, "hydra.sweeper.pruner", name, f"one of {', '.join(PRUNERS)}")
     return PRUNERS[name](epochs) if num_objectives == 1 else NopPruner()
 
 
 class PruningObserver:
-    """Reports a run's epochs to its trial, and ends it before another one where the pruner says so.
+    """Reports the epochs of a run to its trial, and ends the run before another epoch if the pruner decides so.
 
-    What is reported is what the trial's value would be if the run ended there: the objective at the epoch with the best
-    metric, whose weights are the checkpoint; of a later phase, if its gate would keep it. So a pruned trial's value
-    means the same as a finished one's. Only a significant gain takes more than records to tell: any gain counts here.
+    It reports the value that the trial would have if the run ended now: the objective at the epoch with the best
+    metric, whose weights are the checkpoint. An epoch of a later phase counts only if the gate would keep the phase. So
+    the value of a pruned trial means the same as that of a finished one. With gate=significant, any gain counts here,
+    because records of epochs are not enough for the test.
 
     Args:
-        metric: ``train.metric``, which chooses the checkpoint.
-        stage: with the gate.
+        trial: the trial.
+        objective: name of the objective.
+        metric: ``train.metric``, which selects the checkpoint.
+        stage: the stage, with the settings of the gate.
     """
 
     def __init__(self, trial: Trial, objective: str, metric: str, stage: StageConfig) -> None:
@@ -56,8 +61,8 @@ class PruningObserver:
         self._objective = objective
         self._metric = metric
         self._stage = stage
-        self._before: EpochRecord | None = None  # the best of the phases before, which the gate has kept
-        self._best: EpochRecord | None = None  # of this phase
+        self._before: EpochRecord | None = None  # best epoch of the kept phases before this one
+        self._best: EpochRecord | None = None  # best epoch of this phase
         self._undecided: EpochRecord | None = None
 
     def __call__(self, record: EpochRecord) -> None:
@@ -71,10 +76,10 @@ class PruningObserver:
         self._undecided = record
 
     def before_epoch(self) -> None:
-        """Ask the pruner, once an epoch; a run that has no epoch left is finished and never asked about.
+        """Ask the pruner, once per epoch; a run without a further epoch is finished and not pruned.
 
         Raises:
-            PrunedError: if the run is not worth going on with.
+            PrunedError: if the pruner ends the run.
         """
         record, self._undecided = self._undecided, None
         if record is not None and self._trial.should_prune():

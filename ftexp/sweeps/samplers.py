@@ -1,4 +1,4 @@
-"""Optuna's samplers by the names that Hydra's own sweeper configures them with."""
+"""Builds Optuna's samplers from the configuration of Hydra's Optuna sweeper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 
 from ftexp.errors import ConfigError
 
-# The last part of the `_target_` in hydra/sweeper/sampler=OPTION -> what it stands for. Nothing is looked up by path.
+# The last part of `_target_` in hydra/sweeper/sampler=OPTION -> the sampler. Nothing is imported by its path.
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "TPESampler": samplers.TPESampler,
     "GPSampler": samplers.GPSampler,
@@ -25,19 +25,20 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
 
 
 def build_sampler(settings: Mapping[str, Any], session: int) -> BaseSampler:
-    """The configured sampler.
+    """Build the configured sampler.
 
     Args:
-        settings: the node ``hydra.sweeper.sampler``; null leaves a setting to Optuna.
-        session: from 1. A fixed seed differs from session to session, or each would try the same points again.
+        settings: the node ``hydra.sweeper.sampler``; null means Optuna's default for a setting.
+        session: number of the process of the study, from 1; it changes a fixed seed, so that no session repeats the
+            points of another.
 
     Raises:
-        ConfigError: for a sampler that there is not, or one that does not take its settings.
+        ConfigError: if there is no such sampler, or it does not accept its settings.
     """
     name = str(settings["_target_"]).rpartition(".")[2]
     if name not in SAMPLERS:
         raise ConfigError(
-            f"hydra.sweeper.sampler._target_={settings['_target_']} is no sampler; "
+            f"hydra.sweeper.sampler._target_={settings['_target_']} is not a sampler; "
             "choose hydra/sweeper/sampler=tpe, gp, random, cmaes, qmc, grid or nsgaii."
         )
     arguments = {key: value for key, value in settings.items() if not key.startswith("_") and value is not None}

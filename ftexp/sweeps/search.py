@@ -1,4 +1,4 @@
-"""The loop of a search: ask for trials, launch them, tell how they ended."""
+"""The loop of a search: ask the study for trials, launch them, tell the study their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ from ftexp.sweeps.trial import PRUNED
 
 
 class Search:
-    """The loop: ask for trials, launch them, tell how they ended."""
+    """The loop of a search.
+
+    Args:
+        shared: the study.
+        space: the searched space.
+        launcher: makes Hydra's launcher.
+        summary: reports on the study.
+        total: number of trials of the study.
+        num_jobs: number of trials at once.
+        max_failure_rate: share of the trials that may fail before the search stops.
+    """
 
     def __init__(
         self,
@@ -39,10 +49,10 @@ class Search:
         self._failures: list[str] = []
 
     def run(self) -> None:
-        """Go on until the study has its trials, those of other processes included.
+        """Run trials until the study has all of them, including those of other processes.
 
         Raises:
-            UserError: if more trials have failed than are allowed.
+            UserError: if more trials have failed than allowed.
         """
         launcher = None
         while trials := self._ask():
@@ -82,7 +92,7 @@ class Search:
         study = self._shared.study
         value, reason = outcome(job_return)
         if reason is None and value != PRUNED and not isinstance(value, list):
-            reason = f"The trial returned {value!r} and not the values of its objectives."
+            reason = f"The trial returned {value!r} instead of the values of its objectives."
         if reason is not None:
             self._failures.append(reason)
             trial.set_user_attr(ERROR, reason)

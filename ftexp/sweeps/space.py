@@ -1,4 +1,4 @@
-"""What a search may change: ranges of a preset and of the command line, as Optuna's distributions."""
+"""The space of a search: the ranges of a preset and of the command line, as Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ EACH_BLOCK = "optimizer.block_lrs.*"
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Settings with their ranges, and the settings that stay.
+    """The searched settings with their ranges, and the fixed settings.
 
     Attributes:
-        ranges: setting -> its distribution, in the order in which they are drawn.
-        texts: the same as they were written.
-        fixed: the other overrides of the command line, as they were written.
-        idle: ``group=option`` -> settings that have no effect with it.
-        listed: whether all ranges are plain lists from the command line, of which every combination is wanted.
+        ranges: distribution of each searched setting, in the order in which values are drawn.
+        texts: range of each searched setting as it was written.
+        fixed: the other overrides of the command line as they were written.
+        idle: for ``group=option``, the settings that have no effect with it.
+        listed: whether all ranges are plain lists from the command line; then every combination is run.
     """
 
     ranges: dict[str, BaseDistribution]
@@ -43,7 +43,7 @@ class Space:
     listed: bool
 
     def draw(self, trial: Trial) -> dict[str, Any]:
-        """Values for a trial, without those that would have no effect beside the others."""
+        """Draw values for a trial, except for settings that have no effect with the others."""
         values: dict[str, Any] = {}
         for key, distribution in self.ranges.items():
             if not self._is_idle(key, values):
@@ -51,17 +51,17 @@ class Space:
         return values
 
     def combinations(self) -> list[dict[str, Any]]:
-        """Every combination that makes a difference, in the order of Hydra's own grid.
+        """All different combinations, in the order of Hydra's grid.
 
         Raises:
-            ConfigError: for an interval, which has no end of values.
+            ConfigError: if a range is an interval.
         """
         try:
             lists = [grid_choices(d) for d in self.ranges.values()]
         except ValueError as error:
             raise ConfigError(
-                "hydra/sweeper/sampler=grid needs lists, choice(a, b) or range(a, b, step); without intervals, for "
-                f"example by a fixed value for each other setting of the space: {', '.join(self.ranges)}."
+                "hydra/sweeper/sampler=grid needs lists, choice(a, b) or range(a, b, step), not intervals. Give every "
+                f"setting of the space such a range, or a fixed value: {', '.join(self.ranges)}."
             ) from error
         found: list[dict[str, Any]] = []
         for combination in product(*lists):
@@ -72,7 +72,7 @@ class Space:
         return found
 
     def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of some values that lie in their ranges, as the ranges spell them."""
+        """The values that lie in their ranges, in the form that the ranges have."""
         found: dict[str, Any] = {}
         for key, distribution in self.ranges.items():
             value = values.get(key)
@@ -96,23 +96,24 @@ def build_space(
     learning_blocks: Sequence[str],
     options_of: Options,
 ) -> Space:
-    """Put a preset and the command line together.
+    """Combine a preset with the command line.
 
     Args:
-        preset: setting -> range, as on the command line.
+        preset: range of each setting, as text.
+        idle: for ``group=option``, the settings that have no effect with it.
         arguments: the overrides of the command line.
-        options: group -> option in use where the space does not vary it.
-        learning_blocks: what ``optimizer.block_lrs.*`` stands for.
-        options_of: a group -> the names of all its options.
+        options: chosen option of each group that is not searched.
+        learning_blocks: the trainable blocks, for which ``optimizer.block_lrs.*`` stands.
+        options_of: returns the names of all options of a group.
 
     Raises:
-        ConfigError: for a range that is none, a setting that has another name now, or a space with nothing in it.
+        ConfigError: if a range cannot be read, a setting has a new name, or the space is empty.
     """
     overrides = OverridesParser.create().parse_overrides(list(arguments))
     searched = [override for override in overrides if override.is_sweep_override()]
     for override in searched:
         if override.key_or_group.partition(".")[0] == "sweep":
-            raise ConfigError(f"{override.input_line}: what is searched cannot be searched itself. Give one value.")
+            raise ConfigError(f"{override.input_line}: the search space itself cannot be searched. Give one value.")
     found = {override.get_key_element(): read_range(override, options_of) for override in searched}
     fixed = tuple(str(override.input_line) for override in overrides if not override.is_sweep_override())
     named = {override.get_key_element().lstrip("+") for override in overrides}
@@ -133,7 +134,7 @@ def build_space(
             "There is nothing to search: every setting of the space is fixed. Give one a range, for example "
             "'optimizer.head_lr=tag(log, interval(1e-4, 1e-1))', or run without --multirun."
         )
-    # Choices first: whether other settings matter depends on them.
+    # Choices first, because other settings may have an effect only with some of them.
     order = sorted(ranges, key=lambda key: not isinstance(ranges[key], CategoricalDistribution))
     return Space(
         {key: ranges[key] for key in (ranges if listed else order)},

@@ -1,4 +1,4 @@
-"""A study of Optuna's that several processes share and that outlives each of them."""
+"""An Optuna study that several processes share, and that can be continued later."""
 
 from __future__ import annotations
 
@@ -32,23 +32,29 @@ Direction = Literal["minimize", "maximize"]
 
 JOURNAL = "journal:///"
 
-# What we note with a trial. LOST: its process died. RETRY_OF: the lost trial whose values it tries again.
+# Attributes of a trial. LOST: its process died. RETRY_OF: number of the lost trial whose values it repeats.
 SESSION, HOST, LOST, RETRY_OF, ERROR = "session", "host", "lost", "retry_of", "error"
 
-# What we note with the study: the epochs of a trial as configured, by which all of its trials are pruned.
+# Attribute of the study: the configured epochs of a trial, for the pruner.
 EPOCHS = "epochs"
 
 log = logging.getLogger(__name__)
 
 
 def name_study(prefix: str, settings: Mapping[str, Any], ranges: Mapping[str, str]) -> str:
-    """A name that is the same for the same settings and ranges, and another for any others."""
+    """A name that depends on settings and ranges: it is the same for the same ones, and differs for others.
+
+    Args:
+        prefix: the beginning of the name.
+        settings: the fixed settings.
+        ranges: the ranges as text.
+    """
     content = json.dumps([settings, sorted(ranges.items())], sort_keys=True, default=str)
     return f"{prefix}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def open_storage(url: str) -> BaseStorage:
-    """The storage behind a URL; ``journal:///FILE`` is Optuna's journal, which needs no server and no schema.
+    """Open the storage of a URL; ``journal:///FILE`` is Optuna's journal file, which needs no database.
 
     Raises:
         ConfigError: if it cannot be opened.
@@ -57,17 +63,17 @@ def open_storage(url: str) -> BaseStorage:
         with _explained(url, (OSError,)), _damage_explained(url):
             return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
     with _explained(url, (Exception,)), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # of the signs of life
+        warnings.simplefilter("ignore", ExperimentalWarning)  # about heartbeats
         return RDBStorage(url, heartbeat_interval=INTERVAL_SECONDS, grace_period=GRACE_SECONDS)
 
 
 def _reach(url: str) -> None:
-    """Connect to a database once, so that one that is away leaves no folder of a sweep behind.
+    """Connect to a database once, so that no folder of a sweep is made if it cannot be reached.
 
     Raises:
-        ConfigError: if that cannot be done.
+        ConfigError: if it cannot be reached.
     """
-    if url.startswith((JOURNAL, "sqlite:")):  # files, which may have to be made first
+    if url.startswith((JOURNAL, "sqlite:")):  # files, which may not exist yet
         return
     with _explained(url):
         create_engine(url, poolclass=NullPool).connect().close()
@@ -75,7 +81,7 @@ def _reach(url: str) -> None:
 
 @contextmanager
 def _explained(url: str, errors: tuple[type[Exception], ...] = (SQLAlchemyError, ImportError)) -> Iterator[None]:
-    """A missing driver, a wrong URL, a server that is away: as a message, for all are the user's to put right."""
+    """Turn a missing driver, a wrong URL or an unreachable server into a message."""
     try:
         yield
     except errors as error:
@@ -88,23 +94,26 @@ def _explained(url: str, errors: tuple[type[Exception], ...] = (SQLAlchemyError,
 
 @contextmanager
 def _damage_explained(url: str) -> Iterator[None]:
-    """A journal with a line that is no record of Optuna's, as a message; all are read when the study is opened."""
+    """Turn an invalid line in a journal into a message; all lines are read when the study is opened."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         if not url.startswith(JOURNAL):
             raise
         raise ConfigError(
-            f"{url.removeprefix(JOURNAL)}, the journal of the search, is damaged ({error}). Put it back, or remove its"
-            " folder for a search that begins anew."
+            f"{url.removeprefix(JOURNAL)}, the journal of the search, is damaged ({error}). Restore it from a backup,"
+            " or remove its folder to start the search again."
         ) from error
 
 
 class SharedStudy:
-    """The study as one process of a sweep sees it. While the object lives, so do its trials.
+    """The study for one process of a sweep. The trials of the process count as running while this object exists.
 
     Args:
-        folder: of the sweep, where the locks are; the same for all processes of the sweep on a machine.
+        folder: the folder of the sweep with the locks; the same for all processes of the sweep on a machine.
+        url: URL of the storage.
+        name: name of the study.
+        directions: ``maximize`` or ``minimize`` for each objective.
 
     Raises:
         ConfigError: if the storage cannot be opened, or has a study of this name with other objectives.
@@ -116,7 +125,7 @@ class SharedStudy:
         _reach(url)
         (folder / ".sessions").mkdir(parents=True, exist_ok=True)
         self._lock = StudyLock(folder / ".sessions" / "study.lock", url, name)
-        with self.locked():  # processes that create a database's tables at once trip over each other
+        with self.locked():  # two processes must not create the tables at the same time
             storage = open_storage(url)
             with _damage_explained(url):
                 self.study = optuna.create_study(
@@ -124,13 +133,13 @@ class SharedStudy:
                 )
             if [d.name.lower() for d in self.study.directions] != list(directions):
                 raise ConfigError(
-                    f"The study {name} has other objectives than this search; give it a name of its own: "
+                    f"The study {name} has other objectives than this search. Choose another name for this search: "
                     "hydra.sweeper.study_name=NAME."
                 )
             self.session = int(self.study.user_attrs.get("sessions", 0)) + 1
             self.study.set_user_attr("sessions", self.session)
             self._name = f"{self.session}-{uuid.uuid4().hex[:8]}"
-            # Held until this process ends, however it ends: that is how others know that its trials live.
+            # Held until this process ends for any reason; it shows other processes that its trials are running.
             self._alive = FileLock(self._session_file(self._name))
             self._alive.acquire()
             self._heartbeat = Heartbeat(storage, self._own_running)
@@ -149,13 +158,13 @@ class SharedStudy:
             yield
 
     def close(self) -> None:
-        """Mark the process as gone."""
+        """Mark the process as ended."""
         self._heartbeat.stop()
         self._alive.release()
         Path(self._session_file(self._name)).unlink(missing_ok=True)
 
     def claimed(self) -> list[FrozenTrial]:
-        """The trials that count: all but those that wait and those that were lost."""
+        """The trials that count: all except those that are waiting or lost."""
         return [
             trial
             for trial in self.study.get_trials(deepcopy=False)
@@ -163,13 +172,13 @@ class SharedStudy:
         ]
 
     def running(self) -> list[FrozenTrial]:
-        """The trials that are still going on, here or in other processes."""
+        """The running trials of all processes."""
         return [trial for trial in self.claimed() if trial.state == TrialState.RUNNING]
 
     def ask(self) -> Trial:
-        """A new trial, marked as this process's. The study has to be locked."""
+        """A new trial for this process. The study has to be locked."""
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Heartbeat of storage")  # which only Optuna's own loop would show
+            warnings.filterwarnings("ignore", "Heartbeat of storage")  # Optuna's warning is about its own loop
             trial = self.study.ask()
         trial.set_user_attr(SESSION, self._name)
         trial.set_user_attr(HOST, socket.gethostname())
@@ -177,7 +186,7 @@ class SharedStudy:
         return trial
 
     def take_back_lost(self) -> None:
-        """Write off the running trials whose processes are gone. The study has to be locked."""
+        """Mark running trials whose processes have ended as lost. The study has to be locked."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         silent = self._heartbeat.silent(self.study) if running else set()
         for trial in running:
@@ -185,23 +194,23 @@ class SharedStudy:
                 self.give_up(trial.number)
 
     def hosts_at_work(self) -> list[str]:
-        """The machines of the trials that are still going on."""
+        """The machines of the running trials."""
         return sorted({str(trial.user_attrs.get(HOST)) for trial in self.running()})
 
     def give_up(self, number: int) -> None:
-        """Write a trial off whose process is gone, and have its values tried once more."""
+        """Mark a trial as lost, and queue its values for one repetition."""
         trial = running_trial(self.study, number)
         planned = enqueued_values(self.study.get_trials(deepcopy=False)[number])
         values = {**planned, **trial.params}
         if RETRY_OF in trial.user_attrs:
-            trial.set_user_attr(ERROR, "its process died, and that of the trial it repeats before")
+            trial.set_user_attr(ERROR, "its process died, as did that of the trial that it repeats")
         else:
             trial.set_user_attr(LOST, True)
             trial.set_user_attr(ERROR, "its process died")
             if values:
                 self.study.enqueue_trial(values, user_attrs={RETRY_OF: number})
         self.study.tell(number, state=TrialState.FAIL)
-        log.info("trial %d was left unfinished by a process that is gone; its values are tried again", number)
+        log.info("trial %d was left unfinished by a process that has ended; its values are tried again", number)
 
     def _own_running(self) -> list[int]:
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -210,9 +219,9 @@ class SharedStudy:
     def _is_lost(self, trial: FrozenTrial, silent: Collection[int]) -> bool:
         name = trial.user_attrs.get(SESSION)
         if name is None:
-            return True  # its process died between asking and signing; both happen under the lock that we hold
+            return True  # its process died before it set SESSION; both steps are under the lock that we hold
         file = self._session_file(str(name))
-        if not file.exists():  # a process of another folder, here or on another machine
+        if not file.exists():  # a process with another folder, on this or another machine
             return trial_id(trial) in silent
         try:
             FileLock(file, timeout=0).acquire().lock.release()
@@ -225,5 +234,5 @@ class SharedStudy:
 
 
 def running_trial(study: optuna.Study, number: int) -> Trial:
-    """The trial as its own process has it, to report to and to leave notes with."""
+    """The running trial of a number, to which values and attributes can be reported."""
     return Trial(study, trial_id(study.get_trials(deepcopy=False)[number]))

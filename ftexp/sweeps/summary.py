@@ -1,4 +1,4 @@
-"""What a search leaves behind: a line per trial, tables, plots, and the best trial within reach."""
+"""The reports of a search: a line per trial, tables, plots, and a link to the best trial."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ from ftexp.sweeps.plots import write_plots
 from ftexp.sweeps.space import Space
 from ftexp.sweeps.study import ERROR
 
-# The seeds that the command for the best trial runs it with.
+# The seeds in the command that repeats the best trial.
 SEEDS = range(1, 6)
 
 log = logging.getLogger(__name__)
 
 
 class Summary:
-    """Reports on a study, in its folder and on the terminal.
+    """Reports on a study in its folder and on the terminal.
 
     Args:
-        total: how many trials the study is to have.
+        study: the study.
+        folder: the folder of the sweep.
+        space: the searched space.
+        objectives: names of the objectives.
+        total: number of trials that the study will have.
     """
 
     def __init__(self, study: optuna.Study, folder: Path, space: Space, objectives: Sequence[str], total: int) -> None:
@@ -43,21 +47,27 @@ class Summary:
         self._objectives = list(objectives)
         self._total = total
         self._seconds: list[float] = []
-        # The best trials with fresh seeds, the winner first; none where that was not asked for.
+        # The results of sweep.confirm, the best trial first.
         self.confirmed: list[Confirmed] = []
-        # Trials of this process.
+        # Trials of this process that have ended.
         self.num_ended = 0
 
     def begin(self) -> None:
-        """Say what is searched, and how far earlier calls have come."""
+        """Log what is searched, and how many trials earlier calls have completed."""
         done = len([trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()])
         searched = ", ".join(self._space.texts)
         log.info("sweep   %s: %d trials over %s", self._study.study_name, self._total, searched)
         if done:
-            log.info("        goes on after %d ended trials; for another study: hydra.sweeper.study_name=NAME", done)
+            log.info("        continues after %d ended trials; for another study: hydra.sweeper.study_name=NAME", done)
 
     def trial_ended(self, number: int, claimed: Sequence[FrozenTrial], seconds: float) -> None:
-        """One line: which trial, its settings, what came of it, the best so far, the time left."""
+        """Log one line: the trial, its settings, its result, the best trial so far, the time left.
+
+        Args:
+            number: number of the trial.
+            claimed: the trials of the study that count.
+            seconds: duration of the trial.
+        """
         self.num_ended += 1
         self._seconds.append(seconds)
         trial = next(trial for trial in claimed if trial.number == number)
@@ -74,10 +84,10 @@ class Summary:
         self._write(claimed)
 
     def end(self, claimed: Sequence[FrozenTrial]) -> dict[str, float]:
-        """Files, plots, the link to the best trial, and the command that scores it on the test split.
+        """Write files, plots and the link to the best trial, and log the command that scores it on the test split.
 
         Returns:
-            The best trial's value of each objective; empty where there is none, or several.
+            The best trial's value of each objective; empty if there is no best trial, or no single one.
         """
         content = self._write(claimed)
         write_plots(self._study, self._folder, self._objectives)
@@ -142,7 +152,7 @@ class Summary:
         }
 
     def _command(self, params: Mapping[str, Any]) -> str:
-        """A trial's settings with several seeds on validation, then one run that scores the test split."""
+        """The command that runs a trial's settings with several seeds on validation, then once with the test split."""
         fixed = [text for text in self._space.fixed if not text.startswith("sweep")]
         overrides = renamed_overrides([*fixed, *(f"{key}={value}" for key, value in params.items())])
         texts = [shlex.quote(hide_credentials(text)) for text in overrides]

@@ -1,4 +1,4 @@
-"""A whole search, from the space to the summary, in the order of events."""
+"""A whole search, from the space to the summary."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def sweep(
     options_of: Options,
     launcher: Callable[[], Any],
 ) -> None:
-    """Run trials until the study has as many as asked for, then write the summary.
+    """Run trials until the study has the configured number, then write the summary.
 
     Args:
-        composed: the whole configuration, Hydra's part too; the sweep's folder and study are entered there.
+        composed: the whole configuration with Hydra's part; folder and study of the sweep are written into it.
         settings: ``hydra.sweeper``.
         arguments: the overrides of the command line.
-        options_of: a group -> the names of all its options.
-        launcher: starts Hydra's launcher, once all is known.
+        options_of: returns the names of all options of a group.
+        launcher: makes Hydra's launcher when all settings are known.
 
     Raises:
-        UserError: for a space, an objective or a storage that cannot be, and when too many trials fail.
+        UserError: if the space, the objectives or the storage are not valid, or too many trials fail.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config, plain = _run_part(composed, arguments)
@@ -82,7 +82,7 @@ def sweep(
     check(0 <= rate <= 1, "hydra.sweeper.max_failure_rate", rate, "between 0 and 1")
     pruner = "none" if space.listed else settings["pruner"]
     epochs = sum(phase.epochs for phase in config.stage.phases)
-    built = build_pruner(pruner, epochs, len(directions))  # refuses a wrong name before anything is written
+    built = build_pruner(pruner, epochs, len(directions))  # raises for a wrong name before anything is written
 
     prefix = "grid" if space.listed else str(composed.hydra.runtime.choices["sweep"])
     name = settings["study_name"] or name_study(prefix, plain, space.texts)
@@ -93,12 +93,12 @@ def sweep(
     shared = SharedStudy(folder, storage, name, directions)
     try:
         if not shared.study.get_trials(deepcopy=False):
-            refuse_trials(folder)  # of a study of this name in another storage
-        # A grid's points are all planned; there is nothing to draw.
+            refuse_trials(folder)  # if the folder has trials of a study of this name in another storage
+        # All points of a grid are enqueued, so nothing is drawn.
         shared.study.sampler = RandomSampler() if is_grid else build_sampler(sampler, shared.session)
         shared.study.pruner = built
         with shared.locked():
-            if EPOCHS not in shared.study.user_attrs:  # a study of the user's own naming may go on with other settings
+            if EPOCHS not in shared.study.user_attrs:  # a study named by the user may have other settings
                 shared.study.set_user_attr(EPOCHS, epochs)
             _enqueue(shared.study, planned, is_grid)
         summary = Summary(shared.study, folder, space, config.sweep.objectives, total)
@@ -109,11 +109,11 @@ def sweep(
                 search.run()
                 if hosts := shared.hosts_at_work():
                     log.info(
-                        "Other processes are still at work on trials of this study (%s); the last one to end has the "
-                        "whole summary. Should one be gone, the same command tries its trial again.",
+                        "Other processes are still running trials of this study (%s); the last one writes the complete "
+                        "summary. If one of them has died, the same command repeats its trial.",
                         ", ".join(hosts),
                     )
-                if config.sweep.confirm and not shared.running():  # else whoever ends last does it
+                if config.sweep.confirm and not shared.running():  # else the last process does it
                     summary.confirmed = confirm(
                         shared.study, folder, space, config.sweep, config.runtime.seed + 1, launcher, settings["n_jobs"]
                     )
@@ -124,13 +124,13 @@ def sweep(
 
 
 def _run_part(composed: DictConfig, arguments: Sequence[str]) -> tuple[Config, dict[str, Any]]:
-    """The configuration of a run: checked, and as plain data that tells studies apart."""
+    """The configuration of a run: as an object, and as plain data from which the study gets its name."""
     task = composed.copy()
     with read_write(task), open_dict(task):
         task.pop("hydra")
     plain = OmegaConf.to_container(task, resolve=True)
     assert isinstance(plain, dict)
-    del plain["tracking"]  # where runs are recorded makes no other search, nor does what follows it
+    del plain["tracking"]  # tracking does not change the search, and neither does what follows it
     for key in ("confirm", "confirm_seeds", "trials_per_gpu"):
         del plain["sweep"][key]
     _fill_gaps(task, arguments)
@@ -138,7 +138,7 @@ def _run_part(composed: DictConfig, arguments: Sequence[str]) -> tuple[Config, d
 
 
 def _fill_gaps(task: DictConfig, arguments: Sequence[str]) -> None:
-    """Give a setting that has no value but those the sweep tries the first of them, such as the ``data.root``s."""
+    """Give settings without a configured value, such as ``data.root``, the first value of their range."""
     for override in OverridesParser.create().parse_overrides(list(arguments)):
         group, _, key = override.key_or_group.rpartition(".")
         tried = override.value()
@@ -164,16 +164,16 @@ def _learning_blocks(config: Config) -> list[str]:
 
 
 def _sweep_folder(composed: DictConfig, name: str) -> Path:
-    """The folder that the user named; else one after the study, for the same command to find it again."""
+    """The folder that the user set, or one with the name of the study, so that the same command finds it again."""
     named = any(override.startswith("hydra.sweep.dir=") for override in composed.hydra.overrides.hydra)
     return Path(composed.hydra.sweep.dir if named else Path("multirun") / name).absolute()
 
 
 def _refuse_other_study(folder: Path, name: str) -> None:
-    """Refuse to put the trials of a study into the folders of another one's.
+    """Refuse to put the trials of a study into the folder of another study.
 
     Raises:
-        ConfigError: when the folder is another study's.
+        ConfigError: if the folder belongs to another study.
     """
     file = folder / "sweep.json"
     try:
@@ -182,20 +182,20 @@ def _refuse_other_study(folder: Path, name: str) -> None:
         raise ConfigError(f"{file} is damaged ({error}). Remove it: the same command writes it anew.") from error
     if known != name:
         raise ConfigError(
-            f"{folder} is the folder of the study {known}, and this search is the study {name}. Take another "
-            "hydra.sweep.dir, or none: every study has a folder of its own in multirun/."
+            f"{folder} is the folder of the study {known}, and this search is the study {name}. Set another "
+            "hydra.sweep.dir, or none: by default, every study has its own folder in multirun/."
         )
 
 
 def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: str, pruner: str) -> None:
-    """Enter what has been settled where the launcher and the jobs read it."""
+    """Write folder, storage, study and pruner into the configuration, where the launcher and the jobs read them."""
     values = {
         "hydra.sweep.dir": str(folder),
         "hydra.sweeper.storage": storage,
         "hydra.sweeper.study_name": study_name,
         "hydra.sweeper.pruner": pruner,
     }
-    # One line a trial on the terminal; all of a run's own lines are in its log file. Another logging set-up is kept.
+    # One line per trial on the terminal; the lines of each run are in its log file. Other logging settings are kept.
     for key in ("hydra.hydra_logging.loggers.hydra.level", "hydra.job_logging.handlers.console.level"):
         if OmegaConf.select(composed, key) is not None:
             values[key] = "WARNING"
@@ -207,13 +207,13 @@ def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: 
 
 
 def _configured(space: Space, composed: DictConfig) -> dict[str, Any]:
-    """The values of the configuration itself, where they lie in the space."""
+    """The configured values of the searched settings, if they lie in the space."""
     options = composed.hydra.runtime.choices
     return space.inside({key: options.get(key, OmegaConf.select(composed, key)) for key in space.ranges})
 
 
 def _enqueue(study: optuna.Study, planned: Sequence[dict[str, Any]], is_grid: bool) -> None:
-    """What is tried first: all of a grid; of a search the configured values, so that the best is none below them."""
+    """Enqueue all points of a grid or, for a search, the configured values, so that the best is at least as good."""
     if is_grid or not study.get_trials(deepcopy=False):
         for values in planned:
             study.enqueue_trial(values, skip_if_exists=True)

@@ -1,4 +1,4 @@
-"""One trial of a search: a run that reports to its study."""
+"""A trial of a search: a run that reports to its study."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from ftexp.sweeps.gpu_slots import gpu_slot
 from ftexp.sweeps.pruning import PruningObserver, build_pruner
 from ftexp.sweeps.study import EPOCHS, open_storage, running_trial
 
-# What a pruned trial returns: a plain word, for it may come from another process.
+# The return value of a pruned trial; a string, because it may come from another process.
 PRUNED = "pruned"
-# A launcher that lost the process of a trial starts the trial again; what is left of that process may take as long.
+# If a launcher loses the process of a trial and starts the trial again, the old process may take this long to end.
 SECONDS_TO_DIE = 30
 
 
 @dataclass(frozen=True, slots=True)
 class TrialAddress:
-    """Where a trial is found: plain values that reach a process of its own."""
+    """What a process needs to find its trial, as plain values.
+
+    Attributes:
+        storage: URL of the storage.
+        study_name: name of the study.
+        number: number of the trial.
+        pruner: name of the pruner.
+    """
 
     storage: str
     study_name: str
@@ -56,7 +63,7 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
             settled = replace(config, runtime=runtime)
             result = run(settled, folder, score_test=False, resumable=False, observers=observers)
         except PrunedError:
-            if (folder / "checkpoints").exists():  # not where every epoch's score was NaN
+            if (folder / "checkpoints").exists():  # it is missing if every epoch's score was NaN
                 shutil.rmtree(folder / "checkpoints")
             return PRUNED
     return [result.objective(name) for name in objectives]
@@ -65,11 +72,11 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
 def _observers(address: TrialAddress, config: Config) -> list[PruningObserver]:
     (objective, *others) = config.sweep.objectives
     if others or not objective.startswith("val_"):
-        return []  # several objectives have no order, and time spent is no promise
+        return []  # several objectives have no order, and time or memory spent says nothing about the result
     study = optuna.load_study(
         study_name=address.study_name,
         storage=open_storage(address.storage),
-        sampler=RandomSampler(),  # nothing is drawn here; the search did that
+        sampler=RandomSampler(),  # nothing is drawn here; the search has done that
     )
     study.pruner = build_pruner(address.pruner, study.user_attrs[EPOCHS])
     return [PruningObserver(running_trial(study, address.number), objective, config.train.metric, config.stage)]

@@ -39,7 +39,7 @@ def make_tracker(config: TrackingConfig, run_name: str, resumed: str | None = No
     except Exception as error:  # any failure of a store, its driver or its server ends here
         uri = uri_as_given(config.uri)
         log.warning(
-            "Not tracked: %s The run goes on and keeps everything in its folder; send it later with python -m "
+            "Not tracked: %s The run continues, and its folder has everything; send it later with python -m "
             "ftexp.sync FOLDER.",
             str(error) if isinstance(error, ConfigError) else f"cannot open {uri} ({brief(error)}).",
         )

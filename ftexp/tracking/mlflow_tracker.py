@@ -1,4 +1,4 @@
-"""Recording in MLflow, through its client alone: no global state, no active run."""
+"""Records runs in MLflow through its client only, without global state and without an active run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ftexp.tracking.logged_model import ModelToLog, log_model
 from ftexp.tracking.mlflow_store import RUN_LIMITS, START_LIMITS, open_run, quiet
 from ftexp.tracking.tracker import Known, Status, brief
 
-# MLflow's own limits, per batch and per value.
+# MLflow's limits per batch and per value.
 MAX_PER_BATCH = 100
 MAX_KEY_LENGTH = 250
 MAX_PARAM_LENGTH = 6000
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class MlflowTracker:
-    """One MLflow run, written to by a thread of its own, so that no epoch waits for the store.
+    """One MLflow run. A separate thread writes to it, so that no epoch waits for the store.
 
-    The first call that fails gives one warning; after it nothing more is sent.
+    The first call that fails gives one warning; after that, nothing more is sent.
     """
 
     def __init__(self, client: Any, run_id: str, uri: str) -> None:
@@ -41,11 +41,11 @@ class MlflowTracker:
         self._monitor: Any = None
         self._sent: dict[tuple[str, int], Any] = {}  # MLflow's metrics, by name and step
         self._data_set: tuple[str, str] | None = None
-        self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")  # one: everything arrives in its order
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")  # one thread keeps the order
 
     @classmethod
     def start(cls, uri: str, experiment: str, run_name: str, resumed: str | None = None) -> MlflowTracker:
-        """Begin a run in a store, or go on with one; see ``mlflow_store.open_run``."""
+        """Start a run in a store, or reopen one; the arguments are those of ``mlflow_store.open_run``."""
         return cls(*open_run(uri, experiment, run_name, resumed))
 
     @property
@@ -54,7 +54,7 @@ class MlflowTracker:
         return self._run_id
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Record settings; a value beyond MLflow's limit is cut and marked."""
+        """Record settings; a value that exceeds MLflow's limit is cut and marked."""
         from mlflow.entities import Param
 
         items = [Param(_key(name), _cut(_text(value), MAX_PARAM_LENGTH)) for name, value in params.items()]
@@ -62,7 +62,7 @@ class MlflowTracker:
             self._send("params", partial(self._client.log_batch, self._run_id, params=batch))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record the values of one epoch in one batch."""
+        """Record the metrics of an epoch in one batch."""
         from mlflow.entities import Metric
 
         now_ms = time.time_ns() // 1_000_000
@@ -75,7 +75,13 @@ class MlflowTracker:
         self._send(f"file {path.name}", partial(self._client.log_artifact, self._run_id, str(path), folder or None))
 
     def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
-        """Record which data the run used, as MLflow's data set inputs; no image leaves the machine."""
+        """Record the data of the run as MLflow's dataset inputs; no image leaves the machine.
+
+        Args:
+            name: name of the data.
+            digest: digest of its content.
+            counts: number of images in each split.
+        """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         profile = json.dumps({f"num_{split}": count for split, count in counts.items()})
@@ -86,7 +92,7 @@ class MlflowTracker:
         self._send("data set", partial(self._client.log_inputs, self._run_id, inputs))
 
     def log_model(self, model: ModelToLog) -> None:
-        """Add the best network as an MLflow model; one that cannot be is a warning, and all else is recorded."""
+        """Record the best network as an MLflow model; if that fails, there is a warning, and all else is recorded."""
         from mlflow.entities import Metric
 
         sent = [self._sent[metric] for metric in model.metrics if metric in self._sent]
@@ -96,13 +102,15 @@ class MlflowTracker:
         def log_or_warn() -> None:
             try:
                 log_model(self._client, self._uri, self._run_id, model, metrics)
-            except Exception as error:  # whatever MLflow says
-                log.warning("No MLflow model of this run: %s. checkpoints/best.pt has it.", brief(error))
+            except Exception as error:  # MLflow raises many kinds
+                log.warning(
+                    "The network was not recorded as an MLflow model: %s. It is in checkpoints/best.pt.", brief(error)
+                )
 
         self._send("model", log_or_warn)
 
     def watch_machine(self, resumed: bool) -> None:
-        """Record the load of the machine until the run is closed; MLflow does it, in a thread of its own."""
+        """Record the load of the machine until the run is closed; MLflow does this in its own thread."""
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self._monitor = SystemMetricsMonitor(self._run_id, resume_logging=resumed, tracking_uri=self._uri)
@@ -113,7 +121,7 @@ class MlflowTracker:
         self._sender.submit(lambda: None).result()
 
     def known(self) -> Known:
-        """What the store has of the run; for sending the rest."""
+        """What the store already has of the run."""
         self.flush()
         with quiet(RUN_LIMITS):
             data = self._client.get_run(self._run_id).data
@@ -127,7 +135,7 @@ class MlflowTracker:
         )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record tags; a value beyond MLflow's limit is cut and marked."""
+        """Record tags; a value that exceeds MLflow's limit is cut and marked."""
         from mlflow.entities import RunTag
 
         items = [RunTag(_key(name), _cut(_text(value), MAX_TAG_LENGTH)) for name, value in tags.items()]
@@ -135,7 +143,7 @@ class MlflowTracker:
             self._send("tags", partial(self._client.log_batch, self._run_id, tags=batch))
 
     def close(self, status: Status) -> None:
-        """Send what waits and end the run. Tried even after a failure, so that no dead run is listed as running."""
+        """Send all that is waiting, and end the run; also after a failure, so that the run is not listed as running."""
         if self._monitor is not None:
             with quiet(RUN_LIMITS):
                 self._monitor.finish()
@@ -148,7 +156,7 @@ class MlflowTracker:
                 self._client.set_tag(self._run_id, "ftexp.incomplete", _cut(self._failure, MAX_TAG_LENGTH))
                 self._client.set_terminated(self._run_id, status)
         except Exception as error:
-            log.debug("The run stays open in MLflow: %s", brief(error))
+            log.debug("The run could not be ended in MLflow: %s", brief(error))
 
     def _send(self, what: str, call: Callable[[], object]) -> None:
         self._sender.submit(self._send_now, what, call)
@@ -159,22 +167,22 @@ class MlflowTracker:
         try:
             with quiet(RUN_LIMITS):
                 call()
-        except Exception as error:  # tracking never ends a run, whatever is wrong with the store
+        except Exception as error:  # an error of the store must never end a run
             self._failure = f"{what} not recorded: {brief(error)}"
             log.warning(
-                "Tracking stops here, training goes on: %s. The run's folder has everything; send it later with "
+                "Tracking stops, training continues: %s. The run's folder has everything; send it later with "
                 "python -m ftexp.sync FOLDER.",
                 self._failure,
             )
 
 
 def _key(name: str) -> str:
-    """``name`` in the characters that MLflow allows: ``phases[0].lr`` becomes ``phases_0_.lr``."""
+    """The name with only characters that MLflow allows: ``phases[0].lr`` becomes ``phases_0_.lr``."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:MAX_KEY_LENGTH]
 
 
 def _text(value: object) -> str:
-    """As one would write it on the command line."""
+    """The value as text, as it would be written on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

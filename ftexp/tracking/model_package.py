@@ -1,6 +1,6 @@
-"""The best network as an MLflow model: it takes images in several forms, and answers with class names.
+"""The best network as an MLflow model, which takes images in several forms and returns class names.
 
-``best.pt`` is all its data: plain tensors, transforms and class names, read without executing anything.
+Its only data is ``best.pt``: plain tensors, transforms and class names, which are read without executing anything.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIGNATURE = ModelSignature(
 
 
 class ServedClassifier:
-    """What ``mlflow.pyfunc.load_model`` gives: ``ftexp.load``'s classifier with tables in and out, as MLflow wants."""
+    """The model that ``mlflow.pyfunc.load_model`` returns: ``ftexp.load``'s classifier with tables in and out."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
@@ -43,15 +43,15 @@ class ServedClassifier:
         """Classify images.
 
         Args:
-            data: a column ``image`` of paths, of files' bytes, as they are or as base64 text, which is what JSON over
-                HTTP can hold, or of uint8 arrays [H, W, 3] or [H, W].
-            params: unused; MLflow hands it in.
+            data: a table with a column ``image`` of paths, of the bytes of files (as bytes, or as base64 text for
+                JSON over HTTP), or of uint8 arrays [H, W, 3] or [H, W].
+            params: not used; MLflow passes it.
 
         Returns:
-            ``label`` and ``probability`` of the likeliest class, and a column ``p(NAME)`` per class; one row per image.
+            One row per image: ``label`` and ``probability`` of the predicted class, and a column ``p(NAME)`` per class.
 
         Raises:
-            DataError: for a table without that column, or a row that is no image.
+            DataError: if the table does not have that column, or a row is not an image.
         """
         if IMAGE not in data:
             raise DataError(f"The table has no column '{IMAGE}'; it has {', '.join(map(str, data.columns)) or 'none'}.")
@@ -71,7 +71,7 @@ def _given(image: object) -> GivenImage:
 
 
 def _from_base64(text: str) -> bytes | None:
-    """The bytes of a base64 text, with or without ``data:image/png;base64,`` before it; None where it is no such."""
+    """The bytes of a base64 text, with or without ``data:image/png;base64,`` before it; None for any other text."""
     try:
         return base64.b64decode(text.partition(";base64,")[2] or text, validate=True) or None
     except (binascii.Error, ValueError):
@@ -79,12 +79,12 @@ def _from_base64(text: str) -> bytes | None:
 
 
 def write_package(folder: Path, checkpoint: Path, model: Model) -> None:
-    """Fill the folder of a model.
+    """Write the files of a model into a folder.
 
     Args:
-        folder: exists, and is empty.
+        folder: an empty folder.
         checkpoint: the file with the best weights.
-        model: MLflow's description, which is completed and written as ``MLmodel``.
+        model: MLflow's description of the model, which is completed and written as ``MLmodel``.
     """
     import mlflow.pyfunc
 
@@ -102,14 +102,14 @@ def write_package(folder: Path, checkpoint: Path, model: Model) -> None:
 
 
 def _gray_image() -> str:
-    """A small image as base64 text: an example of what the model takes, and no image of anybody's data."""
+    """A small grey image as base64 text, as an example of the input; it is not from the user's data."""
     file = io.BytesIO()
     Image.new("RGB", (32, 32), (128, 128, 128)).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
 def _load_pyfunc(path: str) -> ServedClassifier:
-    """What MLflow calls to load a model; nothing in the file is executed."""
+    """Load a model; MLflow calls this. Nothing in the file is executed."""
     from ftexp.inference.load import load_checkpoint_file
 
     return ServedClassifier(load_checkpoint_file(Path(path), device="cpu"))

@@ -1,4 +1,4 @@
-"""A configuration as the flat names and values that tracking stores compare."""
+"""A configuration as flat names and values for the tracking store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def flatten(config: Config) -> dict[str, object]:
 
 
 def flatten_data(data: dict[str, Any]) -> dict[str, object]:
-    """The same of a configuration that is plain data already."""
+    """Like ``flatten``, for a configuration as plain data."""
     return dict(_leaves("", data))
 
 

@@ -1,4 +1,4 @@
-"""Where a run came from, as tags: code, data, settings, packages."""
+"""The provenance of a run as tags: code, data, settings, packages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ GIT_SECONDS = 2
 
 
 def provenance(identity: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of a run.
+    """The tags of a run.
 
     Args:
-        identity: what ``run.json`` holds.
+        identity: the content of ``run.json``.
     """
     settings = json.dumps(identity["config"], sort_keys=True)
     return {
@@ -29,7 +29,7 @@ def provenance(identity: Mapping[str, Any]) -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, str]:
-    """Commit of the repository around a folder and whether files in it differ; nothing where there is none."""
+    """The commit of the git repository that contains a folder, and whether files differ from it; empty without git."""
     commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--untracked-files=no")
     if commit is None or changes is None:
         return {}
@@ -40,6 +40,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):  # no git, or a repository on a slow share
+    except (OSError, subprocess.TimeoutExpired):  # git is missing, or the repository is on a slow share
         return None
     return ended.stdout.strip() if ended.returncode == 0 else None

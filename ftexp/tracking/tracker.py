@@ -1,4 +1,4 @@
-"""Where a run is recorded, behind one small interface."""
+"""The interface to the store in which runs are recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ftexp.tracking.logged_model import ModelToLog
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 
-# The environment variable that names the run which new runs belong to: a sweep's, for its trials.
+# The environment variable with the id of the parent run; a sweep sets it for its trials.
 PARENT_RUN = "FTEXP_PARENT_RUN"
 
 
@@ -22,7 +22,13 @@ DESCRIPTION = "mlflow.note.content"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a store has of a run: metrics by key and step, params by key, artifacts by path."""
+    """What a store already has of a run.
+
+    Attributes:
+        metrics: key and step of each metric.
+        params: key of each setting.
+        files: path of each artifact.
+    """
 
     metrics: set[tuple[str, int]]
     params: set[str]
@@ -30,35 +36,41 @@ class Known:
 
 
 class Tracker(Protocol):
-    """Records one run. No method but ``known`` raises: what cannot be recorded is still in the run's own folder."""
+    """Records one run. Only ``known`` raises errors of the store: all that is recorded is also in the run's folder."""
 
     @property
     def run_id(self) -> str | None:
-        """The store's name for the run; None when nothing is recorded."""
+        """The id of the run in the store; None if nothing is recorded."""
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record settings under flat names such as ``optimizer.head_lr``."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record the values of one epoch, all at once."""
+        """Record all metrics of an epoch at once."""
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Copy a file to the store, into ``folder`` there."""
+        """Copy a file into ``folder`` of the store."""
 
     def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
-        """Record which data was used: its source, a digest of its content, images per split."""
+        """Record which data was used.
+
+        Args:
+            name: name of the data.
+            digest: digest of its content.
+            counts: number of images in each split.
+        """
 
     def log_model(self, model: ModelToLog) -> None:
         """Add the best network as a model that can be loaded and served; with a name, to the registry as well."""
 
     def known(self) -> Known | None:
-        """What the store has of the run; None when nothing is recorded. Raises whatever the store does."""
+        """What the store already has of the run; None if nothing is recorded. Raises any error of the store."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record facts about the run that are no settings."""
+        """Record facts about the run that are not settings."""
 
     def close(self, status: Status) -> None:
-        """Mark the run as ended. To be called once, in a ``finally``."""
+        """Mark the run as ended; call this once, in a ``finally``."""
 
 
 class NoTracker:
@@ -92,7 +104,7 @@ class NoTracker:
 
 
 def brief(error: BaseException) -> str:
-    """An error in one short line without credentials."""
+    """The message of an error in one short line, without credentials."""
     lines = str(error).strip().splitlines() or [""]
     text = hide_credentials(f"{type(error).__name__}: {lines[0]}")
     return text if len(text) <= 300 else text[:297] + "..."

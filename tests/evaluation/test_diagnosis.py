@@ -61,7 +61,7 @@ def test_overfitting_says_since_when_and_by_how_much() -> None:
             "optimizer.head_lr=0.01",
         ),
         (history([1.40, 1.41, 1.40], [1.4] * 3, [0.25, 0.26, 0.25]), "frozen", "stage=full"),
-        (history([1.4, 0.9, 0.4], [1.5, 1.8, 2.5], [0.25, 0.24, 0.26]), "labels are suspicious", "splits.csv"),
+        (history([1.4, 0.9, 0.4], [1.5, 1.8, 2.5], [0.25, 0.24, 0.26]), "labels may be wrong", "splits.csv"),
     ],
 )
 def test_not_learning_names_the_likely_cause(curve: list[EpochRecord], reason: str, override: str) -> None:
@@ -103,7 +103,7 @@ def hundred_classes(configure: Compose) -> Setting:
 def test_bce_that_rises_above_its_own_cost_of_guessing_diverges(configure: Compose, losses: list[float]) -> None:
     found = diagnose(history(losses, [4.0] * 3, [0.3] * 3), hundred_classes(configure))
     assert found.signal == "diverging"
-    assert "guessing costs 0.056" in found.sentence
+    assert "guessing gives 0.056" in found.sentence
 
 
 def test_bce_that_is_still_falling_towards_guessing_does_not_diverge(configure: Compose) -> None:

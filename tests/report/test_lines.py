@@ -40,5 +40,5 @@ def test_the_result(test: object, expected: str) -> None:
 def test_a_verdict() -> None:
     verdict = Verdict(kept=True, before=0.5, after=0.625, gained=7, lost=2, p_value=0.0904)
     assert explain_verdict("top", verdict, "macro_f1", 40) == (
-        "top kept: validation macro F1 0.5000 -> 0.6250 (of 40 images it gained 7 and lost 2, p = 0.090)"
+        "top kept: validation macro F1 0.5000 -> 0.6250 (of 40 images, 7 newly right and 2 newly wrong, p = 0.090)"
     )

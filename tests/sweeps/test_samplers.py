@@ -48,7 +48,7 @@ def test_a_fixed_seed_differs_from_session_to_session() -> None:
 
 
 def test_nothing_is_looked_up_by_its_path() -> None:
-    with pytest.raises(ConfigError, match=r"_target_=os\.system is no sampler; choose hydra/sweeper/sampler=tpe"):
+    with pytest.raises(ConfigError, match=r"_target_=os\.system is not a sampler; choose hydra/sweeper/sampler=tpe"):
         build_sampler({"_target_": "os.system", "command": "true"}, session=1)
 
 

@@ -88,7 +88,7 @@ def test_a_space_with_nothing_in_it_is_refused() -> None:
 
 
 def test_a_preset_without_a_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match=re.escape("sweep.space.stage=head is no range; write interval(a, b)")):
+    with pytest.raises(ConfigError, match=re.escape("sweep.space.stage=head is not a range; use interval(a, b)")):
         build(preset={"stage": "head"})
 
 

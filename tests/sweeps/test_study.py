@@ -114,7 +114,7 @@ def test_a_server_that_is_away_is_one_message(tmp_path: Path) -> None:
 
 def test_another_objective_needs_another_study(tmp_path: Path) -> None:
     open_study(tmp_path, tmp_path / "study.db").close()
-    with pytest.raises(ConfigError, match=r"has other objectives than this search; .*hydra\.sweeper\.study_name=NAME"):
+    with pytest.raises(ConfigError, match=r"has other objectives than this search. .*hydra\.sweeper\.study_name=NAME"):
         SharedStudy(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", "search", ["minimize"])
     assert optuna.get_all_study_names(f"sqlite:///{tmp_path / 'study.db'}") == ["search"]
 
@@ -122,5 +122,7 @@ def test_another_objective_needs_another_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"\xa8\xff\n", b"\xa8", b"{}\n", b"[]\n", b"text\ntext\n"])
 def test_a_damaged_journal_is_one_message(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "study.journal").write_bytes(damage)
-    with pytest.raises(ConfigError, match=r"study.journal, the journal of the search, is damaged \(.*Put it back, or"):
+    with pytest.raises(
+        ConfigError, match=r"study.journal, the journal of the search, is damaged \(.*Restore it from a backup, or"
+    ):
         SharedStudy(tmp_path, f"{JOURNAL}{tmp_path / 'study.journal'}", "search", ["maximize"])

@@ -195,7 +195,7 @@ def test_plain_lists_are_every_combination_and_the_same_command_does_not_repeat_
     assert "train.batch_size=-3 is not allowed" in read_trials(workplace)[0]["error"]
     again = sweep(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "goes on after 4 ended trials" in again.stdout
+    assert "continues after 4 ended trials" in again.stdout
     assert len(load_trials(workplace)) == 4
 
 

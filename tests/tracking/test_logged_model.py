@@ -66,7 +66,7 @@ def test_what_cannot_be_logged_is_one_warning(store: str, tmp_path: Path, caplog
     tracker.set_tags({"later": "yes"})
     tracker.close("FINISHED")
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "No MLflow model of this run: FileNotFoundError" in record.getMessage()
+    assert "The network was not recorded as an MLflow model: FileNotFoundError" in record.getMessage()
     assert tracker._client.get_run(tracker.run_id).data.tags["later"] == "yes"
 
 

@@ -105,7 +105,7 @@ def test_trouble_after_the_start_is_one_warning_and_then_silence(uri, tracker, t
     tracker.log_artifact(tmp_path / "missing.png")
     tracker.flush()
     (record,) = caplog.records
-    assert "Tracking stops here, training goes on: file missing.png not recorded" in record.message
+    assert "Tracking stops, training continues: file missing.png not recorded" in record.message
     tracker.log_metrics({"loss": 0.5}, step=2)
     tracker.log_artifact(tmp_path / "missing.png")
     tracker.close("FINISHED")
@@ -210,7 +210,7 @@ def test_a_server_that_goes_away_in_mid_run(tmp_path, caplog):
     tracker.close("FINISHED")
     assert time.perf_counter() - started < 30
     (record,) = caplog.records
-    assert "Tracking stops here, training goes on: metrics not recorded" in record.message
+    assert "Tracking stops, training continues: metrics not recorded" in record.message
 
 
 def wait_for(url):
@@ -236,9 +236,9 @@ def test_a_deleted_experiment_is_one_warning_with_both_ways_out(uri, caplog):
         assert isinstance(make_tracker(config, "run", resumed), NoTracker)
         (record,) = caplog.records
         assert record.message == (
-            "Not tracked: tracking.experiment=thrown away was deleted in MLflow. Choose another with "
+            "Not tracked: tracking.experiment=thrown away was deleted in MLflow. Choose another one with "
             f"tracking.experiment=NAME, or restore it: MLFLOW_TRACKING_URI='{uri}' mlflow experiments restore "
-            f"--experiment-id {number}. The run goes on and keeps everything in its folder; send it later with python "
+            f"--experiment-id {number}. The run continues, and its folder has everything; send it later with python "
             "-m ftexp.sync FOLDER."
         )
     client.restore_experiment(number)
@@ -247,4 +247,6 @@ def test_a_deleted_experiment_is_one_warning_with_both_ways_out(uri, caplog):
     second = make_tracker(config, "run", first.run_id)
     second.close("FINISHED")
     assert second.run_id != first.run_id
-    assert caplog.messages == [f"The tracking store has no run {first.run_id} (any more), so a new one begins there."]
+    assert caplog.messages == [
+        f"The tracking store does not have the run {first.run_id} (any more), so a new one is started."
+    ]

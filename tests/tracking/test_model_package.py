@@ -49,7 +49,7 @@ def test_a_registered_model_takes_paths_bytes_and_arrays(tmp_path: Path) -> None
     command = [sys.executable, "-m", "ftexp", *settings]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert "No MLflow model" not in ended.stdout
+    assert "was not recorded as an MLflow model" not in ended.stdout
     loaded = subprocess.run(
         [sys.executable, "-c", LOAD], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )

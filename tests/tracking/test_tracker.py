@@ -55,7 +55,7 @@ def test_a_store_that_cannot_be_opened_is_one_warning(uri, caplog, capfd):
     assert time.perf_counter() - started < 15
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "The run goes on and keeps everything in its folder" in record.message
+    assert "The run continues, and its folder has everything" in record.message
     assert "hunter2" not in caplog.text
     assert capfd.readouterr() == ("", "")  # nothing of MLflow's, SQLAlchemy's or urllib3's own
 
