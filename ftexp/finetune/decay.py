@@ -13,6 +13,8 @@ from typing import Literal
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ftexp.models.parametrized import Adapter
+
 NORM_LAYERS: tuple[type[nn.Module], ...] = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 # Last parts of the names of parameters that are not weight matrices although they have two dimensions or more: tokens,
@@ -95,7 +97,7 @@ def _rule(layer: nn.Module, name: str, parameter: nn.Parameter, listed: bool) ->
         return DecayRule(False, "token or embedding")
     if isinstance(layer, nn.Embedding):
         return DecayRule(True, "embedding table")
-    is_matrix = isinstance(layer, MATRIX_LAYERS) and "weight" in name
+    is_matrix = isinstance(layer, Adapter) or (isinstance(layer, MATRIX_LAYERS) and "weight" in name)
     if not is_matrix and sum(size > 1 for size in parameter.shape) <= 1:
         return DecayRule(False, "one-dimensional")
     return DecayRule(True, "weight matrix")

@@ -112,6 +112,16 @@ def test_adapters_and_head_learn_and_nothing_else_does(configure: Compose, netwo
     assert moved == head | {f"{path}.weight" for path in LAYERS}
 
 
+def test_adapters_of_rank_1_are_matrices_that_decay_too(configure: Compose, network: Network) -> None:
+    phase = plan(configure, network, "stage.rank=1")
+    with prepared(network, phase.change):
+        open_blocks(network, phase)
+        groups = build_param_groups(network, phase)
+    adapters = [(group.block, group.role, len(group.names)) for group in groups if group.block != HEAD]
+    assert adapters == [("stem", "matrix", 2), ("body", "matrix", 2)]
+    assert all(group.weight_decay > 0 for group in groups if group.block != HEAD)
+
+
 def test_a_change_is_the_same_every_time_and_undone_after_an_error_too(configure: Compose, network: Network) -> None:
     phase, names = plan(configure, network), list(network.module.state_dict())
     drawn = []
