@@ -39,7 +39,6 @@ from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import Splits, make_splits
-from ftexp.evaluation.diagnosis import read_against
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
@@ -49,6 +48,7 @@ from ftexp.report.recorder import Recorder
 from ftexp.report.tables import format_table
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.fit import fine_tune
+from ftexp.training.guessing import read_against
 
 SECTION = "Head and partial beside a hand-written loop"
 

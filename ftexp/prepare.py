@@ -12,17 +12,17 @@ import torch
 
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.audit.picture import LEAKS_PICTURE
 from ftexp.config import Config, TrackingConfig
 from ftexp.config.uri import sqlite_file
 from ftexp.data.digests import ContentDigests
-from ftexp.data.loading.images import screen_images
+from ftexp.data.loading.screening import screen_images
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
 from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.errors import LeakError
 from ftexp.evaluation.intervals import warn_if_too_small
 from ftexp.evaluation.metric_names import check_defined
+from ftexp.files.run_files import LEAKS_PICTURE
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
 from ftexp.machine.distributed import Ranks

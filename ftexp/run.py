@@ -11,20 +11,20 @@ from tempfile import TemporaryDirectory
 
 from ftexp.config import Config
 from ftexp.data.splitting.test_ledger import TestLedger
-from ftexp.evaluation.diagnosis import read_against
 from ftexp.evaluation.history import Observer
 from ftexp.evaluation.scores import Scores
 from ftexp.machine.distributed import process_group
 from ftexp.prepare import Prepared, log_data_tables, prepare
-from ftexp.report.description import describe_run
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
 from ftexp.run_result import RunResult
+from ftexp.tracking.description import describe_run
 from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import DESCRIPTION, NoTracker
 from ftexp.training.fit import Fit, fine_tune
+from ftexp.training.guessing import read_against
 from ftexp.training.interruption import StopSignals
 from ftexp.training.out_of_memory import out_of_memory_explained
 

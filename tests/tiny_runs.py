@@ -13,7 +13,6 @@ from conftest import TinyNet
 from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
-from ftexp.evaluation.diagnosis import read_against
 from ftexp.evaluation.history import Observer
 from ftexp.finetune.phases import plan_phases
 from ftexp.machine.runtime import prepare_runtime
@@ -23,6 +22,7 @@ from ftexp.report.recorder import Recorder
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.fit import Fit, fine_tune
+from ftexp.training.guessing import read_against
 
 NAMES = ("stem", "body", "head")
 CPU = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none")

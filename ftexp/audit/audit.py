@@ -15,14 +15,16 @@ from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
 from ftexp.audit.findings import KINDS, Finding, write_leaks
 from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_images
-from ftexp.audit.picture import LEAKS_PICTURE, draw_worst_pairs
+from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.audit.split_crossings import find_future_in_training, find_shared_groups, find_two_labels
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.digests import ContentDigests
-from ftexp.data.loading.images import ImageLimits, leave_out, report_depth
+from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.screening import leave_out, report_depth
 from ftexp.data.samples import Sample
 from ftexp.errors import LeakError
+from ftexp.files.run_files import LEAKS_PICTURE
 from ftexp.machine.cores import available_cores
 
 log = logging.getLogger(__name__)

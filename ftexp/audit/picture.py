@@ -12,8 +12,6 @@ from ftexp.audit.findings import Finding
 from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
 
-# The worst pairs, to be looked at.
-LEAKS_PICTURE = "leaks.png"
 MAX_PAIRS = 8
 KINDS_WITH_IMAGES = ("same_image", "near_duplicate", "two_labels")
 

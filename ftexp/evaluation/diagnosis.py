@@ -7,19 +7,13 @@ of validation images alone explains.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import torch
-
-from ftexp.config import Config
-from ftexp.data.samples import Sample
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.metric_names import METRICS, Metric
-from ftexp.training.losses import build_loss, chance_loss
 
 Signal = Literal["working", "overfitting", "not learning", "diverging", "erratic validation", "too early to say"]
 
@@ -49,29 +43,6 @@ class Setting:
     chance_loss: float
     start_loss: float
     chance_accuracy: float
-
-
-def read_against(config: Config, train: Sequence[Sample], val: Sequence[Sample]) -> Setting:
-    """The reference values for these samples and the configured loss.
-
-    Args:
-        config: the configuration of the run.
-        train: the training samples.
-        val: the validation samples.
-    """
-    counts = Counter(sample.label for sample in train)
-    shares = torch.tensor(list(counts.values()), dtype=torch.float64) / len(train)
-    if config.data.sampler == "balanced":
-        shares = torch.full_like(shares, 1 / len(shares))
-    loss = build_loss(config.loss, list(counts.values()))
-    truth = Counter(sample.label for sample in val)
-    return Setting(
-        metric=config.train.metric,
-        num_val=len(val),
-        chance_loss=chance_loss(loss, shares),
-        start_loss=loss(torch.zeros_like(shares)[None], shares[None]).mean.item(),
-        chance_accuracy=max(truth.values()) / len(val),
-    )
 
 
 @dataclass(frozen=True, slots=True)

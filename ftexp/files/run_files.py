@@ -16,6 +16,8 @@ RESULT = "result.json"
 HISTORY = "metrics.csv"
 BEST = "checkpoints/best.pt"
 LOCK = ".lock"
+# The worst pairs of the audit; they are pictures of the data.
+LEAKS_PICTURE = "leaks.png"
 
 
 def status_of(folder: Path) -> str | None:

@@ -21,13 +21,13 @@ from ftexp.files.json_files import write_json
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
-from ftexp.report.description import describe_run
 from ftexp.report.lines import epoch_line, explain_verdict, result_line
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import result_content
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
+from ftexp.tracking.description import describe_run
 from ftexp.tracking.logged_model import ModelToLog
 from ftexp.tracking.send_missing import send_missing_if_possible
 from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker

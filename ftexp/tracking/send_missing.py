@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftexp.audit.picture import LEAKS_PICTURE
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
-from ftexp.report.description import describe_run
+from ftexp.files.run_files import LEAKS_PICTURE
+from ftexp.tracking.description import describe_run
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker, brief

@@ -143,32 +143,6 @@ BUILDERS: dict[type[LossConfig], Callable[[Any, Sequence[int]], nn.Module]] = {
 }
 
 
-def chance_loss(loss: Loss, shares: Tensor) -> float:
-    """The lowest mean loss that is possible if the logits are the same for every sample.
-
-    Every loss here is linear in its targets. So the mean over all samples is the loss of one sample whose target is the
-    frequencies of the classes.
-
-    Args:
-        loss: the loss.
-        shares: the frequencies of the classes, float64 [K], all above 0.
-    """
-    logits = shares.log()[None].requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [logits], max_iter=100, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        mean = loss(logits, shares[None]).mean
-        torch.autograd.backward(mean)
-        return mean
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        return loss(logits, shares[None]).mean.item()
-
-
 def at_least_float32(logits: Tensor) -> Tensor:
     """The logits, in float32 if they have half precision: bf16 has too few digits for smoothed targets and sums."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -14,8 +14,9 @@ from tiny_runs import CPU, colours, fit
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
-from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose, read_against
+from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose
 from ftexp.evaluation.history import EpochRecord
+from ftexp.training.guessing import read_against
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -22,7 +22,6 @@ from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import CheckpointError, InterruptedRunError
-from ftexp.evaluation.diagnosis import read_against
 from ftexp.finetune.phases import plan_phases
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
@@ -33,6 +32,7 @@ from ftexp.training import phase_loop
 from ftexp.training.checkpoints import checkpoint as checkpoint_module
 from ftexp.training.checkpoints.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
 from ftexp.training.fit import Fit, fine_tune
+from ftexp.training.guessing import read_against
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import Step
 

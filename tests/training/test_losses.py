@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from ftexp.config.loss import LOSSES
 from ftexp.errors import ConfigError
-from ftexp.training.losses import BUILDERS, BinaryCrossEntropy, CrossEntropy, FocalLoss, build_loss, chance_loss
+from ftexp.training.guessing import chance_loss
+from ftexp.training.losses import BUILDERS, BinaryCrossEntropy, CrossEntropy, FocalLoss, build_loss
 
 # Probabilities 1/4 and 3/4.
 LOGITS = torch.tensor([[0.0, math.log(3.0)]])

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ftexp.data.samples import Sample, sorted_naturally
 from ftexp.data.sources.folders import Folder
-from ftexp.errors import DataError, listed
+from ftexp.errors import listed
 
 log = logging.getLogger(__name__)
 
@@ -80,40 +78,4 @@ class LeftOut:
                 "%d links to folders that are read already are not followed, for example %s.",
                 len(self.repeated),
                 self.repeated[0],
-            )
-
-
-def check_losses(samples: Sequence[Sample], bad: Sequence[tuple[Sample, str]]) -> None:
-    """Warn of every class that loses more than half of its images through ``data.on_bad_image=skip``.
-
-    Args:
-        samples: all samples.
-        bad: the samples that are left out, each with the reason.
-
-    Raises:
-        DataError: when no sample is left, or when the permission to read a file is missing, since such an image need
-            not be bad.
-    """
-    forbidden = [sample.path for sample, reason in bad if "permission denied" in reason.lower()]
-    if forbidden:
-        raise DataError(
-            f"{len(forbidden)} files cannot be read (permission denied), for example {forbidden[0]}. Make them"
-            " readable, or move them away: data.on_bad_image=skip leaves out only bad images."
-        )
-    if bad and len(bad) == len(samples):
-        raise DataError(f"All {len(bad)} images are bad, so none is left. For example, {bad[0][0].path}: {bad[0][1]}.")
-    total = Counter(sample.label for sample in samples)
-    lost = Counter(sample.label for sample, _ in bad)
-    example = {sample.label: f"{sample.path}: {reason}" for sample, reason in reversed(bad)}
-    for label in sorted_naturally(label for label in lost if 2 * lost[label] > total[label]):
-        if lost[label] == total[label]:
-            log.warning(
-                "CLASS %r IS LOST: all of its %d images are bad, so this run does not train it. For example, %s.",
-                label,
-                total[label],
-                example[label],
-            )
-        else:
-            log.warning(
-                "Class %r loses %d of its %d images. For example, %s.", label, lost[label], total[label], example[label]
             )

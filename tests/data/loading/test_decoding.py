@@ -20,7 +20,8 @@ from ftexp.data.digests import ContentDigests
 from ftexp.data.loading import decoding
 from ftexp.data.loading.decoding import decode, decode_opened, open_lazily
 from ftexp.data.loading.formats import describe_file
-from ftexp.data.loading.images import find_bad_images, open_image, screen_images
+from ftexp.data.loading.images import open_image
+from ftexp.data.loading.screening import find_bad_images, screen_images
 from ftexp.data.samples import Sample
 
 # 40 x 30 pixels of one red, written by pillow-heif.

@@ -13,7 +13,8 @@ from PIL import Image, ImageFile
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprints import look_at_images
-from ftexp.data.loading.images import ImageLimits, find_bad_images
+from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.screening import find_bad_images
 from ftexp.data.samples import Sample
 
 Reasons = Callable[[list[Sample], ImageLimits], list[str | None]]

@@ -27,7 +27,8 @@ from strange_tables import ENCODINGS, write_table
 import ftexp.data.sources.parquet_table
 import ftexp.data.sources.text_table  # noqa: F401
 from ftexp.config import DataConfig, ImageFolderConfig, ManifestConfig
-from ftexp.data.loading.images import open_image, screen_images
+from ftexp.data.loading.images import open_image
+from ftexp.data.loading.screening import screen_images
 from ftexp.data.samples import Sample
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import make_splits

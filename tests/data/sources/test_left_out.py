@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ftexp.config import DataConfig
-from ftexp.data.loading.images import leave_out, screen_images
+from ftexp.data.loading.screening import leave_out, screen_images
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 

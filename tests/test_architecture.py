@@ -1,0 +1,82 @@
+"""What ARCHITECTURE.md says of folders and files holds."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SOURCES = REPOSITORY / "ftexp"
+TEXT = (REPOSITORY / "ARCHITECTURE.md").read_text()
+# Folder -> the folders that it may import.
+RULES = {
+    folder: set(re.findall(r"`([a-z/]+)`", imports))
+    for folder, imports in re.findall(r"^\| `([a-z/]+)` \|[^|]*\|([^|]*)\|$", TEXT, re.MULTILINE)
+}
+
+
+def folder_of(module: str) -> str | None:
+    """The folder of the table that a module ``ftexp.a.b.c`` is in; None for the modules of ``ftexp/`` itself."""
+    parts = module.split(".")[1:]
+    names = ["/".join(parts[:length]) for length in (2, 1) if (SOURCES / "/".join(parts[:length])).is_dir()]
+    return next((name for name in names if name in RULES), None)
+
+
+def imported(file: Path) -> Iterator[str]:
+    """All modules of ftexp that a file imports, in functions too."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_every_folder_has_a_row() -> None:
+    with_modules = {
+        path.parent.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        if path.name != "__init__.py" and path.parent != SOURCES
+    }
+    inside = {folder for folder in with_modules if any(folder.startswith(f"{other}/") for other in RULES)}
+    assert with_modules - inside | {f for f in inside if f in RULES} == set(RULES)
+
+
+@pytest.mark.parametrize("folder", RULES)
+def test_a_folder_imports_what_its_row_says(folder: str) -> None:
+    files = [file for file in (SOURCES / folder).rglob("*.py") if file.name != "__main__.py"]
+    modules = {file: ".".join(file.relative_to(REPOSITORY).with_suffix("").parts) for file in files}
+    found = {
+        (other, str(file.relative_to(SOURCES)))
+        for file, module in modules.items()
+        if folder_of(module) == folder
+        for name in imported(file)
+        if name.startswith("ftexp.") and (other := folder_of(name)) not in (None, folder)
+    }
+    assert {other for other, _ in found} == RULES[folder], sorted(found)
+
+
+def test_the_schema_knows_metrics_by_name_alone() -> None:
+    modules = {name for file in (SOURCES / "config").glob("*.py") for name in imported(file)}
+    assert {name for name in modules if name.startswith("ftexp.evaluation")} == {"ftexp.evaluation.metric_names"}
+    of_ftexp = {name for name in imported(SOURCES / "evaluation" / "metric_names.py") if name.startswith("ftexp")}
+    assert of_ftexp == {"ftexp.errors"}
+
+
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])
+def test_files_that_are_named_exist(document: str) -> None:
+    text = (REPOSITORY / document).read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.(?:py|yaml))`", text)) - {"utils.py"}  # which we do without
+    places = (REPOSITORY, SOURCES, *(path for path in SOURCES.rglob("*") if path.is_dir()))
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+
+
+def test_functions_and_classes_that_are_named_exist() -> None:
+    code = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
+    named = set(re.findall(r"`([A-Za-z_]+(?:\.[a-z_]+)?)(?:\(\))?`", TEXT)) - set(RULES)
+    words = {name.rpartition(".")[2] for name in named if not name.endswith(".py")}
+    missing = [w for w in sorted(words) if not re.search(rf"\b(def|class) {w}\b|^\s*{w}\b.*[:=]", code, re.MULTILINE)]
+    assert missing == []
