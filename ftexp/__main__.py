@@ -18,6 +18,8 @@ from ftexp.run_folder import start_again
 # Command -> the module whose ``main`` it calls; ``python -m ftexp.COMMAND`` does the same.
 COMMANDS = {
     "audit": "ftexp.audit.__main__",
+    "calibrate": "ftexp.calibrate",
+    "evaluate": "ftexp.evaluate",
     "lr_find": "ftexp.lr_find",
     "models": "ftexp.models.__main__",
     "sync": "ftexp.sync",

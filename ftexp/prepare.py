@@ -241,10 +241,15 @@ def read_data(config: Config, folder: Path, device: torch.device, begun: RunIden
     return splits
 
 
-def open_ledger(config: TrackingConfig) -> TestLedger:
-    """Open the count of test openings: beside the tracking database, or in the working folder if there is none."""
-    store = sqlite_file(config.uri or "")
-    return TestLedger((store.parent if store else Path.cwd()) / "test_ledger.sqlite")
+def open_ledger(config: TrackingConfig, started_in: Path | None = None) -> TestLedger:
+    """Open the count of test openings: beside the tracking database, or in the working folder if there is none.
+
+    Args:
+        config: the settings of the run's tracking.
+        started_in: the working folder of the run; None: that of this process.
+    """
+    store = sqlite_file(config.uri or "", started_in)
+    return TestLedger((store.parent if store else started_in or Path.cwd()) / "test_ledger.sqlite")
 
 
 def _introduce(config: Config, network: Network, runtime: Runtime) -> None:

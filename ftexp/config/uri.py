@@ -56,11 +56,15 @@ def check_uri(uri: str) -> None:
         )
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The absolute path of the database file behind a sqlite URI; None for any other store."""
+def sqlite_file(uri: str, folder: Path | None = None) -> Path | None:
+    """The absolute path of the database file behind a sqlite URI; None for any other store.
+
+    Args:
+        folder: from which a relative path is taken; None: the working folder.
+    """
     if not uri.startswith("sqlite:///"):
         return None
-    return Path(os.path.expanduser(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+    return (folder or Path.cwd()).absolute() / os.path.expanduser(uri.removeprefix("sqlite:///").partition("?")[0])
 
 
 def at_home(url: str) -> str:

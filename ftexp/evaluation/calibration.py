@@ -123,5 +123,24 @@ def fit_temperature(logits: Floats, labels: Integers) -> float:
     return 1 / float(brentq(slope, 1 / HIGHEST, 1 / LOWEST, xtol=1e-12, rtol=1e-12))
 
 
+def calibration_figures(logits: Floats, labels: Integers, temperature: float = 1.0) -> dict[str, float]:
+    """``log_loss`` in nats, ``ece`` and ``adaptive_ece`` (both with ``NUM_BINS`` bins).
+
+    Args:
+        logits: float [N, C].
+        labels: int64 [N]; C and above for classes that the network lacks. Their images are wrong whatever it answers,
+            and are left out of the log loss, which would be infinite.
+        temperature: logits are divided by it first.
+    """
+    probabilities, known = tempered(logits, temperature), labels < logits.shape[1]
+    confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    loss = negative_log_likelihood(logits[known], labels[known], temperature) if known.any() else float("nan")
+    return {
+        "log_loss": loss,
+        "ece": calibration_error(reliability_bins(confidences, correct)),
+        "adaptive_ece": calibration_error(reliability_bins(confidences, correct, adaptive=True)),
+    }
+
+
 def _mean(values: npt.NDArray[Any]) -> float:
     return float(np.mean(values)) if len(values) else float("nan")

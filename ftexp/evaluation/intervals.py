@@ -32,13 +32,17 @@ WANTED_DIFFERENCE = 0.02
 Interval = tuple[float, float]
 
 
-def bootstrap_intervals(scores: Scores, names: Sequence[str], seed: int = 0) -> dict[str, Interval]:
+def bootstrap_intervals(
+    scores: Scores, names: Sequence[str], seed: int = 0, *, most: int | None = None
+) -> dict[str, Interval]:
     """95 % intervals of metrics, by resampling the split with replacement (Efron, 1979).
 
     Args:
         scores: the scores of the split.
         names: names of metrics in ``METRICS``.
         seed: seed of the resampling.
+        most: the number of resamples for a metric that sorts probabilities, which takes milliseconds each; None:
+            ``num_resamples``.
 
     Returns:
         The interval (low, high) of each metric.
@@ -52,7 +56,10 @@ def bootstrap_intervals(scores: Scores, names: Sequence[str], seed: int = 0) -> 
     for name in names:
         if name not in values:
             rng = np.random.default_rng(seed)
-            rows = (rng.integers(0, scores.num_samples, scores.num_samples) for _ in range(num_resamples(scores, name)))
+            number = num_resamples(scores, name)
+            if most is not None and METRICS[name].needs == "probabilities":
+                number = min(most, number)
+            rows = (rng.integers(0, scores.num_samples, scores.num_samples) for _ in range(number))
             values[name] = np.array([scores.take(chosen).metric(name) for chosen in rows])
     return {name: _middle_95_percent(values[name]) for name in names}
 

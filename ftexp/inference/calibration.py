@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.errors import CheckpointError
+from ftexp.evaluation.calibration import Floats
 from ftexp.evaluation.conformal import METHODS, Method, prediction_sets
 from ftexp.files.file_format import check_format, reading
 from ftexp.files.json_files import read_json, write_json
@@ -42,7 +43,7 @@ class SetRule:
     reached_coverage: float
     reached_size: float
 
-    def sets(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    def sets(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
         """Args: calibrated probabilities, float [N, C]. Returns: bool [N, C]."""
         return prediction_sets(probabilities, self.threshold, self.method)
 

@@ -6,17 +6,22 @@ import collections
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from ftexp.errors import ConfigError, DataError
+from ftexp.inference.calibration import Calibration
 from ftexp.inference.engine import Engine, NetworkEngine
 from ftexp.inference.given import GivenImage, given_images
 from ftexp.inference.predictions import Prediction, Predictions
 from ftexp.machine.cores import available_cores
 from ftexp.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from ftexp.inference.evaluation import Evaluation
 
 BATCH_SIZE = 32
 # Batches that are decoded ahead of the one that is computed.
@@ -32,16 +37,24 @@ class Classifier:
         preprocessing: the transforms that belong to the weights.
         source: where it was loaded from, such as the path of ``best.pt`` or of an exported file.
         run: the run that trained it, as far as that is known: what ``ftexp.load`` takes.
+        calibration: what ``python -m ftexp.calibrate`` found for it; None if it was not calibrated.
     """
 
     def __init__(
-        self, engine: Engine, classes: Sequence[str], preprocessing: Preprocessing, source: str, run: str | None = None
+        self,
+        engine: Engine,
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        source: str,
+        run: str | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self.classes = tuple(classes)
         self.preprocessing = preprocessing
         self.source = source
         self.run = run
+        self.calibration = calibration
 
     def __repr__(self) -> str:
         return f"Classifier({len(self.classes)} classes, {self.preprocessing.image_size} px, from {self.source})"
@@ -99,12 +112,30 @@ class Classifier:
         """
         engine = self._network_engine("features")
         rows = []
-        for batch in self._batches(images, batch_size):
+        for batch in self.prepared(images, batch_size):
             for given, image in batch:
                 if isinstance(image, str):
                     raise DataError(image if given.path is None else f"{given.path}: {image}")
             rows.append(engine.features([image for _, image in batch if isinstance(image, Tensor)]))
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+
+    def evaluate(self, data: object = None, *, split: str | None = None, batch_size: int | None = None) -> Evaluation:
+        """Score the classifier on labelled images; classes are matched by their names.
+
+        Args:
+            data: a folder with one folder per class, a configuration of ``ftexp.compose("data=…")``, or an iterable of
+                images with the names of their classes; None: the images of the run that trained it.
+            split: ``val`` or ``test`` of the run (None: ``val``); opening its test split is counted, as a run's own
+                opening is. Of other data, a split that it brings; None: all of it.
+            batch_size: images that are computed at once; None: as many as the run computed.
+
+        Raises:
+            DataError: when there are no such images, or none has a class of the classifier.
+            ConfigError: when the run is not known, or has used up its test split.
+        """
+        from ftexp.inference.evaluate import evaluate  # it needs the configuration's and the data's libraries
+
+        return evaluate(self, data, split, batch_size)
 
     def to(self, device: str) -> None:
         """Move the network to a device, in place.
@@ -113,21 +144,25 @@ class Classifier:
             DeviceError: when the device is not there.
             ConfigError: for an exported file, which computes where its runtime does.
         """
-        if device != self._engine.device:
+        if device != self.engine.device:
             self._network_engine(f"device={device}").to(device)
 
     def _answers(self, images: object, top_k: int, batch_size: int) -> Iterator[Prediction]:
-        for batch in self._batches(images, batch_size):
+        for batch in self.prepared(images, batch_size):
             readable = [image for _, image in batch if isinstance(image, Tensor)]
-            rows = iter(self._engine.probabilities(readable) if readable else ())
+            rows = iter(self.engine.probabilities(readable) if readable else ())
             for given, image in batch:
                 if isinstance(image, str):
                     yield Prediction.unreadable(image, given.path)
                 else:
                     yield Prediction.of(next(rows), self.classes, top_k, given.path)
 
-    def _batches(self, images: object, batch_size: int) -> Iterator[list[tuple[GivenImage, Tensor | str]]]:
-        """Images, prepared by threads ahead of the batch that is computed; in place of an unreadable one, why."""
+    def prepared(self, images: object, batch_size: int) -> Iterator[list[tuple[GivenImage, Tensor | str]]]:
+        """Batches of images as the engine takes them, prepared by threads ahead of the batch that is computed.
+
+        Returns:
+            Each image, and what the engine takes of it; in place of one that cannot be read, the reason.
+        """
         given = given_images(images)
         ahead = collections.deque[tuple[GivenImage, Future[Tensor | str]]]()
         with ThreadPoolExecutor(available_cores()) as pool:
@@ -144,14 +179,14 @@ class Classifier:
 
     def _prepare(self, given: GivenImage) -> Tensor | str:
         try:
-            return self._engine.prepare(given.open(self.preprocessing.white_level))
+            return self.engine.prepare(given.open(self.preprocessing.white_level))
         except DataError as error:
             return str(error).removeprefix(f"{given.path}: ")
 
     def _network_engine(self, wanted: str) -> NetworkEngine:
-        if not isinstance(self._engine, NetworkEngine):
+        if not isinstance(self.engine, NetworkEngine):
             raise ConfigError(
                 f"{wanted} needs the network, and {self.source} is an exported file, which gives probabilities only. "
                 f"Load the run it was exported from: ftexp.load({self.run or 'RUN'!r})."
             )
-        return self._engine
+        return self.engine

@@ -33,14 +33,16 @@ class GivenImage:
     Attributes:
         content: a path, the bytes of a file, a PIL image, an array or a tensor.
         path: where ``content`` is a path.
+        white_level: see ``decode``; None: that of whoever opens it.
     """
 
     content: object
     path: str | None = None
+    white_level: float | None = None
 
     def open(self, white_level: float | None = None) -> Image.Image:
         """The image as RGB of 8 bits; see ``open_given``."""
-        return open_given(self.content, white_level)
+        return open_given(self.content, self.white_level if self.white_level is not None else white_level)
 
 
 def given_images(images: object) -> Iterator[GivenImage]:

@@ -14,6 +14,7 @@ from ftexp.files.run_files import BEST, IDENTITY, RESULT
 from ftexp.inference.calibration import read_calibration
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
+from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import build_network
 from ftexp.preprocessing import Preprocessing
@@ -50,16 +51,20 @@ def find_checkpoint(what: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load_checkpoint_file(path: Path, device: str = "auto") -> Classifier:
+def load_checkpoint_file(path: Path, device: str | Runtime = "auto") -> Classifier:
     """Load a classifier from a checkpoint, with the calibration that lies beside it.
+
+    Args:
+        device: as of ``load``, or the runtime of a run.
 
     Raises:
         CheckpointError: when the file is damaged, or no checkpoint of ftexp.
     """
     network, classes, _ = read_network(path)
-    engine = NetworkEngine(network, read_temperature(path), device)
+    calibration = read_calibration(path)
+    engine = NetworkEngine(network, calibration.temperature if calibration else 1.0, device)
     run = path.parent.parent if path.parent.name == Path(BEST).parent.name else path
-    return Classifier(engine, classes, network.preprocessing, str(path), str(run))
+    return Classifier(engine, classes, network.preprocessing, str(path), str(run), calibration)
 
 
 def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:

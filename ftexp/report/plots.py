@@ -147,7 +147,7 @@ def _mark_best(axes: Axes, epoch: int | None, *, labelled: bool) -> None:
 def _name_classes(axes: Axes, classes: Sequence[str], side_inches: float) -> None:
     step = math.ceil(len(classes) / MAX_TICK_LABELS)
     ticks = list(range(0, len(classes), step))
-    names = [_short(classes[i]) for i in ticks]
+    names = [short_name(classes[i]) for i in ticks]
     size = float(np.clip(72 * 0.55 * side_inches / len(ticks), 5.0, 9.0))
     turned = len(ticks) * max(map(len, names)) * size / 110 > side_inches - 1.5  # a character is some 0.6 em wide
     axes.set_xticks(ticks, names, fontsize=size, parse_math=False, rotation=90 if turned else 0)
@@ -156,7 +156,8 @@ def _name_classes(axes: Axes, classes: Sequence[str], side_inches: float) -> Non
     axes.set_ylabel("true class")
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A name for a plot: printable, and cut where it is long."""
     printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     return printable if len(printable) <= MAX_LABEL_LENGTH else printable[: MAX_LABEL_LENGTH - 1] + "…"
 

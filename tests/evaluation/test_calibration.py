@@ -10,6 +10,7 @@ import pytest
 from ftexp.errors import DataError
 from ftexp.evaluation.calibration import (
     calibration_error,
+    calibration_figures,
     fit_temperature,
     negative_log_likelihood,
     reliability_bins,
@@ -72,3 +73,12 @@ def test_the_temperature_is_found_again_and_is_the_minimum() -> None:
 def test_where_no_temperature_is_the_best(labels: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         fit_temperature(np.array([[2.0, 0.0], [1.0, 0.0]]), np.array(labels))
+
+
+def test_the_figures_count_images_of_unknown_classes_as_wrong() -> None:
+    logits = np.log(np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]))
+    figures = calibration_figures(logits, np.array([0, 1, 2]))
+    assert figures["log_loss"] == pytest.approx(-(math.log(0.9) + math.log(0.6)) / 2)
+    # Each image has a bin of its own: |0.9 - 1|, |0.6 - 1|, |0.7 - 0|.
+    assert figures["ece"] == figures["adaptive_ece"] == pytest.approx((0.1 + 0.4 + 0.7) / 3)
+    assert calibration_figures(logits, np.array([0, 1, 2]), 1e3)["ece"] == pytest.approx(2 / 3 - 0.5, abs=1e-3)

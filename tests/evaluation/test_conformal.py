@@ -93,3 +93,12 @@ def test_the_accuracy_is_about_that_on_new_images() -> None:
     assert reached.num_samples == 3000
     assert 200 < reached.num_answered < 2000
     assert reached.num_right / reached.num_answered == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_part_without_a_threshold_answers_nothing() -> None:
+    logits = np.log(np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6]]))
+    labels = np.array([0, 0, 1, 1])
+    assert accuracy_threshold(tempered(logits, 1.0).max(axis=1), logits.argmax(axis=1) == labels, 0.6) > 0
+    reached = cross_fitted_answers(logits, np.array([1, 1, 0, 1]), 0.6, folds=4)
+    assert (reached.num_samples, reached.num_right) == (4, 0)
+    assert reached.num_answered < 4

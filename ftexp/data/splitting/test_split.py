@@ -40,8 +40,7 @@ class TestSplit:
 
     def content_digest(self) -> str:
         """One digest of all images and labels; the names and the order of the files do not change it."""
-        digests = sorted(f"{self.__digests.of(sample)} {sample.label}\n" for sample in self.__samples)
-        return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+        return digest_of_test_set((self.__digests.of(sample), sample.label) for sample in self.__samples)
 
     def digests(self) -> dict[str, str]:
         """The content digest of each image, by its path."""
@@ -64,3 +63,13 @@ class TestSplit:
             {"path": s.path, "label": s.label, "split": "test", "group": s.group or "", "time": s.time or ""}
             for s in self.__samples
         ]
+
+
+def digest_of_test_set(images: Iterable[tuple[str, str]]) -> str:
+    """The digest by which the test ledger knows a test set.
+
+    Args:
+        images: the content digest and the label of each, in any order.
+    """
+    lines = sorted(f"{digest} {label}\n" for digest, label in images)
+    return hashlib.blake2b("".join(lines).encode(), digest_size=16).hexdigest()

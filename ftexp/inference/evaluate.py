@@ -1,0 +1,127 @@
+"""``Classifier.evaluate``: from what a caller calls data to the labelled images, and to their scores."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftexp.config import Config, DataConfig, ImageFolderConfig
+from ftexp.data.samples import Sample
+from ftexp.errors import ConfigError, DataError
+from ftexp.files.run_files import IDENTITY
+from ftexp.inference.evaluation import Evaluation
+from ftexp.inference.given import GivenImage, given_images
+from ftexp.inference.run_data import RunData, other_samples
+from ftexp.inference.scoring import LabelledImage, labelled, score_images
+
+if TYPE_CHECKING:
+    from ftexp.inference.classifier import Classifier
+
+log = logging.getLogger(__name__)
+
+# Where the run is not known.
+BATCH_SIZE = 32
+
+
+def evaluate(classifier: Classifier, data: object, split: str | None, batch_size: int | None) -> Evaluation:
+    """Score a classifier; arguments and errors as of ``Classifier.evaluate``."""
+    run = _run_of(classifier)
+    if data is None:
+        if run is None:
+            raise ConfigError(f"{classifier.source} does not say which run trained it, so it has no images of its own.")
+        return evaluate_split(classifier, run, split or "val", batch_size)
+    config = _data_config(data)
+    if config is not None:
+        return evaluate_samples(classifier, run, other_samples(config, split), batch_size)
+    if split is not None:
+        raise ConfigError(f"split={split} chooses from a run or a data set, and pairs of images and labels have none.")
+    return score_images(classifier, _pairs(data), _batch_size(run, batch_size))
+
+
+def evaluate_split(classifier: Classifier, run: RunData, split: str, batch_size: int | None) -> Evaluation:
+    """Score a classifier on a split of the run that trained it; opening its test split is counted.
+
+    Raises:
+        DataError: when images are missing or cannot be read, or the test split has been used up.
+    """
+    samples = run.samples(split)
+    with run.counting_test() if split == "test" else nullcontext() as use:
+        evaluation = score_images(classifier, labelled(samples), _batch_size(run, batch_size))
+        if evaluation.unreadable:
+            path, why = evaluation.unreadable[0]
+            raise DataError(f"{len(evaluation.unreadable)} {split} images of the run cannot be read: {path}: {why}.")
+        if use is not None:
+            use.record(evaluation.scores.accuracy)
+    return evaluation
+
+
+def evaluate_samples(
+    classifier: Classifier, run: RunData | None, samples: Sequence[Sample], batch_size: int | None
+) -> Evaluation:
+    """Score a classifier on other data; images that its run was trained on are said, and its test images counted.
+
+    Raises:
+        DataError: when none of the images can be scored, or the run's test split, which is among them, has been used
+            up.
+    """
+    seen = run.seen(samples) if run is not None else {}
+    for split in ("train", "val"):
+        if seen.get(split):
+            how = "trained on" if split == "train" else "chosen by"
+            log.warning(
+                "%d of the %d images are %s images of the run: it was %s them, so that it looks better than it is.",
+                *(seen[split], len(samples), {"train": "training", "val": "validation"}[split], how),
+            )
+    with run.counting_test() if run is not None and seen.get("test") else nullcontext() as use:
+        evaluation = score_images(classifier, labelled(samples), _batch_size(run, batch_size))
+        if use is not None:
+            use.record(evaluation.scores.accuracy)
+    return evaluation
+
+
+def _run_of(classifier: Classifier) -> RunData | None:
+    if classifier.run is None or not (Path(classifier.run) / IDENTITY).exists():
+        return None
+    return RunData.of(Path(classifier.run))
+
+
+def _batch_size(run: RunData | None, given: int | None) -> int:
+    if given is not None and given < 1:
+        raise ConfigError(f"batch_size={given}: it has to be at least 1.")
+    return given or (run.identity.batch_size if run is not None else 0) or BATCH_SIZE
+
+
+def _data_config(data: object) -> DataConfig | None:
+    if isinstance(data, Config):
+        return data.data
+    if isinstance(data, DataConfig):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        return ImageFolderConfig(source="imagefolder", root=os.path.expanduser(os.fspath(data)))
+    return None
+
+
+def _pairs(data: object) -> list[LabelledImage]:
+    """Images with the names of their classes, as a caller has them.
+
+    Raises:
+        DataError: when they are something else.
+    """
+    advice = (
+        "Labelled images are a folder with one folder per class, ftexp.compose('data=…'), or an iterable of pairs "
+        "(image, name of its class)."
+    )
+    if not isinstance(data, Iterable):
+        raise DataError(f"{type(data).__name__} is no labelled data. {advice}")
+    pairs = []
+    for one in data:
+        pair: Any = one
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[1], str):
+            raise DataError(f"{str(one)[:80]!r} is no pair of an image and the name of its class. {advice}")
+        image = GivenImage(pair[0]) if not isinstance(pair[0], (str, os.PathLike)) else next(given_images(pair[0]))
+        pairs.append((image, pair[1]))
+    return pairs
