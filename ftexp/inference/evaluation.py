@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,16 +156,6 @@ class Evaluation:
     def reliability(self, temperature: float = 1.0) -> list[ReliabilityBin]:
         """Confidence and accuracy in bins of equal width, at a temperature; 1: before calibration."""
         return reliability_bins(self.probabilities_at(temperature).max(axis=1), self.correct)
-
-    def write(self, folder: str | Path) -> None:
-        """Write ``evaluation.json``, ``classes.csv``, ``predictions.csv`` and the plots into a new folder.
-
-        Raises:
-            ConfigError: when the folder is there and not empty.
-        """
-        from ftexp.report.evaluation_files import write_evaluation  # matplotlib takes a second
-
-        write_evaluation(self, Path(folder))
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per image: path, label, prediction, probability, probability_of_label, rank (1: the likeliest), right.

@@ -78,7 +78,7 @@ def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
     """
     content = load_checkpoint(path)
     with reading(path):
-        settings = ModelConfig(**{**content["config"]["model"], "weights": None})
+        settings = ModelConfig(**{**content["config"]["model"], "weights": None, "class_map": {}})
         preprocessing, class_to_idx = Preprocessing.from_dict(content["preprocessing"]), content["class_to_idx"]
     network = build_network(settings, None, len(class_to_idx), preprocessing.image_size)
     network.preprocessing = preprocessing

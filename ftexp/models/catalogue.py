@@ -14,6 +14,7 @@ from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError
 from ftexp.models import timm_models, torchvision_models
 from ftexp.models.blocks import HEAD, Block, Network
+from ftexp.models.head_rows import with_new_names
 from ftexp.models.timm_blocks import derive_blocks
 from ftexp.models.weights import Weights, is_file_name, is_installed, weights_from_file, weights_from_package
 from ftexp.models.weights_file import read_weights
@@ -94,6 +95,10 @@ def build_network(
         ConfigError: if the blocks or the head do not fit the network, or it cannot take images of that size.
     """
     file = read_weights(weights.path, weights.label) if weights and weights.origin != "library" else None
+    if config.class_map and not isinstance(classes, int):
+        if file is None:
+            raise ConfigError("model.class_map renames the classes of a file. Give one: model.weights=RUN.")
+        file = replace(file, classes=with_new_names(file.classes, config.class_map, classes, file.source))
     own = file.preprocessing if file else None
     image_size = config.image_size or image_size or (own.image_size if own else None)
     if config.library == "torchvision":
@@ -112,7 +117,7 @@ def build_network(
 
 def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
     """Build the network without loading weights and, for nearly all architectures, on the meta device."""
-    config = replace(config, weights=None)
+    config = replace(config, weights=None, class_map={})
 
     def module() -> nn.Module:
         if config.library == "torchvision":

@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from ftexp.errors import listed
+from ftexp.errors import ConfigError, listed, nearest
 from ftexp.models.blocks import under
+
+
+def with_new_names(
+    theirs: Sequence[str] | None, class_map: Mapping[str, str], ours: Sequence[str], source: str
+) -> tuple[str, ...] | None:
+    """The classes of a file under the names that the data has for them.
+
+    Args:
+        theirs: the classes of the file in the order of its rows; None if the file does not name them.
+        class_map: name in the file -> name in the data; for all others the names are the same.
+        ours: the classes of the data.
+        source: what messages call the file.
+
+    Raises:
+        ConfigError: if the file has no class of an old name, the data none of a new one, or two classes of the file
+            would have the same name.
+    """
+    if not class_map:
+        return None if theirs is None else tuple(theirs)
+    if theirs is None:
+        raise ConfigError(f"model.class_map renames classes, and {source} does not name its own.")
+    given = {_same(old): new for old, new in class_map.items()}
+    for what, wanted, there, where in (
+        ("", list(class_map), theirs, source),
+        ("to ", list(class_map.values()), ours, "the data"),
+    ):
+        absent = [name for name in wanted if _same(name) not in {_same(known) for known in there}]
+        if absent:
+            raise ConfigError(
+                f"model.class_map renames {what}{absent[0]!r}, and {where} has no class of that name."
+                f"{nearest(absent[0], there)} It has {listed(there, 8)}."
+            )
+    renamed = tuple(given.get(_same(name), name) for name in theirs)
+    counts = Counter(map(_same, renamed))
+    if twice := [name for name in renamed if counts[_same(name)] > 1]:
+        both = [old for old, new in zip(theirs, renamed, strict=True) if _same(new) == _same(twice[0])]
+        raise ConfigError(
+            f"model.class_map gives the name {twice[0]!r} to {' and '.join(map(repr, both))} of {source}. A class of "
+            "the data can keep the row of one class of the file."
+        )
+    return renamed
 
 
 def rows_by_name(

@@ -21,7 +21,7 @@ from ftexp.inference.classifier import Classifier
 from ftexp.inference.evaluation import Evaluation
 from ftexp.inference.run_evaluation import aligned
 from ftexp.preprocessing import Preprocessing
-from ftexp.report.evaluation_files import evaluation_content
+from ftexp.report.evaluation_files import evaluation_content, write_evaluation
 from ftexp.report.evaluation_text import evaluation_lines
 
 HALF = (0.5, 0.5, 0.5)
@@ -162,7 +162,7 @@ def test_runs_with_other_orders_of_classes_and_images_are_aligned() -> None:
 
 def test_the_files_of_an_evaluation(tmp_path: Path) -> None:
     found = evaluate([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], ["dog", "ant", "ant"], calibration=CALIBRATION)
-    found.write(tmp_path / "new")
+    write_evaluation(found, tmp_path / "new", {"run": "outputs/1"})
     assert {file.name for file in (tmp_path / "new").iterdir()} == {
         "evaluation.json",
         "classes.csv",
@@ -172,8 +172,9 @@ def test_the_files_of_an_evaluation(tmp_path: Path) -> None:
         "most_wrong.png",
     }
     content = json.loads((tmp_path / "new" / "evaluation.json").read_text())
+    assert content["run"] == "outputs/1"
     assert content["metrics"]["accuracy"] == pytest.approx(2 / 3)
     assert content["most_confused"] == [{"class": "ant", "predicted": "dog", "images": 1}]
     assert len((tmp_path / "new" / "predictions.csv").read_text().splitlines()) == 4
     with pytest.raises(ConfigError, match="new is there already and not empty"):
-        found.write(tmp_path / "new")
+        write_evaluation(found, tmp_path / "new")

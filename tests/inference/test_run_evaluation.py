@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from workplaces import draw_noise
@@ -218,3 +219,14 @@ def test_what_so_few_images_cannot_show_is_refused(
 def test_where_nothing_was_asked_for_too_few_images_are_said(caplog: pytest.LogCaptureFixture) -> None:
     assert calibrate.main(["head"]) == 0
     assert "No threshold for abstaining is chosen; --accuracy takes another share" in caplog.text
+
+
+def test_a_run_begins_with_the_rows_of_another_ones_classes_also_where_they_were_renamed() -> None:
+    Path("animals/ape").rename("animals/gorilla")
+    shutil.rmtree("animals/cow")
+    start = ["model.weights=head", "model.class_map={ape: gorilla}", "stage=head", "stage.epochs=1"]
+    ftexp.fine_tune([*SETTINGS, *start, "optimizer.head_lr=1e-12"], folder="second", score_test=False)
+    before, after = ftexp.load("head"), ftexp.load("second")
+    assert (before.classes, after.classes) == (("ape", "bee", "cow", "emu"), ("bee", "emu", "gorilla"))
+    heads = [classifier.module.get_parameter("classifier.weight") for classifier in (before, after)]
+    assert torch.allclose(heads[1], heads[0][[1, 3, 0]], atol=1e-6)

@@ -159,6 +159,15 @@ def test_the_head_of_a_file_is_kept_by_the_names_of_the_classes(tmp_path: Path, 
         assert same == [number == row for number in range(3)]
 
 
+def test_a_class_map_needs_a_file() -> None:
+    with pytest.raises(ConfigError, match=r"model\.class_map renames the classes of a file, and .*default is none"):
+        model("resnet18", "class_map={ape: cat}")
+    config = model("resnet18", "weights=IMAGENET1K_V1", "class_map={ape: cat}")
+    published = Weights(Path("resnet18.pth"), "library", "IMAGENET1K_V1")
+    with pytest.raises(ConfigError, match=r"Give one: model\.weights=RUN"):
+        build_network(config, published, ("cat", "dog"), None)
+
+
 @pytest.mark.parametrize("option", [("resnet18",), ("timm", "name=test_vit")])
 def test_a_checkpoint_brings_the_transforms_and_the_size_it_was_trained_with(
     tmp_path: Path, option: tuple[str, ...]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ftexp.models.head_rows import rows_by_name
+from ftexp.errors import ConfigError
+from ftexp.models.head_rows import rows_by_name, with_new_names
 
 
 class TwoHeads(nn.Module):
@@ -122,3 +123,44 @@ def test_otherwise_the_head_starts_anew_and_it_is_said_why(
 def test_a_file_without_a_head_is_said() -> None:
     kept, told = rows_by_name(head("linear", 2), {}, ("head",), ("a", "b"), ("a", "b"))
     assert (kept, told) == ({}, "the head (head) is newly initialised: the file has none")
+
+
+def test_a_renamed_class_keeps_its_row() -> None:
+    old, new = head("linear", 3), head("linear", 4)
+    before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    ours = ("cat", "hound", "monkey", "owl")
+    theirs = with_new_names(("ape", "cat", "dog"), {"dog": "hound", "ape": "monkey"}, ours, "best.pt")
+    assert theirs == ("monkey", "cat", "hound")
+    kept, told = rows_by_name(new, tensors(old), ("head",), theirs, ours)
+    new.load_state_dict(kept)
+    for name, tensor in new.state_dict().items():
+        assert torch.equal(tensor[:3], old.state_dict()[name][[1, 2, 0]])
+        assert torch.equal(tensor[3], before[name][3])
+    assert "keeps its rows for cat, hound, monkey" in told
+
+
+def test_two_classes_may_change_their_names() -> None:
+    assert with_new_names(("a", "b"), {"a": "b", "b": "a"}, ("a", "b"), "best.pt") == ("b", "a")
+    assert with_new_names(("a", "b"), {}, ("a",), "best.pt") == ("a", "b")
+    assert with_new_names(None, {}, ("a",), "best.pt") is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "class_map", "message"),
+    [
+        (None, {"a": "b"}, r"model\.class_map renames classes, and best\.pt does not name its own"),
+        (("ape", "cat"), {"aep": "cat"}, r"renames 'aep', and best\.pt has no class of that name\. Did you mean 'ape'"),
+        (
+            ("ape", "cat"),
+            {"ape": "bear"},
+            r"renames to 'bear', and the data has no class of that name.* It has cat, dog",
+        ),
+        (("ape", "cat"), {"ape": "cat"}, r"gives the name 'cat' to 'ape' and 'cat' of best\.pt"),
+        (("ape", "cow"), {"ape": "cat", "cow": "cat"}, r"gives the name 'cat' to 'ape' and 'cow'"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_refused(
+    theirs: tuple[str, ...] | None, class_map: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_new_names(theirs, class_map, ("cat", "dog"), "best.pt")
