@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
+from hypothesis import settings
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -40,6 +41,10 @@ from ftexp.evaluation.scores import Scores
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
+
+# Hypothesis generates the same examples in every run; ``pytest --hypothesis-profile=default`` searches for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 Compose = Callable[..., Config]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.data.samples import sorted_naturally
+from ftexp.data.splitting.group_cover import find_cover
 from ftexp.errors import DataError, listed
 
-# The number of random orders of the groups to try before giving up to have every class in every split.
-MAX_GROUP_ORDERS = 100
 _NO_GROUPS = "without data.group_column groups are ignored"
 
 
@@ -71,7 +70,9 @@ def cut_by_group(labels: Sequence[str], groups: Sequence[str], fractions: Mappin
     """Split so that no group is in two splits, and each class is close to its fractions.
 
     Groups are assigned from the largest to the smallest, each to the split where it brings the class counts closest to
-    their targets: the method of scikit-learn's StratifiedGroupKFold, generalised to any fractions.
+    their targets: the method of scikit-learn's StratifiedGroupKFold, generalised to any fractions. If a class is then
+    missing in a split, a search first assigns small groups so that every class is in every split, and the rest follows
+    in the same way.
 
     Args:
         labels: the class of each sample.
@@ -89,45 +90,53 @@ def cut_by_group(labels: Sequence[str], groups: Sequence[str], fractions: Mappin
     _check_groups(labels, groups, splits)
     _, class_of = np.unique(labels, return_inverse=True)
     names, group_of = np.unique(groups, return_inverse=True)
-    counts_GK = np.zeros((len(names), int(class_of.max()) + 1))
-    np.add.at(counts_GK, (group_of, class_of), 1)
+    counts_GC = np.zeros((len(names), int(class_of.max()) + 1))
+    np.add.at(counts_GC, (group_of, class_of), 1)
 
     shares_S = np.array(list(_shares(fractions).values()))
-    rng = np.random.default_rng(seed)
-    for attempt in range(MAX_GROUP_ORDERS):
-        order = rng.permutation(len(names))
-        if attempt == 0:  # this order balances best; the others are tried only to get every class into every split
-            order = order[np.argsort(-counts_GK.sum(axis=1)[order], kind="stable")]
-        split_of_group = _assign_groups(counts_GK, order, shares_S)
-        held_SK = np.stack([counts_GK[split_of_group == number].sum(axis=0) for number in range(len(splits))])
-        if (held_SK > 0).all():
-            return [splits[split_of_group[group]] for group in group_of]
-    raise DataError(
-        f"None of {MAX_GROUP_ORDERS} ways to split by group has every class in each of {', '.join(splits)}: some"
-        " classes come from too few groups. Add groups of the rare classes, or use larger fractions."
-    )
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-counts_GC.sum(axis=1)[order], kind="stable")]
+    split_of_group = _assign_groups(counts_GC, order, shares_S, {})
+    if not all((counts_GC[split_of_group == number].sum(axis=0) > 0).all() for number in range(len(splits))):
+        # Small splits and small groups first: they change the fractions least.
+        first = find_cover(counts_GC > 0, order[::-1].tolist(), np.argsort(shares_S, kind="stable").tolist())
+        if first is None:
+            raise DataError(
+                f"No way to split by group was found that has every class in each of {', '.join(splits)}: some classes"
+                f" come from too few groups. Add groups of the rare classes or remove them; {_NO_GROUPS}."
+            )
+        split_of_group = _assign_groups(counts_GC, order, shares_S, first)
+    return [splits[split_of_group[group]] for group in group_of]
 
 
 def _assign_groups(
-    counts_GK: npt.NDArray[np.float64], order: npt.NDArray[np.int64], shares_S: npt.NDArray[np.float64]
+    counts_GC: npt.NDArray[np.float64],
+    order: npt.NDArray[np.int64],
+    shares_S: npt.NDArray[np.float64],
+    assigned: Mapping[int, int],
 ) -> npt.NDArray[np.int64]:
     """Assign each group to the split where it increases the squared error of the class counts least (greedily).
 
     Args:
-        counts_GK: the number of samples by group and class.
+        counts_GC: the number of samples by group and class.
         order: the groups in the order of assignment.
         shares_S: the fraction of each split.
+        assigned: group -> split, of groups whose split is settled.
     """
-    totals_K = counts_GK.sum(axis=0)
-    held_SK = np.zeros((len(shares_S), len(totals_K)))
-    split_of_group = np.zeros(len(counts_GK), dtype=np.int64)
+    fractions_GC = counts_GC / counts_GC.sum(axis=0)
+    held_SC = np.zeros((len(shares_S), counts_GC.shape[1]))
+    split_of_group = np.zeros(len(counts_GC), dtype=np.int64)
+    for group, split in assigned.items():
+        split_of_group[group] = split
+        held_SC[split] += fractions_GC[group]
     for group in order:
-        fraction_K = counts_GK[group] / totals_K
-        before = ((held_SK / shares_S[:, None] - 1) ** 2 * shares_S[:, None]).sum(axis=1)
-        after = (((held_SK + fraction_K) / shares_S[:, None] - 1) ** 2 * shares_S[:, None]).sum(axis=1)
+        if int(group) in assigned:
+            continue
+        before = ((held_SC / shares_S[:, None] - 1) ** 2 * shares_S[:, None]).sum(axis=1)
+        after = (((held_SC + fractions_GC[group]) / shares_S[:, None] - 1) ** 2 * shares_S[:, None]).sum(axis=1)
         split = int(np.argmin(after - before))
         split_of_group[group] = split
-        held_SK[split] += fraction_K
+        held_SC[split] += fractions_GC[group]
     return split_of_group
 
 

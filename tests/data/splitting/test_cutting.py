@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ftexp.data.samples import SPLITS
 from ftexp.data.splitting.cutting import allocate, cut_by_group, cut_by_time, cut_stratified
 from ftexp.errors import DataError
 
@@ -54,6 +56,40 @@ def test_a_class_from_too_few_groups() -> None:
         cut_by_group(labels, groups, FRACTIONS, 0)
 
 
+def test_one_large_group_and_small_ones() -> None:
+    # If only the balance of classes counts, no group goes to test: each has a sixth of b, and test is to get 1/16.
+    labels = ["a"] * 19 + ["b"] + ["a", "b"] * 5
+    groups = ["0"] * 20 + [str(1 + i // 2) for i in range(10)]
+    splits = cut_by_group(labels, groups, {"val": 0.25, "test": 0.0625}, seed=0)
+    assert set(zip(labels, splits, strict=True)) == {(name, split) for name in "ab" for split in SPLITS}
+    assert Counter(splits)["test"] == 2
+    assert Counter(splits)["train"] >= 20
+
+
+def test_classes_that_leave_one_way() -> None:
+    # a is in groups 1 to 3 alone, b in 3 to 5, c in 5, 6 and 1.
+    classes = {"1": "ac", "2": "a", "3": "ab", "4": "b", "5": "bc", "6": "c"}
+    rows = [(label, group) for group, labels in classes.items() for label in labels]
+    labels, groups = [label for label, _ in rows], [group for _, group in rows]
+    splits = cut_by_group(labels, groups, FRACTIONS, seed=0)
+    assert set(zip(labels, splits, strict=True)) == {(name, split) for name in "abc" for split in SPLITS}
+
+
+def test_classes_that_leave_no_way() -> None:
+    # a needs groups 1, 2 and 3 in three splits, b needs 1, 2 and 4: so 3 and 4 are in one split, which c rules out.
+    rows = [(label, group) for label, members in (("a", "123"), ("b", "124"), ("c", "345")) for group in members]
+    labels, groups = [label for label, _ in rows], [group for _, group in rows]
+    with pytest.raises(DataError, match=r"No way to split by group was found that has every class in each of train"):
+        cut_by_group(labels, groups, FRACTIONS, 0)
+
+
+def test_many_classes_of_few_groups() -> None:
+    groups_of = [(f"class {i % 300}", f"group {i // 2}") for i in range(1200)]
+    labels, groups = [label for label, _ in groups_of], [group for _, group in groups_of]
+    splits = cut_by_group(labels, groups, FRACTIONS, 0)
+    assert len(set(zip(labels, splits, strict=True))) == 900
+
+
 def test_time_by_hand() -> None:
     times = np.array([5, 1, 2, 2, 3, 4, 9, 8, 7, 6], dtype=float)
     assert cut_by_time(times, FRACTIONS, 0) == [
@@ -89,12 +125,9 @@ FRACTION = st.floats(0.05, 0.4)
 def test_group_cuts_of_random_tables(data: st.DataObject, val: float, test: float, seed: int) -> None:
     rows = data.draw(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), min_size=30, max_size=120))
     labels, groups = [label for label, _ in rows], [str(group) for _, group in rows]
-    try:
-        splits = cut_by_group(labels, groups, {"val": val, "test": test}, seed)
-    except DataError:
-        # Only ever refused when some class comes from few groups.
-        assume(min(len({g for lab, g in rows if lab == name}) for name in set(labels)) >= 6)
-        raise
+    # Three groups of one class, and then three others of the other class, are in different splits: a cut exists.
+    assume(min(len({g for lab, g in rows if lab == name}) for name in set(labels)) >= 6)
+    splits = cut_by_group(labels, groups, {"val": val, "test": test}, seed)
     assert len(splits) == len(rows)
     split_of: dict[str, set[str]] = {}
     for group, split in zip(groups, splits, strict=True):
@@ -103,6 +136,23 @@ def test_group_cuts_of_random_tables(data: st.DataObject, val: float, test: floa
     assert {(lab, s) for lab, s in zip(labels, splits, strict=True)} == {
         (lab, s) for lab in set(labels) for s in ("train", "val", "test")
     }
+
+
+@given(st.lists(st.sets(st.sampled_from("abc"), min_size=1), min_size=3, max_size=6), st.integers(0, 9))
+def test_a_group_cut_is_found_exactly_if_there_is_one(classes: list[set[str]], seed: int) -> None:
+    rows = [(label, str(group)) for group, found in enumerate(classes) for label in sorted(found)]
+    labels, groups = [label for label, _ in rows], [group for _, group in rows]
+    wanted = {(label, split) for label in set(labels) for split in SPLITS}
+    exists = any(
+        {(label, split) for found, split in zip(classes, cut, strict=True) for label in found} == wanted
+        for cut in product(SPLITS, repeat=len(classes))
+    )
+    try:
+        found = set(zip(labels, cut_by_group(labels, groups, {"val": 0.1, "test": 0.3}, seed), strict=True))
+    except DataError:
+        assert not exists
+    else:
+        assert found == wanted
 
 
 @given(
