@@ -20,6 +20,7 @@ COMMANDS = {
     "audit": "ftexp.audit.__main__",
     "calibrate": "ftexp.calibrate",
     "evaluate": "ftexp.evaluate",
+    "export": "ftexp.export",
     "lr_find": "ftexp.lr_find",
     "models": "ftexp.models.__main__",
     "sync": "ftexp.sync",

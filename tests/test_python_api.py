@@ -21,7 +21,7 @@ SIGNATURES = {
     "compose": "(*overrides)",
     "find_leaks": "(paths, labels, splits, *, groups=None, times=None, features=True, cache=None, device='cpu')",
     "fine_tune": "(settings=(), *, folder=None, resume=False, score_test=True, observers=())",
-    "load": "(what, *, device='auto')",
+    "load": "(what, *, device='auto', trust=False)",
     "param_groups": "(module, *, head_lr=0.001, backbone_lr=0.0005, block_decay=0.7, block_lrs=None, "
     "weight_decay=0.01, blocks=None, head=None)",
     "split_network": "(module, first_block, *, image_size=224, blocks=None, head=None)",

@@ -15,7 +15,7 @@ from ftexp.errors import ConfigError, DataError
 from ftexp.files.run_files import IDENTITY
 from ftexp.inference.evaluation import Evaluation
 from ftexp.inference.given import GivenImage, given_images
-from ftexp.inference.run_data import RunData, other_samples
+from ftexp.inference.run_data import EVALUATED, RunData, other_samples
 from ftexp.inference.scoring import LabelledImage, labelled, score_images
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def evaluate_split(classifier: Classifier, run: RunData, split: str, batch_size:
     Raises:
         DataError: when images are missing or cannot be read, or the test split has been used up.
     """
+    if split not in EVALUATED:
+        raise ConfigError(f"split={split}: a run is evaluated on {' or '.join(EVALUATED)}.")
     samples = run.samples(split)
     with run.counting_test() if split == "test" else nullcontext() as use:
         evaluation = score_images(classifier, labelled(samples), _batch_size(run, batch_size))

@@ -9,6 +9,8 @@ from typing import Any
 
 from ftexp.config.model import ModelConfig
 from ftexp.errors import CheckpointError
+from ftexp.exporting.exported import load_exported
+from ftexp.exporting.formats import format_of
 from ftexp.files.file_format import reading
 from ftexp.files.run_files import BEST, IDENTITY, RESULT
 from ftexp.inference.calibration import read_calibration
@@ -24,19 +26,24 @@ LATEST = "latest"
 OUTPUTS = Path("outputs")
 
 
-def load(what: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
+def load(what: str | os.PathLike[str], *, device: str = "auto", trust: bool = False) -> Classifier:
     """Load a trained classifier; nothing in its file is executed.
 
     Args:
-        what: the folder of a run, a checkpoint such as ``best.pt``, or ``latest``: the newest finished run under
-            ``outputs/``.
-        device: where it computes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        what: the folder of a run, a checkpoint such as ``best.pt``, ``latest``: the newest finished run under
+            ``outputs/``, or a file that ``python -m ftexp.export`` wrote.
+        device: where it computes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; of exported files the CPU.
+        trust: that a ``.pt2`` file, of ``--format torch_export``, may execute code, which torch cannot prevent.
 
     Raises:
         CheckpointError: when there is no such run or file, the run did not finish, or the file is damaged.
-        DeviceError: when the device is not there.
+        ConfigError: for a ``.pt2`` file without ``trust``.
+        DeviceError: when the device is not there, or the runtime of an exported file is not installed.
     """
-    return load_checkpoint_file(find_checkpoint(what), device)
+    path = find_checkpoint(what)
+    if format_of(path) is not None:
+        return load_exported(path, device, trust=trust)
+    return load_checkpoint_file(path, device)
 
 
 def find_checkpoint(what: str | os.PathLike[str]) -> Path:

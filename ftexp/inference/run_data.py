@@ -74,8 +74,6 @@ class RunData:
         Raises:
             DataError: when some of them are missing.
         """
-        if split not in EVALUATED:
-            raise ConfigError(f"split={split}: a run is evaluated on {' or '.join(EVALUATED)}.")
         wanted = [image for image in self.identity.data.images if image.split == split]
         if not wanted:
             raise DataError(f"The run in {self.folder} has no {split} split, or was made before runs kept it.")

@@ -1,0 +1,65 @@
+"""What an exported file says of itself: classes, transforms, and the run it comes from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ftexp.errors import CheckpointError, UserError
+from ftexp.files.file_format import check_format
+from ftexp.preprocessing import Preprocessing
+
+# To be raised when a field goes or gets another meaning.
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ExportMetadata:
+    """Kept in the file as texts, each of them JSON, under these names.
+
+    Attributes:
+        classes: their names, in the order of the probabilities.
+        preprocessing: what the graph does to the pixels, for people: nobody has to do it again.
+        run: the folder of the run that trained the network.
+        network: its name.
+        precision: ``fp32``, ``fp16``, ``int8`` or ``int8_dynamic``.
+        temperature: by which the graph divides logits; 1 where the run was not calibrated.
+        versions: of the packages that wrote the file.
+    """
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    run: str
+    network: str
+    precision: str
+    temperature: float
+    versions: dict[str, str]
+
+    def as_texts(self) -> dict[str, str]:
+        """For the places that formats have for texts."""
+        values = {**asdict(self), "preprocessing": self.preprocessing.as_dict(), "ftexp_format": FORMAT}
+        return {name: json.dumps(value) for name, value in values.items()}
+
+    @classmethod
+    def from_texts(cls, texts: dict[str, str], file: Path) -> ExportMetadata:
+        """What ``as_texts`` gave.
+
+        Raises:
+            CheckpointError: when the file was not written by ``python -m ftexp.export``.
+        """
+        try:
+            values: dict[str, Any] = {name: json.loads(text) for name, text in texts.items()}
+            check_format(values.pop("ftexp_format"), FORMAT, file)
+            preprocessing = Preprocessing.from_dict(values.pop("preprocessing"))
+            return cls(
+                classes=tuple(str(name) for name in values.pop("classes")), preprocessing=preprocessing, **values
+            )
+        except UserError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError(
+                f"{file} was not written by python -m ftexp.export: it does not name its classes and transforms. "
+                "Export the run again."
+            ) from error
