@@ -38,7 +38,8 @@ def find_rates(config: Config, folder: Path) -> None:
         from ftexp.machine.generators import seed_generators
         from ftexp.machine.runtime import prepare_runtime
         from ftexp.models.catalogue import build_network, locate_weights
-        from ftexp.prepare import plan, read_data
+        from ftexp.prepare import plan
+        from ftexp.read_data import read_data
         from ftexp.report.range_plot import report_ranges
         from ftexp.training.batch_size import settle_batch_size
         from ftexp.training.out_of_memory import out_of_memory_explained

@@ -1,4 +1,4 @@
-"""Everything before the first epoch: read, split and audit the data, build the network, and identify the run."""
+"""Everything before the first epoch: check the settings, read the data, build the network, and identify the run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ from pathlib import Path
 
 import torch
 
-from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
-from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
 from ftexp.config.uri import sqlite_file
-from ftexp.data.digests import ContentDigests
-from ftexp.data.loading.screening import screen_images
-from ftexp.data.sources.registry import read_samples
-from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
+from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.errors import LeakError
-from ftexp.evaluation.intervals import warn_if_too_small
 from ftexp.evaluation.metric_names import check_defined
-from ftexp.files.run_files import LEAKS_PICTURE
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
 from ftexp.machine.distributed import Ranks
@@ -31,11 +24,8 @@ from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.rank_checks import check_graphs, check_shares
+from ftexp.read_data import read_data, record_refusal
 from ftexp.run_identity import DataIdentity, RunIdentity
-from ftexp.run_images import as_they_were
-from ftexp.tracking.factory import make_tracker
-from ftexp.tracking.params import flatten
-from ftexp.tracking.tracker import Tracker
 from ftexp.training.batch_size import settle_batch_size
 
 log = logging.getLogger(__name__)
@@ -174,71 +164,12 @@ def _read_or_record_refusal(
         raise
 
 
-def record_refusal(config: Config, folder: Path, name: str) -> None:
-    """Record a run that the audit refused in the tracking store, with the tables that show the reason."""
-    tracker = make_tracker(config.tracking, name)
-    tracker.log_params(flatten(config))
-    tracker.set_tags({"folder": str(folder), "refused": "leak"})
-    log_data_tables(tracker, folder, config.tracking)
-    tracker.close("FAILED")
-
-
-def log_data_tables(tracker: Tracker, folder: Path, config: TrackingConfig) -> None:
-    """Log what reading, splitting and auditing the data wrote; pictures only with ``tracking.log_images``."""
-    for name in ("splits.csv", "leaks.csv", "bad_images.csv", *([LEAKS_PICTURE] if config.log_images else [])):
-        if (folder / name).exists():
-            tracker.log_artifact(folder / name)
-
-
 def plan(config: Config) -> tuple[Phase, ...]:
     """Resolve the stage into phases by the names of the network's blocks, before any weights are loaded."""
     if looks_into_blocks(config.stage):
         skeleton = build_skeleton(config.model, num_classes=2)
         return plan_phases(config, skeleton.names, skeleton)
     return plan_phases(config, block_names(config.model))
-
-
-def read_data(config: Config, folder: Path, device: torch.device, begun: RunIdentity | None = None) -> Splits:
-    """List the samples, read every image once, split them into train, val and test, and audit the splits.
-
-    Args:
-        config: the configuration of the run.
-        folder: where ``splits.csv`` and the tables of the audit are written.
-        device: the device that computes the features for the audit.
-        begun: the identity of the run to resume, whose images must be the same and keep their splits.
-
-    Raises:
-        DataError: when images cannot be read, or are not those that the resumed run began with.
-        LeakError: when the audit finds that splits share images or groups.
-    """
-    workers = config.runtime.workers
-    samples, look, ties, digests = read_samples(config.data), None, None, ContentDigests()
-    if config.audit.on_leak == "off" and not config.data.tie_duplicates:
-        samples = screen_images(samples, config.data, folder, workers)
-    else:
-        extractor = PretrainedFeatures(device) if config.audit.features else None
-        samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
-        ties = find_ties(samples, look) if config.data.tie_duplicates else None
-    assigned = assign_splits(samples, config.data, ties)
-    if begun is not None:
-        assigned = as_they_were(assigned, begun.data.images, digests)
-    splits = build_splits(assigned, digests)
-    if begun is not None:
-        begun.data.check(DataIdentity.of(splits))  # before any file of the run is replaced
-    write_splits(folder / "splits.csv", splits)
-    log.info(
-        "data    %s: %d images of %d classes; train %d, val %d, test %d (held out)",
-        config.data.source,
-        len(samples),
-        len(splits.classes),
-        len(splits.train),
-        len(splits.val),
-        splits.test.num_samples,
-    )
-    warn_if_too_small(len(splits.val))
-    if look is not None and config.audit.on_leak != "off":
-        audit_splits(assigned, config.audit, folder, look)
-    return splits
 
 
 def open_ledger(config: TrackingConfig, started_in: Path | None = None) -> TestLedger:

@@ -14,7 +14,8 @@ from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.evaluation.history import Observer
 from ftexp.evaluation.scores import Scores
 from ftexp.machine.distributed import process_group
-from ftexp.prepare import Prepared, log_data_tables, prepare
+from ftexp.prepare import Prepared, prepare
+from ftexp.read_data import log_data_tables
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
 from ftexp.run_result import RunResult

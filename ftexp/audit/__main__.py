@@ -45,7 +45,7 @@ def audit_once(config: Config, folder: Path) -> None:
         raise ConfigError("audit.on_leak=off switches the audit off, which is all this command does: set fail or warn.")
     with garbage_left_alone():
         from ftexp.machine.runtime import prepare_runtime
-        from ftexp.prepare import read_data
+        from ftexp.read_data import read_data
 
     read_data(config, folder, prepare_runtime(config.runtime).device)
 

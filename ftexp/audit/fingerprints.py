@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ftexp.audit.cache import FingerprintCache
-from ftexp.data.digests import ContentDigests, bytes_digest, pixel_digest
-from ftexp.data.loading.decoding import decode_opened, open_lazily
+from ftexp.audit.look import THUMBNAIL_SIZE, Bad, Look, content_digest, look_at
+from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.depth import Depth, Peak
-from ftexp.data.loading.images import ImageLimits, why_unreadable
+from ftexp.data.loading.images import ImageLimits
 from ftexp.data.samples import Sample
 
-# The side of the RGB thumbnail for the feature extractor, and of the gray one for comparing pairs, in pixels.
-THUMBNAIL_SIZE = 64
 # The weights of red, green and blue in gray, in thousandths (ITU-R 601).
 GREY = np.array([299, 587, 114], dtype=np.uint32)
 # The least shorter side of images among which near duplicates are searched, in pixels. Smaller images have too little
 # detail to distinguish a copy from another image of the same kind. Exact copies are found at any size.
 MIN_SIDE_FOR_NEAR_DUPLICATES = 24
 CHUNK = 256
-# EXIF tags that can differ between classes for reasons that have nothing to do with the content of the image.
-EXIF_FIELDS = {0x010F: "exif_make", 0x0110: "exif_model", 0x0131: "exif_software", 0x0112: "exif_orientation"}
 
 
 class FeatureExtractor(Protocol):
@@ -117,16 +108,16 @@ def _look_at_chunk(
     limits: ImageLimits,
     digests: ContentDigests,
 ) -> list[Fingerprint | Reason]:
-    contents = list(pool.map(partial(_content, limits=limits, digests=digests), samples))
+    contents = list(pool.map(partial(content_digest, limits=limits, digests=digests), samples))
     keys = [
-        "" if isinstance(content, _Bad) else _cache_key(content, sample.white_level, extractor)
+        "" if isinstance(content, Bad) else _cache_key(content, sample.white_level, extractor)
         for content, sample in zip(contents, samples, strict=True)
     ]
     known = cache.get([key for key in keys if key])
     new = {key: sample for key, sample in zip(keys, samples, strict=True) if key and key not in known}
-    looks = dict(zip(new, pool.map(partial(_look, limits=limits), new.values()), strict=True))
-    bad = {key: look for key, look in looks.items() if isinstance(look, _Bad)}
-    good = {key: look for key, look in looks.items() if isinstance(look, _Look)}
+    looks = dict(zip(new, pool.map(partial(look_at, limits=limits), new.values()), strict=True))
+    bad = {key: look for key, look in looks.items() if isinstance(look, Bad)}
+    good = {key: look for key, look in looks.items() if isinstance(look, Look)}
     fresh = _finish(good, extractor)
     # For small images in memory, computing a fingerprint again is faster than reading it from the cache.
     kept = {key: p for key, p in fresh.items() if new[key].pixels is None or len(p.features)}
@@ -134,7 +125,7 @@ def _look_at_chunk(
     fresh |= {key: _unpack(key.partition(":")[0], value) for key, value in known.items()}
     seen: list[Fingerprint | Reason] = []
     for content, key in zip(contents, keys, strict=True):
-        if isinstance(content, _Bad):
+        if isinstance(content, Bad):
             seen.append(content.reason)
         elif key in bad:
             seen.append(bad[key].reason)
@@ -151,80 +142,7 @@ def _cache_key(digest: str, white_level: float | None, extractor: FeatureExtract
     return f"{digest}{level}" if extractor is None else f"{digest}{level}:{extractor.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Bad:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """The result of decoding an image; the thumbnail is RGB."""
-
-    content: str
-    pixels: str
-    facts: dict[str, str | float]
-    thumbnail: npt.NDArray[np.uint8]
-
-
-def _content(sample: Sample, limits: ImageLimits, digests: ContentDigests) -> str | _Bad:
-    """The digest of the file, or of the pixels if there is no file."""
-    if sample.pixels is not None:
-        return pixel_digest(sample.pixels)
-    try:
-        too_large = limits.exceeded_by_file(os.stat(sample.path).st_size)
-        return _Bad(too_large) if too_large else digests.of_file(sample.path)
-    except OSError as error:
-        return _Bad(why_unreadable(error, sample.path))
-
-
-def _look(sample: Sample, limits: ImageLimits) -> _Look | _Bad:
-    """Decode an image once, and compute the parts of its fingerprint."""
-    facts: dict[str, str | float] = {}
-    try:
-        if sample.pixels is not None:
-            content, image = "", Image.fromarray(sample.pixels)
-        else:
-            encoded = Path(sample.path).read_bytes()
-            content = bytes_digest(encoded)
-            with open_lazily(io.BytesIO(encoded), sample.path) as file:
-                too_large = limits.exceeded_by_pixels(file.width, file.height)
-                if too_large:
-                    return _Bad(too_large)
-                facts = {"bytes": len(encoded), "format": str(file.format), "mode": file.mode}
-                decoded = decode_opened(file, sample.white_level)
-                image = decoded.image
-                # After the pixels, because a PNG can have its tags at the end, and reading them earlier would decode
-                # the image twice.
-                facts |= _exif_facts(file) | _depth_facts(decoded.depth)
-    except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
-        return _Bad(why_unreadable(error, sample.path))
-    facts |= {"width": image.width, "height": image.height}
-    pixels = pixel_digest(np.asarray(image))
-    # The aspect ratio does not matter, as copies have the same one. A large image is first reduced by a whole factor.
-    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
-    small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return _Look(content or pixels, pixels, facts, np.asarray(small))
-
-
-def _exif_facts(file: Image.Image) -> dict[str, str | float]:
-    facts: dict[str, str | float] = {}
-    try:
-        exif = file.getexif()
-    except Exception:  # the tags are damaged, but the image is not
-        return facts
-    for tag, name in EXIF_FIELDS.items():
-        with contextlib.suppress(Exception):  # one tag is damaged, but others are not
-            if tag in exif:
-                facts[name] = str(exif[tag])
-    return facts
-
-
-def _depth_facts(depth: Depth) -> dict[str, str | float]:
-    facts: dict[str, str | float] = {} if depth.num_pages == 1 else {"pages": depth.num_pages}
-    return facts if depth.peak is None else facts | {"peak": depth.peak.largest, "full_scale": depth.peak.full_scale}
-
-
-def _finish(looks: Mapping[str, _Look], extractor: FeatureExtractor | None) -> dict[str, Fingerprint]:
+def _finish(looks: Mapping[str, Look], extractor: FeatureExtractor | None) -> dict[str, Fingerprint]:
     """Make the fingerprints, with features for images that are large enough to search for near duplicates."""
     large = [key for key, look in looks.items() if _side(look.facts) >= MIN_SIDE_FOR_NEAR_DUPLICATES]
     features = {}

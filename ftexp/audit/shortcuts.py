@@ -17,7 +17,8 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 from ftexp.audit.findings import Finding
-from ftexp.audit.fingerprints import EXIF_FIELDS, Fingerprint
+from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.look import EXIF_FIELDS
 from ftexp.data.samples import Sample
 
 MAX_SAMPLES = 5_000

@@ -8,7 +8,7 @@ import pytest
 from photographs import fingerprints_of, photograph, save
 from PIL import Image
 
-from ftexp.audit import fingerprints
+from ftexp.audit import look
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprints import Fingerprint
 from ftexp.data.samples import Sample
@@ -63,7 +63,7 @@ def test_the_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     extractor, cache = CountingExtractor(), tmp_path / "deep" / "cache.sqlite"
     first = fingerprints_of(samples, extractor, FingerprintCache(cache), 1)
     with monkeypatch.context() as patch:
-        patch.setattr(fingerprints, "decode_opened", None)  # calling it would fail
+        patch.setattr(look, "decode_opened", None)  # calling it would fail
         second = fingerprints_of(samples, extractor, FingerprintCache(cache), 1)
     assert all(same(one, two) for one, two in zip(first, second, strict=True))
     assert extractor.seen == 3

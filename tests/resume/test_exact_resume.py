@@ -14,82 +14,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Compose, TinyNet
-from tiny_runs import resumed
+from conftest import Compose
+from resumable_runs import VARIANTS, run
 
 from ftexp.config import Config
-from ftexp.data.samples import Sample
-from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import CheckpointError, InterruptedRunError
-from ftexp.finetune.phases import plan_phases
-from ftexp.machine.runtime import prepare_runtime
-from ftexp.models.blocks import Block, Network
-from ftexp.preprocessing import Preprocessing
-from ftexp.report.recorder import Recorder
-from ftexp.tracking.tracker import NoTracker
 from ftexp.training import phase_loop
 from ftexp.training.checkpoints import checkpoint as checkpoint_module
 from ftexp.training.checkpoints.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
-from ftexp.training.fit import Fit, fine_tune
-from ftexp.training.guessing import read_against
+from ftexp.training.fit import Fit
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import Step
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-NAMES = ("stem", "body", "head")
 TIMES = ("seconds", "images_per_second")
-SMALL = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none", "train.batch_size=8")
-# Everything with a memory of its own: phases with a gate, averages, mixed images, dropout, accumulated gradients.
-RICH = (*SMALL, "stage=staged", "stage.gate=off", "augment=medium", "augment.mixup=0.2", "train.ema=0.9")
-PLATEAU = ("stage=full", "stage.epochs=4", "scheduler=plateau", "scheduler.patience=0", "optimizer=sgd")
-# Adapters, then all blocks from the weights that these were merged into.
-LORA = (
-    "stage.last_blocks=null",
-    "stage.phases=[{name: lora, learn: lora, patterns: ['*'], rank: 1, alpha: 4, epochs: 2},"
-    "{name: all, learn: all, epochs: 1}]",
-)
-VARIANTS = {
-    "head": (*SMALL, "stage=head", "stage.epochs=4"),
-    "staged": (*RICH, "train.accumulate=2", "loss.class_weights=balanced"),
-    "gated": (*SMALL, "stage=staged", "stage.gate=significant"),
-    "plateau": (*SMALL, *PLATEAU, "train.patience=2"),
-    "biases": (*SMALL, "stage=bias", "stage.epochs=3", "bn_policy=train", "train.ema=0.9", "train.wise_ft=[0.5]"),
-    "lora": (*SMALL, *LORA, "stage.gate=off", "train.ema=0.9", "train.wise_ft=[0.5]", "runtime.cache=off"),
-    "pulled": (*SMALL, "stage=full", "stage.epochs=3", "train.l2_sp=0.1", "train.wise_ft=[0.3,0.6]"),
-}
 
 
 class KilledError(BaseException):
     """In the place of kill -9: nothing in the project catches it."""
-
-
-def colours(num_samples: int, seed: int) -> list[Sample]:
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.tensor([[200, 60, 60], [60, 200, 60], [60, 60, 200], [130, 130, 130]])
-    noise = 60 * torch.randn(num_samples, 8, 8, 3, generator=generator)
-    pixels = (centres.repeat(num_samples // 4 + 1, 1)[:num_samples, None, None] + noise).clamp(0, 255)
-    images = pixels.to(torch.uint8).numpy()
-    return [Sample(path=f"{seed}-{i}", label="rgbx"[i % 4], pixels=image) for i, image in enumerate(images)]
-
-
-def run(config: Config, folder: Path, stop: StopSignals | None = None, run_id: str = "") -> Fit:
-    """Begin, or go on where the folder says."""
-    folder.mkdir(exist_ok=True)
-    if (folder / "checkpoints").exists():
-        config = resumed(config, folder)
-    splits = Splits(colours(45, 1), colours(21, 2), TestSplit(colours(10, 3)), ("b", "g", "r", "x"))
-    runtime = prepare_runtime(config.runtime)
-    blocks, half = [Block("stem", ("stem",)), Block("body", ("body", "token"))], (0.5, 0.5, 0.5)
-    preprocessing = Preprocessing(8, 8, "bilinear", half, half)
-    network = Network(TinyNet(), blocks, head="fc", preprocessing=preprocessing, name="tiny", num_classes=4)
-    phases = plan_phases(config, NAMES, network)
-    recorder = Recorder(folder, NoTracker(), read_against(config, splits.train, splits.val), phases)
-    runtime.place(network.module)
-    fit = fine_tune(config, network, splits, phases, runtime, recorder, stop, run_id=run_id)
-    (folder / "report.json").write_text(json.dumps(recorder.state()))
-    return fit
 
 
 def everything(fit: Fit, folder: Path) -> tuple[object, ...]:

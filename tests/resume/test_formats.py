@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Compose
-from test_exact_resume import VARIANTS, run
-from test_resume_command import splits
+from resumable_runs import VARIANTS, run, splits
 from tiny_runs import identity_of, resumed
 
 from ftexp import prepare

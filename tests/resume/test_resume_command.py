@@ -15,16 +15,13 @@ import time
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pytest
 import yaml
 from conftest import CommandLine, Compose
+from resumable_runs import splits
 from tiny_runs import identity_of
 
 from ftexp.cli.resume_arguments import expand
-from ftexp.data.samples import Sample
-from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.training.loop import Step
@@ -130,14 +127,6 @@ def test_a_password_given_again_is_taken(here: Path) -> None:
     assert "tracking.uri=postgresql://me:pw@host/runs" in expand(
         ["resume=secret", "tracking.uri=postgresql://me:pw@host/runs"]
     )
-
-
-def splits(*, shade: int = 0, val: tuple[str, ...] = ("v",), classes: tuple[str, ...] = ("a", "b")) -> Splits:
-    def sample(path: str, grey: int) -> Sample:
-        return Sample(path=path, label="a", pixels=np.full((4, 4, 3), grey, np.uint8))
-
-    train = [sample("t", 10 + shade), sample("u", 20)]
-    return Splits(train, [sample(path, 30) for path in val], TestSplit([sample("w", 40)]), classes)
 
 
 def test_other_settings_are_refused_with_the_differences(configure: Compose) -> None:

@@ -1,0 +1,99 @@
+"""Decodes an image once for the audit, and keeps what its fingerprint is made of."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ftexp.data.digests import ContentDigests, bytes_digest, pixel_digest
+from ftexp.data.loading.decoding import decode_opened, open_lazily
+from ftexp.data.loading.depth import Depth
+from ftexp.data.loading.images import ImageLimits, why_unreadable
+from ftexp.data.samples import Sample
+
+# The side of the RGB thumbnail for the feature extractor, and of the gray one for comparing pairs, in pixels.
+THUMBNAIL_SIZE = 64
+# EXIF tags that can differ between classes for reasons that have nothing to do with the content of the image.
+EXIF_FIELDS = {0x010F: "exif_make", 0x0110: "exif_model", 0x0131: "exif_software", 0x0112: "exif_orientation"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """Why an image is bad."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The result of decoding an image; the thumbnail is RGB."""
+
+    content: str
+    pixels: str
+    facts: dict[str, str | float]
+    thumbnail: npt.NDArray[np.uint8]
+
+
+def content_digest(sample: Sample, limits: ImageLimits, digests: ContentDigests) -> str | Bad:
+    """The digest of the file, or of the pixels if there is no file."""
+    if sample.pixels is not None:
+        return pixel_digest(sample.pixels)
+    try:
+        too_large = limits.exceeded_by_file(os.stat(sample.path).st_size)
+        return Bad(too_large) if too_large else digests.of_file(sample.path)
+    except OSError as error:
+        return Bad(why_unreadable(error, sample.path))
+
+
+def look_at(sample: Sample, limits: ImageLimits) -> Look | Bad:
+    """Decode an image once, and compute the parts of its fingerprint."""
+    facts: dict[str, str | float] = {}
+    try:
+        if sample.pixels is not None:
+            content, image = "", Image.fromarray(sample.pixels)
+        else:
+            encoded = Path(sample.path).read_bytes()
+            content = bytes_digest(encoded)
+            with open_lazily(io.BytesIO(encoded), sample.path) as file:
+                too_large = limits.exceeded_by_pixels(file.width, file.height)
+                if too_large:
+                    return Bad(too_large)
+                facts = {"bytes": len(encoded), "format": str(file.format), "mode": file.mode}
+                decoded = decode_opened(file, sample.white_level)
+                image = decoded.image
+                # After the pixels, because a PNG can have its tags at the end, and reading them earlier would decode
+                # the image twice.
+                facts |= _exif_facts(file) | _depth_facts(decoded.depth)
+    except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
+        return Bad(why_unreadable(error, sample.path))
+    facts |= {"width": image.width, "height": image.height}
+    pixels = pixel_digest(np.asarray(image))
+    # The aspect ratio does not matter, as copies have the same one. A large image is first reduced by a whole factor.
+    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return Look(content or pixels, pixels, facts, np.asarray(small))
+
+
+def _exif_facts(file: Image.Image) -> dict[str, str | float]:
+    facts: dict[str, str | float] = {}
+    try:
+        exif = file.getexif()
+    except Exception:  # the tags are damaged, but the image is not
+        return facts
+    for tag, name in EXIF_FIELDS.items():
+        with contextlib.suppress(Exception):  # one tag is damaged, but others are not
+            if tag in exif:
+                facts[name] = str(exif[tag])
+    return facts
+
+
+def _depth_facts(depth: Depth) -> dict[str, str | float]:
+    facts: dict[str, str | float] = {} if depth.num_pages == 1 else {"pages": depth.num_pages}
+    return facts if depth.peak is None else facts | {"peak": depth.peak.largest, "full_scale": depth.peak.full_scale}
