@@ -43,7 +43,7 @@ class SetRule:
     reached_coverage: float
     reached_size: float
 
-    def sets(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
+    def of(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
         """Args: calibrated probabilities, float [N, C]. Returns: bool [N, C]."""
         return prediction_sets(probabilities, self.threshold, self.method)
 

@@ -145,8 +145,10 @@ class Evaluation:
     def most_wrong(self, limit: int | None = None) -> list[int]:
         """Places of the images that got a wrong answer, the one whose own class got the least probability first."""
         wrong = np.flatnonzero(~self.correct)
-        confidence = self.probabilities.max(axis=1)
-        order = sorted(wrong.tolist(), key=lambda place: (-self.scores.losses[place], -confidence[place]))
+        lacking, confidence = self.labels >= self.num_known, self.probabilities.max(axis=1)
+        own = self.probabilities[np.arange(len(lacking)), self.labels.clip(max=self.num_known - 1)]
+        own = np.where(lacking, 0.0, own)
+        order = sorted(wrong.tolist(), key=lambda place: (own[place], -confidence[place]))
         return order[:limit]
 
     def calibration_figures(self, temperature: float = 1.0) -> dict[str, float]:

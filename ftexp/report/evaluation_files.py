@@ -102,7 +102,7 @@ def calibrated_content(evaluation: Evaluation) -> dict[str, object]:
     }
     known = evaluation.labels < evaluation.num_known
     if (rule := calibration.sets) is not None:
-        sets = rule.sets(probabilities)
+        sets = rule.of(probabilities)
         covered = known & sets[range(len(sets)), evaluation.labels.clip(max=evaluation.num_known - 1)]
         content["sets"] = {
             "method": rule.method,

@@ -154,7 +154,7 @@ def _mistake_lines(evaluation: Evaluation) -> Iterator[str]:
     if not pairs:
         yield "wrong   no image"
         return
-    yield "confused " + "; ".join(f"{truth} for {said} {count}" for truth, said, count in pairs[:NUM_PAIRS])
+    yield "confused " + "; ".join(f"{truth} taken for {said}: {count}" for truth, said, count in pairs[:NUM_PAIRS])
     rows = evaluation.rows()
     for place in evaluation.most_wrong(NUM_WRONG):
         row = rows[place]

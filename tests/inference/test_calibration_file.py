@@ -56,7 +56,7 @@ def test_without_an_answer_the_accuracy_that_was_reached_is_no_number(checkpoint
 
 def test_sets_are_those_of_the_rule() -> None:
     rule = SetRule("lac", 0.9, 0.75, 0.9, 1.5)
-    assert rule.sets(np.float32([[0.5, 0.3, 0.2]])).tolist() == [[True, True, False]]
+    assert rule.of(np.float32([[0.5, 0.3, 0.2]])).tolist() == [[True, True, False]]
 
 
 def test_another_checkpoint_is_not_calibrated_by_it(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
