@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 
 from ftexp.config import Config
 from ftexp.data.splitting.test_ledger import TestLedger
+from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import Observer
 from ftexp.evaluation.scores import Scores
 from ftexp.machine.distributed import process_group
@@ -23,7 +25,7 @@ from ftexp.tracking.description import describe_run
 from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
-from ftexp.tracking.tracker import DESCRIPTION, NoTracker
+from ftexp.tracking.tracker import DESCRIPTION, NoTracker, brief
 from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.guessing import read_against
 from ftexp.training.interruption import StopSignals
@@ -47,7 +49,8 @@ def run(
         config: the configuration as the user gave it.
         folder: the folder of the run. Only that of the main process is used.
         score_test: whether to score the test split. False in a sweep, which must never use it.
-        resumable: whether ``last.pt`` is written. False in a sweep, which starts an interrupted trial again.
+        resumable: whether ``last.pt`` is written. False in a sweep, which starts an interrupted trial again; the trials
+            of a sweep have no ``report.html``, either.
         observers: are told of every epoch, and are asked before each further one; what they raise ends the run.
         overrides: the overrides of the command, without passwords; they are saved and used when the run is resumed.
 
@@ -68,7 +71,7 @@ def run(
             with _recorder(prepared, folder) as recorder, memory:
                 fit = _fit(prepared, recorder, stop, observers, resumable=resumable)
                 test, uses = score_test_split(fit, prepared.ledger, folder) if score_test else (None, 0)
-                return _finish(prepared, recorder, fit, test, uses, time.perf_counter() - started)
+                return _finish(prepared, recorder, fit, test, uses, time.perf_counter() - started, with_page=resumable)
 
 
 def _fit(
@@ -115,9 +118,16 @@ def score_test_split(fit: Fit, ledger: TestLedger, folder: Path) -> tuple[Scores
 
 
 def _finish(
-    prepared: Prepared, recorder: Recorder, fit: Fit, test: Scores | None, uses: int, seconds: float
+    prepared: Prepared,
+    recorder: Recorder,
+    fit: Fit,
+    test: Scores | None,
+    uses: int,
+    seconds: float,
+    *,
+    with_page: bool,
 ) -> RunResult:
-    """Write the result, return it in all processes, and log the model to the tracking store if configured."""
+    """Write the result and the page, return the result in all processes, and log the model if configured."""
     config, splits, runtime, best = prepared.config, prepared.splits, prepared.runtime, fit.best
     assert best is not None
 
@@ -126,9 +136,24 @@ def _finish(
         return recorder.finish(best, test, splits, test_uses=uses, peak_memory_mib=memory, seconds=seconds)
 
     result = runtime.ranks.broadcast(finish)
+    if runtime.ranks.is_main and with_page:
+        _write_page(prepared, recorder, best)
     if runtime.ranks.is_main and test is not None and config.tracking.wants_model:
         recorder.log_model(best, config.tracking.register_as)
     return result
+
+
+def _write_page(prepared: Prepared, recorder: Recorder, best: Best) -> None:
+    """Write ``report.html``; if that fails, the run has its result all the same."""
+    from ftexp.report.page.page import write_report  # its libraries are of no use before
+
+    prepared.network.module.eval()
+    try:
+        write_report(recorder.folder, prepared.network, prepared.splits.val, best.scores)
+        recorder.log_report(log_images=prepared.config.tracking.log_images)
+    except Exception as error:
+        command = f"python -m ftexp.report {quote(str(recorder.folder))}"
+        log.warning("report.html cannot be written: %s. Try %s.", brief(error), command)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
 
 # The arrays of ``Scores``, which have one entry per sample.
-ARRAYS = ("labels", "predictions", "ranks", "losses", "probabilities")
+ARRAYS = ("labels", "predictions", "ranks", "losses", "probabilities", "confidences")
 
 
 @dataclass(frozen=True, slots=True)

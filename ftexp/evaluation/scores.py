@@ -25,6 +25,7 @@ class Scores:
         losses: cross-entropy of each sample without label smoothing, float64 [N].
         num_classes: number of classes, K.
         probabilities: float32 [N, K]; None if no metric that needs them was requested.
+        confidences: probability of the predicted class, float32 [N]; None in a run that an older version began.
     """
 
     labels: Integers
@@ -33,6 +34,7 @@ class Scores:
     losses: npt.NDArray[np.float64]
     num_classes: int
     probabilities: npt.NDArray[np.float32] | None = None
+    confidences: npt.NDArray[np.float32] | None = None
 
     @property
     def confusion(self) -> Integers:
@@ -82,6 +84,7 @@ class Scores:
             ranks=self.ranks[rows],
             losses=self.losses[rows],
             probabilities=None if self.probabilities is None else self.probabilities[rows],
+            confidences=None if self.confidences is None else self.confidences[rows],
         )
 
 
@@ -108,7 +111,8 @@ class ScoreKeeper:
         logits = logits.float()
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         ranks = (logits > logits.gather(1, labels[:, None])).sum(dim=1)
-        kept = (labels, logits.argmax(dim=1), ranks, losses)
+        confidences = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp()
+        kept = (labels, logits.argmax(dim=1), ranks, losses, confidences)
         self._batches.append((*kept, logits.softmax(dim=1)) if self._keeps_probabilities else kept)
 
     def compute(self, ranks: Ranks) -> tuple[Scores, list[int]]:
@@ -118,7 +122,7 @@ class ScoreKeeper:
             The scores, and the indices of the samples whose loss is not finite.
         """
         parts = [ranks.gather_rows(torch.cat(part)).cpu() for part in zip(*self._batches, strict=True)]
-        labels, predictions, true_ranks, losses, *probabilities = parts
+        labels, predictions, true_ranks, losses, confidences, *probabilities = parts
         not_finite = (~losses.isfinite()).nonzero().flatten().tolist()
         scores = Scores(
             labels.numpy(),
@@ -127,5 +131,6 @@ class ScoreKeeper:
             losses.double().numpy(),
             self._num_classes,
             probabilities[0].numpy() if probabilities else None,
+            confidences.numpy(),
         )
         return scores, not_finite

@@ -15,6 +15,8 @@ RESULT = "result.json"
 # A row per epoch.
 HISTORY = "metrics.csv"
 BEST = "checkpoints/best.pt"
+# All about a finished run on one page.
+REPORT = "report.html"
 LOCK = ".lock"
 # The worst pairs of the audit; they are pictures of the data.
 LEAKS_PICTURE = "leaks.png"

@@ -29,6 +29,7 @@ from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
 from ftexp.tracking.description import describe_run
 from ftexp.tracking.logged_model import ModelToLog
+from ftexp.tracking.report_page import log_report
 from ftexp.tracking.send_missing import send_missing_if_possible
 from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker
 
@@ -217,6 +218,10 @@ class Recorder:
             last = self._history[-1]
             scores = {f"test_{name}": value for name, value in test.metrics(last.val).items()}
             self._tracker.log_metrics({**scores, "test_loss": test.loss}, last.epoch)
+
+    def log_report(self, *, log_images: bool) -> None:
+        """Send ``report.html`` to the tracking store, without the images of the data if they may not go there."""
+        log_report(self._tracker, self.folder, log_images=log_images)
 
     def log_model(self, best: Best, register_as: str | None) -> None:
         """Send the best network to the tracking store as a model, with its scores."""

@@ -11,10 +11,11 @@ from typing import Any
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
-from ftexp.files.run_files import LEAKS_PICTURE
+from ftexp.files.run_files import LEAKS_PICTURE, REPORT
 from ftexp.tracking.description import describe_run
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
+from ftexp.tracking.report_page import log_report
 from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker, brief
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,10 @@ def send_missing(tracker: Tracker, folder: Path) -> Sent:
     files = [path for path in _files(folder, log_images) if path.relative_to(folder).as_posix() not in known.files]
     for path in files:
         tracker.log_artifact(path, "checkpoints" if path.parent != folder else "")
-    return Sent(num_metrics, len(params), len(files))
+    page = (folder / REPORT).exists() and REPORT not in known.files
+    if page:
+        log_report(tracker, folder, log_images=log_images)
+    return Sent(num_metrics, len(params), len(files) + page)
 
 
 def send_missing_if_possible(tracker: Tracker, folder: Path) -> None:

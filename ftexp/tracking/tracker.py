@@ -66,6 +66,9 @@ class Tracker(Protocol):
     def known(self) -> Known | None:
         """What the store already has of the run; None if nothing is recorded. Raises any error of the store."""
 
+    def flush(self) -> None:
+        """Wait until everything so far is sent, such as a file that will not be there for long."""
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record facts about the run that are not settings."""
 
@@ -95,6 +98,9 @@ class NoTracker:
 
     def known(self) -> None:
         """Nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Do nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 from conftest import draw_pictures
 
 from ftexp.errors import ConfigError
+from ftexp.report.__main__ import main as write_again
 from ftexp.sync import main
+from ftexp.tracking.report_page import without_pictures
 
 DATA = ["data=imagefolder", "data.root=pictures", "data.image_size=32", "audit.on_leak=off"]
 SETTINGS = [*DATA, "stage=head", "stage.epochs=3", "hydra.run.dir=run"]
@@ -61,11 +64,28 @@ def test_a_run_that_was_never_tracked_arrives_whole_and_once(folder: Path, capsy
     test = json.loads((folder / "run" / "result.json").read_text())["test"]
     assert run.data.metrics["test_accuracy"] == test["accuracy"]
     files = [file.path for file in client.list_artifacts(run.info.run_id)]
-    assert {"result.json", "metrics.csv", "curves.png", "checkpoints"} <= set(files)
+    assert {"result.json", "metrics.csv", "curves.png", "report.html", "checkpoints"} <= set(files)
+    page = folder / "run" / "report.html"
+    sent = Path(client.download_artifacts(run.info.run_id, "report.html", str(folder)))
+    assert ("data:image/jpeg" in page.read_text(), "data:image/jpeg" in sent.read_text()) == (True, False)
+    assert sent.read_text() == without_pictures(page.read_text())
     assert main(["run", URI]) == 0
     assert capsys.readouterr().out.endswith(f"nothing was missing in run {run.info.run_id}.\n")
     assert len(client.get_metric_history(run.info.run_id, "val_loss")) == 3
     assert stored(folder)[1].info.run_id == run.info.run_id
+
+
+def test_the_page_that_is_written_again_is_the_same(
+    untracked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(untracked)
+    page = untracked / "run" / "report.html"
+    before = page.read_text()
+    page.unlink()
+    assert write_again(["run"]) == 0
+    assert capsys.readouterr().out == "run/report.html\n"
+    as_before, now = (re.sub(r"written [\d: -]+; \S+", "", text).split("<h2") for text in (before, page.read_text()))
+    assert now[:-1] == as_before[:-1]  # the commands are those for the folder as it was named
 
 
 def test_only_what_is_missing_is_sent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

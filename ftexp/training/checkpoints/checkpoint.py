@@ -31,7 +31,8 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 # 3: run_id names the run; checkpoints of runs that began before lack it, and so does their run.json.
 # 4: the best epoch keeps the loss and the rank of every validation image.
 # 5: the phase has its adapters; the model's weights have them merged.
-FORMAT = 5
+# 6: the best epoch keeps the confidence of every validation image; older files lack it.
+FORMAT = 6
 # Length to which torch's message is cut.
 MAX_REASON = 300
 

@@ -1,0 +1,1 @@
+"""``report.html``: one page about one run, which needs nothing but itself."""
