@@ -29,7 +29,7 @@ class Convolution(nn.Module):
         self.fc = nn.Linear(2, 2, bias=False)
         with torch.no_grad():
             self.body.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]).reshape(2, 3, 1, 1))
-            self.fc.weight.copy_(torch.eye(2))
+            self.fc.weight.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))  # the other colour speaks against it
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.fc(self.body(images).mean(dim=(2, 3)))
