@@ -1,0 +1,129 @@
+"""Ridge regression on class indicators, with every sample's leave-one-out output for many strengths in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class RidgePath:
+    """The decomposition of the features from which the solutions of all strengths follow.
+
+    Least squares of the class indicators with an intercept that is not penalised: minimise
+    ``sum_i w_i |y_i - W x_i - b|^2 + strength |W|^2``, with weights that sum to N.
+
+    Attributes:
+        left: float64 [N, K], the left singular vectors of the weighted, centred features.
+        singular: float64 [K], the singular values.
+        right: float64 [D, K], the right singular vectors.
+        targets: float64 [N, C], the weighted, centred indicators.
+        root_weights: float64 [N], square roots of the samples' weights.
+        feature_mean: float64 [D], weighted.
+        target_mean: float64 [C], weighted.
+    """
+
+    left: Tensor
+    singular: Tensor
+    right: Tensor
+    targets: Tensor
+    root_weights: Tensor
+    feature_mean: Tensor
+    target_mean: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, num_classes: int, weights: Tensor | None = None) -> RidgePath:
+        """Decompose once.
+
+        Args:
+            features: float [N, D].
+            labels: int64 [N].
+            num_classes: C.
+            weights: float [N], above 0, such as those that balance the classes; None: all the same.
+        """
+        values = features.double()
+        given = torch.ones(len(values), dtype=torch.float64) if weights is None else weights.double()
+        shares = given / given.sum()
+        root = (shares * len(values)).sqrt()
+        indicators = torch.nn.functional.one_hot(labels, num_classes).double()
+        feature_mean, target_mean = shares @ values, shares @ indicators
+        centred = root[:, None] * (values - feature_mean)
+        targets = root[:, None] * (indicators - target_mean)
+        return cls(*decompose(centred), targets, root, feature_mean, target_mean)
+
+    def strengths(self, count: int = 25) -> Tensor:
+        """A grid of strengths for these features, float64 [count], the strongest first.
+
+        From the strength that shrinks the largest direction a hundredfold to one that leaves the smallest nearly alone.
+        """
+        largest = float(self.singular.max()) ** 2
+        return torch.logspace(2, -8, count, dtype=torch.float64) * largest
+
+    def solve(self, strength: float) -> tuple[Tensor, Tensor]:
+        """The weights float64 [C, D] and the intercept float64 [C] for a strength above 0."""
+        shrunk = self.singular / (self.singular.square() + strength)
+        weight = ((self.left.T @ self.targets) * shrunk[:, None]).T @ self.right.T
+        return weight, self.target_mean - weight @ self.feature_mean
+
+    def leave_one_out(self, strength: float) -> Tensor:
+        """What the solution without a sample gives for that sample, float64 [N, C].
+
+        Exact for every linear smoother: the residual divided by one minus the sample's leverage (Allen, 1974). The
+        features are taken as they are: whatever standardised them saw all samples.
+        """
+        return self._outputs(self._residuals(strength) / (1 - self._leverages(strength))[:, None])
+
+    def leave_groups_out(self, strength: float, groups: Sequence[int] | Tensor) -> Tensor:
+        """What the solution without a whole group gives for its samples, float64 [N, C].
+
+        Args:
+            strength: above 0.
+            groups: int64 [N]; samples of the same number are left out together.
+        """
+        numbers = torch.as_tensor(groups)
+        residuals, outside = self._residuals(strength), torch.empty_like(self.targets)
+        share = self.singular.square() / (self.singular.square() + strength)
+        order = torch.argsort(numbers, stable=True)
+        _, counts = torch.unique_consecutive(numbers[order], return_counts=True)
+        for rows in torch.split(order, counts.tolist()):
+            left, root = self.left[rows], self.root_weights[rows]
+            hat = (left * share) @ left.T + root[:, None] * root[None] / len(self.targets)
+            identity = torch.eye(len(rows), dtype=torch.float64)
+            outside[rows] = torch.linalg.solve(identity - hat, residuals[rows])
+        return self._outputs(outside)
+
+    def _residuals(self, strength: float) -> Tensor:
+        share = self.singular.square() / (self.singular.square() + strength)
+        return self.targets - self.left @ (share[:, None] * (self.left.T @ self.targets))
+
+    def _leverages(self, strength: float) -> Tensor:
+        share = self.singular.square() / (self.singular.square() + strength)
+        return (self.left.square() * share).sum(dim=1) + self.root_weights.square() / len(self.targets)
+
+    def _outputs(self, residuals: Tensor) -> Tensor:
+        """From weighted residuals to outputs in the units of the indicators."""
+        return (self.targets - residuals) / self.root_weights[:, None] + self.target_mean
+
+
+def decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular vectors and values by the smaller of the two Gram matrices, which takes a tenth of the time of an SVD.
+
+    Directions whose singular value is below 1e-7 of the largest are left out: a Gram matrix in float64 does not show
+    them, and no strength that makes sense would use them.
+
+    Args:
+        matrix: float64 [N, D].
+
+    Returns:
+        Left vectors [N, K], values [K] from the largest, right vectors [D, K].
+    """
+    tall = matrix.shape[0] >= matrix.shape[1]
+    squares, vectors = torch.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)
+    kept = squares > squares.max() * 1e-14
+    singular, vectors = squares[kept].flip(0).sqrt(), vectors[:, kept].flip(1)
+    if tall:
+        return matrix @ (vectors / singular), singular, vectors
+    return vectors, singular, matrix.T @ (vectors / singular)
