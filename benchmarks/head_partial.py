@@ -142,7 +142,7 @@ SIDES: dict[str, tuple[Callable[[Config, Network, Splits], float], list[str]]] =
 
 
 def configure(stage: str, epochs: int, overrides: list[str]) -> Config:
-    fixed = [f"stage={stage}", f"stage.epochs={epochs}", "runtime.device=cpu", "tracking=none"]
+    fixed = [f"stage={stage}", f"stage.epochs={epochs}", "head.solver=sgd", "runtime.device=cpu", "tracking=none"]
     return parse(compose("config", overrides=fixed + overrides))
 
 

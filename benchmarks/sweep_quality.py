@@ -42,7 +42,13 @@ class Outcome:
 
 def sweep(folder: Path, arguments: Sequence[str]) -> Outcome:
     place = Path(tempfile.mkdtemp(dir=folder))
-    settings = ["stage=head", "tracking=none", f"runtime.cache_folder={folder / 'cache'}", f"hydra.sweep.dir={place}"]
+    settings = [
+        "stage=head",
+        "head.solver=sgd",
+        "tracking=none",
+        f"runtime.cache_folder={folder / 'cache'}",
+        f"hydra.sweep.dir={place}",
+    ]
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "ftexp", "--multirun", *settings, *arguments],

@@ -35,6 +35,7 @@ def job(composed: DictConfig) -> object:
 
 def _fine_tune(config: Config, folder: Path) -> object:
     sweeper = HydraConfig.get().sweeper
+    overrides = own_overrides(HydraConfig.get().overrides.task)
     if in_sweep() and "pruner" in sweeper:
         with garbage_left_alone():
             from ftexp.sweeps.trial import TrialAddress, run_trial
@@ -44,14 +45,13 @@ def _fine_tune(config: Config, folder: Path) -> object:
         if subdir.isdecimal():
             address = TrialAddress(sweeper.storage, sweeper.study_name, int(subdir), sweeper.pruner)
         one_by_one = HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
-        return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs)
+        return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs, overrides)
     if in_sweep():
         start_again(folder, finished=False)
     with garbage_left_alone():
         from ftexp.run import run  # after the configuration was checked: importing torch takes seconds
 
     alone = not in_sweep()
-    overrides = own_overrides(HydraConfig.get().overrides.task)
     return run(config, folder, score_test=alone, resumable=alone, overrides=overrides).value
 
 

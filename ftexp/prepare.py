@@ -18,6 +18,7 @@ from ftexp.errors import LeakError
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
+from ftexp.head_solver import choose_solver, keep_solvable
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
 from ftexp.machine.runtime import Runtime, prepare_runtime
@@ -76,6 +77,7 @@ class Prepared:
             run_id=self.run_id,
             overrides=self.overrides,
             engine=self.runtime.engine(),
+            head_solver="solved" if any(phase.solved for phase in self.phases) else "sgd",
         )
 
 
@@ -98,7 +100,10 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     runtime = prepare_runtime(config.runtime, ranks)
     check_shares(config, ranks, begun)
     check_graphs(config, runtime)
-    phases = plan(config)
+    planned = plan(config)
+    begun_by_steps = begun is not None and begun.head_solver == "sgd"
+    given = overrides if begun is None else begun.overrides or []
+    phases = planned if begun_by_steps else choose_solver(config, planned, given)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
     name = run_name(config, phases)
     splits = ranks.broadcast(lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun))
@@ -111,6 +116,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     runtime.place(network.module)
     _introduce(config, network, runtime)
+    phases = keep_solvable(config, planned, phases, network, len(splits.train))
     # Before BatchNorm is replaced by SyncBatchNorm: if one rank ran out of memory, the others would wait for it.
     known = begun.batch_size if begun else None
     settled = settle_batch_size(config, network, phases, runtime, len(splits.train), known)

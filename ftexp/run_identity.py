@@ -25,8 +25,8 @@ from ftexp.tracking.params import flatten_data
 
 PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
 # The format of run.json and digests.csv; increase it when a field is added, removed, or changes its meaning.
-# Format 3 added engine.
-FORMAT = 3
+# Format 3 added engine, format 4 head_solver.
+FORMAT = 4
 MAX_NAMED = 8
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ class RunIdentity:
         run_id: an identifier that is also in every checkpoint of the run; "" for a run of ftexp 0.1.0.
         overrides: the overrides that the run was started with, without passwords; None for a run of ftexp 0.1.0.
         engine: what the run trains and scores with (``Runtime.engine``); None for a run before format 3.
+        head_solver: ``solved`` or ``sgd``, whichever ``head.solver=auto`` came to; ``sgd`` for a run before format 4.
     """
 
     config: dict[str, Any]
@@ -103,6 +104,7 @@ class RunIdentity:
     run_id: str = ""
     overrides: list[str] | None = None
     engine: dict[str, Any] | None = None
+    head_solver: str = "sgd"
 
     @classmethod
     def of(
@@ -115,6 +117,7 @@ class RunIdentity:
         run_id: str,
         overrides: list[str] | None,
         engine: dict[str, Any],
+        head_solver: str = "sgd",
     ) -> RunIdentity:
         """Identify a run that is about to train with the packages that are installed.
 
@@ -126,8 +129,10 @@ class RunIdentity:
             run_id: an identifier that is also in every checkpoint of the run.
             overrides: the overrides that the run was started with.
             engine: what the run trains and scores with.
+            head_solver: how the head is trained where it is trained alone.
         """
-        return cls(_plain(config), data, installed_versions(), batch_size, mlflow_run_id, run_id, overrides, engine)
+        known = batch_size, mlflow_run_id, run_id, overrides, engine, head_solver
+        return cls(_plain(config), data, installed_versions(), *known)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``run.json``: everything except the images, which are in ``digests.csv``."""
@@ -151,7 +156,7 @@ class RunIdentity:
             check_format(facts.pop("format", None), FORMAT, folder / IDENTITY)
             facts["versions"] = dict(facts["versions"])
             of_data = {name: facts.pop(name) for name in ("classes", "data_digest", "split_digest")}
-            config = renamed_settings(facts.pop("config"))
+            config = {"head": {}, **renamed_settings(facts.pop("config"))}  # before format 4 there was no head
             with reading(folder / FILE):
                 images = read_images(folder)
             return cls(**facts, config=config, data=DataIdentity(**of_data, images=images))

@@ -15,6 +15,7 @@ from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.evaluation.history import Observer
 from ftexp.finetune.phases import plan_phases
+from ftexp.head_solver import choose_solver
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
@@ -57,7 +58,7 @@ def fresh_network() -> Network:
 def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> Fit:
     setting = read_against(config, splits.train, splits.val)
     network = fresh_network()
-    phases = plan_phases(config, NAMES, network)
+    phases = choose_solver(config, plan_phases(config, NAMES, network), ())
     recorder = Recorder(folder, NoTracker(), setting, phases)
     runtime = prepare_runtime(config.runtime)
     runtime.place(network.module)

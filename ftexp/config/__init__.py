@@ -14,6 +14,7 @@ from ftexp.config.data import (
     TestConfig,
     TorchvisionDataConfig,
 )
+from ftexp.config.head import HeadConfig
 from ftexp.config.loss import LossConfig
 from ftexp.config.machine import RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
@@ -30,6 +31,7 @@ __all__ = [
     "BatchNormPolicyConfig",
     "Config",
     "DataConfig",
+    "HeadConfig",
     "HuggingFaceDataConfig",
     "ImageFolderConfig",
     "LossConfig",

@@ -15,6 +15,7 @@ from ftexp.config.data import (
     TestConfig,
     TorchvisionDataConfig,
 )
+from ftexp.config.head import HeadConfig
 from ftexp.config.loss import LOSSES, LossConfig
 from ftexp.config.machine import WITHOUT_GRAPHS, RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
@@ -39,6 +40,7 @@ class Config:
     scheduler: SchedulerConfig = MISSING
     augment: AugmentConfig = MISSING
     loss: LossConfig = MISSING
+    head: HeadConfig = MISSING
     train: TrainConfig = MISSING
     runtime: RuntimeConfig = MISSING
     tracking: TrackingConfig = MISSING

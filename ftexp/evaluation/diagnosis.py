@@ -15,7 +15,9 @@ from typing import Literal
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.metric_names import METRICS, Metric
 
-Signal = Literal["working", "overfitting", "not learning", "diverging", "erratic validation", "too early to say"]
+Signal = Literal[
+    "working", "overfitting", "not learning", "diverging", "erratic validation", "too early to say", "solved"
+]
 
 MIN_EPOCHS = 3
 # A head that has learned something has changed by more than this share of its norm.
@@ -60,8 +62,16 @@ class Diagnosis:
     override: str | None
 
 
-def diagnose(history: Sequence[EpochRecord], setting: Setting) -> Diagnosis:
-    """Diagnose the epochs of one phase; if there are several findings, the most serious one is returned."""
+def diagnose(history: Sequence[EpochRecord], setting: Setting, *, solved: bool = False) -> Diagnosis:
+    """Diagnose the epochs of one phase; if there are several findings, the most serious one is returned.
+
+    Args:
+        history: the epochs of the phase.
+        setting: the reference values.
+        solved: whether the phase solved the head, which has no curve.
+    """
+    if solved:
+        return Diagnosis("solved", "The head is at its optimum on these features; only other features can help.", None)
     if len(history) < MIN_EPOCHS:
         return Diagnosis("too early to say", f"{len(history)} epochs are too few to see a trend.", None)
     checks = (_diverging, _not_learning, _erratic, _overfitting)

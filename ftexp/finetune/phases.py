@@ -38,6 +38,7 @@ class Phase:
         lr_factor: the phase's factor on the learning rates.
         part: the trainable parameters below the head; None: all parameters of the blocks in ``learning``.
         change: the change of the network during the phase, if any; ``part`` has the names of the changed network.
+        solved: whether the head is solved to its optimum on frozen features, instead of trained by steps.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Phase:
     lr_factor: float = 1.0
     part: Part | None = None
     change: Change | None = None
+    solved: bool = False
 
     def learns(self, block: str, name: str) -> bool:
         """Whether the phase chooses a parameter (block and full name) as trainable; bn_policy may still freeze it."""

@@ -39,9 +39,9 @@ def plan_rows(phases: Sequence[Phase], network: Network, spans: Sequence[Span]) 
                 "phase": phase.name,
                 "learns": phase.kind + _abbreviated(phase.learning),
                 "parameters": sum(p.numel() for p in trainable.values()),
-                "epochs": phase.epochs,
-                "steps": span.steps,
-                "lr head": block_rate(phase.optimizer, network.names, HEAD),
+                "epochs": "solved" if phase.solved else phase.epochs,
+                "steps": 0 if phase.solved else span.steps,
+                "lr head": None if phase.solved else block_rate(phase.optimizer, network.names, HEAD),
                 "lr backbone, highest": max(rates, default=None),
                 "lowest": min(rates, default=None),
             }
@@ -50,7 +50,7 @@ def plan_rows(phases: Sequence[Phase], network: Network, spans: Sequence[Span]) 
 
 
 def plot_plan(phases: Sequence[Phase], network: Network, spans: Sequence[Span], path: Path) -> None:
-    """Plot the learning rate of every block over the steps of all phases; frozen blocks have no line.
+    """Plot the learning rate of every block over the steps of all phases; frozen blocks and solved heads have no line.
 
     Args:
         phases: the planned phases.
@@ -63,6 +63,8 @@ def plot_plan(phases: Sequence[Phase], network: Network, spans: Sequence[Span], 
     shades = dict(zip(network.names, _shades(len(network.names)), strict=True))
     highest, start, labelled = 0.0, 0, set[str]()
     for phase, span in zip(phases, spans, strict=True):
+        if phase.solved:
+            continue
         ticks, rates = _curve(phase, network.names, span)
         for block, values in rates.items():
             label = None if block in labelled else block

@@ -24,7 +24,8 @@ from ftexp.models.blocks import Network
 from ftexp.report.lines import epoch_line, explain_verdict, result_line
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
-from ftexp.report.result import result_content
+from ftexp.report.result import RESULT_FILES, result_content
+from ftexp.report.solved import write_solution
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
 from ftexp.tracking.description import describe_run
@@ -32,18 +33,9 @@ from ftexp.tracking.logged_model import ModelToLog
 from ftexp.tracking.report_page import log_report
 from ftexp.tracking.send_missing import send_missing_if_possible
 from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker
+from ftexp.training.solve import SolvedHead
 
 log = logging.getLogger(__name__)
-
-# Files that are copied to the tracking store, besides the best checkpoint.
-RESULT_FILES = (
-    "param_groups.csv",
-    "metrics.csv",
-    "curves.png",
-    "confusion_matrix.png",
-    "classes.csv",
-    "result.json",
-)
 
 
 class Recorder:
@@ -56,13 +48,7 @@ class Recorder:
         phases: the planned phases.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        tracker: Tracker,
-        setting: Setting,
-        phases: Sequence[Phase],
-    ) -> None:
+    def __init__(self, folder: Path, tracker: Tracker, setting: Setting, phases: Sequence[Phase]) -> None:
         self.folder = folder
         self._tracker = tracker
         self._metric = setting.metric
@@ -70,6 +56,7 @@ class Recorder:
         self._diagnosis: Diagnosis | None = None
         self._epochs = sum(phase.epochs for phase in phases)
         self._planned = [phase.name for phase in phases]
+        self._solved = {phase.name for phase in phases if phase.solved}
         self._trainable = 0
         self._groups: list[dict[str, object]] = []
         self._history: list[EpochRecord] = []
@@ -85,18 +72,25 @@ class Recorder:
         """
         if len(phases) > 1:
             log.info("\n%s", format_table(plan_rows(phases, network, spans)))
-        plot_plan(phases, network, spans, self.folder / "plan.png")
-        self._tracker.log_artifact(self.folder / "plan.png")
+        if not all(phase.solved for phase in phases):  # else there are no steps to draw
+            plot_plan(phases, network, spans, self.folder / "plan.png")
+            self._tracker.log_artifact(self.folder / "plan.png")
 
     def start_phase(self, phase: Phase, groups: Sequence[dict[str, object]]) -> None:
-        """Record which tensors are trainable, at which rates."""
+        """Record which tensors are trainable, at which rates; a solved head has none."""
+        if phase.solved:
+            groups = [{**row, "lr": None, "weight_decay": None} for row in groups]
         before = [row for row in self._groups if row["phase"] != phase.name]
         self._groups = before + [{"phase": phase.name, **row} for row in groups]
         log.info("\n%s\n", format_table(groups))
         write_rows(self.folder / "param_groups.csv", self._groups)
         records = [record for record in self._history if record.phase == phase.name]
-        self._diagnosis = diagnose(records, self._setting) if records else None
+        self._diagnosis = diagnose(records, self._setting, solved=phase.solved) if records else None
         self._trainable = sum(int(str(row["parameters"])) for row in groups if row["trainable"])
+
+    def solved(self, head: SolvedHead) -> None:
+        """Record a solved head."""
+        write_solution(head, self.folder)
 
     def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
         """Record a phase and the decision of the gate.
@@ -113,6 +107,7 @@ class Recorder:
             "epochs": len(records),
             "trainable_parameters": self._trainable,
             "seconds": sum(record.seconds for record in records),
+            "solver": "solved" if phase.solved else "sgd",
             "verdict": "kept" if kept else "dropped",
             "best_epoch": best.record.epoch,
             f"val_{self._metric}": best.scores.metric(self._metric),
@@ -153,8 +148,8 @@ class Recorder:
     def _diagnose(self, phase: str) -> None:
         """Diagnose the curves so far, and log a finding that is new."""
         before = self._diagnosis
-        found = diagnose([record for record in self._history if record.phase == phase], self._setting)
-        self._diagnosis = found
+        records = [record for record in self._history if record.phase == phase]
+        self._diagnosis = found = diagnose(records, self._setting, solved=phase in self._solved)
         if found.override and (before is None or before.signal != found.signal):
             log.info("check   %s: %s Try %s.", found.signal, found.sentence, found.override)
 
@@ -208,7 +203,7 @@ class Recorder:
 
     def _send(self, test: Scores | None) -> None:
         """Copy the result files in the folder to the tracking store."""
-        for name in RESULT_FILES:
+        for name in filter(lambda name: (self.folder / name).exists(), RESULT_FILES):
             self._tracker.log_artifact(self.folder / name)
         self._tracker.log_artifact(self.folder / "checkpoints" / "best.pt", "checkpoints")
         if self._diagnosis:

@@ -8,6 +8,18 @@ from ftexp.evaluation.best import Best
 from ftexp.evaluation.intervals import accuracy_interval, bootstrap_intervals
 from ftexp.evaluation.scores import Scores
 
+# Files that are copied to the tracking store, besides the best checkpoint; a run may lack some.
+RESULT_FILES = (
+    "param_groups.csv",
+    "metrics.csv",
+    "curves.png",
+    "confusion_matrix.png",
+    "classes.csv",
+    "solution.json",
+    "solution.png",
+    "result.json",
+)
+
 
 def result_content(
     metric: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,12 +42,17 @@ class TrialAddress:
     pruner: str
 
 
-def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jobs: int) -> list[float] | str:
+def run_trial(
+    config: Config, folder: Path, address: TrialAddress | None, num_jobs: int, overrides: Sequence[str] = ()
+) -> list[float] | str:
     """Fine-tune with the settings of a trial, in a free GPU slot and without the test split.
 
     Args:
-        num_jobs: trials that run at once, each in a process of its own.
+        config: the settings of the trial.
+        folder: of the trial.
         address: None for a run that confirms a trial with another seed: it is no trial itself, and never pruned.
+        num_jobs: trials that run at once, each in a process of its own.
+        overrides: those of the search and of the trial, which tell what was searched.
 
     Returns:
         The value of every objective; PRUNED for a trial that was pruned, whose checkpoints are deleted.
@@ -61,7 +67,7 @@ def run_trial(config: Config, folder: Path, address: TrialAddress | None, num_jo
         start_again(folder, finished=True)
         try:
             settled = replace(config, runtime=runtime)
-            result = run(settled, folder, score_test=False, resumable=False, observers=observers)
+            result = run(settled, folder, score_test=False, resumable=False, observers=observers, overrides=overrides)
         except PrunedError:
             if (folder / "checkpoints").exists():  # it is missing if every epoch's score was NaN
                 shutil.rmtree(folder / "checkpoints")

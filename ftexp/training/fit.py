@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,16 +22,20 @@ from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.param_groups import group_table
 from ftexp.finetune.phases import Phase
 from ftexp.machine.runtime import Runtime, seed_phase
-from ftexp.models.blocks import Network
+from ftexp.models.blocks import HEAD, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.training.checkpoints.checkpoint import LAST, restore_weights
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
+from ftexp.training.epoch_sums import EpochStats
+from ftexp.training.imbalance import class_counts
 from ftexp.training.inputs.batches import Batches, Forward
+from ftexp.training.inputs.features import FeatureInputs, feature_inputs
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.interruption import StopSignals
 from ftexp.training.phase_loop import PhaseLoop
 from ftexp.training.phase_state import open_phase
 from ftexp.training.report import Report
+from ftexp.training.solve import solve_head
 from ftexp.training.starting_weights import apply_wise_ft, backbone_state
 
 log = logging.getLogger(__name__)
@@ -123,6 +127,8 @@ class Fit:
         length = self.config.train, len(self.splits.train), self.runtime.ranks.size
         self.report.plan(self.phases, self.network, [span_of(phase, self.network, *length) for phase in self.phases])
         first, saved = self._resume() if self.config.resume.run else (0, None)
+        if self.config.head.init == "solved" and saved is None and not self.phases[0].solved:
+            self._start_from_solved_head()
         for number in range(first, len(self.phases)):
             kept = self._run_phase(number, saved if number == first else None)
             if not kept:
@@ -153,15 +159,39 @@ class Fit:
         with open_phase(network, phase, settings.train) as groups, self.inputs() as source:
             self.report.start_phase(phase, group_table(network, groups))
             set_train_mode(network, phase)
-            inputs = source.for_phase(phase)
-            seed_phase(settings.runtime.seed, number, self.runtime.ranks)
-            best = self.loop.run(number, phase, groups, inputs, saved)
+            if phase.solved:
+                features = self._features(phase, source)
+                solve = partial(self._solve, features)
+                best = self.loop.run(number, phase, groups, features.inputs, saved, solve)
+            else:
+                inputs = source.for_phase(phase)
+                seed_phase(settings.runtime.seed, number, self.runtime.ranks)
+                best = self.loop.run(number, phase, groups, inputs, saved)
         before = self.best
         verdict = judge(settings.stage, settings.train.metric, before.scores, best.scores) if before else None
         self.report.end_phase(phase, best, verdict)
         kept = verdict is None or verdict.kept
         self.checkpoints.settle(best, kept=kept)
         return kept
+
+    def _features(self, phase: Phase, source: InputSource) -> FeatureInputs:
+        self.network.module.eval()
+        return feature_inputs(source, self.network, phase, self.runtime)
+
+    def _solve(self, features: FeatureInputs) -> EpochStats:
+        """Solve the head, in place of an epoch."""
+        self.network.module.eval()
+        counts = class_counts(self.splits.train, self.splits.classes)
+        head = solve_head(self.network, features, self.config, self.runtime, counts)
+        self.report.solved(head)
+        solution, seconds = head.chosen.solution, head.pass_seconds + head.solve_seconds
+        return EpochStats(solution.loss, solution.gradient_norm, head.num_images / seconds)
+
+    def _start_from_solved_head(self) -> None:
+        """Put the head that is best on the pretrained features into the network, before the first phase."""
+        phase = replace(self.phases[0], learning=(HEAD,), part=None, change=None, solved=True)
+        with self.inputs() as source:
+            self._solve(self._features(phase, source))
 
     def _resume(self) -> tuple[int, Mapping[str, Any] | None]:
         """Restore an interrupted run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,7 @@ class PhaseLoop:
         groups: Sequence[ParamGroup],
         inputs: Inputs,
         saved: Mapping[str, Any] | None = None,
+        solve: Callable[[], EpochStats] | None = None,
     ) -> Best:
         """Train the parameter groups for the epochs of a phase; call this after ``open_phase``.
 
@@ -85,6 +86,7 @@ class PhaseLoop:
             groups: the parameter groups of the phase.
             inputs: the batches, and the forward for them.
             saved: the saved state, if the phase is resumed; the network already has the saved weights.
+            solve: solves the head, in place of a training epoch; only if the phase is solved.
 
         Returns:
             The best epoch of this phase; its weights are in the file that it names.
@@ -94,7 +96,7 @@ class PhaseLoop:
             InterruptedRunError: after Ctrl-C or SIGTERM; the run can be resumed from ``last.pt``.
             CheckpointError: if a checkpoint cannot be written.
         """
-        forward = forward_of(phase, inputs, self.config.runtime)
+        forward = inputs.forward if solve else forward_of(phase, inputs, self.config.runtime)
         untouched = FrozenBuffers(self.network, phase)
         state = begin_phase(number, phase, groups, inputs, forward, self.config.train, self.starting_weights)
         if saved is not None:
@@ -108,7 +110,7 @@ class PhaseLoop:
                 state.begin_epoch()
                 set_train_mode(self.network, phase)
                 try:
-                    stats = self._train_epoch(phase, state, inputs.train)
+                    stats = solve() if solve else self._train_epoch(phase, state, inputs.train)
                     self.network.module.eval()
                     with state.ema.applied():
                         scores = self.score(forward, inputs.val)
@@ -189,7 +191,7 @@ class PhaseLoop:
             val=scores.metrics(self._metrics),
             grad_norm=stats.grad_norm,
             head_change=state.head_change,
-            lr_head=rates[HEAD],
+            lr_head=0.0 if phase.solved else rates[HEAD],
             lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
             images_per_second=stats.images_per_second,
             seconds=seconds,

@@ -207,9 +207,9 @@ def begin_phase(
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
     span = span_of(phase, network, settings, inputs.train.num_samples, runtime.ranks.size)
     schedule = Schedule(phase.scheduler, optimizer, span)
-    ema = build_ema(network, phase, settings.ema)
+    ema = build_ema(network, phase, None if phase.solved else settings.ema)
     step = build_step(optimizer, inputs, forward, settings, starting_weights, (schedule.after_step, ema.update))
-    recovery = Recovery(network, optimizer, schedule, ema, settings.nan_retries)
+    recovery = Recovery(network, optimizer, schedule, ema, 0 if phase.solved else settings.nan_retries)
     return PhaseState(number, network, optimizer, schedule, step, ema, recovery, head_parameters(network))
 
 

@@ -12,6 +12,7 @@ from ftexp.evaluation.history import EpochRecord
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
+from ftexp.training.solve import SolvedHead
 
 
 class Report(Protocol):
@@ -37,6 +38,9 @@ class Report(Protocol):
             phase: the phase.
             groups: the rows of ``group_table``: which tensors are trainable, at which rate.
         """
+
+    def solved(self, head: SolvedHead) -> None:
+        """Record a solved head; called before its epoch, or before the first phase that starts from it."""
 
     def epoch(self, record: EpochRecord) -> None:
         """Record an epoch; called after it has been saved."""

@@ -23,7 +23,7 @@ from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.training.imbalance import class_counts
 from ftexp.training.inputs.activation_batches import KeptActivations
-from ftexp.training.inputs.batches import BatchContext, Batches, Inputs, SampledBatches
+from ftexp.training.inputs.batches import BatchContext, Batches, Forward, Inputs, SampledBatches
 from ftexp.training.inputs.choose_batches import choose_batches
 from ftexp.training.inputs.prefix_cache import KeptPrefix, keep_prefix
 from ftexp.training.losses import build_loss
@@ -87,6 +87,22 @@ class InputSource:
         mixed = mix(train_batches, augment, network.num_classes, config.runtime.seed)
         forward = kept.suffix if kept else network.module
         return Inputs(network, forward, mixed, val_batches, self._runtime, loss)
+
+    def in_order(self, phase: Phase) -> tuple[Forward, SampledBatches, SampledBatches]:
+        """The forward of a phase, and batches of all training and all validation samples, in order and not augmented.
+
+        The frozen blocks have to be in eval mode. If they can be cached, the batches are their activations.
+        """
+        transform = eval_transform(self._network.preprocessing)
+        kept = self._keep_prefix(replace(phase, augment=AugmentConfig()), transform, transform)
+        train, val = (
+            self._open(self._sampler(samples, self._unshuffled), transform, activations=activations)
+            for samples, activations in (
+                (self._splits.train, kept.train if kept else None),
+                (self._splits.val, kept.val if kept else None),
+            )
+        )
+        return kept.suffix if kept else self._network.module, train, val
 
     def for_scoring(self, samples: Sequence[Sample]) -> Batches:
         """Batches of the samples in order, without augmentation and without caching."""

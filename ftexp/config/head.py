@@ -1,0 +1,29 @@
+"""The schema of ``head``: how the last layer is found on a frozen network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from omegaconf import MISSING
+
+from ftexp.config.check import check
+
+
+@dataclass(slots=True)
+class HeadConfig:
+    """The head on frozen features is a convex problem; it can be solved to the optimum instead of searched by steps."""
+
+    # How a phase with learn=head trains. solved: logistic regression on the features of the frozen network, to the
+    # optimum, with the strength of its penalty chosen on the validation set. sgd: steps of the optimizer. auto: solved
+    # if the stage has no other phase and no setting is given that only sgd has, such as stage.epochs or optimizer.*;
+    # else sgd, and a log line says why.
+    solver: Literal["auto", "solved", "sgd"] = MISSING
+    # What the head of the first phase starts from. random: the usual random weights. solved: the optimum on the
+    # features of the pretrained network.
+    init: Literal["random", "solved"] = MISSING
+    # The most memory that solving may take, in GiB; with solver=auto, features that need more are left to sgd.
+    max_gib: float = MISSING
+
+    def __post_init__(self) -> None:
+        check(self.max_gib > 0, "head.max_gib", self.max_gib, "above 0")

@@ -1,0 +1,87 @@
+"""Solves the head: logistic regression on the features of the frozen network, written into the last layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ftexp.config import Config
+from ftexp.config.loss import CrossEntropyConfig
+from ftexp.machine.runtime import Runtime
+from ftexp.models.blocks import Network
+from ftexp.probe.logistic import LogisticProblem
+from ftexp.probe.strength import Chosen, soft_targets, solve_on_validation
+from ftexp.training.imbalance import class_weights
+from ftexp.training.inputs.features import FeatureInputs, gathered, last_layer
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedHead:
+    """A solved head, without its weights.
+
+    Attributes:
+        chosen: the solution and its path.
+        num_images: training images.
+        num_features: features of each.
+        pass_seconds: seconds for the pass over the images, or for reading what was cached.
+        solve_seconds: seconds for all strengths, and for the chosen one to the end.
+    """
+
+    chosen: Chosen
+    num_images: int
+    num_features: int
+    pass_seconds: float
+    solve_seconds: float
+
+
+def solve_head(
+    network: Network, features: FeatureInputs, config: Config, runtime: Runtime, counts: Sequence[int]
+) -> SolvedHead:
+    """Solve the head on the training images, with the strength that is best on validation; all ranks have to call it.
+
+    The main process solves; all get the weights. The network has to be in eval mode.
+
+    Args:
+        network: its last layer gets the solution.
+        features: the batches.
+        config: ``train.metric`` chooses the strength; smoothing and class weights are those of the loss.
+        runtime: the device and the ranks.
+        counts: number of training images of each class.
+    """
+    started = time.perf_counter()
+    train, val = (gathered(features.before_last, b, runtime) for b in (features.inputs.train, features.inputs.val))
+    passed = time.perf_counter()
+
+    def solve() -> SolvedHead:
+        assert train is not None
+        assert val is not None
+        (values, labels), (val_values, val_labels) = train, val
+        problem = LogisticProblem.of_targets(values, _targets(labels, counts, config), standardise=True)
+        chosen = solve_on_validation(problem, val_values, val_labels, config.train.metric)
+        seconds = passed - started, time.perf_counter() - passed
+        return SolvedHead(chosen, len(values), values.shape[1], *seconds)
+
+    solved = runtime.ranks.broadcast(solve)
+    _write(last_layer(network), solved.chosen.solution.weight, solved.chosen.solution.bias)
+    return solved
+
+
+def _targets(labels: Tensor, counts: Sequence[int], config: Config) -> Tensor:
+    """The targets of cross-entropy with the smoothing and the weights of the loss, and of the sampler."""
+    loss, smoothing, weights = config.loss, float(getattr(config.loss, "label_smoothing", 0.0)), None
+    if isinstance(loss, CrossEntropyConfig):
+        weights = class_weights(counts, loss.class_weights)
+    targets = soft_targets(labels, len(counts), smoothing, weights)
+    if config.data.sampler == "balanced":  # which draws an image of a class as often as that class is rare
+        targets /= torch.tensor(counts, dtype=torch.float64)[labels][:, None]
+    return targets
+
+
+@torch.no_grad()
+def _write(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)

@@ -1,0 +1,106 @@
+"""The strength is chosen on validation, and the targets are those of torch's loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import scores_of
+from torch.nn import functional as F
+
+from ftexp.evaluation.scores import Scores
+from ftexp.probe.logistic import TOLERANCE, LogisticProblem
+from ftexp.probe.strength import PATIENCE, STRENGTHS, choose, soft_targets, solve_on_validation
+
+GENERATOR = torch.Generator().manual_seed(0)
+CENTRES = 0.3 * torch.randn(3, 12, generator=GENERATOR)
+LABELS = torch.arange(240) % 3
+FEATURES = CENTRES[LABELS] + 0.8 * torch.randn(240, 12, generator=GENERATOR)
+TRUTH = [0, 1] * 50
+
+
+def scored(wrong: int, losses: float | list[float]) -> Scores:
+    """100 samples, of which the first ``wrong`` are predicted wrongly."""
+    guesses = [1 - label if i < wrong else label for i, label in enumerate(TRUTH)]
+    return replace(scores_of(TRUTH, guesses, 2), losses=np.broadcast_to(np.asarray(losses, float), 100).copy())
+
+
+def test_the_metric_decides_where_it_is_clear() -> None:
+    assert choose([scored(40, 0.1), scored(5, 0.9), scored(30, 0.2)], "accuracy") == 1
+
+
+def test_within_noise_the_log_loss_decides() -> None:
+    assert choose([scored(6, 0.9), scored(5, 0.9), scored(6, 0.2)], "accuracy") == 2
+
+
+def test_within_noise_of_both_the_strongest_is_taken() -> None:
+    noisy = [0.4 + 0.5 * (i % 2) for i in range(100)]
+    assert choose([scored(6, 0.66), scored(6, noisy), scored(5, 0.66)], "accuracy") == 0
+
+
+def test_log_loss_as_the_metric_is_minimised() -> None:
+    assert choose([scored(5, 0.9), scored(20, 0.2), scored(5, 0.5)], "log_loss") == 1
+
+
+def test_a_metric_that_is_not_defined_leaves_the_choice_to_the_log_loss() -> None:
+    one_class = [replace(s, probabilities=np.full((100, 2), 0.5, np.float32)) for s in (scored(9, 0.9), scored(9, 0.1))]
+    alone = [s.take(np.arange(0, 100, 2)) for s in one_class]
+    assert choose(alone, "auroc") == 1
+
+
+def test_the_chosen_strength_is_solved_to_the_optimum_and_the_path_is_told() -> None:
+    problem = LogisticProblem.of(FEATURES[:120], LABELS[:120], 3, standardise=True)
+    chosen = solve_on_validation(problem, FEATURES[120:], LABELS[120:], "accuracy")
+    best, path = chosen.solution, chosen.path
+    assert [point.strength for point in path] == list(STRENGTHS[: len(path)])
+    assert best.strength in STRENGTHS[: len(path)]
+    assert best.duality_gap <= TOLERANCE * best.objective
+    assert best.objective == pytest.approx(problem.solve(best.strength).objective, abs=1e-8)
+    assert path[0].val_loss == pytest.approx(
+        float(F.cross_entropy(problem.solve(STRENGTHS[0]).logits(FEATURES[120:]), LABELS[120:])), abs=1e-3
+    )
+
+
+def test_the_path_ends_once_validation_gets_no_better() -> None:
+    shuffled = LABELS[torch.randperm(120, generator=GENERATOR)]
+    problem = LogisticProblem.of(FEATURES[:120], shuffled, 3, standardise=True)
+    path = solve_on_validation(problem, FEATURES[120:], LABELS[120:], "log_loss").path
+    assert PATIENCE < len(path) < len(STRENGTHS)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.3, 0.7, 2.0])], ids=["alike", "weighted"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_targets_are_those_of_torchs_cross_entropy(weights: torch.Tensor | None, smoothing: float) -> None:
+    logits = torch.randn(240, 3, generator=GENERATOR, dtype=torch.float64)
+    targets = soft_targets(LABELS, 3, smoothing, weights)
+    expected = F.cross_entropy(
+        logits, LABELS, None if weights is None else weights.double(), reduction="sum", label_smoothing=smoothing
+    )
+    assert float(-(targets * logits.log_softmax(1)).sum()) == pytest.approx(float(expected))
+
+
+def test_standardised_features_need_no_units_and_their_weights_are_for_the_features_as_given() -> None:
+    units = torch.logspace(-3, 3, 12)
+    one, other = (
+        LogisticProblem.of(features, LABELS, 3, standardise=True).solve(0.01)
+        for features in (FEATURES.double(), FEATURES.double() * units + 5)
+    )
+    assert other.objective == pytest.approx(one.objective, abs=1e-9)
+    torch.testing.assert_close(other.logits(FEATURES.double() * units + 5), one.logits(FEATURES.double()))
+
+
+def test_a_feature_that_is_constant_has_no_say() -> None:
+    constant = torch.cat([FEATURES, torch.full((240, 1), 7.0)], dim=1)
+    solution = LogisticProblem.of(constant, LABELS, 3, standardise=True).solve(0.01)
+    assert (solution.weight[:, -1] == 0).all()
+    assert solution.bias.isfinite().all()
+
+
+def test_a_float32_path_ends_near_the_optimum() -> None:
+    problem = LogisticProblem.of(FEATURES, LABELS, 3)
+    (near,) = problem.path([0.01], tolerance=1e-5)
+    best = problem.solve(0.01)
+    assert 0 <= near.objective - best.objective <= 1e-5 * best.objective
+    assert problem.solve(0.01, near).iterations < best.iterations

@@ -1,0 +1,207 @@
+"""A head that is solved, in whole runs of a tiny network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Compose
+from tiny_runs import CPU, colours, fit, fresh_network, resumed
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ftexp.config import Config
+from ftexp.data.augment.transforms import Normalizer
+from ftexp.data.samples import Sample
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import TestSplit
+from ftexp.models.blocks import Network
+from ftexp.training import fit as fit_module
+from ftexp.training.checkpoints.checkpoint import load_checkpoint
+from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
+from ftexp.training.fit import Fit
+from ftexp.training.inputs.features import why_unsolvable
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+SOLVED = (*CPU, "train.batch_size=8", "stage=head")
+
+
+@pytest.fixture
+def splits() -> Splits:
+    uneven = [sample for i, sample in enumerate(colours(60, seed=1)) if sample.label != "x" or i < 20]
+    return Splits(uneven, colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
+
+
+def features_of(network: Network, samples: list[Sample], splits: Splits) -> tuple[Tensor, Tensor]:
+    """Before the last layer, computed by hand, and the labels."""
+    pixels = torch.stack([torch.from_numpy(sample.pixels).permute(2, 0, 1) for sample in samples])
+    module = network.module.eval()
+    with torch.no_grad():
+        body = module.body(module.stem(Normalizer(network.preprocessing)(pixels)))
+    return body.mean(dim=(2, 3)) + module.token, torch.tensor([splits.class_to_idx[s.label] for s in samples])
+
+
+def gradient(network: Network, splits: Splits, loss: nn.CrossEntropyLoss, strength: float) -> float:
+    """Of torch's own loss, with the penalty on weights of standardised features; 0 at the optimum."""
+    features, labels = features_of(network, splits.train, splits)
+    shares = torch.ones(len(labels)) if loss.weight is None else loss.weight[labels]
+    if loss.weight is not None:
+        shares = shares * (1 - loss.label_smoothing) + loss.label_smoothing * loss.weight.mean()
+    shares = (shares / shares.sum()).double()
+    values = features.double()
+    spread = (shares @ (values - shares @ values).square()).sqrt()
+    weight = network.module.fc.weight.detach().double().requires_grad_()
+    bias = network.module.fc.bias.detach().double().requires_grad_()
+    if loss.weight is not None:
+        loss.weight = loss.weight.double()
+    value = loss(values @ weight.T + bias, labels) + strength / 2 * (weight * spread).square().sum()
+    parts: tuple[Tensor, ...] = torch.autograd.grad(value, (weight, bias))
+    return max(float(part.abs().max()) for part in parts)
+
+
+def solution(folder: Path) -> dict[str, float]:
+    content: dict[str, float] = json.loads((folder / "solution.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ((), None),
+        (("loss.class_weights=balanced", "loss.label_smoothing=0"), "balanced"),
+        (("loss.class_weights=balanced",), "balanced"),
+        (("data.sampler=balanced", "loss.label_smoothing=0"), "balanced"),
+    ],
+    ids=["plain", "weighted", "weighted-and-smoothed", "sampler"],
+)
+def test_the_head_is_the_optimum_of_torchs_own_loss(
+    configure: Compose, splits: Splits, tmp_path: Path, settings: tuple[str, ...], weights: str | None
+) -> None:
+    result = fit(configure(*SOLVED, *settings), splits, tmp_path)
+    counts = torch.tensor([sum(s.label == name for s in splits.train) for name in splits.classes])
+    assert counts.tolist() == [15, 15, 15, 5]
+    smoothing = 0.0 if "loss.label_smoothing=0" in settings else 0.1
+    balance = None if weights is None else (1 / counts) / (1 / counts).mean()
+    loss = nn.CrossEntropyLoss(balance, label_smoothing=smoothing)
+    assert gradient(result.network, splits, loss, solution(tmp_path)["strength"]) < 2e-4
+
+
+def test_a_solved_head_is_one_epoch_with_all_that_an_epoch_leaves(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    result = fit(configure(*SOLVED), splits, tmp_path)
+    (record,) = result.history
+    fc, told = result.network.module.fc, solution(tmp_path)
+    features, labels = features_of(result.network, splits.val, splits)
+    logits = (features @ fc.weight.T + fc.bias).detach()
+    assert record.val_loss == pytest.approx(float(F.cross_entropy(logits, labels)), abs=1e-5)
+    assert record.val["accuracy"] == float((logits.argmax(1) == labels).double().mean())
+    assert record.val["accuracy"] > 0.8
+    assert (record.lr_head, record.best, record.train_loss) == (0.0, True, told["train_loss"])
+    assert record.grad_norm == told["gradient_norm"] < 1e-3
+    assert told["duality_gap"] <= 1e-9 * told["objective"]
+    saved = load_checkpoint(tmp_path / "checkpoints" / "best.pt")["model"]
+    torch.testing.assert_close(saved["fc.weight"], fc.weight.detach(), rtol=0, atol=0)
+    before = fresh_network().module.state_dict()
+    assert all(torch.equal(before[name], saved[name]) for name in before if not name.startswith("fc."))
+
+
+@pytest.mark.parametrize("cache", ["off", "disk"])
+def test_the_cache_changes_nothing(configure: Compose, splits: Splits, tmp_path: Path, cache: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = fit(configure(*SOLVED), splits, tmp_path / "a")
+    place = (f"runtime.cache={cache}", f"runtime.cache_folder={tmp_path}")
+    other = fit(configure(*SOLVED, *place), splits, tmp_path / "b")
+    torch.testing.assert_close(one.network.module.fc.weight, other.network.module.fc.weight, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_killed_while_it_solves_begins_again(
+    configure: Compose, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoints, "save_last", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(configure(*SOLVED), splits, tmp_path)
+    assert len(fit(resumed(configure(*SOLVED), tmp_path), splits, tmp_path).history) == 1
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_solved_phase_is_not_solved_again_on_resuming(
+    configure: Compose, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = (*CPU, "train.batch_size=8", "stage=staged", "stage.epochs=1", "stage.gate=off", "head.solver=solved")
+    config = configure(*staged, "optimizer.head_lr=1e-9", "optimizer.backbone_lr=1e-9")
+    whole = fit(config, splits, tmp_path)
+    assert [(r.phase, r.lr_head > 0) for r in whole.history] == [("head", False), ("last", True), ("all", True)]
+    assert whole.history[1].val_loss == pytest.approx(whole.history[0].val_loss, abs=1e-4), "it starts from the optimum"
+    monkeypatch.setattr(fit_module, "solve_head", killed)
+    assert len(fit(resumed(config, tmp_path), splits, tmp_path).history) == 3
+
+
+def started_from(configure: Compose, splits: Splits, folder: Path, *settings: str) -> Fit:
+    """One epoch in which nothing moves."""
+    still = ("optimizer.head_lr=1e-9", "optimizer.backbone_lr=1e-9", "stage.epochs=1", "bn_policy=eval")
+    config: Config = configure(*CPU, "train.batch_size=8", *still, *settings)
+    return fit(config, splits, folder)
+
+
+@pytest.mark.parametrize("settings", [("stage=partial",), ("stage=full", "augment=light"), ("stage=head",)])
+def test_a_stage_starts_from_the_solved_head(
+    configure: Compose, splits: Splits, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    for name in ("solved", "stage", "random"):
+        (tmp_path / name).mkdir()
+    best = fit(configure(*SOLVED), splits, tmp_path / "solved").history[0]
+    started = started_from(configure, splits, tmp_path / "stage", *settings, "head.init=solved")
+    assert len(started.history) == 1
+    assert started.history[0].val_loss == pytest.approx(best.val_loss, abs=1e-4)
+    assert solution(tmp_path / "stage")["strength"] == solution(tmp_path / "solved")["strength"]
+    plain = started_from(configure, splits, tmp_path / "random", *settings)
+    assert plain.history[0].val_loss > 1.5 * best.val_loss
+    assert not (tmp_path / "random" / "solution.json").exists()
+
+
+class Scaled(nn.Module):
+    """A network whose logits are twice what its last layer gives."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["_inner"] = module
+        for name, child in module.named_children():
+            self.add_module(name, child)
+        self.token = module.token
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 2 * self.fc(self.body(self.stem(images)).mean(dim=(2, 3)) + self.token)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda network: network, None),
+        (lambda network: set_head(network, nn.Linear(6, 4, bias=False)), "fc, is a Linear, not a linear layer with a"),
+        (lambda network: set_head(network, nn.Sequential(nn.Linear(6, 4))), "fc, is a Sequential, not a linear layer"),
+        (lambda network: set_module(network, Scaled(network.module)), "are not those of its last layer, fc"),
+    ],
+    ids=["tiny", "no-bias", "container", "scaled"],
+)
+def test_what_cannot_be_solved(change: object, reason: str | None) -> None:
+    assert callable(change)
+    found = why_unsolvable(change(fresh_network()))
+    assert found is None if reason is None else reason in str(found)
+
+
+def set_head(network: Network, head: nn.Module) -> Network:
+    network.module.fc = head
+    return network
+
+
+def set_module(network: Network, module: nn.Module) -> Network:
+    network.module = module
+    return network
