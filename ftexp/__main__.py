@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "ftexp.export",
     "lr_find": "ftexp.lr_find",
     "models": "ftexp.models.__main__",
+    "predict": "ftexp.predict.__main__",
     "report": "ftexp.report.__main__",
     "sync": "ftexp.sync",
 }

@@ -38,13 +38,14 @@ class Sample:
 
 def sorted_naturally(names: Iterable[str]) -> list[str]:
     """Sort names with numbers by value: ``class2`` before ``class10``, and ``2`` before ``10``."""
+    # Two sorts by plain strings: with tuples as keys, a million names would take 0.7 GB and half a minute. The name
+    # itself comes second, so that "01" and "1" have a fixed order.
+    return sorted(sorted(names), key=_with_comparable_numbers)
 
-    def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-        parts = re.split(r"([0-9]+)", name)
-        # Numbers come before letters. The name itself comes last, so that "01" and "1" have a fixed order.
-        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
-    return sorted(names, key=key)
+def _with_comparable_numbers(name: str) -> str:
+    """Put the length of each number before it, so that numbers compare by value, and come before letters."""
+    return re.sub(r"[0-9]+", lambda number: f"\0{chr(len(digits := number[0].lstrip('0')))}{digits}", name)
 
 
 def is_one_line(text: str) -> bool:

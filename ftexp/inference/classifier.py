@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from ftexp.data.loading.images import ImageLimits
 from ftexp.errors import ConfigError, DataError
 from ftexp.inference.calibration import Calibration
 from ftexp.inference.engine import Engine, NetworkEngine
@@ -38,6 +39,7 @@ class Classifier:
         source: where it was loaded from, such as the path of ``best.pt`` or of an exported file.
         run: the run that trained it, as far as that is known: what ``ftexp.load`` takes.
         calibration: what ``python -m ftexp.calibrate`` found for it; None if it was not calibrated.
+        limits: beyond which no file is decoded; None: those that a run has by default.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Classifier:
         source: str,
         run: str | None = None,
         calibration: Calibration | None = None,
+        limits: ImageLimits | None = None,
     ) -> None:
         self.engine = engine
         self.classes = tuple(classes)
@@ -55,6 +58,7 @@ class Classifier:
         self.source = source
         self.run = run
         self.calibration = calibration
+        self._limits = limits or ImageLimits()
 
     def __repr__(self) -> str:
         return f"Classifier({len(self.classes)} classes, {self.preprocessing.image_size} px, from {self.source})"
@@ -179,7 +183,7 @@ class Classifier:
 
     def _prepare(self, given: GivenImage) -> Tensor | str:
         try:
-            return self.engine.prepare(given.open(self.preprocessing.white_level))
+            return self.engine.prepare(given.open(self.preprocessing.white_level, self._limits))
         except DataError as error:
             return str(error).removeprefix(f"{given.path}: ")
 

@@ -97,7 +97,9 @@ class NetworkEngine:
         return pooled
 
     def _inputs(self, images: Sequence[Tensor]) -> Tensor:
-        return self._normalizer(self._runtime.place_images(torch.stack(list(images))))
+        # Prepared images have their channels last in memory, as they were decoded: so they are copied once.
+        batch = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+        return self._normalizer(self._runtime.place_images(batch))
 
     def _place(self, device: str | Runtime) -> Runtime:
         runtime = device if isinstance(device, Runtime) else inference_runtime(device)

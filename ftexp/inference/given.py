@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
-from ftexp.data.loading.decoding import decode
+from ftexp.data.loading.decoding import as_rgb, decode_opened, open_lazily
 from ftexp.data.loading.images import ImageLimits, why_unreadable
 from ftexp.data.samples import sorted_naturally
 from ftexp.data.sources.folders import folders_below, open_root
 from ftexp.errors import DataError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-# No more of a file is decoded than a run would train on.
-_LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +38,10 @@ class GivenImage:
     path: str | None = None
     white_level: float | None = None
 
-    def open(self, white_level: float | None = None) -> Image.Image:
+    def open(self, white_level: float | None = None, limits: ImageLimits | None = None) -> Image.Image:
         """The image as RGB of 8 bits; see ``open_given``."""
-        return open_given(self.content, self.white_level if self.white_level is not None else white_level)
+        own = self.white_level if self.white_level is not None else white_level
+        return open_given(self.content, own, limits)
 
 
 def given_images(images: object) -> Iterator[GivenImage]:
@@ -50,8 +49,8 @@ def given_images(images: object) -> Iterator[GivenImage]:
 
     Args:
         images: a path, a folder (with all folders below it), a glob such as ``photos/*.jpg``, the bytes of a file, a
-            PIL image, an array [H, W], [H, W, 3] or [H, W, 4] or a batch of arrays [B, H, W, 3], a tensor [3, H, W] or
-            a batch of tensors [B, 3, H, W], or an iterable of any of these.
+            PIL image, an array [H, W], [H, W, 3] (RGB) or [H, W, 4] or a batch of arrays [B, H, W, 3], a tensor
+            [3, H, W] or a batch of tensors [B, 3, H, W], or an iterable of any of these.
 
     Raises:
         DataError: for a folder without images, a glob that matches nothing, a URL, or a thing of another type.
@@ -71,44 +70,60 @@ def given_images(images: object) -> Iterator[GivenImage]:
         raise DataError(f"{_shown(images)} is no image. {_ALLOWED}")
 
 
-def open_given(image: object, white_level: float | None = None) -> Image.Image:
-    """One image as RGB of 8 bits.
+def open_given(image: object, white_level: float | None = None, limits: ImageLimits | None = None) -> Image.Image:
+    """One image as RGB of 8 bits, upright and without transparency, as a run decodes it.
 
     Args:
-        image: a path, the bytes of a file, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4] of whole numbers from 0
-            to 255 (nested lists, which JSON makes of an array, count as one), or a tensor [3, H, W] or [1, H, W] of
-            such numbers, or of floats from 0 to 1, torchvision's two conventions.
+        image: a path, the bytes of a file, a PIL image, an array [H, W], [H, W, 3] (RGB) or [H, W, 4] of whole numbers
+            from 0 to 255 (nested lists, which JSON makes of an array, count as one), or a tensor [3, H, W] or
+            [1, H, W] of such numbers, or of floats from 0 to 1, torchvision's two conventions.
         white_level: see ``decode``.
+        limits: beyond which no file is decoded; None: those that a run has by default.
 
     Raises:
         DataError: when it is none of these, or cannot be decoded.
     """
-    if isinstance(image, Image.Image):
-        return _on_white(image)
     if isinstance(image, torch.Tensor):
         return _from_tensor(image)
     if isinstance(image, (np.ndarray, list)):
         return _from_array(np.asarray(image))
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        file: str | io.BytesIO = io.BytesIO(image)
-    elif isinstance(image, (str, os.PathLike)):
-        file = os.fspath(image)
-    else:
-        raise DataError(f"{_shown(image)} is no image. {_ALLOWED}")
+    path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
     try:
-        if isinstance(file, str) and (too_large := _LIMITS.exceeded_by_file(os.stat(file).st_size)):
-            raise ValueError(too_large)
-        return decode(file, white_level)
+        if isinstance(image, Image.Image):
+            return _from_pil(image, white_level)
+        if path is not None:
+            return _from_file(path, os.stat(path).st_size, white_level, limits or ImageLimits())
+        if isinstance(image, (bytes, bytearray, memoryview)):
+            return _from_file(io.BytesIO(image), len(image), white_level, limits or ImageLimits())
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        if isinstance(file, str):
-            raise DataError(f"{file}: {why_unreadable(error, file)}") from error
-        raise DataError(f"These bytes are no image: {type(error).__name__}: {error}") from error
+        if path is not None:
+            reason = str(error) if isinstance(error, DataError) else why_unreadable(error, path)
+            raise DataError(f"{path}: {reason}") from error
+        what = "This PIL image cannot be read" if isinstance(image, Image.Image) else "These bytes are no image"
+        raise DataError(f"{what}: {error} ({type(error).__name__})") from error
+    raise DataError(f"{_shown(image)} is no image. {_ALLOWED}")
 
 
 _ALLOWED = (
     "An image is a path, a folder, a glob, the bytes of a file, a PIL image, an array [H, W, 3] or [H, W] of uint8, a "
     "tensor [3, H, W], or an iterable of these."
 )
+
+
+def _from_file(file: str | io.BytesIO, num_bytes: int, white_level: float | None, limits: ImageLimits) -> Image.Image:
+    if (too_large := limits.exceeded_by_file(num_bytes)) is not None:
+        raise DataError(too_large)
+    with open_lazily(file) as image:
+        if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
+            raise DataError(too_large)
+        return decode_opened(image, white_level).image
+
+
+def _from_pil(image: Image.Image, white_level: float | None) -> Image.Image:
+    """As the file that it was opened from: turned by the orientation that it still carries."""
+    if isinstance(image, ImageFile.ImageFile) and image.tile:  # not decoded yet
+        return decode_opened(image, white_level).image
+    return as_rgb(image, white_level)
 
 
 def _files(path: str) -> Iterator[str]:
@@ -118,9 +133,11 @@ def _files(path: str) -> Iterator[str]:
     if os.path.isdir(path):
         found = False
         for _, folder in folders_below(open_root(path)):
-            for file in folder.paths(sorted_naturally(folder.images)):
+            names = sorted_naturally(folder.images)
+            folder.images, folder.others = [], []  # a folder stays known; of a million images, the names need not
+            for name in names:
                 found = True
-                yield file
+                yield folder.join(name)
         if not found:
             raise DataError(f"{path} is a folder without images.")
     elif glob.has_magic(path) and not os.path.exists(path):
@@ -151,19 +168,11 @@ def _from_tensor(given: torch.Tensor) -> Image.Image:
 def _from_array(given: npt.NDArray[Any]) -> Image.Image:
     if given.ndim not in (2, 3) or given.shape[2:] not in ((), (3,), (4,)) or not given.size:
         raise DataError(f"An array of shape {list(given.shape)} is no image: it has to be [H, W, 3] or [H, W].")
-    numbers = given.dtype.kind in "uifb"
+    numbers = given.dtype.kind in "uif"
     pixels = given.astype(np.uint8) if numbers and given.min() >= 0 and given.max() <= 255 else None
     if pixels is None or not np.array_equal(pixels, given):
         raise DataError(f"An array of {given.dtype} is an image when its values are whole numbers from 0 to 255.")
-    return _on_white(Image.fromarray(pixels))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """RGB; transparency lies on white, as in files."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return as_rgb(Image.fromarray(pixels))
 
 
 def _shown(given: object) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ftexp.config.model import ModelConfig
+from ftexp.data.loading.images import ImageLimits
 from ftexp.errors import CheckpointError
 from ftexp.exporting.exported import load_exported
 from ftexp.exporting.formats import format_of
@@ -16,6 +18,7 @@ from ftexp.files.run_files import BEST, IDENTITY, RESULT
 from ftexp.inference.calibration import read_calibration
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
+from ftexp.inference.mlflow_models import fetch_checkpoint, is_in_mlflow
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import build_network
@@ -31,7 +34,9 @@ def load(what: str | os.PathLike[str], *, device: str = "auto", trust: bool = Fa
 
     Args:
         what: the folder of a run, a checkpoint such as ``best.pt``, ``latest``: the newest finished run under
-            ``outputs/``, or a file that ``python -m ftexp.export`` wrote.
+            ``outputs/``; a file that ``python -m ftexp.export`` wrote; or of MLflow ``models:/NAME@best`` or
+            ``runs:/ID``, in the store that ``mlflow`` was given, else in that of ``MLFLOW_TRACKING_URI``, else in
+            ``mlflow.db`` in the working folder, as when training.
         device: where it computes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; of exported files the CPU.
         trust: that a ``.pt2`` file, of ``--format torch_export``, may execute code, which torch cannot prevent.
 
@@ -43,11 +48,13 @@ def load(what: str | os.PathLike[str], *, device: str = "auto", trust: bool = Fa
     path = find_checkpoint(what)
     if format_of(path) is not None:
         return load_exported(path, device, trust=trust)
-    return load_checkpoint_file(path, device)
+    return load_checkpoint_file(path, device, str(what) if is_in_mlflow(what) else None)
 
 
 def find_checkpoint(what: str | os.PathLike[str]) -> Path:
     """The checkpoint that ``ftexp.load`` means by a name; arguments and errors as there."""
+    if is_in_mlflow(what):
+        return fetch_checkpoint(str(what))
     if str(what) == LATEST:
         return newest_finished(OUTPUTS) / BEST
     path = Path(what).expanduser()
@@ -58,20 +65,23 @@ def find_checkpoint(what: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load_checkpoint_file(path: Path, device: str | Runtime = "auto") -> Classifier:
+def load_checkpoint_file(path: Path, device: str | Runtime = "auto", run: str | None = None) -> Classifier:
     """Load a classifier from a checkpoint, with the calibration that lies beside it.
 
     Args:
         device: as of ``load``, or the runtime of a run.
+        run: what ``load`` takes for it; None: the folder that it lies in.
 
     Raises:
         CheckpointError: when the file is damaged, or no checkpoint of ftexp.
     """
-    network, classes, _ = read_network(path)
+    network, classes, content = read_network(path)
     calibration = read_calibration(path)
     engine = NetworkEngine(network, calibration.temperature if calibration else 1.0, device)
-    run = path.parent.parent if path.parent.name == Path(BEST).parent.name else path
-    return Classifier(engine, classes, network.preprocessing, str(path), str(run), calibration)
+    run = run or str(path.parent.parent if path.parent.name == Path(BEST).parent.name else path)
+    with reading(path):
+        limits = _limits(content["config"].get("data", {}))
+    return Classifier(engine, classes, network.preprocessing, str(path), run, calibration, limits)
 
 
 def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
@@ -110,6 +120,15 @@ def newest_finished(outputs: Path) -> Path:
     if not finished:
         raise CheckpointError(f"No run has finished under {outputs}{os.sep}. Give the folder of one.")
     return max(finished, key=lambda file: (file.stat().st_mtime_ns, str(file))).parent
+
+
+def _limits(data: Mapping[str, Any]) -> ImageLimits:
+    """Those that the run was trained with; files of before there were any have the defaults."""
+    usual = ImageLimits()
+    return ImageLimits(
+        int(data.get("max_file_mib", usual.max_file_bytes / 2**20) * 2**20),
+        int(data.get("max_megapixels", usual.max_pixels / 1e6) * 1e6),
+    )
 
 
 def _checkpoint_of_run(folder: Path) -> Path:

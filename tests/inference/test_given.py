@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ftexp.data.loading.images import ImageLimits
 from ftexp.errors import DataError
 from ftexp.inference.given import given_images, open_given
 
@@ -115,6 +116,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         (np.full((12, 10), -1), "An array of int64 is"),
         (np.full((12, 10), np.nan), "An array of float64 is"),
         (np.array([["a"]]), "An array of <U1 is"),
+        (np.ones((12, 10), bool), "An array of bool is"),
         (torch.zeros(12, 10, 3), r"A tensor of shape \[12, 10, 3\] is no image: it has to be \[3, H, W\]"),
         (torch.full((3, 4, 4), -0.5), "values are between 0 and 1. This one has others: give the image before it is"),
         (torch.full((3, 4, 4), float("nan")), "values are between 0 and 1"),
@@ -130,3 +132,46 @@ def test_a_file_beyond_the_limits_is_not_decoded(tmp_path: Path) -> None:
         file.truncate(65 * 2**20)
     with pytest.raises(DataError, match=r"large\.png: 65\.0 MiB, above data\.max_file_mib=64"):
         open_given(tmp_path / "large.png")
+
+
+def test_a_pil_image_is_turned_as_the_file_that_it_was_opened_from(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PICTURE).save(tmp_path / "turned.png", exif=exif)
+    expected = pixels(tmp_path / "turned.png")
+    assert expected.shape == (10, 12, 3)
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert np.array_equal(pixels(opened), expected)
+        assert np.array_equal(pixels(opened.convert("RGB")), expected)
+
+
+def test_a_pil_image_of_16_bits_is_read_as_its_file(tmp_path: Path) -> None:
+    values = np.arange(120, dtype=np.uint16).reshape(12, 10) * 500
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    with Image.open(tmp_path / "deep.png") as opened:
+        loaded = opened.copy()
+        for form in (opened, loaded):
+            assert np.array_equal(pixels(form), pixels(tmp_path / "deep.png"))
+
+
+def test_a_pil_image_that_is_cut_short_is_said(tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3)).astype(np.uint8)).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    with pytest.raises(DataError, match=r"This PIL image cannot be read: .*truncated"):
+        open_given(Image.open(io.BytesIO(content[: len(content) // 2])))
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "large.png")
+    content = (tmp_path / "large.png").read_bytes()
+    limits = ImageLimits(max_pixels=119)
+    with pytest.raises(DataError, match=r"large\.png: 0\.0 megapixels, above data\.max_megapixels=0\.000119$"):
+        open_given(tmp_path / "large.png", limits=limits)
+    with pytest.raises(DataError, match=r"These bytes are no image: 0\.0 megapixels, above"):
+        open_given(content, limits=limits)
+    assert open_given(content, limits=ImageLimits(max_pixels=120)).size == (10, 12)
+
+
+def test_a_folder_is_not_taken_for_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder, not a file"):
+        open_given(tmp_path)

@@ -12,27 +12,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import Compose
+from finished_runs import write_finished_run
 
 import ftexp
 from ftexp.errors import CheckpointError
 from ftexp.inference.calibration import Calibration, checkpoint_digest
-from ftexp.models.catalogue import build_network
-from ftexp.training.checkpoints.checkpoint import checkpoint_content, write_checkpoint
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (70, 80, 3)).astype(np.uint8)
 
 
 @pytest.fixture
 def run(tmp_path: Path, configure: Compose) -> Path:
-    """The folder of a finished run of a small network of timm's, whose classes are not in alphabetical order."""
-    config = configure("model=timm", "model.name=test_efficientnet", "model.weights=null")
-    network = build_network(config.model, None, 2, 64)
-    folder = tmp_path / "outputs" / "2026-01-01" / "10-00-00"
-    (folder / "checkpoints").mkdir(parents=True)
-    write_checkpoint(folder / "checkpoints" / "best.pt", checkpoint_content(network, config, {"dog": 0, "cat": 1}))
-    (folder / "run.json").write_text("{}")
-    (folder / "result.json").write_text(json.dumps({"status": "finished"}))
-    return folder
+    return write_finished_run(tmp_path / "outputs" / "2026-01-01" / "10-00-00", configure)
 
 
 def test_a_run_a_checkpoint_and_latest_are_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,8 +113,16 @@ def decode_opened(image: ImageFile.ImageFile, white_level: float | None = None) 
         rgb = image
     orientation = _orientation(image)
     rgb, gray_peak = to_rgb(rgb, white_level)
-    upright = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
-    return Decoded(upright, Depth(peak or gray_peak, num_pages))
+    return Decoded(_upright(rgb, orientation), Depth(peak or gray_peak, num_pages))
+
+
+def as_rgb(image: Image.Image, white_level: float | None = None) -> Image.Image:
+    """An image that Pillow has decoded already; see ``decode``."""
+    return _upright(to_rgb(image, white_level)[0], _orientation(image))
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:

@@ -64,6 +64,8 @@ def why_unreadable(error: Exception, path: str) -> str:
     """Explain an error of Pillow or of the system in a few words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not a file"
     if isinstance(error, PermissionError):
         return "this user has no permission to read it (permission denied)"
     if isinstance(error, UnidentifiedImageError):

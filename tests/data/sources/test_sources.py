@@ -24,3 +24,4 @@ def test_digits_are_the_1797_of_scikit_learn() -> None:
 def test_natural_order() -> None:
     assert sorted_naturally(["b", "10", "a10", "9", "a2"]) == ["9", "10", "a2", "a10", "b"]
     assert sorted_naturally(["1", "01"]) == sorted_naturally(["01", "1"])
+    assert sorted_naturally(["a b", "a1", "a", "a00", "a" + "9" * 5000]) == ["a", "a00", "a1", "a" + "9" * 5000, "a b"]

@@ -1,0 +1,166 @@
+"""``python -m ftexp.predict``: tables, rows and folders of predictions, and what goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from predictors import classifier, predict
+
+from ftexp.inference.classifier import Classifier
+
+__all__ = ["classifier", "predict"]
+
+
+def rows_of(path: str) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_has_the_answers_of_the_classifier(
+    predict: Callable[..., SimpleNamespace], classifier: Classifier
+) -> None:
+    Path("photos/broken.jpg").write_text("hello")
+    ended = predict("photos", "--output", "t.csv", "--top-k", "9", "--probabilities")
+    assert ended.code == 0, ended.err
+    assert "4 images in " in ended.err
+    assert "1 that cannot be read  t.csv\n  photos/broken.jpg: is text, not an image\n" in ended.err
+    rows = rows_of("t.csv")
+    columns = "path,label,probability,label_2,probability_2,p(dog),p(cat),error"
+    assert ",".join(rows[0]) == columns
+    answers = classifier.predict("photos", top_k=2)
+    assert [row["path"] for row in rows] == [one.path for one in answers]
+    for row, one in zip(rows, answers, strict=True):
+        if one.error is not None:
+            assert list(row.values()) == [one.path, "", "", "", "", "", "", "is text, not an image"]
+            continue
+        assert [(row["label"], row["label_2"], row["error"])] == [(one.label, one.top[1][0], "")]
+        assert np.float32(row["probability"]) == np.float32(one.probability)
+        assert [np.float32(row[f"p({name})"]) for name in ("dog", "cat")] == list(one.probabilities)
+
+
+def test_every_kind_of_table_has_the_same_rows(predict: Callable[..., SimpleNamespace]) -> None:
+    Image.new("RGB", (20, 20)).save(b'photos/\xff\r\n,".png')
+    for name in ("t.csv", "t.tsv", "t.jsonl", "t.parquet"):
+        for _ in range(2):  # the second time, all rows are there
+            ended = predict("photos", "--output", name, "--threshold", "0.9")
+            assert ended.code == 0, ended.err
+        assert f"{name} is complete: 4 rows" in ended.err
+    csv_table = pd.read_csv("t.csv", dtype={"error": object})
+    others = [pd.read_csv("t.tsv", sep="\t"), pd.read_json("t.jsonl", lines=True), pd.read_parquet("t.parquet")]
+    for other in others:
+        assert list(other.columns) == list(csv_table.columns)
+        assert list(other["path"]) == list(csv_table["path"])
+        np.testing.assert_allclose(other["probability"], csv_table["probability"], rtol=1e-6)
+    assert any("udcff" in path for path in csv_table["path"])
+
+
+def test_below_the_threshold_the_label_is_empty_and_the_likeliest_is_named(
+    predict: Callable[..., SimpleNamespace], classifier: Classifier
+) -> None:
+    answers = classifier.predict("photos")
+    threshold = sorted(one.probability for one in answers)[1]
+    predict("photos", "--output", "t.csv", "--threshold", str(threshold))
+    for row, one in zip(rows_of("t.csv"), answers, strict=True):
+        assert row["label"] == (one.label if one.probability >= threshold else "")
+        assert row["likeliest"] == one.label
+    ended = predict("photos", "--threshold", "calibrated")
+    assert ended.code == 1
+    assert "was not calibrated" in ended.err
+
+
+def test_names_of_any_kind_and_lists_of_names(
+    predict: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("photos")
+    listing = os.fsencode("\n".join(["a b=1.png", "", "gone.png"])) + b"\r\n"
+    Path("list.txt").write_bytes(listing)
+    ended = predict("--files-from", "list.txt", "--top-k", "2", "d.png", "--", "-c.png")
+    assert [line.split("\t")[0] for line in ended.out.splitlines()] == ["d.png", "-c.png", "a b=1.png", "gone.png"]
+    assert ended.out.splitlines()[-1] == "gone.png\t\t\t\t\tthere is no such file"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(listing)))
+    assert [line.split("\t")[0] for line in predict("-").out.splitlines()] == ["a b=1.png", "gone.png"]
+
+
+def test_on_a_terminal_rows_are_aligned_and_paths_short(
+    predict: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    Path("photos/x\x1b[31m.jpg").write_text("hello")
+    out = predict(str(tmp_path / "photos"), "--top-k", "2").out
+    lines = out.splitlines()
+    assert len({line.index("0.") for line in lines[:3]}) == 1
+    assert lines[0].startswith("photos/-c.png ")
+    assert "\x1b" not in out
+    assert "not classified: is text, not an image" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "No images are named"),
+        (["-", "-"], r"Standard input \(-\) is named twice"),
+        (["empty"], "empty is a folder without images"),
+        (["https://x.org/a.png"], "is a URL"),
+        (["photos", "--output", "t.xlsx"], r"--output t.xlsx: its name says what is written. Let it end in .csv"),
+        (["photos", "--threshold", "90"], "--threshold 90: give a probability, from 0 to 1, or calibrated"),
+        (["photos", "--top-k", "0"], "--top-k 0: it has to be at least 1"),
+        (["photos", "--batch-size", "0"], "batch_size=0"),
+        (["photos", "--link"], "--link belongs to --sort-into"),
+        (["photos", "--overwrite"], "--overwrite belongs to --output"),
+        (["--files-from", "gone.txt"], "The list of images gone.txt cannot be read: No such file"),
+        (["notes.txt"], "No image could be read. A list of images is given as --files-from notes.txt"),
+        (["photos", "--sort-into", "photos/sorted"], "its images would be predicted, too, because of photos"),
+    ],
+)
+def test_a_mistake_is_one_message(predict: Callable[..., SimpleNamespace], arguments: list[str], message: str) -> None:
+    Path("empty").mkdir()
+    Path("notes.txt").write_text("a.png\n")
+    ended = predict(*arguments)
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert len([line for line in ended.err.splitlines() if line.startswith("ftexp: ")]) == 1
+    assert re.search(message, ended.err), ended.err
+
+
+def test_images_are_copied_or_linked_into_folders_and_stay_where_they_are(
+    predict: Callable[..., SimpleNamespace], classifier: Classifier
+) -> None:
+    Path("photos/more").mkdir()
+    Image.open("photos/d.png").transpose(Image.Transpose.ROTATE_90).save("photos/more/d.png")
+    before = {path: path.read_bytes() for path in Path("photos").rglob("*.png")}
+    labels = {one.path: one.label for one in classifier.predict("photos")}
+    for _ in range(2):  # the second time finds what the first has copied
+        assert predict("photos", "--sort-into", "sorted").code == 0
+        copies = sorted(Path("sorted").rglob("*.png"))
+        assert sorted(path.read_bytes() for path in copies) == sorted(before.values())
+    for path, content in before.items():
+        assert content in [copy.read_bytes() for copy in Path("sorted", str(labels[str(path)])).iterdir()]
+        assert path.stat().st_nlink == 1
+    assert before == {path: path.read_bytes() for path in Path("photos").rglob("*.png")}
+    predict("photos", "--sort-into", "linked", "--link", "--threshold", "1")
+    assert {path.stat().st_nlink for path in before} == {2}
+    assert {path.parent.name for path in Path("linked").rglob("*.png")} == {"below_threshold"}
+
+
+@pytest.mark.slow
+def test_help_is_quick_and_an_early_reader_leaves_no_traceback() -> None:
+    code = "import sys; from ftexp.predict.__main__ import main; main(['--help'])"
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0
+    assert "--sort-into" in ended.stdout
+    assert "torch" not in ended.stderr
