@@ -3,7 +3,7 @@
     python -m benchmarks.audit --images ../shared/data/hymenoptera [--sizes 1000 5000 20000] [--no-features]
 
 Makes that many distinct pictures of 256 x 256 pixels (a random part of a real photograph, overlaid with a colour field
-of its own, JPEG), with one image in a hundred copied into another split, and audits each set in a process of its own,
+of its own, JPEG), with one image in a hundred copied into another split, and audits each set in a separate process,
 without a cache. Appends wall and processor seconds per 1,000 images and the process's peak memory to
 benchmarks/results.md.
 """

@@ -2,9 +2,9 @@
 
     python -m benchmarks.cleanvision --images ../shared/data/hymenoptera ../shared/data/sign_digits --python PYTHON
 
-PYTHON is the interpreter of an environment of its own, in which ``pip install cleanvision==0.3.7`` was done: its
-requirements do not have to agree with those of ftexp. Without it the audit is measured alone. Features are computed
-afresh, as in a first run. The two take turns; rows go to benchmarks/results.md. CleanVision's time includes starting
+PYTHON is the interpreter of another environment with ``pip install cleanvision==0.3.7``, because its requirements may
+conflict with those of ftexp. Without ``--python``, only the audit is measured. Features are computed and not read from
+a cache, as in a first run. The two take turns; rows go to benchmarks/results.md. CleanVision's time includes starting
 its process, about a second; the audit's includes loading its network, but not the import of torch.
 """
 
@@ -45,14 +45,14 @@ print(json.dumps([s for kind in ("exact_duplicates", "near_duplicates") for s in
 
 
 def jpeg(image: Image.Image, quality: int = 90) -> Image.Image:
-    """Encoded and decoded."""
+    """Encode an image as JPEG and decode it."""
     buffer = io.BytesIO()
     image.save(buffer, "jpeg", quality=quality)
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
 def cropped(image: Image.Image) -> Image.Image:
-    """Nine tenths of either side, off the centre."""
+    """Crop to nine tenths of each side, off the centre."""
     left, top = image.width // 20, image.height // 15
     return image.crop((left, top, left + round(0.9 * image.width), top + round(0.9 * image.height)))
 
@@ -68,7 +68,7 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def plant(folders: list[Path], work: Path, per_kind: int) -> tuple[list[Sample], dict[str, list[tuple[str, str]]]]:
-    """All images as lossless files in ``work``, with copies in the other split; and the pairs of each kind."""
+    """Write all images to ``work`` without loss, with copies in the other split; returns the pairs of each kind."""
     sources = sorted(path for folder in folders for path in folder.rglob("*.jpg"))
     rng = np.random.default_rng(0)
     samples, pairs = [], {kind: [] for kind in COPIES}
@@ -85,7 +85,7 @@ def plant(folders: list[Path], work: Path, per_kind: int) -> tuple[list[Sample],
 
 
 def by_audit(samples: list[Sample]) -> set[frozenset[str]]:
-    """Pairs of paths."""
+    """The pairs of paths that the audit finds."""
     extractor, threads = PretrainedFeatures(torch.device("cpu")), os.cpu_count() or 1
     seen = look_at_images(samples, extractor, FingerprintCache(None), threads)
     prints = [one for one in seen if isinstance(one, Fingerprint)]
@@ -95,14 +95,14 @@ def by_audit(samples: list[Sample]) -> set[frozenset[str]]:
 
 
 def by_cleanvision(python: str, work: Path) -> set[frozenset[str]]:
-    """Pairs of paths."""
+    """The pairs of paths that CleanVision finds."""
     done = subprocess.run([python, "-I", "-c", CLEANVISION, str(work)], capture_output=True, text=True, check=True)
     sets = json.loads(done.stdout.splitlines()[-1])
     return {frozenset((a, b)) for members in sets for a in members for b in members if a != b}
 
 
 def main() -> None:
-    """Print a line per kind for either."""
+    """Measure both, and print a line for each kind of copy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of JPEG photographs")
     parser.add_argument("--per-kind", type=int, default=50)
@@ -146,13 +146,13 @@ def main() -> None:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those it has waited for."""
+    """Processor seconds of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def spread(values: list[float]) -> str:
-    """Median, smallest and largest."""
+    """The median, the smallest and the largest value, as text."""
     return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 

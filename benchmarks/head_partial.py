@@ -1,15 +1,16 @@
-"""How long do ``stage=head`` and ``stage=partial`` take, beside the loop one would write by hand?
+"""How long do ``stage=head`` and ``stage=partial`` take, compared with a hand-written training loop?
 
     python -m benchmarks.head_partial [--epochs 3] [--rounds 3] [--stages head partial]
 
-Four sides, one after the other in one process, round after round (A B C D A B C D ...), on scikit-learn's digits with
-the bundled EfficientNet-Lite0 weights: reading the images, training and validation, from built network to last score.
+Four programs are timed, one after the other in one process, round after round (A B C D A B C D ...), on scikit-learn's
+digits with the bundled EfficientNet-Lite0 weights: reading the images, training and validation, from built network to
+last score.
 
     plain      frozen blocks, BatchNorm in eval mode, AdamW, clipping, PIL transforms in a Dataset, `.item()` a step:
                the usual hand-written loop
     uncached   ftexp with runtime.cache=off
-    ftexp      the frozen prefix runs once a phase, then only the blocks that learn
-    kept       ftexp as it comes: from the second round on, the activations are on disk from the first
+    ftexp      the frozen prefix runs once per phase, then only the trainable blocks
+    kept       ftexp with its defaults: from the second round on, the activations are read from disk
 
 Appends rows to benchmarks/results.md. The first round also warms up and is measured like the others.
 """
@@ -54,7 +55,7 @@ SECTION = "Head and partial beside a hand-written loop"
 
 
 class PlainDataset(Dataset[tuple[torch.Tensor, int]]):
-    """Images opened and transformed one by one, every time they are asked for."""
+    """Opens and transforms an image every time it is read."""
 
     def __init__(self, samples: list[Sample], class_to_idx: dict[str, int], preprocessing: Preprocessing) -> None:
         self.samples = samples
@@ -147,7 +148,7 @@ def configure(stage: str, epochs: int, overrides: list[str]) -> Config:
 
 
 def measure(stage: str, epochs: int, rounds: int) -> list[dict[str, object]]:
-    """Time every side ``rounds`` times, in turn."""
+    """Time every program ``rounds`` times, in turn."""
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     accuracy: dict[str, float] = {}
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""Folders of images, ``train/CLASS`` and ``val/CLASS``, that every side can read."""
+"""Folders of images, ``train/CLASS`` and ``val/CLASS``, which all compared frameworks can read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIGITS_FOR_VAL = 0.25
 
 @contextmanager
 def folder_or_digits(folder: Path | None) -> Iterator[Path]:
-    """The folder that was given, or for as long as the ``with`` lasts, one of handwritten digits."""
+    """The given folder or, within the ``with`` block, a temporary one of handwritten digits."""
     if folder is not None:
         yield folder.resolve()
         return
@@ -30,7 +30,7 @@ def folder_or_digits(folder: Path | None) -> Iterator[Path]:
 
 
 def write_digits(folder: Path) -> None:
-    """scikit-learn's handwritten digits as PNG files, a quarter of each class for validation."""
+    """Write scikit-learn's handwritten digits as PNG files, a quarter of each class for validation."""
     samples = read_digits()
     labels = [sample.label for sample in samples]
     train, val = train_test_split(samples, test_size=DIGITS_FOR_VAL, stratify=labels, random_state=0)
@@ -42,7 +42,7 @@ def write_digits(folder: Path) -> None:
 
 
 def write_photographs(folder: Path, count: int) -> None:
-    """JPEG files of some 40 KB in two classes: smooth noise."""
+    """Write JPEG files of smooth noise, of about 40 KB each, in two classes."""
     rng = np.random.default_rng(0)
     for number in range(count):
         split, label = "train" if number % ONE_FOR_VAL else "val", number // ONE_FOR_VAL % 2

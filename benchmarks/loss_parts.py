@@ -1,13 +1,12 @@
-"""Do the parts of an update, and the processes of a run, give the gradient and the loss of one batch?
+"""Do accumulated batches, and several processes, give the gradient and the loss of one large batch?
 
     python -m benchmarks.loss_parts [--precisions float64 float32]
 
 16 samples of three classes (13, 2, 1) train a linear layer by ftexp's own step, in batches of 8 (2 an update) and of 5,
-5, 5 and 1 (4 an update), in one process and in two that exchange over gloo, for class numbers and for mixed shares of
-classes. What comes out is held against one batch of 16, computed without ftexp: relative deviations of the gradient (of
-its norm) and of the reported loss. "Means of parts" is what the gradient for class numbers deviates where each part's
-own mean is weighted by its number of images. All have to stay below 1e-6. Appends a table to
-benchmarks/results.md.
+5, 5 and 1 (4 an update), in one process and in two (gloo), for class indices and for class probabilities as mixup makes
+them. The result is compared with one batch of 16, computed without ftexp: the relative errors of the gradient (of its
+norm) and of the reported loss, which have to stay below 1e-6. "Means of parts" is the error of the gradient for class
+indices if the mean of each part were weighted by its number of images. Appends a table to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ Result = tuple[Tensor, float]
 
 
 def samples(dtype: torch.dtype, *, shares: bool) -> tuple[Tensor, Tensor]:
-    """Inputs [16, 6], and class numbers [16] or mixed shares of classes [16, 3]."""
+    """Inputs [16, 6], and class indices [16] or class probabilities [16, 3]."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(16, 6, generator=generator, dtype=torch.float64).to(dtype)
     labels = torch.tensor([0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0])
@@ -69,7 +68,7 @@ def layer(dtype: torch.dtype) -> nn.Linear:
 
 
 class Parts:
-    """Batches of given sizes, of which a rank has every so many-th row."""
+    """Batches of given sizes, whose rows are divided among the ranks."""
 
     def __init__(self, batch: tuple[Tensor, Tensor], sizes: Sequence[int], ranks: Ranks) -> None:
         split = zip(*(tensor.split(list(sizes)) for tensor in batch), strict=True)
@@ -118,7 +117,7 @@ def expected(name: str, *, shares: bool) -> Result:
 
 
 def means_of_parts(name: str, accumulate: int) -> Tensor:
-    """The gradient where every part's mean counts by its number of images."""
+    """The gradient if the mean of each part is weighted by its number of images."""
     linear, sizes = layer(torch.float64), PARTS[accumulate]
     inputs, targets = samples(torch.float64, shares=False)
     for part in zip(inputs.split(sizes), targets.split(sizes), strict=True):
@@ -138,7 +137,7 @@ def cpu_runtime(ranks: Ranks) -> Runtime:
 
 
 def process(rank: int, folder: str, precisions: Sequence[str]) -> None:
-    """One of two; the first leaves what came out."""
+    """Run one of the two processes; the first one writes the result."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     results = all_by_ftexp(precisions, cpu_runtime(Ranks(rank, 2, rank, 2)))
     if rank == 0:

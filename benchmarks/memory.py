@@ -1,9 +1,10 @@
-"""Does the peak memory of a run grow with the number of images? Whole processes, what is computed once kept on disk.
+"""Does the peak memory of a run grow with the number of images?
 
     python -m benchmarks.memory [--counts 1000 20000] [--stages head full] [--image-size 32] [--epochs 2] [--rounds 3]
 
-Writes that many small photographs of noise (two classes, a tenth for validation), and trains ftexp on them with all
-that it keeps on disk, the audit's features and tracking aside. Appends a table to benchmarks/results.md.
+Writes that many small images of noise (two classes, a tenth for validation), and trains on them in a new process, with
+activations and pixels cached on disk, without the audit's features and without tracking. Appends a table to
+benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ftexp.report.tables import format_table
 
 
 def write_images(folder: Path, count: int, size: int) -> None:
-    """Noise of one of two brightnesses, as JPEG files of 1.25 times the size."""
+    """Write noise in two brightnesses, as JPEG files of 1.25 times the image size."""
     rng, side = np.random.default_rng(0), size * 5 // 4
     for number in range(count):
         split, label = "val" if number % 10 == 0 else "train", number // 10 % 2
@@ -72,7 +73,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def peak(arguments: argparse.Namespace, seed: int) -> float:
-    """Largest resident memory of one run, in MiB."""
+    """The peak resident memory of one run, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*ftexp_command(arguments, seed, Path(folder)), "audit.features=false"]
         return run_process(command, Path(folder), lambda _: read_run(Path(folder) / "run")).peak_mib

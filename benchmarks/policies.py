@@ -1,13 +1,13 @@
-"""What do TrivialAugment and RandAugment cost by ftexp, torchvision and kornia, on the device that keeps the images?
+"""How long do TrivialAugment and RandAugment of ftexp, torchvision and kornia take on batches on the device?
 
     python -m benchmarks.policies [--image-sizes 64 224] [--batch-size 32] [--batches 10] [--rounds 7] [--device cpu]
 
 ftexp draws for each image and changes all images of one operation together. torchvision.transforms.v2 draws once a
 call: called per image it does what ftexp does, called on the batch it gives all images the same operation and strength.
 kornia's policies draw one operation a call for all images, and a strength for each; where kornia is not installed, its
-rows are left out. All sides change the same batch of noise, bilinearly, in turn. Beside the milliseconds stands how
-many of torch's operations a batch takes, views aside: on a GPU each of them launches at least one kernel. Appends a
-table to benchmarks/results.md.
+rows are left out. All change the same batch of noise, with bilinear interpolation, in turn. The table also has the
+number of torch operations per batch, without views: on a GPU, each of them launches at least one kernel. It is appended
+to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Operations(TorchDispatchMode):
 
 
 def operations(change: Change, images: Tensor, num_batches: int) -> float:
-    """The median over some batches."""
+    """The median number of operations per batch."""
     counts = []
     for _ in range(num_batches):
         with Operations() as counted:
@@ -95,7 +95,7 @@ def operations(change: Change, images: Tensor, num_batches: int) -> float:
 
 
 def milliseconds(change: Change, images: Tensor, num_batches: int) -> float:
-    """A batch, over some of them: what is drawn decides how long one takes."""
+    """Milliseconds per batch; the mean over several batches, because the time depends on the random operations."""
     started = time.perf_counter()
     for _ in range(num_batches):
         change(images)

@@ -1,4 +1,4 @@
-"""Whole processes, measured one after the other, and a log with which a comparison of hours can go on."""
+"""Measures whole processes one after the other, with a log from which an interrupted comparison continues."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ KEEP_FREED_MEMORY = "glibc.malloc.mmap_threshold=2147483647:glibc.malloc.trim_th
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one process took and reached.
+    """Time, memory and accuracy of one process.
 
     Attributes:
-        accuracy: the best on validation; None where nothing was trained.
-        images_per_second: of training alone, by epoch.
+        accuracy: the best on the validation set; None if nothing was trained.
+        images_per_second: of training without validation, per epoch.
         peak_mib: largest resident memory of the process and of each of its children.
     """
 
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What a program says of itself: see ``Outcome``."""
+    """The figures that a program reports: see ``Outcome``."""
 
     accuracy: float | None = None
     images_per_second: tuple[float, ...] = ()
@@ -43,7 +43,7 @@ class Reached:
 def run_process(
     command: Sequence[str], folder: Path, read: Callable[[str], Reached], variables: dict[str, str] | None = None
 ) -> Outcome:
-    """Run a program to its end in a folder; ``read`` finds what it reached in what it printed.
+    """Run a program to its end in a folder; ``read`` parses its figures from its output.
 
     Raises:
         RuntimeError: when it fails, with the end of its error output.
@@ -63,19 +63,19 @@ def run_process(
 
 
 def environment(variables: dict[str, str] | None = None) -> dict[str, str]:
-    """The same for all; byte code may be written, so that no side compiles its sources each time."""
+    """The environment of all programs; byte code may be written, so that sources are compiled only once."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, "PYTHONPATH": str(PROJECT), **(variables or {})}
 
 
 def last_line(printed: str) -> Reached:
-    """What one of the programs in ``benchmarks/frameworks`` has printed last."""
+    """Parse the last line printed by a program in ``benchmarks/frameworks``."""
     reached = json.loads(printed.strip().splitlines()[-1])
     return Reached(float(reached["accuracy"]), tuple(reached["images_per_second"]))
 
 
 def read_run(run: Path) -> Reached:
-    """What stands in the folder of a run of ftexp."""
+    """Read the figures from the folder of a run of ftexp."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     rates = tuple(float(row["images_per_second"]) for row in rows)
@@ -85,7 +85,7 @@ def read_run(run: Path) -> Reached:
 def take_turns(
     sides: Sequence[str], rounds: int, measure: Callable[[str, int], Outcome], show: Callable[[Outcome], str]
 ) -> dict[str, list[Outcome]]:
-    """Measure all sides in turn, A B A B: of each, an outcome a round. The number of the round is its seed."""
+    """Measure all programs in turn, A B A B: an outcome of each per round, with the number of the round as the seed."""
     outcomes: dict[str, list[Outcome]] = {side: [] for side in sides}
     for seed in range(rounds):
         for side in sides:
@@ -95,10 +95,10 @@ def take_turns(
 
 
 class Log:
-    """Outcomes as lines of a file, so that what was measured is not measured again.
+    """Saves outcomes as lines of a file, so that nothing is measured twice.
 
     Args:
-        file: None: nothing is kept.
+        file: the file; None: nothing is saved.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -111,7 +111,7 @@ class Log:
                 self._known[entry["key"]] = Outcome(**entry["outcome"], images_per_second=rates)
 
     def once(self, key: str, measure: Callable[[], Outcome]) -> Outcome:
-        """The outcome under a key, measured where it is not known yet."""
+        """The outcome with a key; it is measured if the log does not have it."""
         if key not in self._known:
             self._known[key] = outcome = measure()
             if self._file is not None:

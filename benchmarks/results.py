@@ -1,4 +1,4 @@
-"""Where benchmarks leave their tables: benchmarks/results.md, a section each."""
+"""Writes the tables of the benchmarks to benchmarks/results.md, one section each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).with_name("results.md")
 
 
 def machine() -> str:
-    """Processor, threads and the load average, which says whether others were working on it too."""
+    """Processor, threads and load average, which shows whether other programs were running."""
     cpu_info = Path("/proc/cpuinfo")
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -23,12 +23,12 @@ def machine() -> str:
 
 
 def versions() -> str:
-    """What the figures depend on beside the machine."""
+    """The versions of Python and the packages that the figures depend on."""
     return f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
 
 
 def append_rows(section: str, rows: Sequence[Mapping[str, object]], path: Path = RESULTS) -> None:
-    """Add rows to the table under ``## section``; the section and the table's heading are made when missing."""
+    """Add rows to the table under ``## section``; a missing section or table is created."""
     text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
     columns = list(rows[0])
     lines = [_line(str(row[column]) for column in columns) for row in rows]

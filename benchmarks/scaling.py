@@ -5,7 +5,7 @@
 
 Whole runs by torchrun on the digits, the same global batch on every number of processes, in turn; images per second
 from the second epoch on, as in metrics.csv. Appends a table to benchmarks/results.md. Processes on one CPU share its
-cores, each with one thread: there the table shows that the harness works, and what the collectives cost.
+cores, each with one thread: there the table only shows that the benchmark works, and the cost of the collectives.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def images_per_second(processes: int, stage: str, arguments: argparse.Namespace, folder: Path) -> float:
-    """Of one run, the median over its epochs but the first."""
+    """The images per second of one run: the median over its epochs without the first."""
     run = Path(tempfile.mkdtemp(dir=folder))
     settings = [
         f"stage={stage}",

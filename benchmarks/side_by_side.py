@@ -1,20 +1,19 @@
-"""ftexp beside the chapter's loop, fastai, Lightning with finetuning-scheduler and transformers' Trainer.
+"""Compares ftexp with a hand-written loop, fastai, Lightning with finetuning-scheduler, and transformers' Trainer.
 
     python -m benchmarks.side_by_side TABLE [--root FOLDER] [--image-size 224] [--epochs 20] [--rounds 5] [--sides ...]
                                       [--python PYTHON] [--allocator kept] [--log FILE]
 
-TABLE is ``head``, ``partial``, ``sweep`` (20 trials against as many runs of the chapter's loop) or
-``start``. Every side is a whole process on the same images, weights, epochs and batches; they take turns, A B A B, and
-each round has a seed of its own. The others come with ``pip install 'ftexp[benchmarks]'``; where that is done in an
-environment of their own, ``--python`` names its interpreter.
+TABLE is ``head``, ``partial``, ``sweep`` (20 trials compared with 20 runs of the hand-written loop) or ``start`` (the
+time until ``--help``). Every framework runs as a whole process on the same images, weights, epochs and batches; they
+take turns, A B A B, and each round has another seed. ``pip install 'ftexp[benchmarks]'`` installs the others; if they
+are in another environment, ``--python`` is its interpreter.
 
 FOLDER has ``train/CLASS`` and ``val/CLASS``; without one, scikit-learn's handwritten digits are written as files. ftexp
-begins every round with nothing kept from the one before. ``head``, ``partial`` and ``sweep`` compare training, so
-ftexp's audit of the data and its tracking are off: the others have none. The test split that ftexp insists on is one
-image of each class of ``val``, so that all train on the same images. With ``--allocator kept`` all sides get the
-setting of glibc that ftexp makes by itself, which about halves the time of the others; without, they run as installed.
-With ``--log`` a comparison that was stopped goes on, and what another table has measured is taken from there. Appends a
-table to benchmarks/results.md.
+begins every round with an empty cache. ``head``, ``partial`` and ``sweep`` compare training, so ftexp's audit and
+tracking are off: the others have none. ftexp needs a test split, which is one image of each class of ``val``, so that
+all train on the same images. With ``--allocator kept``, all get the setting of glibc that ftexp makes itself, which
+about halves the time of the others; without it, they run as installed. With ``--log``, an interrupted comparison
+continues, and outcomes that another table has measured are used. Appends a table to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def other_command(side: str, arguments: argparse.Namespace, seed: int) -> list[s
 
 
 def train(side: str, arguments: argparse.Namespace, seed: int) -> Outcome:
-    """One training."""
+    """Run one training."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, variables = Path(temporary), allocator(arguments)
         if side != "ftexp":
@@ -87,7 +86,7 @@ def train(side: str, arguments: argparse.Namespace, seed: int) -> Outcome:
 
 
 def sweep(arguments: argparse.Namespace, seed: int) -> Outcome:
-    """A search of so many trials."""
+    """Run one sweep of ftexp with ``arguments.trials`` trials."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         sweeper = ["-m", f"hydra.sweeper.n_trials={arguments.trials}", f"hydra.sweep.dir={folder}/sweep"]
@@ -105,7 +104,7 @@ def best_of_trials(sweep: Path) -> Reached:
 
 
 def measure(side: str, arguments: argparse.Namespace, seed: int, log: Log) -> Outcome:
-    """One process, or for the others' side of a sweep, one run of theirs times the number of trials: they have none."""
+    """Measure one process; for ``sweep``, one run of a framework without sweeps, times the number of trials."""
     is_sweep = arguments.table == "sweep"
     what = f"{side} {arguments.stage}" + (f" {arguments.trials} trials" if is_sweep and side == "ftexp" else "")
     data = f"{arguments.root.name} {arguments.image_size} px, {arguments.workers} workers"
@@ -117,7 +116,7 @@ def measure(side: str, arguments: argparse.Namespace, seed: int, log: Log) -> Ou
 
 
 def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """All sides in turn, round after round; a row each, and ratios to the first one round by round."""
+    """Measure all in turn, round after round; a row each, with ratios to the first one of the same round."""
     log = Log(arguments.log)
     with folder_or_digits(arguments.root) as arguments.root:
         outcomes = take_turns(
@@ -151,7 +150,7 @@ def row(side: str, outcomes: dict[str, list[Outcome]], arguments: argparse.Names
 
 
 def start_up(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """How long until ``--help`` and the refusal of a misspelt key, after one call that does not count."""
+    """Seconds until ``--help`` and the error about a misspelt key, after a warm-up call."""
     rows: list[dict[str, object]] = []
     for name, option, code in (("--help", "--help", 0), ("a misspelt key", "stage.epoch=3", 1)):
         seconds = []

@@ -1,4 +1,4 @@
-"""Is the staged recipe as good as the best of head, partial and full, when nobody knows beforehand which that is?
+"""Is ``stage=staged`` as good as the best of ``head``, ``partial`` and ``full``, which nobody knows beforehand?
 
     python -m benchmarks.staged --root FOLDER [--seeds 5] [--epochs 4] [--image-size 96]
 
@@ -29,7 +29,7 @@ STAGES = ("head", "partial", "full", "staged")
 
 
 def measure(stage: str, seed: int, arguments: argparse.Namespace) -> tuple[float, float, list[str]]:
-    """Best validation accuracy, seconds and the gate's verdicts of one run."""
+    """The best validation accuracy, the seconds and the gate's verdicts of one run."""
     epochs = arguments.epochs * (1 if stage == "staged" else 3)
     overrides = [
         f"stage={stage}",

@@ -1,12 +1,12 @@
-"""How much longer is ftexp's training step than the bare loop's: forward, loss, backward, clipping, update?
+"""How much longer does ftexp's training step take than a plain one (forward, loss, backward, clipping, update)?
 
     python -m benchmarks.step [--models tf_efficientnet_lite0 resnet18] [--image-size 96] [--batch-size 32] [--steps 20]
                               [--rounds 5] [--device auto]
 
 Both sides train the whole network, in turn, on one synthetic batch that is on the device already, with the same
-settings of the machine (channels last, precision, compilation). On CUDA this is the compiled step that the input path
-is measured against. Where the machine's speed drifts, many short turns say more than few long ones: --steps 1
---rounds 40. Appends a table to benchmarks/results.md.
+settings (channels last, precision, compilation). On CUDA this is the compiled step that ``benchmarks.throughput``
+compares with. If the speed of the machine drifts, many short turns give better figures: --steps 1 --rounds 40. Appends
+a table to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def time_steps(step: Callable[[Batch], object], batch: Batch, num_steps: int) ->
 
 
 def build_network(name: str) -> nn.Module:
-    """torchvision's or, where it has none of that name, timm's."""
+    """Build torchvision's network of this name or, if there is none, timm's."""
     if name in torchvision.models.list_models(torchvision.models):
         return torchvision.models.get_model(name, num_classes=10)
     return timm.create_model(name, num_classes=10)

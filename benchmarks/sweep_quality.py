@@ -33,7 +33,7 @@ GRID = ["optimizer.head_lr=1e-4,5.6e-4,3.2e-3,1.8e-2,1e-1", "optimizer.weight_de
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of a sweep: best validation accuracy, epochs over all trials, seconds."""
+    """A sweep's best validation accuracy, its epochs over all trials, and its seconds."""
 
     best: float
     epochs: int

@@ -1,17 +1,17 @@
-"""Full fine-tuning from a folder of JPEG files: images per second beside the bare compiled step and other frameworks.
+"""How many images per second does full fine-tuning from JPEG files reach, compared with the training step alone?
 
     python -m benchmarks.throughput [--models resnet50 efficientnet_b0 vit_b_16] [--images 20000] [--batch-size 256]
                                     [--epochs 4] [--rounds 3] [--python PYTHON] [--sides step ftexp chapter ...]
                                     [--device cuda] [--log FILE]
 
-The sides take turns, a process each: ``step`` is ftexp's training step, compiled, on one synthetic batch that is on the
-device already; the others train for so many epochs on the same files. Compared are images per second of training from
-the second epoch on, as a share of the step's, and the time of the first epoch, in which ftexp decodes the files for all
-epochs to come, and compiles. fastai, Lightning and the Trainer run in bf16, the chapter's loop as it is printed, all
-with as many workers as there are cores; networks are torchvision's, without pretrained weights. The files hold smooth
-noise of 500 x 375 pixels, made anew.
+Each side is a process, and they take turns: ``step`` is ftexp's training step, compiled, on one synthetic batch that is
+on the device already; the others train for so many epochs on the same files. Compared are images per second of training
+from the second epoch on, as a share of the step's, and the time of the first epoch, in which ftexp decodes the files
+for all epochs to come, and compiles. fastai, Lightning and the Trainer run in bf16, the hand-written loop (``chapter``)
+as it is, all with as many workers as there are cores; networks are torchvision's, without pretrained weights. The files
+hold smooth noise of 500 x 375 pixels, and are written for each call.
 
-Without a CUDA device it says so in the table; ``--device cpu`` tries the harness. Appends to benchmarks/results.md.
+Without a CUDA device, the table says so; ``--device cpu`` only tests the benchmark. Appends to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def read_step(arguments: argparse.Namespace, printed: str) -> Reached:
 
 
 def compare(arguments: argparse.Namespace, model: str) -> list[dict[str, object]]:
-    """All sides in turn, round after round; a row each, and shares of the step's rate round by round."""
+    """Measure all in turn, round after round; a row each, with the share of the step's rate in the same round."""
     names = ("device", "images", "image_size", "batch_size", "steps", "epochs", "workers", "cache_gib")
     settings = {name: getattr(arguments, name) for name in names}
     log = Log(arguments.log)
@@ -91,7 +91,7 @@ def compare(arguments: argparse.Namespace, model: str) -> list[dict[str, object]
 
 
 def steady(outcome: Outcome) -> float:
-    """Images per second, without the first epoch where there are several."""
+    """Images per second: the median without the first epoch, if there are several."""
     rates = outcome.images_per_second
     return statistics.median(rates[1:] or rates)
 

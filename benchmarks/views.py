@@ -3,7 +3,7 @@
     python -m benchmarks.views --root FOLDER [--seeds 3] [--epochs 20] [--image-size 96] [--stages head partial]
 
 Trains on an image folder with ``train/`` and ``val/`` (the bundled EfficientNet-Lite0 weights) from the same seeds with
-1, 2, 4 and 8 views and with fresh ones in every epoch; nothing is kept from run to run. Appends a table to
+1, 2, 4 and 8 views, and with new ones in every epoch; every run begins with an empty cache. Appends a table to
 benchmarks/results.md.
 """
 
@@ -28,7 +28,7 @@ VIEWS = ("1", "2", "4", "8", "inf")
 
 
 def measure(stage: str, augment: str, views: str, seed: int, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Best validation accuracy and seconds of one run."""
+    """The best validation accuracy and the seconds of one run."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
             f"stage={stage}",

@@ -177,7 +177,7 @@ def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
         tags = {"folder": str(folder), DESCRIPTION: describe_run(folder)} | provenance(identity.as_dict())
         tracker.set_tags(prepared.runtime.facts() | tags)
         counts = {"train": len(splits.train), "val": len(splits.val), "test": splits.test.num_samples}
-        tracker.log_data_set(config.data.source, identity.data.data_digest, counts)
+        tracker.log_dataset(config.data.source, identity.data.data_digest, counts)
         log_data_tables(tracker, folder, config.tracking)
         yield recorder
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""The chapter's own loop: frozen backbone, AdamW on what learns, clipping, ``.item()`` at every step."""
+"""A hand-written training loop: frozen backbone, AdamW, gradient clipping, ``.item()`` at every step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fastai 2: a Learner over an image folder with a splitter of the blocks, frozen, by ``fit_one_cycle``."""
+"""Fine-tuning with fastai 2: a frozen Learner, with a splitter of the blocks and ``fit_one_cycle``."""
 
 from __future__ import annotations
 

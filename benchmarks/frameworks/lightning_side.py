@@ -1,4 +1,4 @@
-"""Lightning 2 with finetuning-scheduler: phase 0 of a schedule, whose parameters are the blocks that learn."""
+"""Fine-tuning with Lightning 2 and finetuning-scheduler: phase 0 of a schedule has the trainable blocks."""
 
 from __future__ import annotations
 

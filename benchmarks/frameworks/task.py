@@ -1,6 +1,6 @@
-"""What all sides have in common: the command line, the network with its weights, the folder, the last line printed.
+"""The common part of all frameworks' programs: arguments, the pretrained network, the data, and the line of results.
 
-Imports nothing of ftexp: the programs beside it may run in an environment of their own.
+It does not import ftexp, because the programs may run in another environment.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def build_network(name: str, num_classes: int) -> nn.Module:
-    """EfficientNet-Lite0 with a new head; the tensors of its weights come in the order of timm's network."""
+    """EfficientNet-Lite0 with a new head; the file has the tensors in the order of timm's network."""
     if name != BUNDLED:
         return get_model(name, num_classes=num_classes)
     network = timm.create_model(name)
@@ -53,7 +53,7 @@ def build_network(name: str, num_classes: int) -> nn.Module:
 
 
 def learning_modules(network: nn.Module, stage: str) -> list[nn.Module]:
-    """The modules that learn, the head last."""
+    """The trainable modules, the head last."""
     if stage == "full":
         return [network]
     last_block = [network.blocks[6], network.conv_head, network.bn2] if stage == "partial" else []
@@ -61,7 +61,7 @@ def learning_modules(network: nn.Module, stage: str) -> list[nn.Module]:
 
 
 def param_groups(network: nn.Module, stage: str) -> list[dict[str, object]]:
-    """Of exactly the parameters that learn; everything else gets no gradient."""
+    """Parameter groups of the trainable parameters; all others are frozen."""
     for parameter in network.parameters():
         parameter.requires_grad = False
     groups = []
@@ -75,7 +75,7 @@ def param_groups(network: nn.Module, stage: str) -> list[dict[str, object]]:
 
 
 def keep_batchnorm_still(network: nn.Module) -> None:
-    """BatchNorm in eval mode; to be called after every ``train()``."""
+    """Put BatchNorm layers into eval mode; to be called after every ``train()``."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -98,23 +98,23 @@ def folders(root: Path, image_size: int) -> tuple[ImageFolder, ImageFolder]:
 
 
 class Stopwatch:
-    """Images per second of training alone, epoch by epoch."""
+    """Measures the images per second of each epoch's training."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
         self._started = 0.0
 
     def start(self) -> None:
-        """To be called before the first batch of an epoch is read."""
+        """Start an epoch; to be called before its first batch is read."""
         self._started = time.perf_counter()
 
     def stop(self, num_images: int) -> None:
-        """To be called after the last update of an epoch; waits for the device."""
+        """End an epoch; to be called after its last update. Waits for the device."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.rates.append(num_images / (time.perf_counter() - self._started))
 
 
 def report(accuracy: float, stopwatch: Stopwatch) -> None:
-    """The line the harness reads: the best validation accuracy of the epochs, and how fast they were."""
+    """Print the line that the benchmark parses: the best validation accuracy, and the speed of each epoch."""
     print(json.dumps({"accuracy": accuracy, "images_per_second": stopwatch.rates}), flush=True)

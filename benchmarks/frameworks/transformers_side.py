@@ -1,4 +1,4 @@
-"""Hugging Face Trainer around a timm backbone."""
+"""Fine-tuning of a timm network with the Trainer of Hugging Face transformers."""
 
 from __future__ import annotations
 

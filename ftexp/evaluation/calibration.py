@@ -1,4 +1,4 @@
-"""How far probabilities can be believed: calibration error, reliability bins, and the temperature that repairs them."""
+"""Calibration of probabilities: calibration error, reliability bins, and temperature scaling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ftexp.errors import DataError
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 
-# As in Guo et al. (2017).
+# The number of bins in Guo et al. (2017).
 NUM_BINS = 15
 # Temperatures beyond these make all probabilities equal, or all 0 and 1.
 LOWEST, HIGHEST = 1e-3, 1e3
@@ -27,10 +27,10 @@ class ReliabilityBin:
     """Images with a similar confidence, and how many of them are right.
 
     Attributes:
-        low, high: of the confidence; a bin has those above ``low`` up to ``high``.
-        count: images in it.
-        confidence: their mean; NaN in an empty bin.
-        accuracy: share of them that is right; NaN in an empty bin.
+        low, high: the limits; the bin has the images whose confidence is above ``low`` and at most ``high``.
+        count: the number of images in the bin.
+        confidence: the mean confidence of its images; NaN in an empty bin.
+        accuracy: the share of its images that are classified correctly; NaN in an empty bin.
     """
 
     low: float
@@ -48,11 +48,11 @@ def reliability_bins(
     Args:
         confidences: float [N], from 0 to 1.
         correct: bool [N], whether the predicted class is the true one.
-        num_bins: at most; adaptive bins that would be empty are left out.
-        adaptive: bins of equally many images (Nixon et al., 2019, arXiv 1904.01685) in the place of equal width.
+        num_bins: the number of bins; adaptive bins that would be empty are left out.
+        adaptive: whether the bins have equally many images (Nixon et al., 2019, arXiv 1904.01685), not equal widths.
 
     Returns:
-        The bins in rising order; those of equal width with the empty ones.
+        The bins from low to high confidence; empty bins of equal width are included.
     """
     values = np.asarray(confidences, np.float64)
     if adaptive:
@@ -91,7 +91,7 @@ def negative_log_likelihood(logits: Floats, labels: Integers, temperature: float
 
 
 def fit_temperature(logits: Floats, labels: Integers) -> float:
-    """The temperature at which the labels are likeliest.
+    """The temperature with the lowest cross-entropy of the labels.
 
     In b = 1 / T the mean cross-entropy is convex, and its derivative is the mean over the images of
     ``E_p[z] - z_y``, with p = softmax(b z). The root of that is the only minimum.

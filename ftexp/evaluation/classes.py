@@ -16,8 +16,8 @@ def class_table(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> lis
     """Precision, recall, F1 and support of every class; a score is 0 if its denominator is 0.
 
     Args:
-        confusion: the confusion matrix, int64 [K, K]; rows are the true classes.
-        classes: names of the K classes.
+        confusion: the confusion matrix, int64 [C, C]; rows are the true classes.
+        classes: names of the C classes.
     """
     hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return [
@@ -39,8 +39,8 @@ def majority_baseline(
 
     Args:
         train: the training samples.
-        classes: names of the K classes.
-        confusion: a confusion matrix of the split to be scored, int64 [K, K]; rows are the true classes.
+        classes: names of the C classes.
+        confusion: a confusion matrix of the split to be scored, int64 [C, C]; rows are the true classes.
     """
     counts = Counter(sample.label for sample in train)
     largest = max(range(len(classes)), key=lambda index: counts[classes[index]])

@@ -1,4 +1,4 @@
-"""Saying less and being right more often: sets of classes with a chosen coverage, and when not to answer at all."""
+"""Conformal prediction sets with a chosen coverage, and selective classification with a chosen accuracy."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ftexp.evaluation.calibration import Floats, Integers, fit_temperature, temp
 Method = Literal["lac", "aps"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FOLDS = 10
-# So that an image whose cumulated probability is the threshold itself is in, however the sum was rounded.
+# A score that equals the threshold except for rounding is not above it.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class SetsReached:
-    """What sets of classes reach on images that their threshold was not chosen on.
+    """Coverage and size of prediction sets on images that their threshold was not chosen on.
 
     Attributes:
-        coverage: share of the images whose class is in their set.
-        mean_size: classes in a set, on average.
-        share_of_one: share of the sets with a single class.
+        coverage: the share of images whose class is in their set.
+        mean_size: the mean number of classes in a set.
+        share_of_one: the share of sets with a single class.
     """
 
     coverage: float
@@ -37,11 +37,12 @@ class SetsReached:
 
 @dataclass(frozen=True, slots=True)
 class AnswersReached:
-    """What answering only above a threshold reaches on images that it was not chosen on.
+    """The answers above a confidence threshold, on images that the threshold was not chosen on.
 
     Attributes:
-        num_answered: images that got an answer; ``num_right`` of them the right one.
-        num_samples: all images.
+        num_answered: the number of images that get an answer.
+        num_right: how many of these answers are right.
+        num_samples: the number of all images.
     """
 
     num_answered: int
@@ -50,7 +51,7 @@ class AnswersReached:
 
 
 def class_scores(probabilities: Floats, method: Method) -> npt.NDArray[np.float64]:
-    """How little each class of each image conforms to what the network says; a set has those up to a threshold.
+    """The nonconformity score of each class for each image; a prediction set has the classes up to a threshold.
 
     Args:
         probabilities: float [N, C].
@@ -72,10 +73,10 @@ def class_scores(probabilities: Floats, method: Method) -> npt.NDArray[np.float6
 
 
 def conformal_threshold(probabilities: Floats, labels: Integers, coverage: float, method: Method) -> float:
-    """The threshold whose sets hold the class of a new image with at least this probability.
+    """The threshold whose sets contain the true class of a new image with at least the given probability.
 
     It is the ceil((N + 1) coverage)-th smallest score of the true classes (split conformal prediction, Vovk et al.,
-    2005). The promise holds for images of the same kind as these, and on average over them.
+    2005). This holds on average over images from the same distribution as these.
 
     Args:
         probabilities: float [N, C]; ``labels``: int64 [N].
@@ -99,7 +100,7 @@ def images_for_coverage(coverage: float) -> int:
 
 
 def prediction_sets(probabilities: Floats, threshold: float, method: Method) -> npt.NDArray[np.bool_]:
-    """The classes that each image may be: those up to the threshold, and the likeliest in any case.
+    """The prediction set of each image: its classes up to the threshold, and always the most probable one.
 
     Args:
         probabilities: float [N, C].
@@ -113,16 +114,17 @@ def prediction_sets(probabilities: Floats, threshold: float, method: Method) -> 
 
 
 def accuracy_threshold(confidences: Floats, correct: npt.NDArray[np.bool_], accuracy: float) -> float:
-    """The lowest confidence from which on the answers are right often enough, so that the most images get one.
+    """The lowest confidence threshold at which the answers have the given accuracy, so that most images get one.
 
     Args:
         confidences: float [N], the probability of the predicted class; ``correct``: bool [N].
-        accuracy: share of right answers among those that are given.
+        accuracy: the share of right answers among the given answers.
 
     Raises:
-        DataError: when there is none from which on at least ``images_for_accuracy`` images are answered.
+        DataError: when no threshold reaches it with at least ``images_for_accuracy`` answers.
 
-    Source: selective classification (Geifman and El-Yaniv, 2017, arXiv 1705.08500), by the share itself.
+    Source: selective classification (Geifman and El-Yaniv, 2017, arXiv 1705.08500), with the observed accuracy in the
+    place of a confidence bound.
     """
     order = np.argsort(-np.asarray(confidences), kind="stable")
     values, right = np.asarray(confidences)[order], np.cumsum(correct[order])
@@ -139,16 +141,16 @@ def accuracy_threshold(confidences: Floats, correct: npt.NDArray[np.bool_], accu
 
 
 def images_for_accuracy(accuracy: float) -> int:
-    """The fewest answers among which a single wrong one leaves this accuracy."""
+    """The smallest number of answers that has this accuracy with one wrong answer."""
     return math.ceil(1 / (1 - accuracy) - _ROUNDING)
 
 
 def cross_fitted_sets(
     logits: Floats, labels: Integers, coverage: float, method: Method, folds: int = FOLDS, seed: int = 0
 ) -> SetsReached:
-    """What ``conformal_threshold`` reaches on images it has not seen: those of each fold, chosen on all others.
+    """Cross-validate ``conformal_threshold``: choose it without each fold, and evaluate it on that fold.
 
-    The temperature is fitted on the others, too.
+    The temperature is also fitted without the fold.
 
     Args:
         logits: float [N, C]; ``labels``: int64 [N].
@@ -170,9 +172,9 @@ def cross_fitted_sets(
 def cross_fitted_answers(
     logits: Floats, labels: Integers, accuracy: float, folds: int = FOLDS, seed: int = 0
 ) -> AnswersReached:
-    """What ``accuracy_threshold`` reaches on images it has not seen; see ``cross_fitted_sets``.
+    """Cross-validate ``accuracy_threshold``; see ``cross_fitted_sets``.
 
-    Where the other folds have no such threshold, no image of a fold is answered.
+    If the other folds have no such threshold, no image of the fold is answered.
     """
     answered = right = 0
     for rest, fold in _parts(len(labels), folds, seed):
@@ -189,14 +191,14 @@ def cross_fitted_answers(
 
 
 def _parts(size: int, folds: int, seed: int) -> Iterator[tuple[Integers, Integers]]:
-    """All rows but those of a fold, and those of the fold."""
+    """For each fold: the rows outside it, and its rows."""
     rows = np.random.default_rng(seed).permutation(size)
     for fold in np.array_split(rows, min(folds, size)):
         yield np.setdiff1d(rows, fold), fold
 
 
 def _temperature(logits: Floats, labels: Integers) -> float:
-    """The likeliest one; 1 where there is none."""
+    """The most likely temperature; 1 if it cannot be fitted."""
     try:
         return fit_temperature(logits, labels)
     except DataError:

@@ -96,7 +96,7 @@ def warn_if_too_small(num_val: int) -> None:
 
 
 def _drawn_confusions(confusion: Integers, seed: int) -> Iterator[Integers]:
-    """Confusion matrices of resampled splits, in parts [R, K, K] that fit into memory."""
+    """Confusion matrices of resampled splits, in parts [R, C, C] that fit into memory."""
     truth, predicted = np.nonzero(confusion)
     counts = confusion[truth, predicted]
     num_samples, num_classes = int(counts.sum()), len(confusion)

@@ -1,6 +1,6 @@
 """The functions that compute the metrics; their names, directions and ranges are in ``metric_names``.
 
-Confusion matrices are int64 [..., K, K] with the true classes in rows.
+Confusion matrices are int64 [..., C, C] with the true classes in rows.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def auroc(labels: Integers, probabilities: Floats) -> float:
 
     Args:
         labels: class indices, int64 [N].
-        probabilities: float [N, K].
+        probabilities: float [N, C].
 
     Returns:
         The mean; NaN if only one class occurs.

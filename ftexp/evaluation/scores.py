@@ -23,8 +23,8 @@ class Scores:
         predictions: indices of the predicted classes, int64 [N].
         ranks: number of classes with a larger logit than the true one, int64 [N].
         losses: cross-entropy of each sample without label smoothing, float64 [N].
-        num_classes: number of classes, K.
-        probabilities: float32 [N, K]; None if no metric that needs them was requested.
+        num_classes: number of classes, C.
+        probabilities: float32 [N, C]; None if no metric that needs them was requested.
         confidences: probability of the predicted class, float32 [N]; None in a run that an older version began.
     """
 
@@ -38,7 +38,7 @@ class Scores:
 
     @property
     def confusion(self) -> Integers:
-        """The confusion matrix, int64 [K, K]; rows are the true classes."""
+        """The confusion matrix, int64 [C, C]; rows are the true classes."""
         cells = self.labels * self.num_classes + self.predictions
         return np.bincount(cells, minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
 
@@ -92,7 +92,7 @@ class ScoreKeeper:
     """Collects the predictions of batches; nothing is read back from the device before ``compute``.
 
     Args:
-        num_classes: number of classes, K.
+        num_classes: number of classes, C.
         metrics: names of the metrics that will be requested; probabilities are kept only if one needs them.
     """
 
@@ -105,7 +105,7 @@ class ScoreKeeper:
         """Add a batch.
 
         Args:
-            logits: float [B, K].
+            logits: float [B, C].
             labels: int64 [B].
         """
         logits = logits.float()

@@ -43,7 +43,7 @@ def split(network: Network, first_learning_block: str) -> tuple[Callable[[Tensor
         first_learning_block: the first block of the suffix; with ``head``, the suffix is the head alone.
 
     Returns:
-        Prefix and suffix: ``suffix(prefix(images))`` are the logits [B, K] of the images [B, 3, H, W].
+        Prefix and suffix: ``suffix(prefix(images))`` are the logits [B, C] of the images [B, 3, H, W].
 
     Raises:
         SplitError: if more than one tensor crosses the boundary, or the parts do not give the output of the whole.
@@ -133,7 +133,7 @@ class Suffix:
         self._root = self._twin(boundary.module)
 
     def __call__(self, activations: Tensor) -> Tensor:
-        """Logits [B, K] of activations as the prefix returns them; gradients reach the trainable blocks."""
+        """Logits [B, C] of activations as the prefix returns them; gradients reach the trainable blocks."""
         boundary = self._boundary
         for original, twin in self._twins.items():
             twin.training = original.training

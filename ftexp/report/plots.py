@@ -60,8 +60,8 @@ def plot_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], 
     """Plot a confusion matrix; the colour is the share of the true class.
 
     Args:
-        confusion: the confusion matrix, int64 [K, K]; rows are the true classes.
-        classes: names of the K classes.
+        confusion: the confusion matrix, int64 [C, C]; rows are the true classes.
+        classes: names of the C classes.
         path: the PNG file to write.
         split: the scored split, ``test`` or ``validation``.
     """

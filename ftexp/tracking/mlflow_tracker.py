@@ -40,7 +40,7 @@ class MlflowTracker:
         self._failure: str | None = None
         self._monitor: Any = None
         self._sent: dict[tuple[str, int], Any] = {}  # MLflow's metrics, by name and step
-        self._data_set: tuple[str, str] | None = None
+        self._dataset: tuple[str, str] | None = None
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")  # one thread keeps the order
 
     @classmethod
@@ -74,7 +74,7 @@ class MlflowTracker:
         """Copy a file to the run's artifacts."""
         self._send(f"file {path.name}", partial(self._client.log_artifact, self._run_id, str(path), folder or None))
 
-    def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+    def log_dataset(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
         """Record the data of the run as MLflow's dataset inputs; no image leaves the machine.
 
         Args:
@@ -86,17 +86,17 @@ class MlflowTracker:
 
         profile = json.dumps({f"num_{split}": count for split, count in counts.items()})
         source = json.dumps({"data": name})
-        self._data_set = name[:500], digest[:36]
-        data_set = Dataset(*self._data_set, "local", source, schema=None, profile=profile)
-        inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
-        self._send("data set", partial(self._client.log_inputs, self._run_id, inputs))
+        self._dataset = name[:500], digest[:36]
+        dataset = Dataset(*self._dataset, "local", source, schema=None, profile=profile)
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+        self._send("dataset", partial(self._client.log_inputs, self._run_id, inputs))
 
     def log_model(self, model: ModelToLog) -> None:
         """Record the best network as an MLflow model; if that fails, there is a warning, and all else is recorded."""
         from mlflow.entities import Metric
 
         sent = [self._sent[metric] for metric in model.metrics if metric in self._sent]
-        name, digest = self._data_set or (None, None)
+        name, digest = self._dataset or (None, None)
         metrics = [Metric(**{**dict(one), "dataset_name": name, "dataset_digest": digest}) for one in sent]
 
         def log_or_warn() -> None:

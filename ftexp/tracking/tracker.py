@@ -51,7 +51,7 @@ class Tracker(Protocol):
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file into ``folder`` of the store."""
 
-    def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+    def log_dataset(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
         """Record which data was used.
 
         Args:
@@ -90,7 +90,7 @@ class NoTracker:
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Do nothing."""
 
-    def log_data_set(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+    def log_dataset(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
         """Do nothing."""
 
     def log_model(self, model: ModelToLog) -> None:

@@ -26,7 +26,7 @@ from ftexp.models.blocks import Network
 
 log = logging.getLogger(__name__)
 
-# A small data set may fit into one batch as a whole, but a phase of a few updates learns nothing.
+# A small dataset may fit into one batch as a whole, but a phase of a few updates learns nothing.
 MIN_UPDATES_PER_EPOCH = 16
 LARGEST = 1024
 # A gradient and two optimizer states for every trainable weight.

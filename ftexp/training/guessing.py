@@ -45,7 +45,7 @@ def chance_loss(loss: Loss, shares: Tensor) -> float:
 
     Args:
         loss: the loss.
-        shares: the frequencies of the classes, float64 [K], all above 0.
+        shares: the frequencies of the classes, float64 [C], all above 0.
     """
     logits = shares.log()[None].requires_grad_()
     optimizer = torch.optim.LBFGS(

@@ -31,7 +31,7 @@ class Step:
     """A training step: gradients of one batch or several, then clipping and an update.
 
     Args:
-        forward: function from inputs [B, ...] to logits [B, K].
+        forward: function from inputs [B, ...] to logits [B, C].
         optimizer: the optimizer.
         loss_fn: function from logits and targets to the loss as a sum and its denominator.
         runtime: the device, the precision and the ranks.
@@ -70,7 +70,7 @@ class Step:
 
         Args:
             inputs: this rank's part of the batch, [B, ...].
-            labels: its targets, int64 [B] or float [B, K].
+            labels: its targets, int64 [B] or float [B, C].
             num_images: images in the batch over all ranks; None: this rank has all of them.
             completes: whether an update follows; if not, gradients are not synchronised between the ranks.
 
@@ -210,7 +210,7 @@ def evaluate(
     """Score all samples; the network has to be in eval mode.
 
     Args:
-        forward: function from inputs [B, ...] to logits [B, K].
+        forward: function from inputs [B, ...] to logits [B, C].
         batches: the batches to score.
         num_classes: number of classes.
         runtime: the device, the precision and the ranks.

@@ -41,11 +41,11 @@ Loss = Callable[[Tensor, Tensor], LossSum]
 
 
 def build_loss(config: LossConfig, class_counts: Sequence[int]) -> nn.Module:
-    """Build the configured loss: from logits [B, K], and targets int64 [B] or float [B, K], to a ``LossSum``.
+    """Build the configured loss: from logits [B, C], and targets int64 [B] or float [B, C], to a ``LossSum``.
 
     Args:
         config: the settings of the loss.
-        class_counts: number of training samples of each of the K classes.
+        class_counts: number of training samples of each of the C classes.
     """
     return BUILDERS[type(config)](config, class_counts)
 
@@ -58,7 +58,7 @@ class CrossEntropy(nn.Module):
 
     Args:
         smoothing: this share of every target is spread evenly over all classes.
-        class_weights: float [K]; None: all classes have the same weight.
+        class_weights: float [C]; None: all classes have the same weight.
     """
 
     class_weights: Tensor | None
@@ -69,7 +69,7 @@ class CrossEntropy(nn.Module):
         self.register_buffer("class_weights", class_weights)
 
     def forward(self, logits: Tensor, targets: Tensor) -> LossSum:
-        """Args: float [B, K]; int64 [B] or float [B, K], rows that sum to 1."""
+        """Args: float [B, C]; int64 [B] or float [B, C], rows that sum to 1."""
         logits = at_least_float32(logits)
         weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
         if targets.ndim == 2:
@@ -95,7 +95,7 @@ class BinaryCrossEntropy(nn.Module):
         self._smoothing = smoothing
 
     def forward(self, logits: Tensor, targets: Tensor) -> LossSum:
-        """Args: float [B, K]; int64 [B] or float [B, K], rows that sum to 1."""
+        """Args: float [B, C]; int64 [B] or float [B, C], rows that sum to 1."""
         logits = at_least_float32(logits)
         num_classes = logits.shape[1]
         shares = as_shares(targets, logits) * (1 - self._smoothing) + self._smoothing / num_classes
@@ -117,7 +117,7 @@ class FocalLoss(nn.Module):
         self._gamma = gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> LossSum:
-        """Args: float [B, K]; int64 [B] or float [B, K], rows that sum to 1."""
+        """Args: float [B, C]; int64 [B] or float [B, C], rows that sum to 1."""
         log_p = at_least_float32(logits).log_softmax(dim=1)
         # expm1, because 1 - exp(log p) loses digits near p = 1; clamped, because a root has no gradient at 0.
         weights = (-torch.expm1(log_p)).clamp_min(1e-7) ** self._gamma
@@ -149,7 +149,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
 
 
 def as_shares(targets: Tensor, logits: Tensor) -> Tensor:
-    """Targets as class probabilities [B, K]: class indices become one-hot rows in the dtype of the logits."""
+    """Targets as class probabilities [B, C]: class indices become one-hot rows in the dtype of the logits."""
     if targets.ndim == 2:
         return targets.to(logits.dtype)
     return F.one_hot(targets, logits.shape[1]).to(logits.dtype)

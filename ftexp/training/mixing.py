@@ -51,7 +51,7 @@ class MixedBatches:
         self.close = batches.close
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Mixed images [B, 3, H, W] on their device, and float32 targets [B, K] whose rows sum to 1."""
+        """Mixed images [B, 3, H, W] on their device, and float32 targets [B, C] whose rows sum to 1."""
         for number, (images, labels) in enumerate(self._batches.epoch(epoch, start), start):
             with _own_draws(self._seed, epoch, number, STREAM):
                 choice = self._choices[int(torch.randint(len(self._choices), ()))]

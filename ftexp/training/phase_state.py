@@ -166,7 +166,7 @@ def build_step(
     Args:
         optimizer: the optimizer.
         inputs: the network, the batches and the loss.
-        forward: function from the batches of ``inputs`` to logits [B, K], perhaps compiled.
+        forward: function from the batches of ``inputs`` to logits [B, C], perhaps compiled.
         settings: the settings of training.
         starting_weights: the starting weights of the backbone by name; only ``settings.l2_sp`` needs them.
         after_update: are called after every update, in this order.
@@ -199,7 +199,7 @@ def begin_phase(
         phase: the phase.
         groups: the parameter groups from ``open_phase``.
         inputs: the network, the batches and the loss.
-        forward: function from the batches of ``inputs`` to logits [B, K], perhaps compiled.
+        forward: function from the batches of ``inputs`` to logits [B, C], perhaps compiled.
         settings: the settings of training.
         starting_weights: the starting weights of the backbone by name; only ``settings.l2_sp`` needs them.
     """

@@ -1,4 +1,4 @@
-"""A run that stops anywhere and is gone on with ends, to the bit, like one that was never interrupted."""
+"""A run that is interrupted anywhere and resumed ends exactly like one that was never interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TIMES = ("seconds", "images_per_second")
 
 
 class KilledError(BaseException):
-    """In the place of kill -9: nothing in the project catches it."""
+    """Stands for kill -9: nothing in the project catches it."""
 
 
 def everything(fit: Fit, folder: Path) -> tuple[object, ...]:
@@ -160,9 +160,7 @@ def test_a_full_disk_is_a_clear_error_and_the_earlier_file_is_whole(configure: C
     assert not list(last.parent.glob("*.tmp"))
 
 
-def test_checkpoints_of_another_run_are_not_gone_on_from(
-    configure: Compose, tmp_path: Path, kill_at: list[int]
-) -> None:
+def test_checkpoints_of_another_run_are_not_resumed(configure: Compose, tmp_path: Path, kill_at: list[int]) -> None:
     config, folder = configure(*VARIANTS["head"]), tmp_path / "run"
     kill_at[0] = 30
     with pytest.raises(KilledError):

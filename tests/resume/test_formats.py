@@ -1,4 +1,4 @@
-"""Files of runs that another version of ftexp wrote: older ones are gone on with, others are refused by name."""
+"""Files of runs of other versions of ftexp: older ones are resumed, newer ones are refused with their format number."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rewritten(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     torch.save(content, file)
 
 
-def test_a_run_from_before_there_were_format_numbers_goes_on(configure: Compose, old_run: Path) -> None:
+def test_a_run_from_before_format_numbers_is_resumed(configure: Compose, old_run: Path) -> None:
     before = load_checkpoint(old_run / "checkpoints" / LAST)
     assert "format" not in before
     ended = run(configure(*VARIANTS["staged"], "train.nan_retries=1"), old_run)
@@ -227,7 +227,7 @@ def test_what_was_added_by_the_user_is_no_setting_of_a_newer_version(
         begun.check_settings(configure(*now), force=True)
 
 
-def test_going_on_with_a_run_compares_its_versions(
+def test_resuming_a_run_compares_its_versions(
     configure: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     identity(configure, tmp_path, lambda facts: facts["versions"].update(torch="1.0"))

@@ -23,7 +23,7 @@ def test_the_model_has_its_scores_its_data_and_its_name(
     process = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
     tracker = MlflowTracker.start(store, "ours", "run")
     tracker.log_params({"optimizer.head_lr": 0.1})
-    tracker.log_data_set("imagefolder", "c5a9", {"train": 3})
+    tracker.log_dataset("imagefolder", "c5a9", {"train": 3})
     for epoch, accuracy in ((1, 0.75), (2, 0.5)):
         tracker.log_metrics({"val_accuracy": accuracy, "train_loss": 1.0}, epoch)
     for name in ("pets", "pets"):

@@ -10,7 +10,7 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 PARQUET = b"PAR1"
 _WORKBOOK = "a workbook of Excel; save the sheet as CSV (UTF-8)"
 _JSON = "JSON; write it as a table once: pandas.read_json(FILE, lines=True).to_csv(NEW, index=False)"
-_GONE = "the pointer of Git LFS, not the table itself; run git lfs pull"
+_LFS = "a Git LFS pointer, not the table itself; run git lfs pull"
 _PAGE = "a web page (HTML), not a table; the download may have failed"
 
 # First bytes -> what the file is, and what to do.
@@ -20,7 +20,7 @@ _SIGNATURES = {
     b"\x1f\x8b": "compressed (gzip); unpack it",
     b"BZh": "compressed (bzip2); unpack it",
     b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it",
-    b"version https://git-lfs": _GONE,
+    b"version https://git-lfs": _LFS,
     b"ARROW1": "a file of Arrow (Feather); write it as Parquet",
     b"SQLite format 3": "a database of SQLite; export its table as CSV",
 }

@@ -31,7 +31,7 @@ class KeptPrefix:
     """The cached activations of a network's prefix, and its suffix.
 
     Attributes:
-        suffix: function from activations to logits [B, K].
+        suffix: function from activations to logits [B, C].
         train: activations of the training samples.
         val: activations of the validation samples.
     """

@@ -157,7 +157,7 @@ def test_the_white_level_makes_other_content_of_the_same_bytes(tmp_path: Path) -
         ([], 4095, "data.white_level=4095 has no effect: no image has more than 8 bits."),
     ],
 )
-def test_a_data_set_that_uses_few_of_its_bits_is_warned_of(
+def test_a_dataset_that_uses_few_of_its_bits_causes_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, levels: list[int], white: float | None, expected: str | None
 ) -> None:
     samples = [saved(tmp_path, f"{number}.png", png_of_16_bits(gray(level))) for number, level in enumerate(levels)]

@@ -27,7 +27,7 @@ class Case:
     """What one case builds.
 
     Attributes:
-        root: the data set.
+        root: the dataset.
         outside: a folder beside it, for what links lead to.
         classes: the folders of classes, in which parts may put more.
         bad: images that may not be read.

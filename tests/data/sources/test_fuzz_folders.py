@@ -1,6 +1,6 @@
 """Folders, tables and images as strangers might bring them: nothing is lost without a word, nothing ends otherwise.
 
-Each case reads a data set, opens every image and cuts it. It ends with a result in which every image file on disk is
+Each case reads a dataset, opens every image and cuts it. It ends with a result in which every image file on disk is
 used or named or counted as left out, or in one message; never in another exception. What a case may hold is in
 ``strange_folders.PARTS`` and in ``strange_tables``.
 """

@@ -1,4 +1,4 @@
-"""A data set fabricated on disk; nothing is downloaded. Runs where the extra ``huggingface`` is installed."""
+"""A dataset fabricated on disk; nothing is downloaded. Runs where the extra ``huggingface`` is installed."""
 
 from __future__ import annotations
 
