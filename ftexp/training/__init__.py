@@ -1,1 +1,1 @@
-"""The loop: epochs, scores, checkpoints."""
+"""Training: the loop over phases, epochs and steps, losses, averaged weights, checkpoints, and recovery."""
