@@ -1,4 +1,4 @@
-"""``ftexp.compose`` and ``ftexp.fine_tune``: a run from Python is a run, and the process stays as it was."""
+"""``ftexp.compose`` and ``ftexp.fine_tune``: a run from Python equals one of the command, and cleans up behind it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ def test_a_leak_stops_the_run_and_is_written_down(leaky: list[Sample], tmp_path:
     assert (tmp_path / "leaks.png").stat().st_size > 10_000
 
 
-def test_warn_says_it_and_goes_on(leaky: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_on_leak_warn_logs_the_leaks_and_continues(
+    leaky: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         result = audit(leaky, config("warn"), tmp_path)
     assert {finding.severity for finding in result.findings} == {"warn"}

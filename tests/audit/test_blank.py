@@ -21,7 +21,7 @@ def drawing(side: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_images_that_show_nothing_are_warned_of_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_blank_images_cause_a_warning_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dark = Image.fromarray((np.asarray(photograph(1)) // 32).astype(np.uint8))
     images = {
         "plain.png": Image.new("RGB", (64, 64), (90, 10, 10)),

@@ -1,4 +1,4 @@
-"""The audit's cache on files and disks that do not work: one warning, and the audit goes on."""
+"""An audit cache that cannot be used causes one warning, and the audit continues."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def blocked(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "garbage", "cut short", "another table", "below a file"])
-def test_a_file_that_is_no_cache_is_one_warning(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_is_not_a_cache_causes_one_warning(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     file = blocked(kind, tmp_path)
     before = file.read_bytes() if file.is_file() else b""
     cache = FingerprintCache(file)
@@ -45,7 +47,7 @@ def test_a_file_that_is_no_cache_is_one_warning(tmp_path: Path, kind: str, caplo
     assert not before or file.read_bytes() == before, "what it is may be dear to somebody"
 
 
-def test_a_cache_that_may_only_be_read_is_read_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_read_only_cache_is_still_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "cache.sqlite"
     FingerprintCache(file).put({"a": b"1"})
     cache = FingerprintCache(file)
@@ -58,7 +60,7 @@ def test_a_cache_that_may_only_be_read_is_read_on(tmp_path: Path, caplog: pytest
     assert "readonly database" in message
 
 
-def test_a_full_disk_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_causes_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = FingerprintCache(tmp_path / "cache.sqlite")
     assert cache._connection is not None
     cache._connection.execute("PRAGMA max_page_count = 3")
@@ -68,7 +70,7 @@ def test_a_full_disk_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "full" in message
 
 
-def test_what_is_damaged_counts_as_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_entries_are_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "cache.sqlite"
     cache = FingerprintCache(file)
     cache.put({"a": b"content", "b": b"content", "c": b"content"})
@@ -81,7 +83,7 @@ def test_what_is_damaged_counts_as_unknown(tmp_path: Path, caplog: pytest.LogCap
     assert not caplog.messages
 
 
-def test_what_another_version_has_decoded_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_of_another_decoder_version_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = FingerprintCache(tmp_path / "cache.sqlite")
     cache.put({"a": b"content"})
     monkeypatch.setattr(cache_module, "decoders", lambda: "pillow 0.0.1")

@@ -33,7 +33,7 @@ def same(first: Fingerprint, second: Fingerprint) -> bool:
     )
 
 
-def test_what_is_kept_of_an_image(tmp_path: Path) -> None:
+def test_a_fingerprint_has_the_facts_of_an_image(tmp_path: Path) -> None:
     image = photograph(0).resize((120, 80))
     exif = Image.Exif()
     exif[0x010F] = "Canon"

@@ -1,4 +1,4 @@
-"""Batches side by side."""
+"""Batches that are processed in parallel."""
 
 from __future__ import annotations
 

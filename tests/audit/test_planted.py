@@ -1,4 +1,4 @@
-"""Leaks planted in real photographs: how many are found, and how many strangers are taken for copies."""
+"""Leaks planted in real photographs: how many are found, and how many different images are taken for copies."""
 
 from __future__ import annotations
 

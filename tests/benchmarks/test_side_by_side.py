@@ -1,4 +1,4 @@
-"""The harness of the comparisons on tiny runs."""
+"""The benchmarks that compare frameworks, on tiny runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_sides_take_turns_and_ratios_are_taken_round_by_round(monkeypatch: pytes
     assert "| chapter | 6.5 (3.0 to 10.0) | 4.00 (3.00 to 5.00) | 2 | 0.7500 (0.5000 to 1.0000) | 100 |" in lines[-1]
 
 
-def test_what_the_log_has_is_not_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_logged_outcomes_are_not_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measured: list[str] = []
 
     def train(side: str, *_: object) -> Outcome:
@@ -93,7 +93,7 @@ def test_digits_are_there_as_files_where_no_folder_is_given(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_parts_and_two_processes_give_what_one_batch_gives(tmp_path: Path) -> None:
+def test_parts_and_two_processes_give_the_gradient_of_one_batch(tmp_path: Path) -> None:
     loss_parts.main(["--precisions", "float64", "--results", str(tmp_path / "results.md")])  # exits where they do not
     assert (tmp_path / "results.md").read_text().count("| float64 |") == 12
 

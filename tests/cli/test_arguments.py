@@ -54,7 +54,7 @@ FOLDERS = (
 
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("key", ["data.root", "++hydra.run.dir"])
-def test_text_is_taken_as_it_is_written(key: str, folder: str) -> None:
+def test_text_with_special_characters_is_not_changed(key: str, folder: str) -> None:
     assert value_of("stage=head", f"{key}={folder}") == folder
 
 
@@ -74,7 +74,7 @@ def test_text_is_taken_as_it_is_written(key: str, folder: str) -> None:
         ("model=ä", "ä"),
     ],
 )
-def test_what_has_a_meaning_keeps_it(argument: str, value: object) -> None:
+def test_values_with_a_meaning_to_hydra_keep_it(argument: str, value: object) -> None:
     assert value_of(argument) == value
 
 
@@ -150,7 +150,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("command", "message"), REFUSED.items(), ids=list(REFUSED))
-def test_what_cannot_be_read_is_explained(command: str, message: str) -> None:
+def test_unreadable_arguments_are_explained(command: str, message: str) -> None:
     pattern = ".*".join(map(re.escape, message.split(".*")))
     with pytest.raises(ConfigError, match=pattern):
         readable(command.split(" "))
@@ -179,13 +179,13 @@ MEANT = {
 @pytest.mark.parametrize(
     ("key", "sentence"), [(key, sentence) for keys, sentence in MEANT.items() for key in keys.split()]
 )
-def test_what_is_meant_by_a_key_that_does_not_exist(key: str, sentence: str) -> None:
+def test_similar_keys_are_suggested_for_a_misspelt_one(key: str, sentence: str) -> None:
     group = key.rpartition(".")[0]
     beside = [known.partition(".")[2] for known in known_keys() if known.startswith(f"{group}.")]
     assert hint(key, beside if group else ROOT) == sentence
 
 
-def test_every_hint_names_what_exists() -> None:
+def test_every_hint_names_an_existing_key() -> None:
     from ftexp.config import known_keys as module
 
     named = {word for ours in module._ELSEWHERE for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", ours)}

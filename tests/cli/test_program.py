@@ -52,7 +52,7 @@ def test_a_traceback_is_shown_where_it_is_asked_for_and_for_our_own_mistakes(
     assert said.rstrip().endswith("ZeroDivisionError: ours")
 
 
-def test_the_exit_code_is_the_tasks() -> None:
+def test_the_exit_code_is_that_of_the_task() -> None:
     assert [end_program(lambda code=code: code) for code in (0, 3)] == [0, 3]
 
 

@@ -9,7 +9,7 @@ from conftest import CommandLine
 from ftexp.cli.run_log import RunLog
 
 
-def test_a_full_disk_is_said_once_and_what_fits_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_reported_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     handler = RunLog("/dev/full", encoding="utf-8")
     logger = logging.Logger("test")
     logger.addHandler(handler)
@@ -28,7 +28,7 @@ def test_a_mistake_in_a_line_is_shown_as_ever(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "log").read_text() == "line\n"
 
 
-def test_a_run_goes_on_without_its_log(tmp_path: Path, command_line: CommandLine) -> None:
+def test_a_run_continues_without_its_log(tmp_path: Path, command_line: CommandLine) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "ftexp.log").symlink_to("/dev/full")
     ended = command_line("data=imagefolder", "data.root=nowhere", "hydra.run.dir=run", "runtime.device=cpu")

@@ -1,4 +1,4 @@
-"""Commands whose output is closed, or read by somebody who leaves, do all the same."""
+"""Commands do their work even if their output is closed or nobody reads it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with open("file", "w") as file:
     "redirection",
     ["", "-u", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "| true", "-u | true", "2>&1 | true", ">/dev/full"],
 )
-def test_a_stream_that_takes_nothing_is_no_error(tmp_path: Path, redirection: str) -> None:
+def test_a_closed_stream_is_not_an_error(tmp_path: Path, redirection: str) -> None:
     (tmp_path / "speaking.py").write_text(SPEAKING)
     unbuffered, rest = ("-u", redirection[2:]) if redirection.startswith("-u") else ("", redirection)
     command = f"set -o pipefail; {sys.executable} {unbuffered} speaking.py {rest}"

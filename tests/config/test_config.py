@@ -242,7 +242,7 @@ def test_every_command_has_a_help_of_its_own(command_line: CommandLine) -> None:
 
 
 @pytest.mark.parametrize("module", ["ftexp", "ftexp.audit"])
-def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path, module: str) -> None:
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path, module: str) -> None:
     command, pipes = [sys.executable, "-u", "-m", module, "--help"], subprocess.PIPE
     with subprocess.Popen(command, cwd=tmp_path, stdout=pipes, stderr=pipes, text=True) as process:
         assert process.stdout is not None

@@ -79,9 +79,7 @@ def test_a_trial_of_a_study_from_before_is_confirmed_with_the_names_of_now() -> 
     assert confirm._overrides(space, trial, seed=7)[:3] == ["loss=focal", "loss.gamma=1.0", "runtime.seed=7"]
 
 
-def test_a_file_of_the_users_with_a_name_of_before_is_told_the_name_of_now(
-    tmp_path: Path, command_line: CommandLine
-) -> None:
+def test_an_old_name_in_a_users_file_gets_a_message_with_the_new_one(tmp_path: Path, command_line: CommandLine) -> None:
     file = tmp_path / "mine" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("# @package _global_\n" + yaml.safe_dump({"train": {"label_smoothing": 0.2}}))

@@ -1,4 +1,4 @@
-"""A file is read once for its name, and again when anybody may have changed it."""
+"""A file is read once for its digest, and again if it may have changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders as people have them, in whole runs: what is trained on is what lies there, and what is not is said."""
+"""Whole runs on folders as users have them: all images are used, or the log says which are not."""
 
 from __future__ import annotations
 

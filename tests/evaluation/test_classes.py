@@ -16,7 +16,7 @@ def test_table_by_hand() -> None:
     assert rows[2] == {"class": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
 
 
-def test_baseline_says_the_largest_class_of_training() -> None:
+def test_the_baseline_predicts_the_largest_class_of_the_training_set() -> None:
     baseline = majority_baseline(TRAIN, ["a", "b"], np.array([[1, 1], [2, 4]]))
     # "a" for all 8: right for 2; F1 of a = 2 * 2 / (2 + 8), of b = 0.
     assert baseline == {"class": "a", "accuracy": 0.25, "macro_f1": pytest.approx(0.2)}

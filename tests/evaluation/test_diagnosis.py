@@ -1,4 +1,4 @@
-"""Hand-made curves for every signal, and planted troubles in real runs of a tiny network."""
+"""Hand-made curves for every diagnosis, and provoked problems in runs of a tiny network."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def diagnosis(configure: Compose, folder: Path, splits: Splits, *overrides: str)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_healthy_runs_are_told_nothing(configure: Compose, tmp_path: Path, seed: int) -> None:
+def test_healthy_runs_get_no_advice(configure: Compose, tmp_path: Path, seed: int) -> None:
     found = diagnosis(configure, tmp_path, dataset(seed), *HEALTHY_RATES, f"runtime.seed={seed}")
     assert found.signal == "working", found
 

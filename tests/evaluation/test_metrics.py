@@ -96,7 +96,7 @@ def test_sensitivity_at_a_specificity_by_hand() -> None:
     assert metrics.sensitivity_at(0.99, labels, probabilities) == 0.25
 
 
-def test_what_needs_both_classes_is_nan_where_one_occurs() -> None:
+def test_metrics_that_need_two_classes_are_nan_with_one() -> None:
     probabilities = np.array([[0.2, 0.8], [0.6, 0.4]])
     labels = np.zeros(2, np.int64)
     assert math.isnan(metrics.auroc(labels, probabilities))
@@ -130,7 +130,7 @@ def test_ties_keep_the_earlier_and_nan_never_wins(name: str, better: float, wors
     assert not metric.is_better(math.nan, worse)
 
 
-def test_every_epoch_records_what_costs_nothing_and_what_is_asked_for() -> None:
+def test_every_epoch_records_the_cheap_metrics_and_the_requested_ones() -> None:
     free = [name for name, metric in METRICS.items() if metric.needs == "confusion"]
     assert recorded(["accuracy"], 3) == free
     assert recorded(["auroc", "accuracy"], 3) == [*free, "auroc"]

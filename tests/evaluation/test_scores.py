@@ -40,7 +40,7 @@ def test_probabilities_are_kept_where_a_metric_needs_them() -> None:
     assert 0 <= scores.metric("auroc") <= 1
 
 
-def test_a_metric_that_was_not_asked_for_says_so() -> None:
+def test_a_metric_that_was_not_requested_is_an_error() -> None:
     keeper = ScoreKeeper(2, ["accuracy"])
     keeper.update(torch.zeros(2, 2), torch.arange(2))
     with pytest.raises(AssertionError, match="auroc needs probabilities"):

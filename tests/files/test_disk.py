@@ -74,7 +74,7 @@ SETTINGS = ["data=imagefolder", "data.root=pictures", "data.image_size=32", "sta
 
 
 @pytest.mark.usefixtures("pictures", "no_pictures")
-def test_a_run_goes_on_without_its_caches(tmp_path: Path, command_line: CommandLine) -> None:
+def test_a_run_continues_without_its_caches(tmp_path: Path, command_line: CommandLine) -> None:
     (tmp_path / "file").touch()
     caches = ["runtime.cache_folder=file", "audit.cache=file/x.sqlite", "audit.features=false", "audit.on_leak=warn"]
     ended = command_line(*SETTINGS, *caches, "tracking=none", "hydra.run.dir=run")
@@ -100,7 +100,7 @@ def test_a_run_goes_on_without_its_caches(tmp_path: Path, command_line: CommandL
         ("test_ledger.sqlite/", "test_ledger.sqlite, which counts how often each test set is used, cannot be used"),
     ],
 )
-def test_what_a_run_cannot_do_without_is_one_message(
+def test_an_unusable_file_that_a_run_needs_is_one_message(
     tmp_path: Path, command_line: CommandLine, in_the_way: str, shown: str
 ) -> None:
     path = tmp_path / in_the_way

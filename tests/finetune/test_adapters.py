@@ -1,4 +1,4 @@
-"""LoRA: what it makes of weights, which weights it is for, and what it cannot go with."""
+"""LoRA: the merged weights, the layers that get adapters, and the settings that are refused."""
 
 from __future__ import annotations
 
@@ -200,7 +200,9 @@ def test_the_number_of_parameters_that_adapters_have(
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_cannot_be_is_refused(configure: Compose, network: Network, overrides: list[str], message: str) -> None:
+def test_impossible_settings_are_refused(
+    configure: Compose, network: Network, overrides: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
         plan(configure, network, *overrides)
     assert message in str(refused.value)

@@ -1,4 +1,4 @@
-"""Which names a message suggests where a pattern matches nothing."""
+"""The names that a message suggests for a pattern that matches nothing."""
 
 from __future__ import annotations
 

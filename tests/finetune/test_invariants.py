@@ -1,4 +1,4 @@
-"""Buffers that nothing may move are watched, and a drift names the layer."""
+"""A frozen buffer that changes is an error that names the layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftexp.models.blocks import Network
 @pytest.mark.parametrize(
     ("learning", "policy"), [(("head",), "train"), (("body", "head"), "train"), (("stem", "body", "head"), "eval")]
 )
-def test_a_phase_as_it_should_be_passes(network: Network, learning: tuple[str, ...], policy: str) -> None:
+def test_a_valid_phase_passes(network: Network, learning: tuple[str, ...], policy: str) -> None:
     phase = make_phase(*learning, policy=policy)
     open_blocks(network, phase)
     buffers = FrozenBuffers(network, phase)

@@ -49,7 +49,7 @@ def test_the_table_accounts_for_every_tensor_once(network: Network) -> None:
 
 
 @pytest.mark.parametrize("by_role", [False, True])
-def test_roles_have_groups_of_their_own_where_the_optimizer_asks(
+def test_roles_have_separate_groups_if_the_optimizer_needs_them(
     network: Network, by_role: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network.module.token = nn.Parameter(torch.zeros(1, 2, 6))

@@ -205,7 +205,9 @@ def test_a_buffer_of_a_frozen_module_in_a_learning_block_is_watched(configure: C
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_cannot_be_is_refused(configure: Compose, network: Network, overrides: list[str], message: str) -> None:
+def test_impossible_settings_are_refused(
+    configure: Compose, network: Network, overrides: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
         plan(configure, network, *overrides)
     assert message in str(refused.value)

@@ -1,4 +1,4 @@
-"""What a GPU alone can show: compiled runs in bf16, images and augmentation on the device."""
+"""Tests that need a GPU: compiled runs in bf16, images and augmentation on the device."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinities")
-def test_a_process_held_to_one_core_counts_one() -> None:
+def test_a_process_limited_to_one_core_counts_one() -> None:
     held = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
     count = "from ftexp.machine.cores import available_cores; print(available_cores())"
     command = [sys.executable, "-c", f"{held}; {count}"]

@@ -108,7 +108,7 @@ def test_a_rank_without_images_takes_part_in_the_backward_pass_with_gradients_of
     assert calls == [1, 2]
 
 
-def test_a_rank_scores_what_it_has_of_the_last_batch(configure: Compose) -> None:
+def test_a_rank_scores_its_part_of_the_last_batch(configure: Compose) -> None:
     """With a network that cannot run on no image at all."""
     network, part = TinyNet().eval(), torch.randn(2, 3, 8, 8)
 

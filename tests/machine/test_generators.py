@@ -50,7 +50,7 @@ def test_the_numbers_follow_from_the_seeds_alone_and_differ_between_them() -> No
             assert not set(numbers()) & set(first)
 
 
-def test_what_is_drawn_inside_is_not_missing_outside() -> None:
+def test_numbers_drawn_inside_do_not_change_the_generators_outside() -> None:
     with forked_generators(CPU):
         seed_generators(3)
         expected = numbers()
@@ -201,7 +201,7 @@ def ftexp(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [*OPTIONAL, *SLOW])
-def test_nothing_optional_changes_the_curve(workplace: Workplace, overrides: tuple[str, ...]) -> None:
+def test_no_optional_step_changes_the_curve(workplace: Workplace, overrides: tuple[str, ...]) -> None:
     assert workplace.run(*overrides) == workplace.run()
 
 

@@ -1,4 +1,4 @@
-"""Quick imports and quick ends."""
+"""Faster imports and faster exits of the interpreter."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_collections_go_on_after_an_import_that_fails() -> None:
     assert gc.isenabled()
 
 
-def test_who_has_turned_collections_off_finds_them_off(module_not_imported_yet: str) -> None:
+def test_garbage_collection_that_was_off_stays_off(module_not_imported_yet: str) -> None:
     gc.disable()
     try:
         with garbage_left_alone():
@@ -91,7 +91,7 @@ def test_a_process_ends_with_its_exit_handlers_and_output_but_is_not_taken_apart
     assert ended.stdout == "no line end exit handlers run\n"
 
 
-def test_a_thread_at_work_may_end_it() -> None:
+def test_a_running_thread_finishes_before_the_process_ends() -> None:
     slow = "threading.Thread(target=lambda: time.sleep(0.2) or print('done')).start()"
     ended = run_program(ENDING, slow, "end_process()", "print('reached')")
     assert [line.split()[-1] for line in ended.stdout.splitlines()] == ["reached", "done", "run", "apart"]
@@ -102,7 +102,7 @@ def test_a_debugger_sees_the_end() -> None:
     assert "reached" in ended.stdout
 
 
-def test_a_reader_who_has_left_is_no_error() -> None:
+def test_a_reader_that_closes_the_pipe_is_not_an_error() -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-c", program(ENDING, "end_process()")]

@@ -1,4 +1,4 @@
-"""No byte of a device is promised to two."""
+"""No byte of a device's memory is reserved twice."""
 
 from __future__ import annotations
 

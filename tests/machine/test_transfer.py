@@ -1,4 +1,4 @@
-"""Copies of numbers to a device."""
+"""Copies of arrays to a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks that nobody has written down are those a reader of the network would name."""
+"""Blocks that are derived from a network are its main modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that keep, in eval mode, what they computed from their weights: never of other weights than those in place."""
+"""Layers that cache values computed from their weights in eval mode: the values belong to the current weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that were given as weights and hold none: what is said of them."""
+"""Files that are given as weights and contain none are described in the message."""
 
 from __future__ import annotations
 

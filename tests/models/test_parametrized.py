@@ -1,4 +1,4 @@
-"""Adapted weights: what a network's state dict reads as meanwhile, and that nothing of them is left afterwards."""
+"""Adapted weights: the names in the state dict, and a network without traces of adapters afterwards."""
 
 from __future__ import annotations
 

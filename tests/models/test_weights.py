@@ -1,4 +1,4 @@
-"""Weights: where they are looked for, and what is said when they are not there."""
+"""Where weights are searched, and the message if they are not found."""
 
 from __future__ import annotations
 

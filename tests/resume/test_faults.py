@@ -1,4 +1,4 @@
-"""What may happen to a run from outside: a message that says it, and a run that can be resumed."""
+"""Faults from outside a run (full disks, lost files, signals): a clear message, and a run that can be resumed."""
 
 from __future__ import annotations
 

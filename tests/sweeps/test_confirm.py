@@ -1,4 +1,4 @@
-"""The best trials once more: what is refused, and what is reported."""
+"""``sweep.confirm``: the best trials run again; refused settings, and the reported result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job of Hydra's launcher came to."""
+"""The result of a job of Hydra's launcher."""
 
 from __future__ import annotations
 

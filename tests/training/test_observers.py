@@ -1,4 +1,4 @@
-"""Who follows a run is asked before every epoch but the first, and never when none is left."""
+"""Observers are asked before every epoch except the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch whose pixels are NaN, planted in real phases: named, undone, gone on from at half the rates."""
+"""A batch whose pixels are NaN, in real phases: the message names it, and the epoch is repeated at half the rates."""
 
 from __future__ import annotations
 

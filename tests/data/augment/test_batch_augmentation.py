@@ -110,7 +110,7 @@ def test_a_policy_changes_the_crops_and_blanks_stay_on_top(policy: str) -> None:
     )
 
 
-def test_filters_that_pillow_alone_has_stay_with_it() -> None:
+def test_filters_that_only_pillow_has_use_pillow() -> None:
     assert BatchAugmentation.can_do(PREPROCESSING)
     assert not BatchAugmentation.can_do(Preprocessing(8, 8, "lanczos", (0,) * 3, (1,) * 3))
 

@@ -25,7 +25,7 @@ def test_a_resize_is_a_matrix(interpolation: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_moving_by_whole_pixels_takes_them_as_they_are(interpolation: str) -> None:
+def test_moving_by_whole_pixels_does_not_change_values(interpolation: str) -> None:
     images = torch.rand(2, 3, 4, 6) * 255
     matrices = torch.tensor([[[1.0, 0, 0], [0, 1, 0]], [[1, 0, -2], [0, 1, 1]]])
     still, moved = warp(images, matrices, WARP_KERNELS[interpolation], BLANK)

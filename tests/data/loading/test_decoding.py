@@ -109,7 +109,7 @@ def test_colour_of_16_bits_keeps_its_lower_byte_under_a_white_level(tmp_path: Pa
     assert np.array_equal(decode(file), values >> 8), "without one, Pillow's own: the upper byte"
 
 
-def test_transparent_colour_of_16_bits_lies_on_white() -> None:
+def test_a_transparent_colour_of_16_bits_becomes_white() -> None:
     values = np.full((2, 2, 4), 1000, np.uint16)
     values[..., 3] = [[65535, 0], [65535, 0]]
     image = decode(io.BytesIO(png_of_16_bits(values)), 4095)
@@ -216,7 +216,7 @@ def test_the_second_picture_of_a_camera_and_the_sizes_of_an_icon_are_no_pages(
     assert "pages" not in caplog.text
 
 
-def test_a_colour_that_a_png_declares_transparent_lies_on_white(tmp_path: Path) -> None:
+def test_the_transparent_colour_of_a_png_becomes_white(tmp_path: Path) -> None:
     pixels = np.full((1, 2, 3), 40, np.uint8)
     pixels[0, 1] = [200, 40, 40]
     Image.fromarray(pixels).save(tmp_path / "x.png", transparency=(200, 40, 40))
@@ -329,7 +329,7 @@ def test_heic_is_read_where_its_extra_is_installed(tmp_path: Path) -> None:
     assert np.abs(np.asarray(image).astype(int) - (200, 30, 40)).max() <= 3
 
 
-def test_heic_without_its_extra_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_extra_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])  # another test may have taught it
     ((_, reason),) = find_bad_images([saved(tmp_path, "x.heic", HEIC)], 1)
@@ -359,7 +359,7 @@ def test_heic_without_its_extra_names_it(tmp_path: Path, monkeypatch: pytest.Mon
         (b"\x8f\x01\x02\x99", "is not an image in a supported format"),
     ],
 )
-def test_what_is_no_image_is_called_by_its_name(tmp_path: Path, start: bytes, expected: str) -> None:
+def test_a_file_that_is_not_an_image_is_described(tmp_path: Path, start: bytes, expected: str) -> None:
     (tmp_path / "x.jpg").write_bytes(start)
     with pytest.raises(Exception, match=rf"x\.jpg: {expected}"):
         open_image(Sample(str(tmp_path / "x.jpg"), "a"))
@@ -402,7 +402,7 @@ def test_a_damaged_tiff_is_described_without_its_tags(tmp_path: Path) -> None:
     assert "is a TIFF of a kind that is not supported" in describe_file(str(tmp_path / "x.tif"))
 
 
-def test_nothing_is_said_of_a_plain_image(tmp_path: Path) -> None:
+def test_a_plain_image_causes_no_warning(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "x.tif", compression="tiff_lzw", tiffinfo={TiffImagePlugin.SOFTWARE: "x"})
     with open_lazily(str(tmp_path / "x.tif")) as image:
         decoded = decode_opened(image)

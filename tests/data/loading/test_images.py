@@ -54,13 +54,13 @@ def test_floats_outside_have_no_rule(tmp_path: Path) -> None:
         open_image(sample)
 
 
-def test_alpha_lies_on_white(tmp_path: Path) -> None:
+def test_transparent_pixels_become_white(tmp_path: Path) -> None:
     assert pixel(saved(tmp_path / "clear.png", Image.new("RGBA", (2, 2), (10, 20, 30, 0)))) == (255, 255, 255)
     assert pixel(saved(tmp_path / "solid.png", Image.new("RGBA", (2, 2), (10, 20, 30, 255)))) == (10, 20, 30)
     assert pixel(saved(tmp_path / "la.png", Image.new("LA", (2, 2), (10, 0)))) == (255, 255, 255)
 
 
-def test_transparent_palette_colour_lies_on_white(tmp_path: Path) -> None:
+def test_a_transparent_palette_colour_becomes_white(tmp_path: Path) -> None:
     image = Image.new("P", (2, 2), 0)
     image.putpalette([10, 20, 30, 40, 50, 60])
     assert pixel(saved(tmp_path / "solid.png", image)) == (10, 20, 30)
@@ -100,7 +100,7 @@ def test_all_bad_files_are_found_in_one_pass(tmp_path: Path) -> None:
         assert expected in reason
 
 
-def test_the_message_names_the_bad_and_says_what_to_do(tmp_path: Path) -> None:
+def test_the_message_lists_the_bad_images_and_says_what_to_do(tmp_path: Path) -> None:
     message = (
         r"(?s)4 of 5 files cannot be read.*notes\.jpg: is text, not an image.*Remove or replace.*on_bad_image=skip"
     )

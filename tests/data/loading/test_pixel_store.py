@@ -1,4 +1,4 @@
-"""Images that are decoded once: the same bits as decoding each time, and no work beyond the first."""
+"""Cached images equal decoded ones to the bit, and are decoded once."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def test_another_image_or_size_or_decoder_is_another_name(tmp_path: Path, monkey
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 4
 
 
-def test_what_does_not_fit_is_decoded_each_time_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_do_not_fit_are_decoded_each_time_with_a_log_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     samples, transform = photographs(tmp_path, 9), eval_transform(PREPROCESSING)
     caplog.set_level("INFO", logger="ftexp")
     batches = loader(samples, transform, TensorStore(tmp_path / "store", 1000 / 2**30))
@@ -196,7 +198,7 @@ def test_the_first_epoch_trains_while_it_decodes(tmp_path: Path, monkeypatch: py
     assert all(torch.equal(a, b) for a, b in zip(again, [first, *rest], strict=True))
 
 
-def test_a_first_epoch_that_is_left_keeps_nothing_and_can_be_begun_again(tmp_path: Path) -> None:
+def test_an_interrupted_first_epoch_caches_nothing_and_can_be_repeated(tmp_path: Path) -> None:
     samples, transform = photographs(tmp_path, 11), eval_transform(PREPROCESSING)
     batches = loader(samples, transform, TensorStore(tmp_path / "store", 1))
     next(batches.epoch(0))
@@ -209,7 +211,7 @@ def test_a_first_epoch_that_is_left_keeps_nothing_and_can_be_begun_again(tmp_pat
     assert [file for file in (tmp_path / "store").iterdir() if file.suffix != ".lock"] == [kept]
 
 
-def test_an_epoch_goes_on_where_it_was_interrupted_though_nothing_is_kept_any_more(tmp_path: Path) -> None:
+def test_an_interrupted_epoch_resumes_without_its_cache(tmp_path: Path) -> None:
     samples, transform = photographs(tmp_path, 11), eval_transform(PREPROCESSING)
     batches = loader(samples, transform, TensorStore(tmp_path / "store", 1))
     expected = [images for images, _ in loader(samples, transform, None).epoch(3)]
@@ -217,7 +219,7 @@ def test_an_epoch_goes_on_where_it_was_interrupted_though_nothing_is_kept_any_mo
     assert all(torch.equal(a, b) for a, b in zip(rest, expected[1:], strict=True))
 
 
-def test_what_an_epoch_leaves_out_is_kept_too(tmp_path: Path) -> None:
+def test_images_that_an_epoch_leaves_out_are_cached_too(tmp_path: Path) -> None:
     samples, transform, store = (
         photographs(tmp_path, 11),
         eval_transform(PREPROCESSING),

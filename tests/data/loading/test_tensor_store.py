@@ -37,7 +37,7 @@ def files(folder: Path) -> set[str]:
     return {file.stem for file in folder.glob("*.safetensors")}
 
 
-def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
+def test_cached_tensors_are_not_computed_again(tmp_path: Path) -> None:
     first = TensorStore(tmp_path / "store", limit_gib=1).get("a", rows(1.5))
     again = TensorStore(tmp_path / "store", limit_gib=1).get("a", refuse)
     assert (first.found, again.found) == (False, True)
@@ -61,7 +61,7 @@ def test_files_are_safetensors(tmp_path: Path, dtype: torch.dtype) -> None:
     assert torch.equal(load_file(tmp_path / "a.safetensors")["rows"], values)
 
 
-def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
+def test_without_a_folder_nothing_is_cached(tmp_path: Path) -> None:
     store = TensorStore(None, limit_gib=1)
     assert [store.get("a", rows(1.0)).found for _ in range(2)] == [False, False]
 
@@ -76,14 +76,14 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     assert files(tmp_path) == {"a", "c", "d"}
 
 
-def test_what_alone_is_too_large_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+def test_tensors_larger_than_the_cache_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     store = TensorStore(tmp_path, limit_gib=0.9 * KIB / 2**30)
     with pytest.raises(StoreFullError, match=r"runtime\.cache_gib"):
         store.get("a", rows(1.0))
     assert not list(tmp_path.glob("*.safetensors")) + list(tmp_path.glob("*.tmp"))
 
 
-def test_what_a_crash_left_behind_goes_with_time_and_what_others_write_stays(tmp_path: Path) -> None:
+def test_files_of_crashed_processes_are_deleted_later_and_those_being_written_stay(tmp_path: Path) -> None:
     old, new = tmp_path / "old.tmp", tmp_path / "new.tmp"
     for file in (old, new):
         file.write_bytes(bytes(100 * KIB))
@@ -104,9 +104,7 @@ def test_a_damaged_file_is_computed_anew_and_said(tmp_path: Path, caplog: pytest
     assert "is damaged" in caplog.text
 
 
-def test_what_was_changed_after_it_was_written_or_belongs_elsewhere_is_computed_anew(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_and_foreign_files_are_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = TensorStore(tmp_path, limit_gib=1)
     for key, value in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
         store.get(key, rows(value))
@@ -138,7 +136,7 @@ NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
 @pytest.mark.parametrize(
     "fault", ["a file", "below a file", "a folder in place", "full", "full at the end", "no locks"]
 )
-def test_a_folder_that_cannot_be_used_is_one_warning_and_no_error(
+def test_an_unusable_folder_causes_one_warning(
     tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "kept"

@@ -43,7 +43,7 @@ def test_names_that_are_the_same_number_are_refused(one: str, other: str) -> Non
         labels(one, one, other, "7")
 
 
-def test_zeros_in_front_may_mean_something(caplog: pytest.LogCaptureFixture) -> None:
+def test_leading_zeros_are_kept(caplog: pytest.LogCaptureFixture) -> None:
     assert labels("7", "007", "1", "1a", "1.5", "1-5") == ["7", "007", "1", "1a", "1.5", "1-5"]
     expected = "are the same number except for leading zeros; they count as several."
     assert [*caplog.messages] == [f"The classes 007, 7 {expected}"]

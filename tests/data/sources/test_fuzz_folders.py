@@ -1,4 +1,4 @@
-"""Folders, tables and images as strangers might bring them: nothing is lost without a word, nothing ends otherwise.
+"""Random folders, tables and images: every file is used or reported, and errors are clear messages.
 
 Each case reads a dataset, opens every image and cuts it. It ends with a result in which every image file on disk is
 used or named or counted as left out, or in one message; never in another exception. What a case may hold is in
@@ -147,7 +147,7 @@ def run_case(seed: int, scratch: Path, caplog: pytest.LogCaptureFixture) -> str:
 
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")
-def test_nothing_ends_in_a_traceback_and_nothing_is_lost_without_a_word(
+def test_every_case_ends_in_a_result_or_a_message_and_no_image_is_lost(
     scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "ftexp")

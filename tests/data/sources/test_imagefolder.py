@@ -103,7 +103,7 @@ def test_a_split_unpacked_into_a_folder_of_its_name(tmp_path: Path) -> None:
         (["cat/train/1.jpg", "cat/test/1.jpg", "dog/train/1.jpg", "dog/test/1.jpg"], r"same folders: test, train"),
     ],
 )
-def test_what_could_be_either_is_asked_and_classes_are_a_way_out(
+def test_an_ambiguous_layout_is_refused_and_layout_classes_resolves_it(
     tmp_path: Path, names: list[str], message: str
 ) -> None:
     touch(tmp_path, *names)
@@ -245,7 +245,7 @@ def test_other_files_are_counted_and_said_once(tmp_path: Path, caplog: pytest.Lo
     ]
 
 
-def test_an_image_without_a_suffix_is_told_by_its_first_bytes(tmp_path: Path) -> None:
+def test_an_image_without_a_suffix_is_recognised_by_its_first_bytes(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
     (tmp_path / "b" / "2").write_bytes(b"\x89PNG\r\n\x1a\n...")
     (tmp_path / "b" / "3.img").write_bytes(b"\xff\xd8\xff\xe0...")

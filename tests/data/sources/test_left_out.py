@@ -38,7 +38,7 @@ def test_classes_that_lose_all_or_more_than_half_are_named(tmp_path: Path, caplo
     ]
 
 
-def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+def test_no_image_left_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"All 4 images are bad, so none is left\. For example, cat/0\.jpg: is no image"
     ):

@@ -250,7 +250,7 @@ def test_missing_table_wrong_ending_and_missing_root(folder: Path) -> None:
         ("table.parquet", b"path,label\n", "is not a Parquet file, or damaged"),
     ],
 )
-def test_what_is_no_table_is_called_by_its_name(folder: Path, name: str, start: bytes, expected: str) -> None:
+def test_a_file_that_is_not_a_table_is_described(folder: Path, name: str, start: bytes, expected: str) -> None:
     (folder / name).write_bytes(start)
     with pytest.raises(DataError, match=f"^data.file={folder / name} {expected}"):
         read_manifest(ManifestConfig(source="manifest", file=str(folder / name)))

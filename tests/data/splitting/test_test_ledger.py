@@ -42,7 +42,7 @@ def test_many_at_once(ledger: TestLedger) -> None:
 
 
 @pytest.mark.parametrize("fault", ["folder", "garbage", "another table", "below a file"])
-def test_a_ledger_that_cannot_be_used_is_one_message_before_training(tmp_path: Path, fault: str) -> None:
+def test_an_unusable_ledger_is_one_message_before_training(tmp_path: Path, fault: str) -> None:
     file = tmp_path / "test_ledger.sqlite"
     if fault == "folder":
         file.mkdir()
@@ -59,9 +59,7 @@ def test_a_ledger_that_cannot_be_used_is_one_message_before_training(tmp_path: P
         TestLedger(file).check("digits", None)
 
 
-def test_a_ledger_that_may_only_be_read_is_found_before_training(
-    ledger: TestLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_ledger_is_one_message_before_training(ledger: TestLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger.check("digits", None)
     original = sqlite3.connect
 

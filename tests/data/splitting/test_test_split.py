@@ -43,7 +43,7 @@ def test_listing_shows_names_only() -> None:
     }
 
 
-def test_content_digest_knows_content_and_labels_but_not_names_or_order(tmp_path: Path) -> None:
+def test_the_content_digest_depends_on_content_and_labels_but_not_on_names_or_order(tmp_path: Path) -> None:
     def digest(*rows: tuple[str, str, bytes]) -> str:
         for name, _, content in rows:
             (tmp_path / name).write_bytes(content)

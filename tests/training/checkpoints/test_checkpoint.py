@@ -1,4 +1,4 @@
-"""A checkpoint is there whole, as it was or as it is to be, whenever the process or the machine dies."""
+"""A checkpoint file is always complete, the old or the new one, even if the process or the machine dies."""
 
 from __future__ import annotations
 

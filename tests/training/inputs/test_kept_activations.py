@@ -1,4 +1,4 @@
-"""Activations of the frozen prefix that later runs find, and the views of an image that are kept."""
+"""Cached activations of the frozen prefix in later runs, and cached views of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name of kept activations changes with everything that a forward pass depends on."""
+"""The key of cached activations changes with everything that a forward pass depends on."""
 
 from __future__ import annotations
 
