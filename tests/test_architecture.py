@@ -80,3 +80,16 @@ def test_functions_and_classes_that_are_named_exist() -> None:
     words = {name.rpartition(".")[2] for name in named if not name.endswith(".py")}
     missing = [w for w in sorted(words) if not re.search(rf"\b(def|class) {w}\b|^\s*{w}\b.*[:=]", code, re.MULTILINE)]
     assert missing == []
+
+
+def test_every_test_file_can_run_alone() -> None:
+    """Test files share code by helper modules beside them or in ``tests/``, which pytest puts on the path."""
+    tests = REPOSITORY / "tests"
+    places = {path.stem: path.parent for path in tests.rglob("*.py")}
+    shared = {
+        (str(file.relative_to(tests)), name)
+        for file in tests.rglob("*.py")
+        for name in imported(file)
+        if name in places and (name.startswith("test_") or places[name] not in (tests, file.parent))
+    }
+    assert shared == set()
