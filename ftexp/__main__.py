@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": "ftexp.calibrate",
     "evaluate": "ftexp.evaluate",
     "export": "ftexp.export",
+    "labels": "ftexp.labels",
     "lr_find": "ftexp.lr_find",
     "models": "ftexp.models.__main__",
     "predict": "ftexp.predict.__main__",

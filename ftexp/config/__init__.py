@@ -19,6 +19,7 @@ from ftexp.config.loss import LossConfig
 from ftexp.config.machine import RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
 from ftexp.config.optim import OptimizerConfig, PlateauConfig, SchedulerConfig
+from ftexp.config.probe import ProbeConfig
 from ftexp.config.root import SCHEMA, Config
 from ftexp.config.stage import BatchNormPolicyConfig, PhaseConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
@@ -40,6 +41,7 @@ __all__ = [
     "OptimizerConfig",
     "PhaseConfig",
     "PlateauConfig",
+    "ProbeConfig",
     "RuntimeConfig",
     "SchedulerConfig",
     "StageConfig",

@@ -104,7 +104,8 @@ def with_changes(base: T, changes: Mapping[str, Any], key: str) -> T:
 def as_data(config: Config) -> dict[str, Any]:
     """Convert a run's configuration to plain data without passwords, for files and stores that others can read."""
     data = asdict(config)
-    del data["sweep"], data["resume"]  # they choose which runs there are, and are not settings of this run
+    # These choose which runs there are, or are for other commands: they are not settings of this run.
+    del data["sweep"], data["resume"], data["probe"]
     data["tracking"]["uri"] = hide_credentials(config.tracking.uri) if config.tracking.uri else None
     return {group: _without_infinities(values) for group, values in data.items()}
 

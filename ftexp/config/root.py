@@ -20,6 +20,7 @@ from ftexp.config.loss import LOSSES, LossConfig
 from ftexp.config.machine import WITHOUT_GRAPHS, RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
 from ftexp.config.optim import OPTIMIZERS, OptimizerConfig, PlateauConfig, SchedulerConfig
+from ftexp.config.probe import ProbeConfig
 from ftexp.config.resume import ResumeConfig
 from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
@@ -47,6 +48,7 @@ class Config:
     audit: AuditConfig = MISSING
     test: TestConfig = MISSING
     sweep: SweepConfig = MISSING
+    probe: ProbeConfig = MISSING
     resume: ResumeConfig = MISSING
 
     @property

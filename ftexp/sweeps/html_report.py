@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from ftexp.report.html_page import html_page, image_tag
 
 # In the order in which they are shown: file name, what it shows.
 PICTURES = {
@@ -17,16 +18,6 @@ PICTURES = {
     "slice.png": "Value by each setting alone",
     "pareto.png": "Trials that no other trial beats in every objective",
 }
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
-th, td { padding: .25em .8em .25em 0; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
-th { vertical-align: bottom }
-td { vertical-align: top }
-td.long { white-space: normal; min-width: 24em; overflow-wrap: anywhere }
-code { display: block; padding: .6em; background: #f4f4f4; white-space: pre-wrap; overflow-wrap: anywhere }
-img { max-width: 100% }
-"""
 # A longer text, such as an error, is wrapped; a shorter one stays on one line.
 LONG = 60
 
@@ -50,13 +41,7 @@ def write_html_report(folder: Path, content: Mapping[str, Any], trials: Sequence
         "<h2>Trials</h2>",
         _table(trials),
     ]
-    title = escape(str(content["study"]))
-    html = (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n'
-        + "\n".join(part for part in parts if part)
-        + "\n</html>\n"
-    )
-    (folder / "sweep.html").write_text(html, encoding="utf-8")
+    (folder / "sweep.html").write_text(html_page(str(content["study"]), parts), encoding="utf-8")
 
 
 def _best(entry: Mapping[str, Any]) -> str:
@@ -74,8 +59,7 @@ def _confirmed(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _picture(path: Path, title: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{data}">'
+    return f"<h2>{escape(title)}</h2>{image_tag(path.read_bytes(), 'png', title)}"
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -1,0 +1,77 @@
+"""Probabilities of images by heads that saw neither them nor what belongs to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+
+from ftexp.evaluation.calibration import negative_log_likelihood, tempered
+from ftexp.probe.features import Features
+from ftexp.probe.ridge import RidgePath
+
+# How many strengths are compared; the grid has ten decades.
+NUM_STRENGTHS = 13
+# The outputs of ridge regression are near 0 and 1, so their temperature is below 1. The lower bound holds where all
+# images are right, and a lower temperature would always be likelier.
+TEMPERATURES = (0.02, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """What heads say of images that they were not trained on.
+
+    Attributes:
+        probabilities: float64 [N, K].
+        strength: of the penalty of the ridge regression.
+        temperature: by which its outputs are divided before the softmax.
+        log_loss: the mean cross-entropy of the given labels.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    strength: float
+    temperature: float
+    log_loss: float
+
+
+def out_of_fold(features: Features) -> OutOfFold:
+    """Leave out one group after the other, and let a head of all the others tell its probabilities.
+
+    The head is a ridge regression of class indicators, for which leaving out takes no new training. Strengths are tried
+    from the strongest on, until the log loss outside the groups, at the best temperature, has risen twice in a row.
+
+    Args:
+        features: N samples of K classes.
+    """
+    path = RidgePath.of(features.values, features.labels, len(features.classes))
+    tried: list[OutOfFold] = []
+    for strength in path.strengths(NUM_STRENGTHS):
+        tried.append(_of_strength(features, path, float(strength)))
+        if len(tried) > 2 and tried[-1].log_loss > tried[-2].log_loss > tried[-3].log_loss:
+            break
+    return min(tried, key=_log_loss)
+
+
+def _of_strength(features: Features, path: RidgePath, strength: float) -> OutOfFold:
+    alone = features.num_groups == len(features.labels)
+    left_out = path.leave_one_out(strength) if alone else path.leave_groups_out(strength, features.groups)
+    outputs, labels = left_out.numpy(), features.labels.numpy()
+    temperature = best_temperature(outputs, labels)
+    return OutOfFold(
+        tempered(outputs, temperature), strength, temperature, negative_log_likelihood(outputs, labels, temperature)
+    )
+
+
+def best_temperature(outputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+    """The temperature within ``TEMPERATURES`` at which the labels [N] are likeliest, given outputs [N, K]."""
+    low, high = np.log(TEMPERATURES)
+    found = minimize_scalar(
+        lambda log: negative_log_likelihood(outputs, labels, float(np.exp(log))), bounds=(low, high), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def _log_loss(one: OutOfFold) -> float:
+    return one.log_loss
