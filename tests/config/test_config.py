@@ -15,7 +15,7 @@ from hydra import compose
 
 from ftexp.audit.__main__ import main as audit
 from ftexp.cli.command_line import conf_dir
-from ftexp.config import SCHEMA
+from ftexp.config import SCHEMA, as_data
 from ftexp.errors import ConfigError
 from ftexp.lr_find import main as lr_find
 
@@ -262,3 +262,8 @@ def test_the_traceback_comes_back_on_demand(tmp_path: Path) -> None:
 def test_your_own_keys_are_welcome_in_mappings(configure: Compose) -> None:
     config = configure("optimizer.block_lrs.stage7=1e-5", "optimizer.block_lrs.stage6=1e-6")
     assert config.optimizer.block_lrs == {"stage7": 1e-5, "stage6": 1e-6}
+
+
+def test_settings_of_other_commands_are_not_those_of_a_run(configure: Compose) -> None:
+    """Otherwise a run that began before such a setting existed could not be resumed."""
+    assert {"probe", "sweep", "resume"}.isdisjoint(as_data(configure()))
