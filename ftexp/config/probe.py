@@ -12,7 +12,7 @@ from ftexp.config.check import check
 
 @dataclass(slots=True)
 class ProbeConfig:
-    """What ``ftexp.labels`` tells; a run does not read it."""
+    """What ``ftexp.labels`` and ``ftexp.cross_validate`` tell; a run does not read it."""
 
     # labels: a label is a suspect if another class is at least so many times as probable.
     odds: float = MISSING
@@ -22,8 +22,13 @@ class ProbeConfig:
     neighbours: int = MISSING
     # labels: how many images the gallery shows.
     gallery: int = MISSING
+    # cross_validate: folds of each repeat, and how often new ones are drawn.
+    folds: int = MISSING
+    repeats: int = MISSING
 
     def __post_init__(self) -> None:
         check(self.odds > 1, "probe.odds", self.odds, "above 1")
         check(self.neighbours >= 1, "probe.neighbours", self.neighbours, "at least 1")
         check(self.gallery >= 1, "probe.gallery", self.gallery, "at least 1")
+        check(self.folds >= 2, "probe.folds", self.folds, "at least 2")
+        check(self.repeats >= 1, "probe.repeats", self.repeats, "at least 1")

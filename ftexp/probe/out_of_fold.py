@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from ftexp.evaluation.calibration import negative_log_likelihood, tempered
 from ftexp.probe.features import Features
@@ -45,7 +46,39 @@ def out_of_fold(features: Features) -> OutOfFold:
     Args:
         features: N samples of K classes.
     """
+    return _best(features, RidgePath.of(features.values, features.labels, len(features.classes)))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A ridge head of all samples that it was given.
+
+    Attributes:
+        weight: float64 [K, D].
+        bias: float64 [K].
+        strength: of the penalty.
+        temperature: by which the outputs are divided before the softmax.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    strength: float
+    temperature: float
+
+    def logits(self, values: Tensor) -> Tensor:
+        """Logits float64 [M, K] of features float [M, D]; their softmax are probabilities."""
+        return (values.double() @ self.weight.T + self.bias) / self.temperature
+
+
+def fit_head(features: Features) -> Head:
+    """Train a head, with the strength and the temperature that ``out_of_fold`` finds best for these samples."""
     path = RidgePath.of(features.values, features.labels, len(features.classes))
+    best = _best(features, path)
+    weight, bias = path.solve(best.strength)
+    return Head(weight, bias, best.strength, best.temperature)
+
+
+def _best(features: Features, path: RidgePath) -> OutOfFold:
     tried: list[OutOfFold] = []
     for strength in path.strengths(NUM_STRENGTHS):
         tried.append(_of_strength(features, path, float(strength)))

@@ -1,0 +1,70 @@
+"""``python -m ftexp.cross_validate ...``: the accuracy of a head on the frozen network, by repeated grouped folds.
+
+Its settings are those of a run. It writes ``cross_validation.json``, ``folds.csv``, ``classes.csv``, ``confusion.csv``
+and ``confusion_matrix.png``.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ftexp.cli.command_line import guarded, run_command
+from ftexp.config import Config
+from ftexp.machine.interpreter import end_process, garbage_left_alone
+
+log = logging.getLogger(__name__)
+
+HELP = """ftexp.cross_validate scores a head on the frozen network by cross-validation, in seconds.
+
+  python -m ftexp.cross_validate data=imagefolder data.root=pictures
+  python -m ftexp.cross_validate data=manifest data.file=photos.csv data.group_column=person probe.repeats=10
+
+It takes the settings of python -m ftexp (group=option, group.key=value). The frozen pretrained network runs once over
+train and val, never over test; its features are cached. It always scores a head on these features (a probe), whatever
+the stage is: what more a stage gains is not told. Folds are stratified; no group (data.group_column) and no set of
+copies of an image is in two folds.
+  probe.folds=5           folds of each repeat
+  probe.repeats=3         repeats with other folds
+  runtime.seed=0          of the folds
+  train.metric=NAME       is scored too, where it needs probabilities
+  hydra.run.dir=FOLDER    the folder for the files; the default is outputs/DATE/TIME
+
+Files: cross_validation.json (metrics with 95 % intervals), folds.csv, classes.csv, confusion.csv and
+confusion_matrix.png (all folds and repeats together), splits.csv."""
+
+
+def job(composed: DictConfig) -> None:
+    """Cross-validate the head of one data set."""
+    guarded(composed, validate_and_write)
+
+
+def validate_and_write(config: Config, folder: Path) -> None:
+    """Score the head on held-out folds, and write what was found to ``folder``."""
+    with garbage_left_alone():
+        from ftexp.evaluation.metric_names import check_defined, recorded
+        from ftexp.frozen_features import compute_features
+        from ftexp.probe.cross_validation import cross_validate
+        from ftexp.report.cross_validation_files import write_cross_validation
+
+    features, _ = compute_features(config, folder)
+    check_defined(config.asked_metrics, features.classes, [sample.label for sample in features.samples])
+    names = recorded(config.asked_metrics, len(features.classes))
+    if config.data.split == "time":
+        log.warning("Folds ignore the time of images, so the future helps to judge the past (data.split=time).")
+    settings, seed = config.probe, config.runtime.seed
+    folds = list(cross_validate(features, settings.folds, settings.repeats, seed, names))
+    for line in write_cross_validation(folder, features, folds, names, seed):
+        log.info(line)
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command(job, own_help=HELP)
+
+
+if __name__ == "__main__":
+    main()
+    end_process()

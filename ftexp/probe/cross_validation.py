@@ -1,0 +1,136 @@
+"""Cross-validation of the head on the frozen network: folds that groups and copies never cross, repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from ftexp.errors import ConfigError
+from ftexp.evaluation.metric_names import METRICS
+from ftexp.evaluation.scores import ScoreKeeper, Scores
+from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.probe.features import Features
+from ftexp.probe.out_of_fold import fit_head
+
+# Resamples of the groups for the intervals; fewer for metrics that sort probabilities.
+NUM_RESAMPLES, FEW_RESAMPLES = 1_000, 200
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldScores:
+    """The scores of one held-out fold.
+
+    Attributes:
+        repeat, fold: numbers from 0.
+        rows: int64 [M], the held-out samples.
+        scores: of these samples, in this order.
+    """
+
+    repeat: int
+    fold: int
+    rows: Integers
+    scores: Scores
+
+
+def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
+    """Cut the samples into folds with similar shares of the classes; no group is in two folds.
+
+    Args:
+        features: N samples with labels and groups.
+        num_folds: at least 2.
+        seed: of the order of samples and groups.
+
+    Returns:
+        The indices of the samples of each fold.
+
+    Raises:
+        ConfigError: if there are fewer groups than folds, or a class has fewer than two groups.
+    """
+    labels, groups = features.labels.numpy(), features.groups.numpy()
+    if features.num_groups < num_folds:
+        raise ConfigError(
+            f"probe.folds={num_folds} is not possible: groups and copies leave {features.num_groups} independent "
+            "images. Set fewer folds."
+        )
+    few = [name for k, name in enumerate(features.classes) if len(np.unique(groups[labels == k])) < 2]
+    if few:
+        raise ConfigError(
+            f"All images of {', '.join(few)} in train and val are of one group or copies of one image, so a head that "
+            "has not seen the group cannot know the class. Add images of other groups, or leave the class out."
+        )
+    if features.num_groups == len(labels) and np.bincount(labels).min() >= num_folds:
+        cuts = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels)
+    else:
+        cuts = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+    return [held for _, held in cuts]
+
+
+def cross_validate(
+    features: Features, num_folds: int, num_repeats: int, seed: int, metrics: Sequence[str]
+) -> Iterator[FoldScores]:
+    """Train a head without each fold and score it on the fold; repeats draw new folds.
+
+    Strength and temperature are chosen within the training part of each fold, so the fold has no say in them.
+
+    Args:
+        features: the samples.
+        num_folds: at least 2.
+        num_repeats: at least 1.
+        seed: of the first repeat; the next ones count up.
+        metrics: the metrics that will be asked for.
+    """
+    for repeat in range(num_repeats):
+        for fold, held in enumerate(draw_folds(features, num_folds, seed + repeat)):
+            rest = np.setdiff1d(np.arange(len(features.labels)), held)
+            head = fit_head(features.take(rest))
+            keeper = ScoreKeeper(len(features.classes), metrics)
+            keeper.update(head.logits(features.values[torch.from_numpy(held)]), features.labels[torch.from_numpy(held)])
+            yield FoldScores(repeat, fold, held, keeper.compute(ONE_PROCESS)[0])
+
+
+def pooled(folds: Sequence[FoldScores]) -> Scores:
+    """The scores of all folds and repeats together."""
+    probabilities = [one.scores.probabilities for one in folds]
+    kept = [part for part in probabilities if part is not None]
+    return Scores(
+        np.concatenate([one.scores.labels for one in folds]),
+        np.concatenate([one.scores.predictions for one in folds]),
+        np.concatenate([one.scores.ranks for one in folds]),
+        np.concatenate([one.scores.losses for one in folds]),
+        folds[0].scores.num_classes,
+        np.concatenate(kept) if len(kept) == len(folds) else None,
+    )
+
+
+def group_intervals(
+    scores: Scores, groups: Integers, names: Sequence[str], seed: int
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of metrics by resampling whole groups with replacement (Efron, 1979), with all their repeats.
+
+    They tell how far another set of images would move the score, and not what another training set would.
+
+    Args:
+        scores: N scored samples, those of all repeats.
+        groups: int64 [N].
+        names: names of metrics in ``METRICS``.
+        seed: of the resampling.
+    """
+    order = np.argsort(groups, kind="stable")
+    counts = np.bincount(groups)
+    rows_of = np.split(order, np.cumsum(counts)[:-1])
+    values: dict[str, list[float]] = {name: [] for name in names}
+    rng = np.random.default_rng(seed)
+    for number in range(NUM_RESAMPLES):
+        drawn = rng.integers(0, len(rows_of), len(rows_of))
+        part = scores.take(np.concatenate([rows_of[group] for group in drawn]))
+        for name in names:
+            if number < FEW_RESAMPLES or METRICS[name].needs != "probabilities":
+                values[name].append(part.metric(name))
+    return {name: (float(np.nanquantile(v, 0.025)), float(np.nanquantile(v, 0.975))) for name, v in values.items()}
