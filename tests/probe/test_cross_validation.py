@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from ftexp.errors import ConfigError
 from ftexp.probe.cross_validation import cross_validate, draw_folds, group_intervals, pooled
 from ftexp.probe.features import Features
 from ftexp.probe.out_of_fold import fit_head
+from ftexp.report.cross_validation_files import write_cross_validation
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -84,3 +87,14 @@ def test_what_cannot_be_cut_is_refused() -> None:
     groups = torch.where(clouds(12).labels == 2, 99, torch.arange(12))
     with pytest.raises(ConfigError, match="All images of c in train and val are of one group"):
         draw_folds(replace(clouds(12), groups=torch.unique(groups, return_inverse=True)[1]), 2, seed=0)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_intervals_that_are_written_are_over_groups(tmp_path: Path) -> None:
+    whole = replace(clouds(60, distance=1.0), groups=torch.arange(60) // 6)
+    folds = list(cross_validate(whole, 3, 1, 0, []))
+    write_cross_validation(tmp_path, whole, folds, ["accuracy"], seed=0)
+    written = json.loads((tmp_path / "cross_validation.json").read_text())["metrics"]["accuracy"]
+    groups = whole.groups.numpy()[np.concatenate([one.rows for one in folds])]
+    expected = group_intervals(pooled(folds), groups, ["accuracy"], 0)["accuracy"]
+    assert (written["low"], written["high"]) == pytest.approx(expected)
