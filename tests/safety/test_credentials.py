@@ -10,6 +10,7 @@ import pytest
 from conftest import CommandLine
 
 from ftexp.cli.redaction import redact
+from ftexp.config import Config
 
 SECRET = "hunter2"
 # A port of this machine that nobody listens on.
@@ -63,14 +64,17 @@ def test_a_mistake_does_not_show_it(tmp_path: Path, command_line: CommandLine, w
     assert places(tmp_path, ended) == []
 
 
-@pytest.mark.slow
-def test_an_error_of_ours_shows_its_traceback_without_it(tmp_path: Path) -> None:
-    (tmp_path / "outputs").mkdir()
-    (tmp_path / "mlflow.db").mkdir()
-    (tmp_path / "test_ledger.sqlite").mkdir()  # no file that sqlite could open
-    ended = ftexp(tmp_path, *SMALL, STORE)
+def test_an_error_of_ours_shows_its_traceback_without_it(
+    tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(config: Config) -> None:
+        raise RuntimeError(f"ours, with {config.tracking.uri}")
+
+    monkeypatch.setattr("ftexp.prepare.plan", broken)
+    ended = command_line(*SMALL, STORE)
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
+    assert "RuntimeError: ours, with http://***@127.0.0.1:9" in ended.stderr
     assert places(tmp_path, ended) == []
 
 
