@@ -14,7 +14,7 @@ from typing import Any
 
 from ftexp.config import Config, as_data
 from ftexp.config.moved import renamed_settings
-from ftexp.config.resume import DATA_PATHS, HARMLESS
+from ftexp.config.resume import FREE, HARMLESS
 from ftexp.data.splitting.splits import Splits
 from ftexp.errors import ConfigError, DataError
 from ftexp.files.file_format import check_format, reading
@@ -189,7 +189,7 @@ class RunIdentity:
         before, now = flatten_data(self.config), flatten_data(_plain(config))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         added = [key for key in changed if key not in before and _is_new_field(key, config, self.config)]
-        changed = [key for key in changed if key not in DATA_PATHS]  # the images are known by their content
+        changed = [key for key in changed if key not in FREE]
         refused = [key for key in changed if not (force and key.startswith(HARMLESS))]
         if not set(refused) - set(added):
             for key in added:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -174,3 +175,9 @@ def test_the_wheel_works_from_any_folder_with_its_configuration(tmp_path):
     where = "from ftexp.cli.command_line import conf_dir; print(conf_dir())"
     _, shown, _ = run(sys.executable, "-c", where, cwd=elsewhere, PYTHONPATH=str(installed))
     assert shown.strip() == str(installed / "ftexp" / "conf")
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """Two of one name stop a run of all tests, while each passes alone."""
+    names = Counter(path.name for path in (REPOSITORY / "tests").rglob("*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

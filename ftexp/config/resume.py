@@ -23,8 +23,9 @@ HARMLESS = (
 )
 
 
-# Settings that may differ without resume.force: a resumed run identifies its images by their content.
-DATA_PATHS = ("data.root", "data.file")
+# Settings that may differ without resume.force: a resumed run identifies its images by their content, and what else the
+# tracking store gets of it is no part of the run.
+FREE = ("data.root", "data.file", "tracking.log_images", "tracking.log_model")
 
 
 @dataclass(slots=True)
