@@ -186,7 +186,8 @@ class RunIdentity:
         Raises:
             ConfigError: naming every difference.
         """
-        before, now = flatten_data(self.config), flatten_data(_plain(config))
+        began_with = {group: values for group, values in self.config.items() if values != {}}  # of no earlier fields
+        before, now = flatten_data(began_with), flatten_data(_plain(config))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         added = [key for key in changed if key not in before and _is_new_field(key, config, self.config)]
         changed = [key for key in changed if key not in FREE]
