@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
+from served_models import ask_the_served_model
 
 import ftexp
 
@@ -70,44 +62,8 @@ def test_a_registered_model_takes_paths_bytes_and_arrays(tmp_path: Path) -> None
     files = [path for path in tmp_path.glob("mlruns/**/models/**/*") if path.is_file()]
     assert {"best.pt", "MLmodel"} <= {path.name for path in files}
     assert not [path for path in files if path.suffix in (".pkl", ".pth", ".pickle")]
-    served = ask_the_served_model(tmp_path, tmp_path / "picture.png")
+    command = ["mlflow", "models", "serve", "-m", "models:/digits@best", "--env-manager", "local"]
+    served = ask_the_served_model(tmp_path, command, tmp_path / "picture.png")
     answer = ftexp.load(tmp_path / "run").predict(tmp_path / "picture.png")[0]
     assert served["label"] == answer.label
     assert [served[f"p({digit})"] for digit in range(10)] == pytest.approx(answer.probabilities.tolist(), abs=1e-6)
-
-
-def ask_the_served_model(folder: Path, picture: Path) -> dict[str, Any]:
-    """What ``mlflow models serve`` answers to a request with a picture as base64 text."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/digits@best", "--env-manager", "local"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks for uvicorn there
-    environment = {**os.environ, "PATH": programs, "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
-    image = base64.b64encode(picture.read_bytes()).decode()
-    question = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[image]]}}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", question, {"Content-Type": "application/json"}
-    )
-    with (folder / "server.log").open("w") as log:
-        # A session of its own: the server has a process below it, and both end with the test.
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            for _ in range(240):
-                assert server.poll() is None, (folder / "server.log").read_text()
-                try:
-                    with urllib.request.urlopen(request, timeout=30) as answer:
-                        (row,) = json.load(answer)["predictions"]
-                        return dict(row)
-                except urllib.error.HTTPError as error:
-                    pytest.fail(error.read().decode())
-                except OSError:
-                    time.sleep(0.5)
-            pytest.fail((folder / "server.log").read_text())
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
