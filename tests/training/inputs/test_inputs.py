@@ -216,5 +216,7 @@ def test_every_file_is_read_once_for_its_name_and_decoded_twice(
     assert ended.returncode == 0, ended.stderr
     rows = list(csv.DictReader((pictures.parent / "run" / "splits.csv").read_text().splitlines()))
     counts = {split: {opened[row["path"]] for row in rows if row["split"] == split} for split in SPLITS}
-    # Once for the name, once by the audit's decoding, once by training's; the test images once to be scored.
-    assert counts == {"train": {3}, "val": {3}, "test": {3}}
+    # Once for the name, once by the audit's decoding, once by training's; the test images once to be scored. Validation
+    # images that report.html shows are opened for that, too.
+    assert (counts["train"], counts["test"]) == ({3}, {3})
+    assert counts["val"] <= {3, 4}
