@@ -90,7 +90,7 @@ def keep_solvable(
 
 
 def bytes_to_solve(num_train: int, num_features: int, num_classes: int) -> int:
-    """An estimate of the bytes that solving takes at its peak: copies of the features, their Gram matrix, the logits."""
+    """Estimate the bytes that solving takes at its peak: copies of the features, their Gram matrix, logits."""
     features, square = num_train * num_features, num_features**2
     return 36 * features + 40 * square + 64 * num_train * num_classes
 
