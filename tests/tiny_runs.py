@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.evaluation.history import Observer
-from ftexp.finetune.phases import plan_phases
+from ftexp.finetune.freezing import open_blocks, set_train_mode
+from ftexp.finetune.optimizers import build_optimizer
+from ftexp.finetune.param_groups import build_param_groups
+from ftexp.finetune.phases import Phase, plan_phases
 from ftexp.head_solver import choose_solver
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
@@ -84,3 +88,19 @@ def subfolder(folder: Path, name: str) -> Path:
 def curve(result: Fit) -> list[tuple[float, ...]]:
     """All that must repeat: everything but times."""
     return [(r.train_loss, r.val_loss, *r.val.values(), r.grad_norm, r.lr_head) for r in result.history]
+
+
+def changed_after_two_steps(network: Network, phase: Phase) -> set[str]:
+    """Names of the tensors of the state dict that two optimizer steps moved."""
+    before = copy.deepcopy(network.module.state_dict())
+    open_blocks(network, phase)
+    optimizer = build_optimizer(phase.optimizer, build_param_groups(network, phase), torch.device("cpu"))
+    for _ in range(2):
+        network.module.eval()  # as a validation in between leaves it
+        set_train_mode(network, phase)
+        logits = network.module(torch.randn(8, 3, 8, 8) * 3 + 1)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, torch.arange(8) % 4).backward()
+        optimizer.step()
+    after = network.module.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}

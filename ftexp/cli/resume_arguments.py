@@ -18,7 +18,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from ftexp.config.moved import renamed_overrides
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import CheckpointError, ConfigError
-from ftexp.files.run_files import BEST, IDENTITY, LOCK, RESULT, read_fields, status_of
+from ftexp.files.json_files import read_json
+from ftexp.files.run_files import BEST, IDENTITY, LOCK, RESULT, status_of
 
 AUTO = "auto"
 RUN_FOLDER = "hydra.run.dir"
@@ -102,7 +103,7 @@ def saved_overrides(folder: Path) -> list[str] | None:
     Returns:
         The overrides; None if they are not saved, as in a folder of ftexp 0.1.0 that was copied without ``.hydra``.
     """
-    kept = read_fields(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
+    kept = read_json(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
     if kept is None:
         return _overrides_of_hydra(folder)  # of runs of ftexp 0.1.0
     if not isinstance(kept, list):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from ftexp.errors import CheckpointError
+from ftexp.files.json_files import read_json
 
 # A run writes it when it begins to train; a run that has it can be resumed.
 IDENTITY = "run.json"
@@ -29,17 +27,4 @@ def status_of(folder: Path) -> str | None:
         CheckpointError: when its ``result.json`` is damaged.
     """
     file = folder / RESULT
-    return str(read_fields(file).get("status")) if file.exists() else None
-
-
-def read_fields(file: Path) -> dict[str, Any]:
-    """The fields of a JSON file of a run.
-
-    Raises:
-        CheckpointError: when it is damaged.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}). Restore it, or remove the folder.") from error
-    return content if isinstance(content, dict) else {}
+    return str(read_json(file).get("status")) if file.exists() else None

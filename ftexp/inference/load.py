@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from ftexp.errors import CheckpointError
 from ftexp.exporting.exported import load_exported
 from ftexp.exporting.formats import format_of
 from ftexp.files.file_format import reading
-from ftexp.files.run_files import BEST, IDENTITY, RESULT
+from ftexp.files.run_files import BEST, IDENTITY, RESULT, status_of
 from ftexp.inference.calibration import read_calibration
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
@@ -143,9 +142,8 @@ def _checkpoint_of_run(folder: Path) -> Path:
 
 
 def _status(folder: Path) -> str | None:
-    """How a run ended, as its ``result.json`` says; None where there is none that can be read."""
+    """How a run ended; None where it has not, or where its ``result.json`` cannot be read."""
     try:
-        content = json.loads((folder / RESULT).read_text())
-    except (OSError, ValueError):
+        return status_of(folder)
+    except CheckpointError:
         return None
-    return content.get("status") if isinstance(content, dict) else None

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from conftest import make_phase
+from tiny_runs import changed_after_two_steps
 
 from ftexp.finetune.batchnorm import batch_norms, describe_policy
 from ftexp.finetune.freezing import open_blocks, set_train_mode
-from ftexp.finetune.optimizers import build_optimizer
-from ftexp.finetune.param_groups import build_param_groups
-from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Network
 
 POLICIES = ["train", "freeze_affine", "eval", "frozen"]  # code that is often seen freezes statistics and affine
-
-
-def changed_after_two_steps(network: Network, phase: Phase) -> set[str]:
-    """Names of the tensors of the state dict that two optimizer steps moved."""
-    before = copy.deepcopy(network.module.state_dict())
-    open_blocks(network, phase)
-    optimizer = build_optimizer(phase.optimizer, build_param_groups(network, phase), torch.device("cpu"))
-    for _ in range(2):
-        network.module.eval()  # as a validation in between leaves it
-        set_train_mode(network, phase)
-        logits = network.module(torch.randn(8, 3, 8, 8) * 3 + 1)
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, torch.arange(8) % 4).backward()
-        optimizer.step()
-    after = network.module.state_dict()
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 BODY_WEIGHTS = {"body.0.weight", "body.0.bias", "token"}

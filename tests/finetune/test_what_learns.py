@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from typing import get_args
 
 import pytest
 import torch
 from conftest import Compose
+from tiny_runs import changed_after_two_steps
 
 from ftexp.config.stage import LEARN, Learn
 from ftexp.errors import ConfigError
 from ftexp.finetune.batchnorm import takes_batch_statistics
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.invariants import BufferDriftError, FrozenBuffers
-from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups, group_table
 from ftexp.finetune.phases import Phase, deepest, plan_phases
 from ftexp.finetune.schedules import Span
@@ -30,22 +29,6 @@ FC = {"fc.weight", "fc.bias"}
 
 def plan(configure: Compose, network: Network, *overrides: str) -> tuple[Phase, ...]:
     return plan_phases(configure(*overrides), network.names, network)
-
-
-def train(network: Network, phase: Phase) -> set[str]:
-    """Names of the tensors of the state dict that two optimizer steps moved."""
-    before = copy.deepcopy(network.module.state_dict())
-    open_blocks(network, phase)
-    optimizer = build_optimizer(phase.optimizer, build_param_groups(network, phase), torch.device("cpu"))
-    for _ in range(2):
-        network.module.eval()
-        set_train_mode(network, phase)
-        logits = network.module(torch.randn(8, 3, 8, 8) * 3 + 1)
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, torch.arange(8) % 4).backward()
-        optimizer.step()
-    after = network.module.state_dict()
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 STATISTICS = {
@@ -88,7 +71,7 @@ def test_after_training_exactly_the_chosen_tensors_differ(
     (phase,) = plan(configure, network, *overrides)
     assert phase.learning == tuple(learning.split())
     buffers = FrozenBuffers(network, phase)
-    assert train(network, phase) == moved | FC
+    assert changed_after_two_steps(network, phase) == moved | FC
     buffers.check()
     rows = group_table(network, build_param_groups(network, phase))
     opened = {n: p.numel() for n, p in network.module.named_parameters() if n in moved | FC}
