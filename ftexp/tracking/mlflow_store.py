@@ -31,8 +31,8 @@ RUN_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETR
 # them in every call.
 PRIVACY = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true"}
 
-# This tag says that an experiment trains models. MLflow 3.17 reads it where a link leads to the experiment without saying
-# which pages are meant; on a direct address it goes by what the browser last showed, at first language models. A kind
+# This tag says that an experiment trains models. MLflow 3.17 reads it where a link to the experiment does not say which
+# pages are meant; a direct address shows what the browser showed last, at first the pages for language models. A kind
 # that the pages have guessed ends in a word that says so.
 KIND, MODEL_DEVELOPMENT, GUESSED = "mlflow.experimentKind", "custom_model_development", "_inferred"
 
