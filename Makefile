@@ -20,7 +20,7 @@ help:
 	@echo 'make test       run the tests; make slow runs those that take minutes'
 	@echo 'make check      check lint, format, types and known vulnerabilities'
 	@echo 'make bench      run the benchmarks and append to benchmarks/results.md'
-	@echo 'make ui         compare the runs in MLflow, at http://127.0.0.1:$(PORT)'
+	@echo 'make ui         compare the runs in MLflow'
 	@echo 'make clean      remove caches and builds; make distclean also removes .venv. Runs are kept.'
 
 install: $(INSTALLED)
@@ -48,10 +48,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.memory
 
 ui: $(INSTALLED)
-	@case '$(URI)' in sqlite:///*) test -e "$$(echo '$(URI)' | sed 's,sqlite:///,,')" || \
-		{ echo 'No runs in $(URI) yet. Start with: make demo'; exit 1; };; esac
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri '$(URI)'
+	$(BIN)/python -m ftexp.ui --uri '$(URI)' --port $(PORT)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "ftexp.predict.__main__",
     "report": "ftexp.report.__main__",
     "sync": "ftexp.sync",
+    "ui": "ftexp.ui",
 }
 
 

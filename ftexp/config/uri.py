@@ -22,6 +22,11 @@ def hide_credentials(text: str) -> str:
     return _SECRET_FIELD.sub(r"\1***", _USER_INFO.sub("***@", text))
 
 
+def without_credentials(text: str) -> str:
+    """Leave out the user and password of every URI in a text."""
+    return _USER_INFO.sub("", text)
+
+
 def uri_as_given(uri: str | None) -> str:
     """The setting for a message, without its password, and with the environment variable that it comes from."""
     source = (

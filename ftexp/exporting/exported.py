@@ -71,8 +71,8 @@ def load_exported(file: Path, device: str = "auto", *, trust: bool = False) -> C
     if FORMATS[_name(file)].runs_code and not trust:
         raise ConfigError(
             f"{file} can execute code when it is loaded: torch.export reads pickles and evaluates expressions. If you "
-            f"or somebody you trust exported it, ftexp.load({str(file)!r}, trust=True) loads it. Runs and ONNX files "
-            "execute nothing."
+            f"or somebody you trust exported it, --trust loads it, in Python ftexp.load({str(file)!r}, trust=True). "
+            "Runs and ONNX files execute nothing."
         )
     engine, metadata = open_exported(file)
     return Classifier(engine, metadata.classes, metadata.preprocessing, str(file), metadata.run)

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from ftexp.config.uri import VARIABLE, hide_credentials, sqlite_file
 from ftexp.errors import ConfigError
+from ftexp.tracking.pages import is_server, run_page
 from ftexp.tracking.tracker import PARENT_RUN
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,8 @@ RUN_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETR
 # them in every call.
 PRIVACY = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true"}
 
-# This tag says that an experiment trains models. MLflow 3.17 reads it where a link to the experiment does not say which
-# pages are meant; a direct address shows what the browser showed last, at first the pages for language models. A kind
-# that the pages have guessed ends in a word that says so.
+# This tag says that an experiment trains models. The pages of MLflow 3.17 follow the switch at their top left, or the
+# address (pages.py), instead. A kind that the pages have guessed ends in a word that says so.
 KIND, MODEL_DEVELOPMENT, GUESSED = "mlflow.experimentKind", "custom_model_development", "_inferred"
 
 
@@ -72,10 +72,17 @@ def open_run(uri: str, experiment: str, run_name: str, resumed: str | None = Non
         experiment_id = _find_or_create_experiment(client, uri, experiment, artifacts)
         if resumed is not None:
             if _reopened(client, resumed):
+                _show_page(uri, experiment_id, resumed)
                 return client, resumed, uri
             log.warning("The tracking store does not have the run %s (any more), so a new one is started.", resumed)
         run = client.create_run(experiment_id, run_name=run_name, tags=_origin())
+    _show_page(uri, experiment_id, run.info.run_id)
     return client, run.info.run_id, uri
+
+
+def _show_page(uri: str, experiment_id: str, run_id: str) -> None:
+    if is_server(uri):
+        log.info("mlflow  %s", run_page(uri, experiment_id, run_id))
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from conftest import scores_of
 from ftexp.data.samples import Sample
 from ftexp.errors import CheckpointError
 from ftexp.evaluation.scores import Scores
+from ftexp.inference.calibration import AbstainRule, checkpoint_digest
+from ftexp.inference.calibration import Calibration as Stored
 from ftexp.models.blocks import Network
 from ftexp.report.page.examples import choose
 from ftexp.report.page.facts import Facts
@@ -163,6 +165,19 @@ def test_the_page_is_whole_and_alone_and_names_stay_text(page: Path) -> None:
     ):
         assert part in text, part
     assert sum(address.startswith("data:image") for address in seen.addresses) == 2 * 12
+
+
+def test_a_calibration_is_on_the_page_that_is_written_after_it(page: Path, network: Network) -> None:
+    assert "temperature" not in page.read_text()
+    (checkpoint := page.parent / "checkpoints" / "best.pt").parent.mkdir()
+    checkpoint.write_bytes(b"weights")
+    before, after = ({"log_loss": loss, "ece": ece, "adaptive_ece": 0.5} for loss, ece in ((0.9, 0.2), (0.7, 0.1)))
+    abstain = AbstainRule(0.99, 0.875, 0.5, 1.0)
+    Stored(checkpoint_digest(checkpoint), 12, 1.25, before, after, abstain=abstain).write(checkpoint)
+    text = " ".join(Seen(write_report(page.parent, network, *samples_and_scores(CLASSES)).read_text()).text)
+    assert "found the temperature 1.250 on 12 validation images" in text
+    assert "from 0.900 to 0.700, the expected calibration error from 0.200 to 0.100" in text
+    assert "below probability 0.875 get no answer, and 50.0 % of the images get one" in text
 
 
 def test_what_goes_to_a_server_has_neither_images_nor_their_names(page: Path) -> None:

@@ -2,20 +2,19 @@ import logging
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import suppress
 
 import pytest
+from mlflow_servers import free_port, server
 
 from ftexp.config import TrackingConfig
 from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.mlflow_store import RUN_LIMITS, quiet
 from ftexp.tracking.mlflow_tracker import MlflowTracker
-from ftexp.tracking.tracker import NoTracker
+from ftexp.tracking.pages import run_page
 
 
 @pytest.fixture(scope="module")
@@ -175,22 +174,10 @@ def test_four_processes_may_start_at_once_on_a_fresh_database(tmp_path):
 
 @pytest.mark.slow
 def test_a_server_that_goes_away_in_mid_run(tmp_path, caplog):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        str(tmp_path / "files"),
-    ]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    log = (tmp_path / "server.log").open("w")
-    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health")
-        uri = f"http://127.0.0.1:{port}"
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    caplog.set_level(logging.INFO, "ftexp")
+    with server(tmp_path, port):
         tracker = make_tracker(TrackingConfig(backend="mlflow", uri=uri), "run")
         assert isinstance(tracker, MlflowTracker)
         file = tmp_path / "result.json"
@@ -201,52 +188,11 @@ def test_a_server_that_goes_away_in_mid_run(tmp_path, caplog):
         client, run = read(uri, tracker)
         assert run.data.metrics == {"loss": 1.0}
         assert [entry.path for entry in client.list_artifacts(tracker.run_id)] == ["result.json"]
-        assert caplog.records == []
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(timeout=30)
+        assert caplog.messages == [f"mlflow  {run_page(uri, run.info.experiment_id, tracker.run_id)}"]
+    caplog.clear()
     started = time.perf_counter()
     tracker.log_metrics({"loss": 0.5}, step=2)
     tracker.close("FINISHED")
     assert time.perf_counter() - started < 30
     (record,) = caplog.records
     assert "Tracking stops, training continues: metrics not recorded" in record.message
-
-
-def wait_for(url):
-    for _ in range(240):
-        with suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.5)
-    pytest.fail(f"no answer from {url}")
-
-
-def test_a_deleted_experiment_is_one_warning_with_both_ways_out(uri, caplog):
-    from mlflow import MlflowClient
-
-    config = TrackingConfig(backend="mlflow", uri=uri, experiment="thrown away")
-    first = make_tracker(config, "run")
-    first.close("FINISHED")
-    client = MlflowClient(tracking_uri=uri)
-    number = client.get_experiment_by_name("thrown away").experiment_id
-    client.delete_experiment(number)
-    for resumed in (None, first.run_id):
-        caplog.clear()
-        assert isinstance(make_tracker(config, "run", resumed), NoTracker)
-        (record,) = caplog.records
-        assert record.message == (
-            "Not tracked: tracking.experiment=thrown away was deleted in MLflow. Choose another one with "
-            f"tracking.experiment=NAME, or restore it: MLFLOW_TRACKING_URI='{uri}' mlflow experiments restore "
-            f"--experiment-id {number}. The run continues, and its folder has everything; send it later with python "
-            "-m ftexp.sync FOLDER."
-        )
-    client.restore_experiment(number)
-    client.delete_run(first.run_id)
-    caplog.clear()
-    second = make_tracker(config, "run", first.run_id)
-    second.close("FINISHED")
-    assert second.run_id != first.run_id
-    assert caplog.messages == [
-        f"The tracking store does not have the run {first.run_id} (any more), so a new one is started."
-    ]

@@ -16,8 +16,9 @@ from markupsafe import Markup
 from ftexp.data.samples import Sample
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
-from ftexp.files.run_files import REPORT
+from ftexp.files.run_files import BEST, REPORT
 from ftexp.files.whole_file import replaced_whole
+from ftexp.inference.calibration import read_calibration
 from ftexp.models.blocks import Network
 from ftexp.report.page.charts import FRAME, curves, reliability
 from ftexp.report.page.confusion import draw_matrix, most_confused
@@ -52,6 +53,7 @@ def write_report(folder: Path, network: Network, samples: Sequence[Sample], scor
         "curves": curves(facts.history, facts.result["metric"], facts.result["best"]["epoch"]),
         "calibration": (calibration := Calibration.of(scores)),
         "reliability": reliability(calibration.bins) if calibration else None,
+        "calibrated": read_calibration(folder / BEST),
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     html = _environment().get_template("report.html").render(content)
