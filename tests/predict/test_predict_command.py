@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from predictors import classifier, predict
 
+from ftexp.inference.calibration import AbstainRule, Calibration, checkpoint_digest
 from ftexp.inference.classifier import Classifier
 
 __all__ = ["classifier", "predict"]
@@ -75,9 +76,26 @@ def test_below_the_threshold_the_label_is_empty_and_the_likeliest_is_named(
     for row, one in zip(rows_of("t.csv"), answers, strict=True):
         assert row["label"] == (one.label if one.probability >= threshold else "")
         assert row["likeliest"] == one.label
+
+
+def test_the_threshold_may_be_that_of_the_calibration(
+    predict: Callable[..., SimpleNamespace], classifier: Classifier
+) -> None:
     ended = predict("photos", "--threshold", "calibrated")
     assert ended.code == 1
     assert "was not calibrated" in ended.err
+    _, middle, highest = sorted(one.probability for one in classifier.predict("photos"))
+    figures, checkpoint = {"log_loss": 0.5, "ece": 0.1, "adaptive_ece": 0.1}, Path(classifier.source)
+    rule = AbstainRule(0.9, (middle + highest) / 2, 0.5, 1.0)
+    file = Calibration(checkpoint_digest(checkpoint), 9, 1.0, figures, figures, abstain=rule).write(checkpoint)
+    try:
+        ended = predict("photos", "--output", "t.csv", "--threshold", "calibrated")
+    finally:
+        file.unlink()
+    assert "2 below the threshold" in ended.err
+    assert [row["label"] == "" for row in rows_of("t.csv")] == [
+        float(row["probability"]) <= middle + 1e-6 for row in rows_of("t.csv")
+    ]
 
 
 def test_names_of_any_kind_and_lists_of_names(
@@ -163,4 +181,4 @@ def test_help_is_quick_and_an_early_reader_leaves_no_traceback() -> None:
     )
     assert ended.returncode == 0
     assert "--sort-into" in ended.stdout
-    assert "torch" not in ended.stderr
+    assert not re.search(r"\| +torch$", ended.stderr, re.MULTILINE)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from PIL import Image
 from predictors import classifier, predict
 
 from ftexp.inference.classifier import Classifier
@@ -59,6 +64,30 @@ def test_ctrl_c_leaves_a_table_that_can_be_gone_on_with(
         assert ended.code == 130
         assert f"{name} has 1 row; the same command goes on with it" in ended.err
         assert "2 images in" in predict("photos", "--output", name).err
+
+
+@pytest.mark.slow
+def test_a_process_that_is_interrupted_is_gone_on_with(classifier: Classifier, tmp_path: Path) -> None:
+    Image.new("RGB", (90, 80), "red").save(tmp_path / "one.png")
+    (photos := tmp_path / "photos").mkdir()
+    for number in range(6000):
+        os.link(tmp_path / "one.png", photos / f"{number}.png")
+    command = [sys.executable, "-m", "ftexp.predict", str(classifier.run), str(photos), "--output", "t.csv"]
+    table = tmp_path / "t.csv"
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 100
+    while not table.exists() or table.stat().st_size < 20_000:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    rows = len(table.read_text().splitlines()) - 1
+    assert (process.returncode, 0 < rows < 6000) == (130, True), said
+    assert f"t.csv has {rows:,} rows; the same command goes on with it" in said
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
+    assert f"predict {6000 - rows:,} images in" in again.stderr
+    assert pd.read_csv(table)["path"].nunique() == 6000
 
 
 @pytest.mark.parametrize(
