@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 FULL_SCALE_16_BITS = 65535.0
 FULL_SCALE_FLOATS = 1.0
-# A dataset whose brightest value is below this fraction of the full scale causes a warning: at most 14 of 16 bits.
+# An image whose brightest value is below this fraction of the full scale is dark: it uses at most 14 of 16 bits.
 DARK_SHARE = 0.26
 
 
@@ -41,9 +41,9 @@ class Depth:
 
 
 def warn_of_unused_range(peaks: Sequence[Peak], white_level: float | None) -> None:
-    """Warn if all images with more than 8 bits in a dataset leave most of their range unused.
+    """Warn if most images with more than 8 bits in a dataset leave most of their range unused.
 
-    Single dark images cause no warning: only the brightest value of the whole dataset counts.
+    Single dark images cause no warning, and single bright ones, such as those with a hot pixel, do not hide it.
 
     Args:
         peaks: the peaks of all images with more than 8 bits; may be empty.
@@ -55,17 +55,27 @@ def warn_of_unused_range(peaks: Sequence[Peak], white_level: float | None) -> No
         return
     for full_scale in sorted({peak.full_scale for peak in peaks}):
         alike = [peak.largest for peak in peaks if peak.full_scale == full_scale]
-        largest = max(alike)
-        if 0 < largest < DARK_SHARE * full_scale:
-            log.warning(
-                "data    %d image%s with more than 8 bits per channel: the largest value is %g of %g, so they look "
-                "nearly black to the network. If this is not intended, set data.white_level=%g, the value of white.",
-                len(alike),
-                "s" * (len(alike) > 1),
-                largest,
-                full_scale,
-                _next_full_scale(largest),
-            )
+        dark = [largest for largest in alike if largest < DARK_SHARE * full_scale]
+        if 2 * len(dark) > len(alike) and max(dark) > 0:
+            _warn_of_dark(alike, max(dark), full_scale)
+
+
+def _warn_of_dark(alike: Sequence[float], largest: float, full_scale: float) -> None:
+    """Warn of images whose values go up to ``largest``, and say how many others the suggested level would exclude."""
+    level = _next_full_scale(largest)
+    num_dark = sum(value <= largest for value in alike)
+    num_above = sum(value > level for value in alike)
+    log.warning(
+        "data    %s%d image%s with more than 8 bits per channel: the largest value is %g of %g, so they look "
+        "nearly black to the network. If this is not intended, set data.white_level=%g, the value of white%s.",
+        f"{num_dark} of " if num_dark < len(alike) else "",
+        len(alike),
+        "s" * (len(alike) > 1),
+        largest,
+        full_scale,
+        level,
+        f"; {num_above} with larger values will then count as bad" if num_above else "",
+    )
 
 
 def _next_full_scale(largest: float) -> float:

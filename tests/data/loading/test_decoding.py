@@ -153,6 +153,7 @@ def test_the_white_level_makes_other_content_of_the_same_bytes(tmp_path: Path) -
         ([0, 3000, 4095], None, "3 images with more than 8 bits per channel: the largest value is 4095 of 65535, so"),
         ([200], None, "1 image with more than 8 bits per channel: the largest value is 200 of 65535, so"),
         ([17, 20000], None, None),
+        ([0, 3000, 4095, 65535], None, "3 of 4 images with more than 8 bits per channel: the largest value is 4095 of"),
         ([0, 4095], 4095, None),
         ([], 4095, "data.white_level=4095 has no effect: no image has more than 8 bits."),
     ],
@@ -167,8 +168,11 @@ def test_a_dataset_that_uses_few_of_its_bits_causes_a_warning(
     screen_images(samples, DataConfig(source="imagefolder", white_level=white), tmp_path)
     assert [expected in message for message in caplog.messages if expected] == [True] * (expected is not None)
     assert len(caplog.messages) == (expected is not None)
-    suggested = {4095: "data.white_level=4095,", 200: "data.white_level=255,"}.get(max(levels, default=0), "")
+    suggested = (
+        "data.white_level=255, the value of white." if levels == [200] else "data.white_level=4095, the value of"
+    )
     assert suggested in caplog.text or expected is None or white
+    assert ("white; 1 with larger values will then count as bad." in caplog.text) == (65535 in levels)
 
 
 def test_dark_colour_of_16_bits_is_warned_of_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
