@@ -41,6 +41,9 @@ class Network:
         name: the name of the network in logs and checkpoints.
         num_classes: number of outputs of the head.
 
+    Attributes:
+        keeps_rows: whether the head has rows of a user's file, for classes of the same names.
+
     Raises:
         ConfigError: if a path does not exist or belongs to two blocks, or if a parameter, a buffer or a module that
             behaves differently in training belongs to neither a block nor the head; the message names it.
@@ -62,6 +65,7 @@ class Network:
         self.preprocessing = preprocessing
         self.name = name
         self.num_classes = num_classes
+        self.keeps_rows = False
         self._head_paths = self.heads
         # Computed once, because the modes of all blocks are set before every epoch.
         self._module_paths = {name for name, _ in module.named_modules(remove_duplicate=False)} - {""}

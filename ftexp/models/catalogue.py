@@ -102,12 +102,13 @@ def build_network(
     own = file.preprocessing if file else None
     image_size = config.image_size or image_size or (own.image_size if own else None)
     if config.library == "torchvision":
-        module = torchvision_models.build(config, weights, classes, file)
+        module, keeps_rows = torchvision_models.build(config, weights, classes, file)
     else:
-        module = timm_models.build(config, weights, classes, image_size, file)
+        module, keeps_rows = timm_models.build(config, weights, classes, image_size, file)
         if image_size is None:
             timm_models.check_square(module, config.name)
     network = _network(config, module, classes if isinstance(classes, int) else len(classes))
+    network.keeps_rows = keeps_rows
     network.preprocessing = own or network.preprocessing
     own_size = network.preprocessing.image_size
     network.preprocessing = network.preprocessing.at(image_size)
@@ -121,8 +122,8 @@ def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
 
     def module() -> nn.Module:
         if config.library == "torchvision":
-            return torchvision_models.build(config, None, num_classes)
-        return timm_models.build(config, None, num_classes, config.image_size)
+            return torchvision_models.build(config, None, num_classes)[0]
+        return timm_models.build(config, None, num_classes, config.image_size)[0]
 
     try:
         with torch.device("meta"):

@@ -80,7 +80,7 @@ def rows_by_name(
     places = {_same(name): place for place, name in enumerate(theirs)}
     known = [name for name in ours if _same(name) in places]
     if not known:
-        return {}, f"{named} is newly initialised: the file has none of the data's classes ({listed(theirs, 5)})"
+        return {}, f"{named} is newly initialised: the data has none of the file's classes ({listed(theirs, 5)})"
     fitting = [path for path in heads if _fits(module, path, tensors, len(theirs), len(ours))]
     if not fitting:
         return {}, f"{named} is newly initialised: the file's has other layers, or not one row per class"

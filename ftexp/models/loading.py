@@ -40,7 +40,7 @@ FOREIGN_NAMES = {
 }
 
 
-def load_weights(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], classes: int | Sequence[str]) -> None:
+def load_weights(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], classes: int | Sequence[str]) -> bool:
     """Load the backbone by name, and the head's rows for classes that the data has too; log what was loaded.
 
     Args:
@@ -48,6 +48,9 @@ def load_weights(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], c
         file: the tensors under the network's names.
         heads: paths of the classifying layers, the only ones that may be missing or have another shape.
         classes: the classes of the data in the order of the new head's rows; only their number: no row is kept.
+
+    Returns:
+        Whether the head keeps rows.
 
     Raises:
         WeightsError: if anything else is missing, unexpected or of another shape, or a tensor has NaN or infinity;
@@ -64,6 +67,7 @@ def load_weights(module: nn.Module, file: WeightsFile, heads: tuple[str, ...], c
     check_values(kept, own, file.source)
     module.load_state_dict(kept, strict=False)
     _say(file, len(kept), told, (*file.left_out, *foreign))
+    return bool(rows)
 
 
 def _check_fit(

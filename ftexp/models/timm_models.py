@@ -117,7 +117,7 @@ def build(
     classes: int | Sequence[str],
     image_size: int | None,
     file: WeightsFile | None = None,
-) -> nn.Module:
+) -> tuple[nn.Module, bool]:
     """Build the network with a new head, or with the rows that a file's head has for the same classes.
 
     Args:
@@ -126,6 +126,9 @@ def build(
         classes: the classes of the data, or their number.
         image_size: side of the images in pixels; None: the architecture's default.
         file: what was read from a file of weights; None: timm reads its own weights.
+
+    Returns:
+        The network, and whether its head keeps rows of the file.
 
     Raises:
         ConfigError: if the architecture does not have an option that is set (``model.drop_rate``, ...).
@@ -151,15 +154,14 @@ def build(
     paths = heads(config, module)
     reset_head(module, paths)
     if weights is None:
-        return module
+        return module, False
     if file is not None and weights.origin == "file":
         named = resample_positions(module, named_as(module, file), paths, cfg.architecture)
-        load_weights(module, named, paths, classes)
-    else:
-        if file is not None:
-            load_in_order(module, file, paths)
-        say_published(module, weights, paths)
-    return module
+        return module, load_weights(module, named, paths, classes)
+    if file is not None:
+        load_in_order(module, file, paths)
+    say_published(module, weights, paths)
+    return module, False
 
 
 def _options(config: ModelConfig, cfg: Any, image_size: int | None) -> dict[str, Any]:
@@ -188,9 +190,11 @@ def heads(config: ModelConfig, module: nn.Module) -> tuple[str, ...]:
     for path in paths:
         if path not in modules:
             children = ", ".join(name for name, _ in module.named_children())
+            other = f" For another network of timm, write model=timm model.name={config.name}." if config.head else ""
             raise ConfigError(
                 f"{config.name} has no classifier '{path}' ({'model.head' if config.head else 'named by timm'}). "
                 f"Its top-level modules: {children}. Choose another model, or set model.head to its classifier's path."
+                f"{other}"
             )
     return paths
 

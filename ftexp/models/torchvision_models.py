@@ -68,7 +68,7 @@ def locate(config: ModelConfig) -> Weights:
 
 def build(
     config: ModelConfig, weights: Weights | None, classes: int | Sequence[str], file: WeightsFile | None = None
-) -> nn.Module:
+) -> tuple[nn.Module, bool]:
     """Build the network with a new head, or with the rows that a file's head has for the same classes.
 
     Args:
@@ -76,6 +76,9 @@ def build(
         weights: where the weights are; None: random weights.
         classes: the classes of the data, or their number.
         file: what was read from a file of weights; None: torchvision reads its own weights.
+
+    Returns:
+        The network, and whether its head keeps rows of the file.
 
     Raises:
         ConfigError: if there is no such architecture, or it has no dropout or no stochastic depth to set.
@@ -89,15 +92,16 @@ def build(
     with reading(weights):
         module: nn.Module = get_model(config.name, weights=published_weights(config) if own else None, progress=False)
     replace_head(module, config.head, num_classes)
+    keeps_rows = False
     if file is not None:
-        load_weights(module, file.renamed(_current_names(file.tensors)), (config.head,), classes)
+        keeps_rows = load_weights(module, file.renamed(_current_names(file.tensors)), (config.head,), classes)
     elif weights is not None:
         say_published(module, weights, (config.head,))
     if config.drop_rate is not None:
         set_drop_rate(module, config.head, config.drop_rate, config.name)
     if config.drop_path_rate is not None:
         set_drop_path_rate(module, config.drop_path_rate, config.name)
-    return module
+    return module, keeps_rows
 
 
 def preprocessing(config: ModelConfig) -> Preprocessing:

@@ -188,7 +188,10 @@ class Fit:
         return EpochStats(solution.loss, solution.gradient_norm, head.num_images / seconds)
 
     def _start_from_solved_head(self) -> None:
-        """Put the head that is best on the pretrained features into the network, before the first phase."""
+        """Put the head that is best on the pretrained features into the network, unless it keeps rows of a file."""
+        if self.network.keeps_rows:
+            log.info("head    not solved at the start: it keeps rows of the file of weights (head.init=solved)")
+            return
         phase = replace(self.phases[0], learning=(HEAD,), part=None, change=None, solved=True)
         with self.inputs() as source:
             self._solve(self._features(phase, source))

@@ -154,7 +154,9 @@ def test_the_head_of_a_file_is_kept_by_the_names_of_the_classes(tmp_path: Path, 
     torch.save({"state_dict": state, "class_to_idx": {"ape": 0, "cat": 1, "dog": 2}}, tmp_path / "mine.ckpt")
     config = model(*option, f"weights={tmp_path}/mine.ckpt")
     for classes, row in ((("cat", "eel", "fox"), 1), (("eel", "fox", "gnu"), None), (3, None)):
-        head = build_network(config, locate_weights(config), classes, None).module.state_dict()[f"{path}.weight"]
+        network = build_network(config, locate_weights(config), classes, None)
+        head = network.module.state_dict()[f"{path}.weight"]
+        assert network.keeps_rows == (row is not None)
         same = [bool(torch.equal(head[0], state[f"{path}.weight"][number])) for number in range(3)]
         assert same == [number == row for number in range(3)]
 

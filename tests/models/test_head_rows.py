@@ -105,7 +105,7 @@ def test_a_letter_and_its_accent_may_be_written_apart() -> None:
     [
         (None, ("a", "b", "c"), "linear", "is newly initialised: the file does not name its classes"),
         (("a", "b", "c"), 3, "linear", "is newly initialised: the file does not name"),
-        (("a", "b", "c"), ("x", "y", "z"), "linear", "the file has none of the data's classes .a, b, c."),
+        (("a", "b", "c"), ("x", "y", "z"), "linear", "the data has none of the file's classes .a, b, c."),
         (("a", "b"), ("a", "b"), "linear", "not one row per class"),
         (("a", "b", "c"), ("a", "b", "c"), "norm first", "the file's has other layers"),
         (("a", "b", "c"), ("a", "b", "c"), "without bias", "the file's has other layers"),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
 from conftest import Compose
 from tiny_runs import CPU, colours, fit, fresh_network, resumed
@@ -165,6 +166,30 @@ def test_a_stage_starts_from_the_solved_head(
     plain = started_from(configure, splits, tmp_path / "random", *settings)
     assert plain.history[0].val_loss > 1.5 * best.val_loss
     assert not (tmp_path / "random" / "solution.json").exists()
+
+
+def test_rows_that_are_kept_by_name_come_before_a_solved_start(
+    configure: Compose,
+    splits: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fresh_with_rows() -> Network:
+        network = fresh_network()
+        network.keeps_rows = True
+        return network
+
+    monkeypatch.setattr(tiny_runs, "fresh_network", fresh_with_rows)
+    caplog.set_level("INFO", "ftexp")
+    kept = started_from(configure, splits, tmp_path, "stage=partial", "head.init=solved")
+    (tmp_path / "plain").mkdir()
+    assert (
+        kept.history[0].val_loss
+        == started_from(configure, splits, tmp_path / "plain", "stage=partial").history[0].val_loss
+    )
+    assert not (tmp_path / "solution.json").exists()
+    assert "head    not solved at the start: it keeps rows of the file of weights (head.init=solved)" in caplog.text
 
 
 class Scaled(nn.Module):
