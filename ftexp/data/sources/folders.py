@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftexp.data.samples import sorted_naturally
-from ftexp.data.sources.written_images import MARK
+from ftexp.data.sources.program_folders import is_mark, is_written_by_a_program
 from ftexp.errors import DataError
 
 # Device and inode: the same for a folder and every link to it.
@@ -41,8 +41,6 @@ CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 CLUTTER_FOLDERS = frozenset(("__macosx", "__pycache__", "lost+found", "$recycle.bin", "system volume information"))
 SERVER_FOLDERS = frozenset(("@eadir", "@recycle", "#recycle", "#snapshot"))
 CLUTTER = CLUTTER_FILES | CLUTTER_FOLDERS | SERVER_FOLDERS
-# A folder that contains one of these was written by ftexp or by Hydra.
-RUN_MARKS = frozenset(("run.json", "sweep.json", ".hydra", "ftexp.log", MARK))
 
 CHECKPOINTS = "checkpoints"
 
@@ -54,7 +52,7 @@ class Folder:
     Attributes:
         path: the path of the folder.
         above: the identities of the folder and its parents; a link to one of them is a loop.
-        is_run: whether a run of ftexp, Hydra or MLflow wrote the folder; its images are not data.
+        is_run: whether a program wrote the folder, such as a run of ftexp; its images are not data.
         folders: the subfolders, in natural order.
         linked: those of ``folders`` that are links.
         images: files with the suffix or the first bytes of an image, and broken links with such a suffix.
@@ -134,18 +132,17 @@ def folders_below(folder: Folder, repeated: list[str] | None = None) -> Iterator
 def _list(path: str, above: frozenset[Identity]) -> Folder:
     """Sort the entries of one folder. Subfolders are not listed, and a file is opened only if its suffix is unknown."""
     folder = Folder(path, above)
-    mlflow = False
+    marks = []
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                folder.is_run = folder.is_run or entry.name in RUN_MARKS
-                mlflow = mlflow or entry.name == "artifacts"
+                if is_mark(entry.name):
+                    marks.append(entry.name)
                 if entry.name[0] != "." and entry.name.lower() not in CLUTTER:
                     _sort_entry(folder, entry)
     except OSError as error:
         raise _cannot_list(path, error) from error
-    # MLflow names the folders of runs and models with 32 hexadecimal digits.
-    folder.is_run = folder.is_run or (mlflow and _is_hexadecimal(os.path.basename(path).removeprefix("m-")))
+    folder.is_run = is_written_by_a_program(path, marks)
     folder.folders = sorted_naturally(folder.folders)
     folder.images.sort()
     folder.others.sort()
@@ -202,10 +199,6 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
     except OSError:
         return False
     return any(start[at : at + len(signature)] == signature for at, signature in _SIGNATURES)
-
-
-def _is_hexadecimal(name: str) -> bool:
-    return len(name) == 32 and all(digit in "0123456789abcdef" for digit in name)
 
 
 def _cannot_list(path: str, error: OSError) -> DataError:

@@ -18,7 +18,7 @@ class LeftOut:
     """Collects what is left out while folders are read.
 
     Attributes:
-        runs: folders that ftexp, Hydra or MLflow wrote.
+        runs: folders that programs wrote, such as runs of ftexp, Hydra or MLflow.
         repeated: links to folders that are read by another path, and links to a parent folder.
     """
 
@@ -55,7 +55,10 @@ class LeftOut:
     def say(self) -> None:
         """Log one warning for each kind."""
         if self.runs:
-            log.warning("Folders of runs (ftexp, Hydra or MLflow) are not read as data: %s.", listed(self.runs, 5))
+            log.warning(
+                "Folders that programs wrote (runs, environments of Python) are not read as data: %s.",
+                listed(self.runs, 5),
+            )
         if self._unlabelled:
             log.warning(
                 "%d images beside the folders of classes have no label and are not used, for example %s.",

@@ -223,6 +223,24 @@ def test_runs_are_no_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert f"{tmp_path / 'dog/run'}" in caplog.text
 
 
+def test_folders_of_other_programs_are_no_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg", "args/args.yaml", "args/3.jpg")
+    touch(tmp_path, "lightning_logs/version_0/hparams.yaml", "lightning_logs/version_0/images/grid.png")
+    touch(tmp_path, "wandb/run-1-x/run-x.wandb", "wandb/run-1-x/files/media/images/0.png")
+    touch(tmp_path, "runs/Nov26/events.out.tfevents.1764.host.1.0", "runs/Nov26/grid.png")
+    touch(
+        tmp_path, "runs/classify/train/args.yaml", "runs/classify/train/results.csv", "runs/classify/train/batch0.jpg"
+    )
+    touch(tmp_path, "output/train/1/args.yaml", "output/train/1/summary.csv", "output/train/1/0.png")
+    touch(tmp_path, "venv/pyvenv.cfg", "venv/lib/site-packages/sklearn/datasets/images/china.jpg")
+    touch(tmp_path, "conda/conda-meta/history", "conda/lib/mpl-data/images/home.png")
+    assert {label for _, label, _ in found(tmp_path)} == {"args", "cat", "dog"}
+    assert (
+        f"are not read as data: {tmp_path / 'conda'}, {tmp_path / 'lightning_logs'}, {tmp_path / 'output'}, "
+        in caplog.text
+    )
+
+
 def test_a_run_begun_in_the_folder_of_the_data_adds_no_class(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/2.jpg", "run.json", "checkpoints/best.pt", ".hydra/config.yaml")
     assert {label for _, label, _ in found(tmp_path)} == {"cat", "dog"}
