@@ -7,6 +7,7 @@ in quotes. So is a value that the grammar would parse as a number, a list or a c
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ GROUPS = (*(field.name for field in fields(Config)), "experiment")
 _FORM = "Choose an option with group=option, set a key with group.key=value"
 # A value that holds one of these is more likely a mistyped list, mapping, function or quotation than plain text.
 _STRUCTURE = set("'\"[](){}")
+# A value in a mapping that has no quotes and no structure of its own.
+_VALUE_OF_MAPPING = re.compile(r""":\s*([^\s:,'"\[\](){}][^:,'"\[\](){}]*?)\s*(?=[,}])""")
 
 
 def readable(arguments: Sequence[str]) -> list[str]:
@@ -98,6 +101,12 @@ def read_value(argument: str, *, multirun: bool = False) -> str:
         raise ConfigError(f"'{argument}' has a comma with no value beside it. Write {key}=VALUE,VALUE without spaces.")
     if name in string_keys() or not _has_structure(value):
         return f"{key}={_quoted(value, multirun=multirun)}"
+    if value.strip().startswith("{"):
+        quoted = f"{key}={_VALUE_OF_MAPPING.sub(_in_quotes, value)}"
+        if isinstance(_parse(quoted), Override):
+            return quoted
+        if not value.isascii():
+            raise ConfigError(_key_for_a_file(key, value))
     cure = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
     raise ConfigError(
         f"'{argument}' cannot be parsed: {parsed}. A list is [a,b], a mapping {{key:value}}. Text that has brackets, "
@@ -147,6 +156,20 @@ def _check_sweep(parsed: Override, argument: str, *, multirun: bool) -> None:
 def _quoted(value: str, *, multirun: bool) -> str:
     parts = value.split(",") if multirun and not _has_structure(value) else [value]
     return ",".join(QuotedString(part, Quote.single).with_quotes() for part in parts)
+
+
+def _in_quotes(found: re.Match[str]) -> str:
+    return f":{QuotedString(found[1], Quote.single).with_quotes()}"
+
+
+def _key_for_a_file(key: str, value: str) -> str:
+    """The message for a mapping with a key that Hydra's grammar cannot parse in any form."""
+    group, _, name = key.partition(".")
+    return (
+        f"'{key}={value}' cannot be parsed: in a command, the keys of a mapping may have only ASCII letters. Write it "
+        f"into a file, own/{group}/mine.yaml, with the lines 'defaults: [OPTION, _self_]' (an option of {group}) and "
+        f"'{name}: {value}', and give --config-dir=own {group}=mine."
+    )
 
 
 def _has_structure(value: str) -> bool:

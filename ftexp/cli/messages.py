@@ -39,6 +39,8 @@ def explain(error: BaseException) -> str | None:
         return _unknown_key(cause.full_key, cause.object_type)
     if isinstance(cause, ValidationError) and cause.full_key in SINGLE_GROUPS:
         return f"{cause.full_key} is a group without options. Set one of its keys: {cause.full_key}.KEY=VALUE."
+    if isinstance(cause, ValidationError) and cause.full_key and str(cause).startswith("field '"):
+        return f"{cause.full_key} may not be null. Give a value, or omit it to use the one in conf/."
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_first_line(cause)}."
     if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):

@@ -10,7 +10,7 @@ from typing import get_type_hints
 
 from ftexp.config.moved import moved_to
 from ftexp.config.root import SCHEMA, Config
-from ftexp.errors import closest, nearest
+from ftexp.errors import closest
 
 # Settings that name a file or a folder; a "~" at their beginning means the home folder.
 PATHS = ("data.root", "data.file", "audit.cache", "runtime.cache_folder", "model.weights")
@@ -37,7 +37,10 @@ _ELSEWHERE = {
     "model=NAME": "arch architecture backbone model_name net network",
     "optimizer=NAME": "opt optim solver",
     "scheduler=NAME": "sched lr_scheduler lr_schedule lr_scheduler_type cos_lr schedule",
-    "data=imagefolder data.root=FOLDER": "data_dir data_path dataset dataset_dir data_root path folder train_dir",
+    "data=imagefolder data.root=FOLDER": (
+        "data_dir data_path dataset dataset_dir data_root path folder dir "
+        "root_dir image_dir images_dir img_dir train_dir"
+    ),
     "data=manifest data.file=FILE": "csv csv_file manifest train_csv df",
     "data.val_fraction": "val_split valid_pct validation_split val_size valid_size",
     "data.test_fraction": "test_split test_size",
@@ -45,6 +48,9 @@ _ELSEWHERE = {
     "tracking.experiment": "project experiment_name exp_name run_name wandb wandb_project",
     "tracking.uri": "tracking_uri mlflow_uri mlflow_tracking_uri",
     "stage=head, partial or full": "freeze freeze_backbone freeze_layers unfreeze linear_probe freeze_epochs",
+    "resume=FOLDER or resume=auto": (
+        "from resume_from resume_path resume_from_checkpoint resume_checkpoint resume_training auto_resume"
+    ),
     "model.drop_rate": "dropout drop",
     "model.drop_path_rate": "drop_path stochastic_depth",
     "loss.label_smoothing": "smoothing",
@@ -94,8 +100,9 @@ def hint(full_key: str, allowed: list[str]) -> str:
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", key).lower()
     if plain in _CLASSES:
         return " It need not be set: the classes are those of the data."
-    if beside := closest(key, allowed, at_least=0.85):
-        return f" Did you mean '{beside}'?"
+    where = f"{prefix}." if prefix else ""
+    if spelt := closest(key, allowed, at_least=0.85):
+        return f" Did you mean '{where}{spelt}'?"
     for ours, theirs in _ELSEWHERE.items():
         if plain in theirs.split():
             return f" Did you mean {ours}?"
@@ -103,7 +110,8 @@ def hint(full_key: str, allowed: list[str]) -> str:
     if same:
         return f" Did you mean {' or '.join(same)}?"
     if prefix:
-        return nearest(key, allowed)
+        beside = closest(key, allowed)
+        return f" Did you mean '{where}{beside}'?" if beside else ""
     names = {known.rpartition(".")[2] for known in known_keys()}
     anywhere = closest(plain, [*allowed, *sorted(names)], at_least=0.76)
     return hint(anywhere, allowed) if anywhere in names else f" Did you mean '{anywhere}'?" if anywhere else ""

@@ -81,8 +81,8 @@ def test_every_group_of_the_schema_has_options(configure: Compose) -> None:
 
 MISTAKES = {
     # Keys and options that do not exist.
-    "optimizer.head_lrr=1": "There is no setting optimizer.head_lrr. Did you mean 'head_lr'?",
-    "+optimizer.head_lrr=1": "There is no setting optimizer.head_lrr. Did you mean 'head_lr'?",
+    "optimizer.head_lrr=1": "There is no setting optimizer.head_lrr. Did you mean 'optimizer.head_lr'?",
+    "+optimizer.head_lrr=1": "There is no setting optimizer.head_lrr. Did you mean 'optimizer.head_lr'?",
     "+optimiser.head_lr=1": "There is no setting optimiser. Did you mean 'optimizer'?",
     "optimiser=adamw": "There is no setting optimiser. Did you mean 'optimizer'?",
     "model=resnet51": "There is no model=resnet51. Did you mean 'resnet",

@@ -69,7 +69,7 @@ def test_the_catalogue_has_a_line_for_every_option(capsys: pytest.CaptureFixture
     ("argv", "message"),
     [
         (["vit_b_17"], "There is no model=vit_b_17. Did you mean 'vit_b_16'?"),
-        (["resnet18", "model.imag_size=64"], "There is no setting model.imag_size. Did you mean 'image_size'?"),
+        (["resnet18", "model.imag_size=64"], "There is no setting model.imag_size. Did you mean 'model.image_size'?"),
         (["timm"], "model.name has no value. Give one"),
         (["timm", "model.name=levit_128x"], "timm has no model 'levit_128x' (model.name). Did you mean 'levit_128'?"),
     ],
