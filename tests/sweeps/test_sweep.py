@@ -495,6 +495,48 @@ def test_launchers_run_several_trials_at_once_and_leave_no_process(
 
 
 @pytest.mark.slow
+def test_a_trial_that_ray_starts_again_after_it_lost_a_worker_is_whole(workplace: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="an extra")
+    epochs = 200
+    arguments = [f"stage.epochs={epochs}", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"]
+    arguments += ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "hydra.sweeper.pruner=none"]
+    process = start(workplace, *arguments)
+    try:
+        deadline = time.monotonic() + 240
+        while not any(map(is_training, workplace.glob("multirun/*/[0-9]"))):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        lost = [worker for worker in psutil.Process(process.pid).children(recursive=True) if is_ray_job(worker)]
+        for worker in lost:
+            worker.kill()
+        _, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert lost
+    assert process.returncode == 0, errors
+    assert [trial.state.name for trial in load_trials(workplace)] == ["COMPLETE"] * 4
+    for number in range(4):
+        folder = study_folder(workplace) / str(number)
+        with (folder / "metrics.csv").open(newline="") as file:
+            assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(1, epochs + 1)), folder
+        assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+        assert (folder / "checkpoints" / "best.pt").exists()
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a trial has trained for an epoch and goes on."""
+    history = folder / "metrics.csv"
+    return history.exists() and history.read_text().count("\n") > 1 and not (folder / "result.json").exists()
+
+
+def is_ray_job(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # gone meanwhile
+        return any("ray::_run_job" in part for part in process.cmdline())
+    return False
+
+
+@pytest.mark.slow
 def test_memory_does_not_grow_from_trial_to_trial(workplace: Path) -> None:
     trials, settled = 20, 5
     process = start(
