@@ -82,7 +82,8 @@ def by_steps(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_class
 
 
 def solved(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: int) -> Chosen:
-    problem = LogisticProblem.of_targets(train[0], soft_targets(train[1], num_classes, SMOOTHING), standardise=True)
+    targets = soft_targets(train[1], num_classes, SMOOTHING)
+    problem = LogisticProblem.of_targets(train[0], targets, [train[0].shape[1]])
     return solve_on_validation(problem, *val, "accuracy")
 
 

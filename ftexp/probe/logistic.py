@@ -85,8 +85,7 @@ class LogisticProblem:
         num_classes: int,
         weights: Tensor | None = None,
         label_smoothing: float = 0.0,
-        *,
-        standardise: bool = False,
+        parts: Sequence[int] = (),
     ) -> LogisticProblem:
         """Set the problem up.
 
@@ -96,31 +95,29 @@ class LogisticProblem:
             num_classes: C.
             weights: float [N], above 0, such as those that balance the classes; None: all the same.
             label_smoothing: the share of the target that all classes divide among them.
-            standardise: whether the penalty is on weights of standardised features.
+            parts: see ``of_targets``.
         """
         hard = torch.nn.functional.one_hot(labels, num_classes).double()
         targets = hard * (1 - label_smoothing) + label_smoothing / num_classes
-        return cls.of_targets(features, targets if weights is None else targets * weights[:, None], standardise)
+        return cls.of_targets(features, targets if weights is None else targets * weights[:, None], parts)
 
     @classmethod
-    def of_targets(cls, features: Tensor, targets: Tensor, standardise: bool = False) -> LogisticProblem:
+    def of_targets(cls, features: Tensor, targets: Tensor, parts: Sequence[int] = ()) -> LogisticProblem:
         """Set the problem up for ``sum_ic t_ic -log p_ic``, up to a constant factor.
 
         Args:
             features: float [N, D].
             targets: float64 [N, C], at least 0; a row's sum is the sample's weight.
-            standardise: whether the penalty is on weights of standardised features.
+            parts: how many features belong together, one part after the other; the penalty is on the weights of
+                features of which each part is divided by the root of its mean variance. Empty: of features as given.
         """
         sums = targets.sum(dim=1)
         shares = sums / sums.sum()
         values = features.to(torch.float64, copy=True)  # centred in place: there may be hundreds of MiB
         mean = shares @ values
         values -= mean
-        units = torch.ones_like(mean)
-        if standardise:
-            units = (shares @ values.square()).sqrt()
-            units[units <= 1e-12 * units.max()] = torch.inf  # a feature that is constant has no say
-            values /= units
+        units = _units(shares @ values.square(), parts)
+        values /= units
         scores, singular, right = decompose(values)
         scores *= singular
         return cls(scores, right / units[:, None], mean, targets / sums[:, None], shares, shares @ scores.square())
@@ -234,3 +231,11 @@ class LogisticProblem:
             # A constant may be added to all of the bias; the ones keep the matrix regular.
             bias = bias - torch.linalg.solve(curvature + 1 / len(bias), gradient)
         return bias
+
+
+def _units(variances: Tensor, parts: Sequence[int]) -> Tensor:
+    """What each feature is divided by, from its variance: float64 [D]."""
+    if not parts:
+        return torch.ones_like(variances)
+    units = torch.cat([part.mean().sqrt().expand(len(part)) for part in variances.split(list(parts))])
+    return torch.where(units > 1e-12 * units.max(), units, torch.inf)  # a part that is constant has no say

@@ -60,7 +60,7 @@ def solve_head(
         assert train is not None
         assert val is not None
         (values, labels), (val_values, val_labels) = train, val
-        problem = LogisticProblem.of_targets(values, _targets(labels, counts, config), standardise=True)
+        problem = LogisticProblem.of_targets(values, _targets(labels, counts, config), [values.shape[1]])
         chosen = solve_on_validation(problem, val_values, val_labels, config.train.metric)
         seconds = passed - started, time.perf_counter() - passed
         return SolvedHead(chosen, len(values), values.shape[1], *seconds)

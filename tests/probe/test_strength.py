@@ -51,7 +51,7 @@ def test_a_metric_that_is_not_defined_leaves_the_choice_to_the_log_loss() -> Non
 
 
 def test_the_chosen_strength_is_solved_to_the_optimum_and_the_path_is_told() -> None:
-    problem = LogisticProblem.of(FEATURES[:120], LABELS[:120], 3, standardise=True)
+    problem = LogisticProblem.of(FEATURES[:120], LABELS[:120], 3)
     chosen = solve_on_validation(problem, FEATURES[120:], LABELS[120:], "accuracy")
     best, path = chosen.solution, chosen.path
     assert [point.strength for point in path] == list(STRENGTHS[: len(path)])
@@ -65,7 +65,7 @@ def test_the_chosen_strength_is_solved_to_the_optimum_and_the_path_is_told() -> 
 
 def test_the_path_ends_once_validation_gets_no_better() -> None:
     shuffled = LABELS[torch.randperm(120, generator=GENERATOR)]
-    problem = LogisticProblem.of(FEATURES[:120], shuffled, 3, standardise=True)
+    problem = LogisticProblem.of(FEATURES[:120], shuffled, 3)
     path = solve_on_validation(problem, FEATURES[120:], LABELS[120:], "log_loss").path
     assert PATIENCE < len(path) < len(STRENGTHS)
 
@@ -81,20 +81,27 @@ def test_the_targets_are_those_of_torchs_cross_entropy(weights: torch.Tensor | N
     assert float(-(targets * logits.log_softmax(1)).sum()) == pytest.approx(float(expected))
 
 
-def test_standardised_features_need_no_units_and_their_weights_are_for_the_features_as_given() -> None:
-    units = torch.logspace(-3, 3, 12)
+def test_the_unit_of_a_part_does_not_matter_and_the_weights_are_for_the_features_as_given() -> None:
+    units = torch.cat([torch.full((5,), 1e-3), torch.full((7,), 1e3)]).double()
     one, other = (
-        LogisticProblem.of(features, LABELS, 3, standardise=True).solve(0.01)
+        LogisticProblem.of(features, LABELS, 3, parts=[5, 7]).solve(0.01)
         for features in (FEATURES.double(), FEATURES.double() * units + 5)
     )
     assert other.objective == pytest.approx(one.objective, abs=1e-9)
     torch.testing.assert_close(other.logits(FEATURES.double() * units + 5), one.logits(FEATURES.double()))
 
 
-def test_a_feature_that_is_constant_has_no_say() -> None:
-    constant = torch.cat([FEATURES, torch.full((240, 1), 7.0)], dim=1)
-    solution = LogisticProblem.of(constant, LABELS, 3, standardise=True).solve(0.01)
-    assert (solution.weight[:, -1] == 0).all()
+def test_within_a_part_features_keep_their_proportions() -> None:
+    values = FEATURES.double()
+    unit = float(values.var(dim=0, correction=0).mean().sqrt())
+    whole = LogisticProblem.of(values, LABELS, 3, parts=[12]).solve(0.01)
+    assert whole.objective == pytest.approx(LogisticProblem.of(values / unit, LABELS, 3).solve(0.01).objective)
+
+
+def test_a_part_that_is_constant_has_no_say() -> None:
+    constant = torch.cat([FEATURES, torch.full((240, 2), 7.1)], dim=1)
+    solution = LogisticProblem.of(constant, LABELS, 3, parts=[12, 2]).solve(0.01)
+    assert (solution.weight[:, -2:] == 0).all()
     assert solution.bias.isfinite().all()
 
 

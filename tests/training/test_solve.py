@@ -45,19 +45,19 @@ def features_of(network: Network, samples: list[Sample], splits: Splits) -> tupl
 
 
 def gradient(network: Network, splits: Splits, loss: nn.CrossEntropyLoss, strength: float) -> float:
-    """Of torch's own loss, with the penalty on weights of standardised features; 0 at the optimum."""
+    """Of torch's own loss, with the penalty on weights of features whose mean variance is 1; 0 at the optimum."""
     features, labels = features_of(network, splits.train, splits)
     shares = torch.ones(len(labels)) if loss.weight is None else loss.weight[labels]
     if loss.weight is not None:
         shares = shares * (1 - loss.label_smoothing) + loss.label_smoothing * loss.weight.mean()
     shares = (shares / shares.sum()).double()
     values = features.double()
-    spread = (shares @ (values - shares @ values).square()).sqrt()
+    unit = (shares @ (values - shares @ values).square()).mean().sqrt()
     weight = network.module.fc.weight.detach().double().requires_grad_()
     bias = network.module.fc.bias.detach().double().requires_grad_()
     if loss.weight is not None:
         loss.weight = loss.weight.double()
-    value = loss(values @ weight.T + bias, labels) + strength / 2 * (weight * spread).square().sum()
+    value = loss(values @ weight.T + bias, labels) + strength / 2 * (weight * unit).square().sum()
     parts: tuple[Tensor, ...] = torch.autograd.grad(value, (weight, bias))
     return max(float(part.abs().max()) for part in parts)
 
