@@ -5,8 +5,9 @@
 
 ``scores``: one pass of the frozen network over train and val; then, for several random splits of these features, the
 solved head beside AdamW with the settings of ``stage=head`` in ``conf/`` (which keeps the best of its epochs by
-validation accuracy), both scored on images that neither saw. ``speed``: the path of strengths on made-up features, its
-peak memory, and scikit-learn's LogisticRegression for the chosen strength alone. Both add rows to results.md.
+validation accuracy), both scored on images that neither saw. With ``--features FILE``, the features are kept there.
+``speed``: the path of strengths on made-up features, its peak memory, one epoch of AdamW on them times 15, and
+scikit-learn's LogisticRegression for the chosen strength alone. Both add rows to results.md.
 """
 
 from __future__ import annotations
@@ -55,16 +56,18 @@ def features_of(overrides: Sequence[str]) -> tuple[Tensor, Tensor, int]:
     return torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]]), len(prepared.splits.classes)
 
 
-def by_steps(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: int, seed: int) -> nn.Linear:
+def by_steps(
+    train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: int, seed: int, epochs: int = EPOCHS
+) -> nn.Linear:
     """AdamW, warmup and cosine, with the rates of conf/; the best epoch by validation accuracy."""
     torch.manual_seed(seed)
     layer = nn.Linear(train[0].shape[1], num_classes)
     groups = [{"params": [layer.weight], "weight_decay": DECAY}, {"params": [layer.bias], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE)
     batches = -(-len(train[0]) // BATCH)
-    schedule, span = ftexp.compose("stage=head").scheduler, Span(EPOCHS, batches, len(train[0]))
+    schedule, span = ftexp.compose("stage=head").scheduler, Span(epochs, batches, len(train[0]))
     best, weights, tick = -1.0, layer.state_dict(), 0
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for rows in torch.randperm(len(train[0])).split(BATCH):
             for group in optimizer.param_groups:
                 group["lr"] = RATE * schedule_factor(schedule, tick, span)
@@ -87,8 +90,18 @@ def solved(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes
     return solve_on_validation(problem, *val, "accuracy")
 
 
-def compare(name: str, overrides: Sequence[str], splits: int) -> dict[str, object]:
-    features, labels, num_classes = features_of(overrides)
+def kept_features(file: Path | None, overrides: Sequence[str]) -> tuple[Tensor, Tensor, int]:
+    """``features_of``, from the file if it is there."""
+    if file is None:
+        return features_of(overrides)
+    if not file.exists():
+        torch.save(features_of(overrides), file)
+    kept: tuple[Tensor, Tensor, int] = torch.load(file)
+    return kept
+
+
+def compare(name: str, kept: tuple[Tensor, Tensor, int], splits: int) -> dict[str, object]:
+    features, labels, num_classes = kept
     figures: dict[str, list[float]] = {key: [] for key in ("solved", "steps", "gain", "seconds", "step seconds")}
     losses: dict[str, list[float]] = {"solved": [], "steps": []}
     for seed in range(splits):
@@ -144,7 +157,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
 
 
-def speed(samples: int, features: int, classes: int, *, beside: bool) -> dict[str, object]:
+def speed(samples: int, features: int, classes: int, *, compare: bool) -> dict[str, object]:
     generator = torch.Generator().manual_seed(0)
     centres = 0.12 * torch.randn(classes, features, generator=generator)
     scales = torch.logspace(0, -1.5, features)
@@ -160,9 +173,12 @@ def speed(samples: int, features: int, classes: int, *, beside: bool) -> dict[st
     chosen = solved(train, val, classes)
     seconds = time.perf_counter() - started
     peak, solution = _peak(), chosen.solution
+    started = time.perf_counter()
+    by_steps(train, val, classes, 0, epochs=1)
+    epoch = time.perf_counter() - started
     theirs = "not run"
-    if beside:
-        spread = train[0].std(dim=0, correction=0)
+    if compare:
+        spread = train[0].var(dim=0, correction=0).mean().sqrt()
         other = LogisticRegression(C=1 / (solution.strength * samples), tol=1e-4, max_iter=1000)
         values = ((train[0] - train[0].mean(dim=0)) / spread).numpy()
         started = time.perf_counter()
@@ -174,6 +190,7 @@ def speed(samples: int, features: int, classes: int, *, beside: bool) -> dict[st
         "strengths": len(chosen.path),
         "iterations": sum(point.iterations for point in chosen.path) + solution.iterations,
         "seconds, path and optimum": f"{seconds:.1f}",
+        "seconds, 15 epochs of steps": f"{EPOCHS * epoch:.1f}",
         "seconds, scikit-learn, one strength": theirs,
         "relative gap": f"{solution.duality_gap / solution.objective:.0e}",
         "MiB before": f"{before:.0f}",
@@ -194,6 +211,7 @@ def main() -> None:
     scores.add_argument("name")
     scores.add_argument("overrides", nargs="*")
     scores.add_argument("--splits", type=int, default=5)
+    scores.add_argument("--features", type=Path)
     timing = commands.add_parser("speed")
     timing.add_argument("--samples", type=int, default=20_000)
     timing.add_argument("--features", type=int, default=2_064)
@@ -201,9 +219,10 @@ def main() -> None:
     timing.add_argument("--alone", action="store_true", help="without scikit-learn")
     given = parser.parse_args()
     if given.command == "scores":
-        append_rows("The solved head", [compare(given.name, given.overrides, given.splits)])
+        kept = kept_features(given.features, given.overrides)
+        append_rows("The solved head", [compare(given.name, kept, given.splits)])
     else:
-        row = speed(given.samples, given.features, given.classes, beside=not given.alone)
+        row = speed(given.samples, given.features, given.classes, compare=not given.alone)
         append_rows("The solved head: seconds and memory", [row])
 
 

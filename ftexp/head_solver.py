@@ -38,11 +38,12 @@ def choose_solver(config: Config, phases: Sequence[Phase], overrides: Sequence[s
         overrides: the overrides of the command.
 
     Raises:
-        ConfigError: if ``head.solver=solved`` is not possible with the other settings.
+        ConfigError: if ``head.solver=solved`` is not possible with the others, or ``head.strength`` has no effect.
     """
     solver, heads = config.head.solver, [phase for phase in phases if _trains_head_alone(phase)]
     alone = len(heads) == len(phases)
     if solver == "sgd" or (solver == "auto" and not alone):
+        _refuse_strength(config, "the head is trained by steps")
         return tuple(phases)
     if not heads:
         raise ConfigError("head.solver=solved has no effect: no phase has learn=head. Use stage=head, or remove it.")
@@ -56,6 +57,7 @@ def choose_solver(config: Config, phases: Sequence[Phase], overrides: Sequence[s
             f"head.solver=solved is not possible with {_listed(reasons)}, which only steps have. Remove "
             f"{'it' if len(reasons) == 1 else 'them'}, or use head.solver=sgd."
         )
+    _refuse_strength(config, f"the head is trained by steps because of {_listed(reasons)}")
     log.info("head    trained by steps, not solved: %s (head.solver=auto)", _listed(reasons))
     return tuple(phases)
 
@@ -73,7 +75,7 @@ def keep_solvable(
         num_train: number of training images.
 
     Raises:
-        ConfigError: if ``head.solver=solved`` or ``head.init=solved`` is not possible.
+        ConfigError: if ``head.solver=solved`` or ``head.init=solved`` is not possible, or ``head.strength`` idle.
     """
     solved = any(phase.solved for phase in chosen)
     if not solved and config.head.init == "random":
@@ -85,8 +87,14 @@ def keep_solvable(
         if value == "solved":
             other = {"solver": "sgd", "init": "random"}[key]
             raise ConfigError(f"head.{key}=solved is not possible: {reason}. Use head.{key}={other}.")
+    _refuse_strength(config, reason)
     log.info("head    trained by steps, not solved: %s (head.solver=auto)", reason)
     return tuple(before)
+
+
+def _refuse_strength(config: Config, reason: str) -> None:
+    if config.head.strength is not None and config.head.init == "random":
+        raise ConfigError(f"head.strength={config.head.strength:g} has no effect: {reason}. Remove it.")
 
 
 def bytes_to_solve(num_train: int, num_features: int, num_classes: int) -> int:

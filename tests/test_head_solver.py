@@ -66,6 +66,26 @@ def test_a_setting_of_steps_makes_auto_take_steps(
 
 
 @pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (("stage=partial",), "the head is trained by steps"),
+        (("stage=head", "head.solver=sgd"), "the head is trained by steps"),
+        (("stage=head", "augment=light"), "the head is trained by steps because of random augmentation"),
+    ],
+)
+def test_a_strength_without_a_solved_head_is_refused(
+    configure: Compose, settings: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"head\.strength=0\.1 has no effect: {reason}.*Remove it\."):
+        chosen(configure, *settings, "head.strength=0.1")
+
+
+def test_a_strength_is_of_the_solved_start_too(configure: Compose) -> None:
+    (phase,) = chosen(configure, "stage=partial", "head.init=solved", "head.strength=0.1")
+    assert not phase.solved
+
+
+@pytest.mark.parametrize(
     ("setting", "reason"),
     [
         ("optimizer=sgd", "optimizer=sgd"),

@@ -22,8 +22,12 @@ class HeadConfig:
     # What the head of the first phase starts from. random: the usual random weights. solved: the optimum on the
     # features of the pretrained network.
     init: Literal["random", "solved"] = MISSING
+    # The strength of the penalty of a solved head, strength / 2 * |W|^2 beside the mean loss, for features whose mean
+    # variance is 1; null: chosen on the validation set, from a dozen.
+    strength: float | None = None
     # The most memory that solving may take, in GiB; with solver=auto, features that need more are left to sgd.
     max_gib: float = MISSING
 
     def __post_init__(self) -> None:
+        check(self.strength is None or self.strength > 0, "head.strength", self.strength, "null, or above 0")
         check(self.max_gib > 0, "head.max_gib", self.max_gib, "above 0")

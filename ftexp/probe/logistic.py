@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import torch
 from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
+from ftexp.probe.mean_loss import MeanLoss
 from ftexp.probe.ridge import decompose
 
 Floats = npt.NDArray[np.float64]
@@ -18,8 +20,12 @@ Floats = npt.NDArray[np.float64]
 MAX_ITERATIONS = 500
 # The duality gap at which a solution counts as the optimum, as a share of the objective.
 TOLERANCE = 1e-9
+# The gap to which float32 goes before float64 takes over, as a share of the objective.
+NEAR = 1e-6
 # How often L-BFGS goes on with a tenth of the bound where the gap is still larger.
 ROUNDS = 10
+# Rows of features that are squared at a time.
+ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,126 +122,124 @@ class LogisticProblem:
         values = features.to(torch.float64, copy=True)  # centred in place: there may be hundreds of MiB
         mean = shares @ values
         values -= mean
-        units = _units(shares @ values.square(), parts)
+        units = _units(_mean_squares(values, shares), parts)
         values /= units
         scores, singular, right = decompose(values)
         scores *= singular
-        return cls(scores, right / units[:, None], mean, targets / sums[:, None], shares, shares @ scores.square())
+        curvatures = _mean_squares(scores, shares)
+        return cls(scores, right / units[:, None], mean, targets / sums[:, None], shares, curvatures)
 
-    def path(self, strengths: Sequence[float], tolerance: float = TOLERANCE) -> Iterator[Solution]:
-        """Solve for one strength after the other, each from the solution before; give the strongest first.
+    def path(self, strengths: Sequence[float], tolerance: float) -> Iterator[Solution]:
+        """Solve for one strength after the other in float32; give the strongest first.
+
+        Each starts from where the last two solutions point to, by the logarithm of the strength.
 
         Args:
             strengths: above 0.
-            tolerance: the duality gap to reach, as a share of the objective. From 1e-6 on, products are computed in
-                float32, which halves the time.
+            tolerance: the duality gap to reach, as a share of the objective; float32 has its limit near 1e-6.
         """
-        num_classes = self.targets.shape[1]
-        scores = self.scores.float() if tolerance >= 1e-6 else self.scores
-        weight = torch.zeros(num_classes, self.scores.shape[1], dtype=torch.float64)
-        bias = (self.weights @ self.targets).clamp_min(1e-12).log()
+        loss = self._loss(torch.float32)
+        before: list[Solution] = []
         for strength in strengths:
-            weight, bias, iterations = self._minimise(strength, weight, bias, scores, tolerance)
-            yield self._certified(strength, weight, bias, iterations)
+            solution = self._minimise(strength, *self._ahead(strength, before), loss, tolerance, rounds=1)
+            before = [*before[-1:], solution]
+            yield solution
 
     def solve(self, strength: float, start: Solution | None = None) -> Solution:
-        """Solve for one strength, above 0, from another solution of this problem or from zero."""
-        if start is None:
-            return next(self.path([strength]))
-        bias = start.bias + start.weight @ self.mean
-        weight, bias, iterations = self._minimise(strength, start.coordinates, bias, self.scores, TOLERANCE)
-        return self._certified(strength, weight, bias, iterations)
+        """Solve for one strength, above 0, to the optimum, from another solution of this problem or from zero."""
+        point = self._ahead(strength, [] if start is None else [start])
+        near = self._minimise(strength, *point, self._loss(torch.float32), NEAR, rounds=1)
+        point = self._ahead(strength, [near])
+        found = self._minimise(strength, *point, self._loss(torch.float64), TOLERANCE, ROUNDS)
+        return replace(found, iterations=near.iterations + found.iterations)
+
+    def _loss(self, dtype: torch.dtype) -> MeanLoss:
+        return MeanLoss(self.scores.to(dtype), self.targets.to(dtype), self.weights.to(dtype))
+
+    def _ahead(self, strength: float, before: Sequence[Solution]) -> tuple[Tensor, Tensor]:
+        """Where to start: weight and bias in the problem's coordinates."""
+        if not before:
+            zero = torch.zeros(self.targets.shape[1], self.scores.shape[1], dtype=torch.float64)
+            return zero, (self.weights @ self.targets).clamp_min(1e-12).log()
+        last = before[-1]
+        weight, bias = last.coordinates, last.bias + last.weight @ self.mean
+        if len(before) < 2:
+            return weight, bias
+        earlier = before[-2]
+        steps = math.log(strength / last.strength) / math.log(last.strength / earlier.strength)
+        return (
+            weight + steps * (weight - earlier.coordinates),
+            bias + steps * (bias - earlier.bias - earlier.weight @ self.mean),
+        )
 
     def _minimise(
-        self, strength: float, weight: Tensor, bias: Tensor, scores: Tensor, tolerance: float
-    ) -> tuple[Tensor, Tensor, int]:
+        self, strength: float, weight: Tensor, bias: Tensor, loss: MeanLoss, tolerance: float, rounds: int
+    ) -> Solution:
         num_classes = len(bias)
         # Of softmax, the curvature by a logit is p (1 - p) at most; at the start all classes are equally likely.
         spread = (1 - 1 / num_classes) / num_classes
         scale = torch.cat([(self.curvatures * spread + strength).sqrt(), torch.tensor([spread**0.5]).double()])
-        latest = np.zeros(0)
+        latest = torch.zeros(0)
 
         def value_and_gradient(point: Floats) -> tuple[float, Floats]:
             nonlocal latest
             both = torch.from_numpy(point).view(num_classes, -1) / scale
-            loss, by_weight, by_bias = self._loss(scores, both[:, :-1], both[:, -1])
-            gradient = torch.cat([by_weight + strength * both[:, :-1], by_bias[:, None]], dim=1) / scale
-            latest = gradient.flatten().numpy()
-            return loss + strength / 2 * float(both[:, :-1].square().sum()), latest
+            value, by_weight, by_bias = loss(both[:, :-1], both[:, -1])
+            latest = torch.cat([by_weight.add_(both[:, :-1], alpha=strength), by_bias[:, None]], dim=1)
+            return value + strength / 2 * float(both[:, :-1].square().sum()), (latest / scale).flatten().numpy()
 
         def stop(intermediate_result: OptimizeResult) -> None:
-            # Where curvatures are about 1, half the square of the gradient is the distance from the optimum.
-            if latest @ latest / 2 <= bound * intermediate_result.fun:
+            # The gap as in ``_certified``, and what a better bias may gain.
+            gap = float(latest[:, :-1].square().sum()) / strength + float(latest[:, -1].square().sum()) / spread
+            if gap / 2 <= bound * intermediate_result.fun:
                 raise StopIteration
 
         point = (torch.cat([weight, bias[:, None]], dim=1) * scale).flatten().numpy()
-        options = {"maxiter": MAX_ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 20}
-        bound, iterations = tolerance, 0
-        for _ in range(ROUNDS):
+        options = {"maxiter": MAX_ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 10}
+        bound, iterations = 0.8 * tolerance, 0
+        for _ in range(rounds):
             found = minimize(value_and_gradient, point, jac=True, method="L-BFGS-B", options=options, callback=stop)
             point, iterations = found.x, iterations + int(found.nit)
             both = torch.from_numpy(point).view(num_classes, -1) / scale
-            weight, bias = both[:, :-1].clone(), self._best_bias(both[:, :-1], both[:, -1])
-            gap, objective = self._gap(strength, weight, bias)
-            if gap <= tolerance * objective or found.nit == 0 or iterations >= MAX_ITERATIONS:
+            solution = self._certified(strength, both[:, :-1].clone(), both[:, -1], loss, iterations)
+            if solution.duality_gap <= tolerance * solution.objective or found.nit == 0 or iterations >= MAX_ITERATIONS:
                 break
             bound /= 10
-        return weight, bias, iterations
+        return solution
 
-    def _loss(self, scores: Tensor, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
-        """The mean loss, and its gradients by weight [C, K] and bias [C]; products are in the dtype of the scores."""
-        logits = (scores @ weight.T.to(scores.dtype)).double() + bias
-        normaliser = logits.logsumexp(dim=1)
-        loss = self.weights @ (normaliser - (self.targets * logits).sum(dim=1))
-        excess = ((logits - normaliser[:, None]).exp_() - self.targets) * self.weights[:, None]
-        return float(loss), (excess.T.to(scores.dtype) @ scores).double(), excess.sum(dim=0)
-
-    def _gap(self, strength: float, weight: Tensor, bias: Tensor) -> tuple[float, float]:
-        """The duality gap at the best bias, and the objective.
+    def _certified(self, strength: float, weight: Tensor, bias: Tensor, loss: MeanLoss, iterations: int) -> Solution:
+        """The solution with the bias that is best beside this weight, and its duality gap.
 
         For probabilities q with ``sum_i w_i (t_i - q_i) = 0``, as the best bias gives them, the dual objective
         ``sum_i w_i H(q_i) - |V|^2 / (2 strength)``, with the entropy H and ``V = sum_i w_i (t_i - q_i) x_i``, is a
         lower bound of the optimum. With the gradient ``G = strength W - V``, the gap is ``|G|^2 / (2 strength)``.
         """
-        loss, by_weight, _ = self._loss(self.scores, weight, bias)
-        gradient = by_weight + strength * weight
-        return float(gradient.square().sum()) / (2 * strength), loss + strength / 2 * float(weight.square().sum())
-
-    def _certified(self, strength: float, weight: Tensor, bias: Tensor, iterations: int) -> Solution:
-        loss, by_weight, by_bias = self._loss(self.scores, weight, bias)
-        by_weight += strength * weight
-        squares = float(by_weight.square().sum())
+        bias = loss.best_bias(weight, bias)
+        value, by_weight, by_bias = loss(weight, bias)
+        squares = float((by_weight + strength * weight).square().sum())
         full = weight @ self.basis.T
         return Solution(
             strength,
             full,
             bias - full @ self.mean,
             weight,
-            loss + strength / 2 * float(weight.square().sum()),
-            loss,
+            value + strength / 2 * float(weight.square().sum()),
+            value,
             squares / (2 * strength),
             float((squares + by_bias.square().sum()) ** 0.5),
             iterations,
         )
-
-    def _best_bias(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """The bias that is best beside this weight, by Newton's method."""
-        logits = self.scores @ weight.T
-        for _ in range(20):
-            probabilities = (logits + bias).softmax(dim=1)
-            gradient = self.weights @ (probabilities - self.targets)
-            if gradient.abs().max() < 1e-15:
-                break
-            weighted = probabilities * self.weights[:, None]
-            curvature = weighted.sum(dim=0).diag() - weighted.T @ probabilities
-            # A constant may be added to all of the bias; the ones keep the matrix regular.
-            bias = bias - torch.linalg.solve(curvature + 1 / len(bias), gradient)
-        return bias
 
 
 def _units(variances: Tensor, parts: Sequence[int]) -> Tensor:
     """What each feature is divided by, from its variance: float64 [D]."""
     if not parts:
         return torch.ones_like(variances)
-    units = torch.cat([part.mean().sqrt().expand(len(part)) for part in variances.split(list(parts))])
+    units = torch.cat([part.mean().sqrt().expand(len(part)) for part in torch.split(variances, list(parts))])
     return torch.where(units > 1e-12 * units.max(), units, torch.inf)  # a part that is constant has no say
+
+
+def _mean_squares(values: Tensor, shares: Tensor) -> Tensor:
+    """Weighted means of squares over the samples, float64 [D], in parts: a copy of all would take much memory."""
+    parts = zip(torch.split(values, ROWS), torch.split(shares, ROWS), strict=True)
+    return torch.stack([share @ part.square() for part, share in parts]).sum(dim=0)

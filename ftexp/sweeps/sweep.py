@@ -23,6 +23,7 @@ from ftexp.models.blocks import HEAD
 from ftexp.run_folder import refuse_trials
 from ftexp.sweeps.confirm import check_confirmable, confirm
 from ftexp.sweeps.parent import parent_run, record_summary
+from ftexp.sweeps.preset import choose_preset
 from ftexp.sweeps.pruning import build_pruner
 from ftexp.sweeps.ranges import Options, check_whole_numbers
 from ftexp.sweeps.samplers import build_sampler
@@ -58,12 +59,13 @@ def sweep(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config, plain = _run_part(composed, arguments)
     directions = _directions(settings["direction"], config.sweep.objectives)
+    preset = choose_preset(config, composed.hydra.runtime.choices, arguments)
     space = build_space(
-        preset={**config.sweep.space, **(settings["params"] or {})},
-        idle=config.sweep.idle,
+        preset={**preset.space, **(settings["params"] or {})},
+        idle=preset.idle,
         arguments=arguments,
         options=composed.hydra.runtime.choices,
-        learning_blocks=_learning_blocks(config) if EACH_BLOCK in config.sweep.space else [],
+        learning_blocks=_learning_blocks(config) if EACH_BLOCK in preset.space else [],
         options_of=options_of,
     )
     for key, distribution in space.ranges.items():
@@ -84,7 +86,7 @@ def sweep(
     epochs = sum(phase.epochs for phase in config.stage.phases)
     built = build_pruner(pruner, epochs, len(directions))  # raises for a wrong name before anything is written
 
-    prefix = "grid" if space.listed else str(composed.hydra.runtime.choices["sweep"])
+    prefix = "grid" if space.listed else preset.name
     name = settings["study_name"] or name_study(prefix, plain, space.texts)
     folder = _sweep_folder(composed, name)
     _refuse_other_study(folder, name)

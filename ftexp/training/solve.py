@@ -14,7 +14,7 @@ from ftexp.config.loss import CrossEntropyConfig
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.probe.logistic import LogisticProblem
-from ftexp.probe.strength import Chosen, soft_targets, solve_on_validation
+from ftexp.probe.strength import STRENGTHS, Chosen, soft_targets, solve_on_validation
 from ftexp.training.imbalance import class_weights
 from ftexp.training.inputs.features import FeatureInputs, gathered, last_layer
 
@@ -48,7 +48,8 @@ def solve_head(
     Args:
         network: its last layer gets the solution.
         features: the batches.
-        config: ``train.metric`` chooses the strength; smoothing and class weights are those of the loss.
+        config: ``train.metric`` chooses the strength, unless ``head.strength`` is set; smoothing and class weights are
+            those of the loss.
         runtime: the device and the ranks.
         counts: number of training images of each class.
     """
@@ -61,7 +62,8 @@ def solve_head(
         assert val is not None
         (values, labels), (val_values, val_labels) = train, val
         problem = LogisticProblem.of_targets(values, _targets(labels, counts, config), [values.shape[1]])
-        chosen = solve_on_validation(problem, val_values, val_labels, config.train.metric)
+        strengths = STRENGTHS if config.head.strength is None else [config.head.strength]
+        chosen = solve_on_validation(problem, val_values, val_labels, config.train.metric, strengths)
         seconds = passed - started, time.perf_counter() - passed
         return SolvedHead(chosen, len(values), values.shape[1], *seconds)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from conftest import CommandLine
 from PIL import Image
 from torch.distributed import HashStore
@@ -131,6 +132,30 @@ def test_the_curve_is_that_of_one_process(tmp_path: Path, overrides: tuple[str, 
         ended = train(folder, *overrides, "tracking=none", "model.drop_rate=0", torchrun=torchrun)
         assert ended.returncode == 0, ended.stderr
     assert_same_curve(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [("stage=head",), ("stage=partial", "stage.epochs=1", "head.init=solved", "model.drop_rate=0")],
+    ids=["solver", "init"],
+)
+def test_a_solved_head_is_that_of_one_process(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, torchrun in ((one, False), (two, True)):
+        ended = train(folder, *overrides, "tracking=none", torchrun=torchrun)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("solved  the head on 1,280 features") == 1, ended.stdout
+    alone, together = (json.loads((folder / "solution.json").read_text()) for folder in (one, two))
+    assert together["num_images"] == alone["num_images"]
+    assert together["strength"] == alone["strength"]
+    assert together["objective"] == pytest.approx(alone["objective"], abs=1e-6)
+    assert_same_curve(one, two)
+    weights = [load_checkpoint(folder / "checkpoints" / "best.pt")["model"] for folder in (one, two)]
+    names = [name for name in weights[0] if name.startswith("classifier.")]
+    assert len(names) == 2
+    for name in names:
+        torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -47,11 +47,12 @@ def test_the_optimum_is_scikit_learns(strength: float, weights: torch.Tensor | N
 
 def test_the_gap_bounds_the_distance_from_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     best = LogisticProblem.of(FEATURES, LABELS, C).solve(1e-3)
-    for iterations in (1, 3, 10):
+    monkeypatch.setattr("ftexp.probe.logistic.NEAR", float("inf"))
+    for iterations in (1, 2, 4):
         monkeypatch.setattr("ftexp.probe.logistic.MAX_ITERATIONS", iterations)
         early = LogisticProblem.of(FEATURES, LABELS, C).solve(1e-3)
         assert early.objective - best.objective <= early.duality_gap + 1e-12
-        assert early.duality_gap > 1e-6
+        assert early.duality_gap > 1e-7
 
 
 def test_label_smoothing_is_torchs() -> None:
@@ -62,12 +63,14 @@ def test_label_smoothing_is_torchs() -> None:
         assert mean_loss(solution.weight, solution.bias + step, EQUAL, 0.1) >= best
 
 
-def test_a_path_ends_where_single_solutions_do() -> None:
+def test_a_path_in_float32_ends_where_single_solutions_do() -> None:
     problem = LogisticProblem.of(FEATURES, LABELS, C)
     strengths = [1.0, 0.1, 0.01, 1e-3]
-    for solution in problem.path(strengths):
-        alone = problem.solve(solution.strength)
-        assert solution.objective == pytest.approx(alone.objective, abs=1e-9)
+    for near in problem.path(strengths, 1e-5):
+        best = problem.solve(near.strength)
+        assert near.duality_gap <= 1e-5 * near.objective
+        assert -1e-7 <= near.objective - best.objective <= 1e-5 * best.objective
+        assert problem.solve(near.strength, near).iterations < best.iterations
 
 
 def test_scales_of_the_features_hardly_matter_to_the_solver() -> None:

@@ -103,11 +103,3 @@ def test_a_part_that_is_constant_has_no_say() -> None:
     solution = LogisticProblem.of(constant, LABELS, 3, parts=[12, 2]).solve(0.01)
     assert (solution.weight[:, -2:] == 0).all()
     assert solution.bias.isfinite().all()
-
-
-def test_a_float32_path_ends_near_the_optimum() -> None:
-    problem = LogisticProblem.of(FEATURES, LABELS, 3)
-    (near,) = problem.path([0.01], tolerance=1e-5)
-    best = problem.solve(0.01)
-    assert 0 <= near.objective - best.objective <= 1e-5 * best.objective
-    assert problem.solve(0.01, near).iterations < best.iterations

@@ -109,6 +109,13 @@ def test_a_solved_head_is_one_epoch_with_all_that_an_epoch_leaves(
     assert all(torch.equal(before[name], saved[name]) for name in before if not name.startswith("fc."))
 
 
+def test_a_given_strength_is_not_chosen(configure: Compose, splits: Splits, tmp_path: Path) -> None:
+    result = fit(configure(*SOLVED, "head.strength=0.2"), splits, tmp_path)
+    told = solution(tmp_path)
+    assert (told["strength"], len(json.loads((tmp_path / "solution.json").read_text())["path"])) == (0.2, 1)
+    assert gradient(result.network, splits, nn.CrossEntropyLoss(label_smoothing=0.1), 0.2) < 2e-4
+
+
 @pytest.mark.parametrize("cache", ["off", "disk"])
 def test_the_cache_changes_nothing(configure: Compose, splits: Splits, tmp_path: Path, cache: str) -> None:
     (tmp_path / "a").mkdir()
