@@ -78,6 +78,7 @@ def measure(root: Path, cell: Cell, size: int) -> Cell:
             f"optimizer.backbone_lr={BACKBONE_RATE * rates}",
             "data=manifest",
             f"data.file={folder}/images.csv",
+            f"data.root={root}",
             "data.split_column=split",
             f"data.image_size={size}",
             f"runtime.seed={cell['seed']}",

@@ -137,7 +137,7 @@ def test_the_curve_is_that_of_one_process(tmp_path: Path, overrides: tuple[str, 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [("stage=head",), ("stage=partial", "stage.epochs=1", "head.init=solved", "model.drop_rate=0")],
+    [("stage=head", "optimizer=adamw"), ("stage=partial", "stage.epochs=1", "head.init=solved", "model.drop_rate=0")],
     ids=["solver", "init"],
 )
 def test_a_solved_head_is_that_of_one_process(tmp_path: Path, overrides: tuple[str, ...]) -> None:
