@@ -21,9 +21,9 @@ from ftexp.config.uri import at_home
 from ftexp.errors import ConfigError
 from ftexp.models.blocks import HEAD
 from ftexp.run_folder import refuse_trials
+from ftexp.search_preset import choose_preset
 from ftexp.sweeps.confirm import check_confirmable, confirm
 from ftexp.sweeps.parent import parent_run, record_summary
-from ftexp.sweeps.preset import choose_preset
 from ftexp.sweeps.pruning import build_pruner
 from ftexp.sweeps.ranges import Options, check_whole_numbers
 from ftexp.sweeps.samplers import build_sampler

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import Compose
 
-from ftexp.sweeps.preset import choose_preset
+from ftexp.search_preset import choose_preset
 from ftexp.sweeps.space import build_space
 
 OPTIONS = {"sweep": "lr", "stage": "head"}
