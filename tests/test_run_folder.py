@@ -81,6 +81,7 @@ FOLDERS = [
     ("hydra.run.dir=runs/${hydra:runtime.choices.stage}", "runs/head"),
     ("hydra.run.dir=runs/${now:%Y}/x-${now:%H-%M}", "runs/1999/x-09-30"),
     ("hydra.run.dir='a[b]/${now:%H}'", "a[b]/09"),
+    ("hydra.run.dir=runs/${hydra.job.override_dirname}", "runs/stage=head,train.ema=0.9"),
     ("hydra.job.name=x", "outputs/1999-12-31/09-30-00"),
 ]
 
