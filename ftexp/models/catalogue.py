@@ -102,7 +102,7 @@ def build_network(
     own = file.preprocessing if file else None
     image_size = config.image_size or image_size or (own.image_size if own else None)
     if config.library == "torchvision":
-        module, keeps_rows = torchvision_models.build(config, weights, classes, file)
+        module, keeps_rows = torchvision_models.build(config, weights, classes, image_size, file)
     else:
         module, keeps_rows = timm_models.build(config, weights, classes, image_size, file)
         if image_size is None:
@@ -122,7 +122,7 @@ def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
 
     def module() -> nn.Module:
         if config.library == "torchvision":
-            return torchvision_models.build(config, None, num_classes)[0]
+            return torchvision_models.build(config, None, num_classes, config.image_size)[0]
         return timm_models.build(config, None, num_classes, config.image_size)[0]
 
     try:

@@ -14,6 +14,8 @@ from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError
 from ftexp.models.heads import replace_head, set_drop_path_rate, set_drop_rate
 from ftexp.models.loading import load_weights, reading, say_published
+from ftexp.models.tensor_names import named_as
+from ftexp.models.torchvision_positions import resample_file, take_image_size
 from ftexp.models.weights import Weights, hub_file, is_file_name, no_such_weights, weights_from_hub
 from ftexp.models.weights_file import WeightsFile
 from ftexp.preprocessing import Preprocessing
@@ -67,7 +69,11 @@ def locate(config: ModelConfig) -> Weights:
 
 
 def build(
-    config: ModelConfig, weights: Weights | None, classes: int | Sequence[str], file: WeightsFile | None = None
+    config: ModelConfig,
+    weights: Weights | None,
+    classes: int | Sequence[str],
+    image_size: int | None,
+    file: WeightsFile | None = None,
 ) -> tuple[nn.Module, bool]:
     """Build the network with a new head, or with the rows that a file's head has for the same classes.
 
@@ -75,13 +81,15 @@ def build(
         config: the settings of the model.
         weights: where the weights are; None: random weights.
         classes: the classes of the data, or their number.
+        image_size: side of the images in pixels; None: the architecture's default.
         file: what was read from a file of weights; None: torchvision reads its own weights.
 
     Returns:
         The network, and whether its head keeps rows of the file.
 
     Raises:
-        ConfigError: if there is no such architecture, or it has no dropout or no stochastic depth to set.
+        ConfigError: if there is no such architecture, it has no dropout or no stochastic depth to set, or it is a
+            vision transformer that cannot take images of that size.
         WeightsError: if the weights do not fit.
     """
     assert config.head is not None
@@ -91,10 +99,12 @@ def build(
     # torchvision's own loading renames tensors where a family needs it; the file is already in its cache.
     with reading(weights):
         module: nn.Module = get_model(config.name, weights=published_weights(config) if own else None, progress=False)
+    take_image_size(module, image_size, config.name)
     replace_head(module, config.head, num_classes)
     keeps_rows = False
     if file is not None:
-        keeps_rows = load_weights(module, file.renamed(_current_names(file.tensors)), (config.head,), classes)
+        named = named_as(module, file.renamed(_current_names(file.tensors)))
+        keeps_rows = load_weights(module, resample_file(module, named), (config.head,), classes)
     elif weights is not None:
         say_published(module, weights, (config.head,))
     if config.drop_rate is not None:

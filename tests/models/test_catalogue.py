@@ -250,8 +250,11 @@ def test_data_gives_the_image_size_and_the_model_wins() -> None:
 
 
 def test_a_fixed_size_is_checked_and_resampled_where_the_library_can() -> None:
-    with pytest.raises(ConfigError, match=r"vit_b_32 cannot take images of 96 x 96 pixels .* were trained at 224"):
-        build("vit_b_32", "weights=null", "image_size=96")
+    with pytest.raises(ConfigError, match=r"maxvit_t cannot take images of 96 x 96 pixels .* were trained at 224"):
+        build("maxvit_t", "weights=null", "image_size=96")
+    network = build("vit_b_32", "weights=null", image_size=96)
+    assert network.module.encoder.pos_embedding.shape == (1, 1 + 3 * 3, 768)
+    assert network.module(torch.zeros(1, 3, 96, 96)).shape == (1, 5)
     network = build("timm", "name=vit_tiny_patch16_224", "weights=null", "image_size=96")
     assert network.module.pos_embed.shape == (1, 1 + 6 * 6, 192)
     assert network.module(torch.zeros(1, 3, 96, 96)).shape == (1, 5)

@@ -1,20 +1,25 @@
-"""A file of weights at another image size: its positions are resampled, bit for bit as timm does with its own."""
+"""A file of weights at another image size: its positions are resampled, bit for bit as its library does it."""
 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from ftexp.config import ModelConfig
-from ftexp.errors import WeightsError
+from ftexp.errors import ConfigError, WeightsError
 from ftexp.models.catalogue import build_network, locate_weights
+from ftexp.models.loading import load_weights
 from ftexp.models.timm_models import pretrained_cfg
+from ftexp.models.torchvision_positions import resample_file, take_image_size
 from ftexp.models.weights import Weights
+from ftexp.models.weights_file import WeightsFile
 
 slow = pytest.mark.slow
 TABLE = "relative_position_bias_table"
@@ -91,6 +96,46 @@ def test_a_file_of_another_network_is_still_refused(tmp_path: Path) -> None:
     config = ModelConfig("timm", "test_vit", weights=str(tmp_path / "patches.pth"), head=None)
     with pytest.raises(WeightsError, match=r"pos_embed, patch_embed\.proj\.weight have another shape"):
         build_network(config, locate_weights(config), 3, 96)
+
+
+def small_vit(image_size: int, seed: int) -> VisionTransformer:
+    torch.manual_seed(seed)
+    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 16, "num_classes": 3}
+    return VisionTransformer(image_size=image_size, patch_size=8, **sizes).eval()
+
+
+@pytest.mark.parametrize("image_size", [16, 32, 48])
+def test_torchvisions_transformers_are_resampled_as_torchvision_does_it(
+    image_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = small_vit(32, seed=0).state_dict()
+    expected = small_vit(image_size, seed=1)
+    expected.load_state_dict(interpolate_embeddings(image_size, 8, OrderedDict(state)))
+    images = torch.randn(2, 3, image_size, image_size)
+    own = small_vit(32, seed=0)
+    take_image_size(own, image_size, "small")
+    assert torch.equal(own(images), expected(images))
+
+    other = small_vit(64, seed=2)
+    take_image_size(other, image_size, "small")
+    with caplog.at_level(logging.INFO, "ftexp"):
+        load_weights(other, resample_file(other, WeightsFile("mine.pth", dict(state))), ("heads.head",), 3)
+    other.heads.load_state_dict(expected.heads.state_dict())
+    assert torch.equal(other(images), expected(images))
+    sizes = f"encoder.pos_embedding: 17 in the file, {1 + (image_size // 8) ** 2} in the network"
+    assert (f"positions resampled for this image size ({sizes})" in caplog.text) == (image_size != 32)
+
+
+def test_what_is_no_grid_of_positions_of_torchvision_is_left_for_the_message() -> None:
+    module = small_vit(32, seed=0)
+    for shape in ((1, 18, 16), (1, 10, 8), (10, 16)):
+        file = WeightsFile("mine.pth", {"encoder.pos_embedding": torch.zeros(shape)})
+        assert resample_file(module, file) is file
+    take_image_size(nn.Linear(2, 2), 96, "linear")
+    with pytest.raises(
+        ConfigError, match=r"small cannot take images of 50 x 50 .* patches of 8 pixels\. Set model\.im"
+    ):
+        take_image_size(module, 50, "small")
 
 
 def test_positions_that_timm_does_not_resample_are_one_message(tmp_path: Path) -> None:
