@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +73,8 @@ def describe_file(path: str) -> str:
 
 
 def _describe_media(start: bytes) -> str:
+    if is_heic(start) and importlib.util.find_spec("pillow_heif") is not None:
+        return "is a HEIC image that is damaged, or of a kind that pillow-heif cannot decode; convert it to JPEG"
     if is_heic(start):
         return f"is a HEIC image; to read it, pip install 'ftexp[{HEIC_EXTRA}]', or convert it to JPEG"
     brand = start[8:12]

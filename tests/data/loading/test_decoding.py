@@ -340,6 +340,11 @@ def test_heic_without_its_extra_is_an_error_that_names_it(tmp_path: Path, monkey
     assert reason == "is a HEIC image; to read it, pip install 'ftexp[heic]', or convert it to JPEG"
 
 
+def test_a_damaged_heic_does_not_ask_for_the_extra_that_is_installed(tmp_path: Path) -> None:
+    ((_, reason),) = find_bad_images([saved(tmp_path, "x.heic", HEIC[:60])], 1)
+    assert reason.startswith("is a HEIC image that is damaged, or of a kind that pillow-heif cannot decode")
+
+
 @pytest.mark.parametrize(
     ("start", "expected"),
     [
