@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import struct
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ftexp.data.sources.folders import has_image_suffix
 
@@ -119,6 +121,38 @@ def damaged_files(case: Case) -> None:
         case.bad.add(folder / name)
 
 
+def damaged_exif(case: Case) -> None:
+    """Good pictures whose EXIF has tags of unknown types, values outside of the file, or no directory at all."""
+    for _ in range(3):
+        tag, kind, count, value = (int(case.rng.integers(high)) for high in (2**16, 14, 2**20, 2**32))
+        entries = struct.pack("<HHIIHHII", 0x0112, 3, 1, case.rng.integers(1, 9), tag, kind, count, value)
+        directory = b"II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", int(case.pick(0, 9, 2**31)))
+        exif = b"Exif\0\0" + case.pick(directory, directory[: int(case.rng.integers(40))], case.rng.bytes(30))
+        shape = tuple(case.rng.integers(1, 40, 2))
+        Image.new("RGB", shape, (9, 200, 9)).save(case.folder() / f"exif-{case.rng.integers(10**6)}.jpg", exif=exif)
+
+
+def much_beside_the_pixels(case: Case) -> None:
+    """Good pictures with megabytes of text, with colour profiles that are none, and with pages or frames."""
+    image = case.picture(case.folder() / "first.png")
+    with Image.open(image) as first:
+        frames = [first.convert("RGB"), Image.new("RGB", first.size, (200, 9, 9))]
+    info = PngInfo()
+    info.add_text("made by", "x" * 2_000_000, zip=bool(case.rng.random() < 0.5))
+    frames[0].save(case.folder() / "text.png", pnginfo=info)
+    kind = case.pick("png", "jpg", "tif", "webp")
+    frames[0].save(case.folder() / f"profile.{kind}", icc_profile=case.rng.bytes(int(case.rng.integers(1, 100_000))))
+    kind = case.pick("gif", "webp", "tif", "png")
+    frames[0].save(case.folder() / f"frames.{kind}", save_all=True, append_images=frames[1:])
+
+
+def copies(case: Case) -> None:
+    """One file under several names, by hard links, in one class or in two."""
+    image = case.picture(case.folder() / "original.png")
+    for number in range(3):
+        os.link(image, case.folder() / f"copy-{number}.png")
+
+
 def odd_names(case: Case) -> None:
     """Suffixes in any case, none, wrong ones; spaces, emoji, both Unicode forms, very long names, no Unicode at all."""
     names = ["A.JPG", "b.JpEg", "c.Tiff", "no_suffix", "wrong.dat", "e.jpg.png", "sp ace.png", "\U0001f600\u200d.png"]
@@ -145,8 +179,9 @@ def other_files(case: Case) -> None:
 
 
 def runs(case: Case) -> None:
-    """Folders of earlier runs, with pictures in them."""
-    mark = str(case.pick("run.json", "sweep.json", ".hydra/config.yaml", "ftexp.log"))
+    """Folders of earlier runs and of other programs, with pictures in them."""
+    marks = ("run.json", "sweep.json", ".hydra/config.yaml", "ftexp.log", "pyvenv.cfg", "hparams.yaml", "x.wandb")
+    mark = str(case.pick(*marks))
     folder = case.root / str(case.pick("outputs", "multirun", "elsewhere")) / "2026-11-25" / "18-22-53"
     case.picture(folder / "curves.png")
     (folder / mark).parent.mkdir(exist_ok=True)
@@ -204,6 +239,9 @@ def empty_folders(case: Case) -> None:
 
 PARTS: list[Callable[[Case], None]] = [
     image_modes,
+    damaged_exif,
+    much_beside_the_pixels,
+    copies,
     damaged_files,
     odd_names,
     other_files,

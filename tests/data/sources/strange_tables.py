@@ -20,8 +20,8 @@ ENCODINGS = ("utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", 
 LOST = ("gone.png", "", "../x.png", "C:\\x.png", "s3://bucket/x.png", "y" * 10_000, "/dev/null", ".", "a\0b")
 
 
-def write_table(case: Case) -> Path:
-    """Write a table of the images that lie on disk."""
+def write_table(case: Case) -> tuple[Path, int | None]:
+    """Write a table of the images that lie on disk; also returns its number of rows, None where it is cut short."""
     paths = [path for path in images_on_disk(case.root) if str(path).isprintable()]
     rows = _mistakes(case, [(_spelt(case, path), path.parent.name) for path in paths])
     header = HEADERS[int(case.rng.integers(len(HEADERS)))]
@@ -32,7 +32,8 @@ def write_table(case: Case) -> Path:
         _write_text(case, file, header, rows)
         if case.rng.random() < 0.1:
             file.write_bytes(file.read_bytes()[: int(case.rng.integers(0, 200))])
-    return file
+            return file, None
+    return file, len(rows)
 
 
 def _spelt(case: Case, path: Path) -> str:
