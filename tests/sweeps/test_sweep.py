@@ -497,7 +497,7 @@ def test_launchers_run_several_trials_at_once_and_leave_no_process(
 @pytest.mark.slow
 def test_a_trial_that_ray_starts_again_after_it_lost_a_worker_is_whole(workplace: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="an extra")
-    epochs = 200
+    epochs = 80
     arguments = [f"stage.epochs={epochs}", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"]
     arguments += ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "hydra.sweeper.pruner=none"]
     process = start(workplace, *arguments)
