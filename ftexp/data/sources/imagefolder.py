@@ -113,14 +113,15 @@ class _ClassReader:
         if not self._empty:
             return
         path, label, below = self._empty[0]
+        kinds = f" The folders of classes have other files: {self._left_out.kinds()}." if self._left_out.kinds() else ""
         if len(self._empty) > 1:
             names = listed([path for path, _, _ in self._empty], 10)
             raise DataError(
                 f"{len(self._empty)} folders contain no images, and each would be a class: {names}. Put the images of"
-                " these classes into them, or remove them."
+                f" these classes into them, or remove them.{kinds}"
             )
         files = f"no images among its {below} files" if below else "no files"
-        raise DataError(f"{path} contains {files}. Put the images of class {label!r} into it, or remove it.")
+        raise DataError(f"{path} contains {files}. Put the images of class {label!r} into it, or remove it.{kinds}")
 
     def _refuse_two_classes(self, identity: Identity, folder: Folder, label: str) -> None:
         other, path = self._label_of.setdefault(identity, (label, folder.path))

@@ -34,6 +34,11 @@ class LeftOut:
         self._special += folder.paths(folder.special)
         return len(folder.others) + len(folder.special)
 
+    def kinds(self) -> str:
+        """The suffixes of the files that are not images, with their numbers; empty if there are none."""
+        kinds = Counter(os.path.splitext(path)[1].lower() or "no suffix" for path in self._others)
+        return listed([f"{count} x {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])], 8)
+
     def loose(self, folder: Folder) -> None:
         """Note the images beside the folders of the classes, which have no label."""
         self._unlabelled += folder.paths(folder.images)
@@ -66,11 +71,10 @@ class LeftOut:
                 self._unlabelled[0],
             )
         if self._others:
-            kinds = Counter(os.path.splitext(path)[1].lower() or "no suffix" for path in self._others)
             log.warning(
                 "%d files in the folders of classes are not images and are not used (%s), for example %r.",
                 len(self._others),
-                listed([f"{count} x {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])], 8),
+                self.kinds(),
                 self._others[0],
             )
         if self._special:
