@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -80,6 +81,7 @@ def open_lazily(file: str | BinaryIO, name: str = "") -> ImageFile.ImageFile:
     Raises:
         Exception: any exception of Pillow; UnidentifiedImageError for a format that is not an image format.
     """
+    _quiet_pillow()
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT_BYTES
     # data.max_megapixels is checked for every file before it is decoded; Pillow's own limit is 179 megapixels.
     Image.MAX_IMAGE_PIXELS = None
@@ -128,6 +130,12 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
     """The smallest and the largest value of red, green and blue."""
     return cast(tuple[tuple[int, int], ...], image.getextrema())[:3]
+
+
+@cache
+def _quiet_pillow() -> None:
+    """Ignore Pillow's warnings of damaged tags, which do not matter here and do not name the file."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def _first_bytes(file: str | BinaryIO) -> bytes:

@@ -15,6 +15,8 @@ TIFF_HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".arw", ".srf", ".sr2", ".pef", ".srw", ".3fr", ".iiq"})
 RAW = "is a raw file of a camera; export it as JPEG, PNG or TIFF"
 
+DAMAGED = "that is damaged; copy or download it again"
+
 # First bytes -> what the file is, and what to do.
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "is a PDF; save its images as PNG or JPEG"),
@@ -33,7 +35,20 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"IIU\0", RAW),
     (b"IIRO", RAW),
     (b"FUJIFILM", RAW),
+    (b"gimp xcf", "is a file of GIMP; export it as PNG"),
+    (b"8BPS", "is a file of Photoshop of a kind that is not supported; export it as PNG"),
+    (b"%!PS", "is a drawing in PostScript; convert it to PNG"),
+    (b"\x89PNG\r\n", f"is a PNG image {DAMAGED}"),
+    (b"\xff\xd8\xff", f"is a JPEG image {DAMAGED}"),
+    (b"GIF8", f"is a GIF image {DAMAGED}"),
+    (b"\0\0\0\x0cjP  ", f"is a JPEG 2000 image {DAMAGED}"),
 )
+# What a RIFF file has, by its bytes 8 to 12.
+RIFF_KINDS = {
+    b"WEBP": f"is a WebP image {DAMAGED}",
+    b"WAVE": "is a sound",
+    b"AVI ": "is a video; save its frames as images",
+}
 # The brands of HEIC and HEIF files, which follow "ftyp" in an ISO media file.
 HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 TEXT_STARTS: tuple[tuple[bytes, str], ...] = (
@@ -68,6 +83,10 @@ def describe_file(path: str) -> str:
         return _describe_media(start)
     if start[128:132] == b"DICM":
         return "is a DICOM file; convert it to PNG or TIFF"
+    if start[344:347] in (b"n+1", b"ni1"):
+        return "is a NIfTI volume; save its slices as PNG or TIFF"
+    if start.startswith(b"RIFF") and start[8:12] in RIFF_KINDS:
+        return RIFF_KINDS[start[8:12]]
     known = [what for signature, what in SIGNATURES if start.startswith(signature)]
     return known[0] if known else _describe_text(start)
 

@@ -12,6 +12,9 @@ from ftexp.data.loading.formats import describe_file
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
+# Pillow's errors for a damaged WebP and for a drawing in PostScript, which do not say what the file is.
+WITHOUT_A_NAME = ("could not create decoder object", "Unable to locate Ghostscript")
+
 
 def open_image(sample: Sample) -> Image.Image:
     """Decode the image of a sample.
@@ -68,6 +71,6 @@ def why_unreadable(error: Exception, path: str) -> str:
         return "is a folder, not a file"
     if isinstance(error, PermissionError):
         return "this user has no permission to read it (permission denied)"
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError) or str(error).startswith(WITHOUT_A_NAME):
         return describe_file(path)
     return f"{error} ({type(error).__name__})"

@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 import sys
+import warnings
 import zlib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -294,6 +295,16 @@ def test_one_bad_tag_beside_the_orientation_does_no_harm(tmp_path: Path, bad_tag
     assert image.getpixel((1, 0)) == (0, 0, 0)
 
 
+def test_pillows_warnings_of_damaged_tags_are_not_shown(tmp_path: Path) -> None:
+    file = with_exif(tmp_path, exif_bytes((0x0112, 3, 1, 6), (0x9286, 7, 2**24, 20)))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        decoding._quiet_pillow.cache_clear()
+        assert decode(file).size == (2, 4)
+    decoding._quiet_pillow.cache_clear()
+    assert shown == []
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0" + b"\xff" * 20, b"Exif\0\0"])
 def test_exif_that_cannot_be_read_at_all_leaves_the_image_as_it_is(tmp_path: Path, exif: bytes) -> None:
@@ -362,6 +373,15 @@ def test_a_damaged_heic_does_not_ask_for_the_extra_that_is_installed(tmp_path: P
         (b"\xef\xbb\xbf<html>", r"is a web page \(HTML\)"),
         (b"abc\x01\x02", "is not an image in a supported format"),
         (b"PK\x03\x04", "is a ZIP archive"),
+        (b"\x89PNG\r\n\x1a\n", "is a PNG image that is damaged; copy or download it again"),
+        (b"\xff\xd8\xff\xe0" + bytes(8), "is a JPEG image that is damaged"),
+        (b"GIF89a", "is a GIF image that is damaged"),
+        (b"RIFF\x10\0\0\0WEBPVP8 xx", "is a WebP image that is damaged"),
+        (b"RIFF\x10\0\0\0WAVEfmt ", "is a sound"),
+        (b"gimp xcf v011\0" + bytes(20), "is a file of GIMP"),
+        (b"8BPS" + bytes(40), "is a file of Photoshop of a kind that is not supported"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is a drawing in PostScript"),
+        (b"\x5c\x01\0\0" + bytes(340) + b"n+1\0", "is a NIfTI volume"),
         (b"", "is empty"),
         (bytes(500), "begins with zero bytes: it was not written completely"),
         (b"path,label\n", "is text, not an image"),
