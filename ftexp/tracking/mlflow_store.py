@@ -7,9 +7,11 @@ import logging
 import os
 import re
 import shlex
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -68,6 +70,7 @@ def open_run(uri: str, experiment: str, run_name: str, resumed: str | None = Non
             artifacts = (database.parent / "mlruns" / folder).as_uri()
             # Processes that start at the same time on a new file would all try to create its tables.
             stack.enter_context(FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT_SECONDS))
+            _open_once(database)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment_id = _find_or_create_experiment(client, uri, experiment, artifacts)
         if resumed is not None:
@@ -78,6 +81,12 @@ def open_run(uri: str, experiment: str, run_name: str, resumed: str | None = Non
         run = client.create_run(experiment_id, run_name=run_name, tags=_origin())
     _show_page(uri, experiment_id, run.info.run_id)
     return client, run.info.run_id, uri
+
+
+def _open_once(database: Path) -> None:
+    """Raise SQLite's error for a file that it cannot open, which MLflow would try for 100 seconds."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA user_version")
 
 
 def _show_page(uri: str, experiment_id: str, run_id: str) -> None:

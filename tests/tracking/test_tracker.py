@@ -46,8 +46,12 @@ def test_a_uri_that_cannot_work_is_refused_with_the_configuration():
         TrackingConfig(backend="mlflow", uri="./mlruns")
 
 
-@pytest.mark.parametrize("uri", ["http://me:hunter2@127.0.0.1:9", "sqlite:////proc/no/such/folder/mlflow.db"])
-def test_a_store_that_cannot_be_opened_is_one_warning(uri, caplog, capfd):
+@pytest.mark.parametrize(
+    "uri", ["http://me:hunter2@127.0.0.1:9", "sqlite:////proc/no/such/folder/mlflow.db", "sqlite:///folder"]
+)
+def test_a_store_that_cannot_be_opened_is_one_warning(uri, caplog, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
     started = time.perf_counter()
     with caplog.at_level(logging.DEBUG, logger="ftexp"):
         tracker = make_tracker(TrackingConfig(backend="mlflow", uri=uri), "run")
