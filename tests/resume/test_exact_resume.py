@@ -151,7 +151,9 @@ def test_a_full_disk_is_a_clear_error_and_the_earlier_file_is_whole(configure: C
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
-        with pytest.raises(CheckpointError, match=r"fresh.pt cannot be written: .*Free some disk space, then resume"):
+        with pytest.raises(
+            CheckpointError, match=r"fresh.pt cannot be written: File too large\. .*Free some disk space"
+        ):
             checkpoint_module.write_last(last.parent, content)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

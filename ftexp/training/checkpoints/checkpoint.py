@@ -11,7 +11,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -73,16 +73,45 @@ def write_checkpoint(path: Path, content: dict[str, object]) -> None:
             f"{path.parent.parent}, the folder of the run, no longer exists: it was moved or removed during the run."
             " If it was moved, resume with resume=NEW FOLDER; otherwise start a new run."
         ) from error
-    whole = replaced_whole(path, durable=True, only_writer=True)
+    whole, seen = replaced_whole(path, durable=True, only_writer=True), _DiskErrors()
     try:
         with whole as unfinished, unfinished.open("wb") as file:
-            torch.save(content, file)
+            torch.save(content, seen.of(file))
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError for errors of the disk
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        cause = seen.last or error
+        reason = cause.strerror if isinstance(cause, OSError) else str(cause).splitlines()[0]
         raise CheckpointError(
             f"{path} cannot be written: {reason}. The file of an earlier epoch, if there is one, is unchanged. Free "
             "some disk space, then resume with resume=FOLDER OF THE RUN."
         ) from error
+
+
+class _DiskErrors:
+    """Passes bytes on to a file, and remembers the error of the disk, of which torch's writer says nothing.
+
+    Attributes:
+        last: the last error; None if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.last: OSError | None = None
+
+    def of(self, file: BinaryIO) -> IO[bytes]:
+        """The file, as far as torch needs one."""
+        self._file = file
+        return cast(IO[bytes], self)
+
+    def write(self, content: bytes) -> int:
+        """Write to the file."""
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.last = error
+            raise
+
+    def flush(self) -> None:
+        """Write what is in the buffer."""
+        self._file.flush()
 
 
 def write_last(folder: Path, content: dict[str, object]) -> None:
