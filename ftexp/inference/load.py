@@ -133,10 +133,14 @@ def _limits(data: Mapping[str, Any]) -> ImageLimits:
 def _checkpoint_of_run(folder: Path) -> Path:
     if not any((folder / name).exists() for name in (IDENTITY, RESULT, BEST)):
         raise CheckpointError(f"{folder} is not the folder of a run: it has neither {IDENTITY} nor {BEST}.")
-    status, best = _status(folder), folder / BEST
+    best = folder / BEST
+    instead = f" The best epoch that it reached is loaded by its file: {best}." if best.exists() else ""
+    try:
+        status = status_of(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{instead}") from error
     if (status != "finished" and (folder / IDENTITY).exists()) or not best.exists():
         ended = "has not finished" if status in (None, "finished") else f"ended as {status}"
-        instead = f" The best epoch that it reached is loaded by its file: {best}." if best.exists() else ""
         raise CheckpointError(f"The run in {folder} {ended}.{instead}")
     return best
 

@@ -63,6 +63,12 @@ def test_a_run_that_did_not_finish_is_refused_with_its_file(run: Path, status: s
     assert ftexp.load(run / "checkpoints" / "best.pt").classes == ("dog", "cat")
 
 
+def test_a_damaged_result_is_named(run: Path) -> None:
+    (run / "result.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"result\.json is damaged .* The best epoch .* its file: .*best\.pt\.$"):
+        ftexp.load(run)
+
+
 def test_a_run_that_is_still_going_on_is_refused(run: Path) -> None:
     (run / "result.json").unlink()
     with pytest.raises(CheckpointError, match="has not finished"):
