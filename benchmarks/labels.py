@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 import cleanlab
 import numpy as np
@@ -29,15 +27,12 @@ import torch
 from cleanlab.classification import CleanLearning
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
-from hydra import compose, initialize_config_dir
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.features import features_of
 from benchmarks.results import append_rows, versions
-from ftexp.cli.command_line import conf_dir
-from ftexp.config import parse, register_schema
-from ftexp.frozen_features import compute_features
 from ftexp.probe.features import Features
 from ftexp.probe.label_check import check_labels
 from ftexp.probe.out_of_fold import out_of_fold
@@ -47,12 +42,6 @@ Floats = npt.NDArray[np.float64]
 SHARES = (0.02, 0.05, 0.1, 0.2)
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 OWN = "cleanlab, its own folds"
-
-
-def features_of(overrides: Sequence[str]) -> Features:
-    register_schema()
-    with initialize_config_dir(str(conf_dir())), tempfile.TemporaryDirectory() as folder:
-        return compute_features(parse(compose("config", overrides=list(overrides))), Path(folder))[0]
 
 
 def planted(features: Features, share: float, confused: Integers | None, seed: int) -> tuple[Features, Integers]:

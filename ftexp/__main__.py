@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "ftexp.evaluate",
     "export": "ftexp.export",
     "labels": "ftexp.labels",
+    "learning_curve": "ftexp.learning_curve",
     "lr_find": "ftexp.lr_find",
     "models": "ftexp.models.__main__",
     "predict": "ftexp.predict.__main__",

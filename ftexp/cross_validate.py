@@ -15,7 +15,7 @@ from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.machine.interpreter import end_process, garbage_left_alone
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ftexp.cross_validate")  # not __main__, as which it may run
 
 HELP = """ftexp.cross_validate scores a head on the frozen network by cross-validation, in seconds.
 
@@ -44,16 +44,12 @@ def job(composed: DictConfig) -> None:
 def validate_and_write(config: Config, folder: Path) -> None:
     """Score the head on held-out folds, and write what was found to ``folder``."""
     with garbage_left_alone():
-        from ftexp.evaluation.metric_names import check_defined, recorded
-        from ftexp.frozen_features import compute_features
+        from ftexp.frozen_features import compute_features, scored_metrics
         from ftexp.probe.cross_validation import cross_validate
         from ftexp.report.cross_validation_files import write_cross_validation
 
     features, _ = compute_features(config, folder)
-    check_defined(config.asked_metrics, features.classes, [sample.label for sample in features.samples])
-    names = recorded(config.asked_metrics, len(features.classes))
-    if config.data.split == "time":
-        log.warning("Folds ignore the time of images, so the future helps to judge the past (data.split=time).")
+    names = scored_metrics(config, features)
     settings, seed = config.probe, config.runtime.seed
     folds = list(cross_validate(features, settings.folds, settings.repeats, seed, names))
     for line in write_cross_validation(folder, features, folds, names, seed):

@@ -7,7 +7,7 @@ head on the same images, computes nothing.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,10 +20,12 @@ from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
+from ftexp.evaluation.metric_names import check_defined, recorded
 from ftexp.machine.generators import seed_generators
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
+from ftexp.models.weights import Weights
 from ftexp.prepare import plan
 from ftexp.probe.features import Features, number_groups
 from ftexp.training.inputs.batches import Batches, Forward
@@ -46,6 +48,19 @@ class _NoLayer(nn.Module):
         return features
 
 
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a data set.
+
+    Attributes:
+        splits: nobody has opened their test split.
+        ties: path -> name of the set of copies that an image belongs to.
+    """
+
+    splits: Splits
+    ties: dict[str, str]
+
+
 def compute_features(config: Config, folder: Path) -> tuple[Features, Splits]:
     """Read the data, find copies, and run the frozen network over train and val.
 
@@ -61,14 +76,46 @@ def compute_features(config: Config, folder: Path) -> tuple[Features, Splits]:
     """
     runtime = prepare_runtime(config.runtime)
     weights = locate_weights(config.model)
-    splits, ties = _read(config, folder, runtime.device)
+    images = read_images(config, folder, runtime.device)
+    network = build_frozen(config, weights, images, runtime)
+    return run_frozen(config, network, images, runtime), images.splits
+
+
+def build_frozen(config: Config, weights: Weights | None, images: Images, runtime: Runtime) -> Network:
+    """The network on its device in eval mode; it returns what enters the last layer.
+
+    Args:
+        config: the settings of a run.
+        weights: the result of ``locate_weights``.
+        images: the data.
+        runtime: the device.
+
+    Raises:
+        UserError: if the weights do not fit the network, or the network not the images.
+    """
     seed_generators(config.runtime.seed)
-    network = build_network(config.model, weights, splits.classes, config.data.image_size)
+    network = build_network(config.model, weights, images.splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
+    for path in network.heads:
+        network.module.set_submodule(path, _NoLayer())
+    runtime.place(network.module.eval())
+    return network
+
+
+def run_frozen(config: Config, network: Network, images: Images, runtime: Runtime) -> Features:
+    """Run a network over train and val, or read from the cache what it makes of them.
+
+    Args:
+        config: the settings of a run.
+        network: what ``build_frozen`` gave.
+        images: the data.
+        runtime: the device.
+    """
+    splits = images.splits
     values = _run(config, network, splits, runtime)
     samples = (*splits.train, *splits.val)
     labels = torch.tensor([splits.class_to_idx[sample.label] for sample in samples])
-    features = Features(values, labels, number_groups(samples, ties), samples, splits.classes)
+    features = Features(values, labels, number_groups(samples, images.ties), samples, splits.classes)
     log.info(
         "pass    %s: %d features of %d images; groups and copies of one image make it %d independent ones. Test (%d "
         "images) is not opened.",
@@ -78,11 +125,32 @@ def compute_features(config: Config, folder: Path) -> tuple[Features, Splits]:
         features.num_groups,
         splits.test.num_samples,
     )
-    return features, splits
+    return features
 
 
-def _read(config: Config, folder: Path, device: torch.device) -> tuple[Splits, dict[str, str]]:
-    """The splits, and the copies of images that stay together."""
+def scored_metrics(config: Config, features: Features) -> list[str]:
+    """The metrics that heads on the features are scored by; says so if folds mix past and future.
+
+    Raises:
+        UserError: if a requested metric is not defined for these images.
+    """
+    check_defined(config.asked_metrics, features.classes, [sample.label for sample in features.samples])
+    if config.data.split == "time":
+        log.warning("Folds ignore the time of images, so the future helps to judge the past (data.split=time).")
+    return recorded(config.asked_metrics, len(features.classes))
+
+
+def read_images(config: Config, folder: Path, device: torch.device) -> Images:
+    """Read and split the data, and find copies.
+
+    Args:
+        config: the settings of a run.
+        folder: where ``splits.csv`` and ``bad_images.csv`` are written.
+        device: for the features that near duplicates are found by.
+
+    Raises:
+        UserError: for a mistake in the settings or the data.
+    """
     samples, digests = read_samples(config.data), ContentDigests()
     extractor = PretrainedFeatures(device) if config.audit.features else None
     workers = config.runtime.workers
@@ -91,16 +159,13 @@ def _read(config: Config, folder: Path, device: torch.device) -> tuple[Splits, d
     assigned = assign_splits(samples, config.data, ties if config.data.tie_duplicates else None)
     splits = build_splits(assigned, digests)
     write_splits(folder / "splits.csv", splits)
-    return splits, ties
+    return Images(splits, ties)
 
 
 @torch.no_grad()
 def _run(config: Config, network: Network, splits: Splits, runtime: Runtime) -> Tensor:
-    """Features float32 [N, D] of train, then val; the last layer of the head is replaced."""
+    """Features float32 [N, D] of train, then val."""
     phase = replace(plan(config)[0], learning=(HEAD,), part=None, change=None)
-    for path in network.heads:
-        network.module.set_submodule(path, _NoLayer())
-    runtime.place(network.module.eval())
     if config.train.batch_size == "auto":
         config = replace(config, train=replace(config.train, batch_size=BATCH_SIZE))
     with InputSource(config, network, splits, runtime) as source:

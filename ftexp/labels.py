@@ -14,7 +14,7 @@ from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.machine.interpreter import end_process, garbage_left_alone
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ftexp.labels")  # not __main__, as which it may run
 
 HELP = """ftexp.labels lists labels that are probably wrong. It trains no network and changes no file of yours.
 

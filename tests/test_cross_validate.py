@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,12 +41,3 @@ def test_one_fold_and_training_of_folds_are_refused(command_line: CommandLine) -
     ended = command_line("probe.real_folds=true", entry=main)
     assert ended.returncode == 1
     assert "There is no setting probe.real_folds" in ended.stderr
-
-
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys, runpy; sys.argv[1:] = ['--help']\n"
-    code += "runpy.run_module('ftexp.cross_validate', run_name='__main__')\n"
-    code += "assert not {'torch', 'mlflow', 'timm'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "whatever" in done.stdout

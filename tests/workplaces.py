@@ -42,12 +42,12 @@ SETTINGS = (
 Curve = tuple[object, ...]
 
 
-def draw_noise(root: Path) -> None:
-    """Four classes of 6 images each, of 64 px: large enough for the audit's network to look at them."""
+def draw_noise(root: Path, of_class: int = 6) -> None:
+    """Four classes of a few images each, of 64 px: large enough for the audit's network to look at them."""
     rng = np.random.default_rng(0)
     for name, centre in (("ape", (200, 60, 60)), ("bee", (60, 200, 60)), ("cow", (60, 60, 200)), ("emu", (90, 90, 0))):
         (root / name).mkdir(parents=True)
-        for i in range(6):
+        for i in range(of_class):
             pixels = np.clip(np.array(centre) + rng.normal(0, 60, (64, 64, 3)), 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
 

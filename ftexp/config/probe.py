@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from omegaconf import MISSING
@@ -12,7 +12,7 @@ from ftexp.config.check import check
 
 @dataclass(slots=True)
 class ProbeConfig:
-    """What ``ftexp.labels`` and ``ftexp.cross_validate`` tell; a run does not read it."""
+    """What the commands before training tell, such as ``ftexp.labels``; a run does not read it."""
 
     # labels: a label is a suspect if another class is at least so many times as probable.
     odds: float = MISSING
@@ -22,9 +22,13 @@ class ProbeConfig:
     neighbours: int = MISSING
     # labels: how many images the gallery shows.
     gallery: int = MISSING
-    # cross_validate: folds of each repeat, and how often new ones are drawn.
+    # compare_models: the networks, as models=[NAME,NAME@WEIGHTS].
+    models: list[str] = field(default_factory=list)
+    # cross_validate, compare_models, learning_curve: folds of each repeat, and how often new ones are drawn.
     folds: int = MISSING
     repeats: int = MISSING
+    # learning_curve: how many more images are told of, at most as many as there are; null: three round numbers.
+    more: int | None = None
 
     def __post_init__(self) -> None:
         check(self.odds > 1, "probe.odds", self.odds, "above 1")
@@ -32,3 +36,4 @@ class ProbeConfig:
         check(self.gallery >= 1, "probe.gallery", self.gallery, "at least 1")
         check(self.folds >= 2, "probe.folds", self.folds, "at least 2")
         check(self.repeats >= 1, "probe.repeats", self.repeats, "at least 1")
+        check(self.more is None or self.more >= 1, "probe.more", self.more, "null or at least 1")

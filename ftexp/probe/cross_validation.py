@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ftexp.errors import ConfigError
@@ -21,6 +20,7 @@ from ftexp.probe.out_of_fold import fit_head
 NUM_RESAMPLES, FEW_RESAMPLES = 1_000, 200
 
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,38 +89,69 @@ def cross_validate(
     for repeat in range(num_repeats):
         for fold, held in enumerate(draw_folds(features, num_folds, seed + repeat)):
             rest = np.setdiff1d(np.arange(len(features.labels)), held)
-            head = fit_head(features.take(rest))
-            keeper = ScoreKeeper(len(features.classes), metrics)
-            keeper.update(head.logits(features.values[torch.from_numpy(held)]), features.labels[torch.from_numpy(held)])
-            yield FoldScores(repeat, fold, held, keeper.compute(ONE_PROCESS)[0])
+            yield FoldScores(repeat, fold, held, score_head(features.take(rest), features.take(held), metrics))
+
+
+def score_head(seen: Features, unseen: Features, metrics: Sequence[str]) -> Scores:
+    """The scores of some samples, in their order, by a head of others.
+
+    Args:
+        seen: what the head is trained on.
+        unseen: what it is scored on.
+        metrics: the metrics that will be asked for.
+    """
+    keeper = ScoreKeeper(len(seen.classes), metrics)
+    keeper.update(fit_head(seen).logits(unseen.values), unseen.labels)
+    return keeper.compute(ONE_PROCESS)[0]
 
 
 def pooled(folds: Sequence[FoldScores]) -> Scores:
     """The scores of all folds and repeats together."""
-    probabilities = [one.scores.probabilities for one in folds]
-    kept = [part for part in probabilities if part is not None]
+    return joined([one.scores for one in folds])
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """Several scores of the same classes as one."""
+    probabilities = [one.probabilities for one in parts if one.probabilities is not None]
     return Scores(
-        np.concatenate([one.scores.labels for one in folds]),
-        np.concatenate([one.scores.predictions for one in folds]),
-        np.concatenate([one.scores.ranks for one in folds]),
-        np.concatenate([one.scores.losses for one in folds]),
-        folds[0].scores.num_classes,
-        np.concatenate(kept) if len(kept) == len(folds) else None,
+        np.concatenate([one.labels for one in parts]),
+        np.concatenate([one.predictions for one in parts]),
+        np.concatenate([one.ranks for one in parts]),
+        np.concatenate([one.losses for one in parts]),
+        parts[0].num_classes,
+        np.concatenate(probabilities) if len(probabilities) == len(parts) else None,
     )
 
 
 def group_intervals(
     scores: Scores, groups: Integers, names: Sequence[str], seed: int
 ) -> dict[str, tuple[float, float]]:
-    """95 % intervals of metrics by resampling whole groups with replacement (Efron, 1979), with all their repeats.
+    """95 % intervals of metrics over resampled groups; the arguments are those of ``group_draws``.
 
     They tell how far another set of images would move the score, and not what another training set would.
+    """
+    return {name: interval_of(values) for name, values in group_draws(scores, groups, names, seed).items()}
+
+
+def interval_of(draws: Floats) -> tuple[float, float]:
+    """The middle 95 % of draws, without those that are NaN."""
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def group_draws(scores: Scores, groups: Integers, names: Sequence[str], seed: int) -> dict[str, Floats]:
+    """Metrics of resamples of whole groups with replacement (Efron, 1979), with all their repeats.
+
+    Scores of the same samples get the same resamples, so the differences of their draws are those of pairs.
 
     Args:
         scores: N scored samples, those of all repeats.
         groups: int64 [N].
         names: names of metrics in ``METRICS``.
         seed: of the resampling.
+
+    Returns:
+        For each metric float64 [R]; R is smaller for metrics that sort probabilities.
     """
     order = np.argsort(groups, kind="stable")
     counts = np.bincount(groups)
@@ -133,4 +164,4 @@ def group_intervals(
         for name in names:
             if number < FEW_RESAMPLES or METRICS[name].needs != "probabilities":
                 values[name].append(part.metric(name))
-    return {name: (float(np.nanquantile(v, 0.025)), float(np.nanquantile(v, 0.975))) for name, v in values.items()}
+    return {name: np.array(drawn) for name, drawn in values.items()}

@@ -22,3 +22,10 @@ def features_of(values: torch.Tensor, labels: Sequence[int], groups: Sequence[in
     classes = tuple("abcdefghij"[: max(labels) + 1])
     samples = tuple(Sample(f"{i}.png", classes[label], "train") for i, label in enumerate(labels))
     return Features(values.float(), torch.tensor(labels), torch.tensor(groups), samples, classes)
+
+
+def copies(num_pairs: int) -> Features:
+    """Images twice, with labels that nothing but the copy tells; the two are a group."""
+    labels = torch.randint(2, (num_pairs,), generator=torch.Generator().manual_seed(1)).repeat(2)
+    values = 20 * torch.eye(num_pairs).repeat(2, 1)
+    return features_of(values, labels.tolist(), [i % num_pairs for i in range(2 * num_pairs)])

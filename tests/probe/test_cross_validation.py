@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_features import clouds
+from made_features import clouds, copies
 from scipy.special import softmax
 from sklearn.linear_model import Ridge
 
 from ftexp.errors import ConfigError
 from ftexp.probe.cross_validation import cross_validate, draw_folds, group_intervals, pooled
-from ftexp.probe.features import Features
 from ftexp.probe.out_of_fold import fit_head
 from ftexp.report.cross_validation_files import write_cross_validation
 
@@ -34,15 +33,8 @@ def test_folds_cut_by_class_and_never_through_a_group(size: int) -> None:
     assert [fold.tolist() for fold in other] != [fold.tolist() for fold in folds]
 
 
-def twice(whole: Features) -> Features:
-    """Every image twice, with labels that nothing but the copy tells."""
-    labels = torch.randint(2, (30,), generator=torch.Generator().manual_seed(1)).repeat(2)
-    values = 20 * torch.eye(30).repeat(2, 1)
-    return replace(whole, values=values, labels=labels, groups=torch.arange(60) % 30)
-
-
 def test_a_copy_in_another_fold_would_tell_the_label_and_is_kept_out() -> None:
-    together = twice(clouds(60, num_classes=2))
+    together = copies(30)
     apart = replace(together, groups=torch.arange(60))
     assert pooled(list(cross_validate(together, 5, 1, 0, []))).accuracy < 0.75
     assert pooled(list(cross_validate(apart, 5, 1, 0, []))).accuracy > 0.85

@@ -1,0 +1,217 @@
+"""How well heads on the frozen network score that were trained on more and more of the images: the learning curve."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ftexp.errors import DataError
+from ftexp.evaluation.metric_names import METRICS
+from ftexp.evaluation.metrics import OF_CONFUSION
+from ftexp.evaluation.scores import Scores
+from ftexp.probe.cross_validation import draw_folds, joined, score_head
+from ftexp.probe.features import Features
+
+# Shares of the training part of each fold, the largest first; a share that leaves a class too few groups is left out.
+SHARES = tuple(2 ** (-step / 2) for step in range(8))
+# The law has three parameters, so fewer sizes would not show whether it holds.
+MIN_SIZES = 4
+# Groups of a class in the smallest subset, on average.
+MIN_GROUPS = 3
+NUM_DRAWS = 500
+# For metrics that are not computed from the confusion matrix.
+FEW_DRAWS = 200
+# Seconds of waiting from which they are told beforehand.
+WORTH_SAYING = 15.0
+
+log = logging.getLogger(__name__)
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """The scores of heads by the number of images that they were trained on.
+
+    Attributes:
+        sizes: float64 [K], the mean number of training images, rising.
+        scores: for each size, the held-out samples of all folds and repeats, in the same order.
+        groups: int64 [M], of these samples.
+        heads: int64 [M], which of the folds of which repeat a sample was held out in; its heads have seen the others.
+        num_images: of all that the folds are cut from.
+    """
+
+    sizes: Floats
+    scores: tuple[Scores, ...]
+    groups: Integers
+    heads: Integers
+    num_images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """One error by size, and how far it would move with other images and other subsets.
+
+    Attributes:
+        sizes: float64 [K].
+        values: float64 [K], what is to become small: one minus a score, or a loss.
+        draws: float64 [R, K], the same of resampled groups and heads.
+        of_one: what one independent sample more or less with an error changes.
+    """
+
+    sizes: Floats
+    values: Floats
+    draws: Floats
+    of_one: float
+
+
+def choose_shares(features: Features, num_folds: int) -> tuple[float, ...]:
+    """The shares of the training part of a fold that leave enough of every class, the smallest first.
+
+    Raises:
+        DataError: if they are too few for a curve.
+    """
+    labels, groups = features.labels.numpy(), features.groups.numpy()
+    counts = [len(np.unique(groups[labels == number])) for number in range(len(features.classes))]
+    part = (num_folds - 1) / num_folds
+    shares = [share for share in SHARES if min(counts) * part * share >= MIN_GROUPS]
+    if len(shares) < MIN_SIZES:
+        rarest = features.classes[int(np.argmin(counts))]
+        needed = int(np.ceil(MIN_GROUPS / part / SHARES[MIN_SIZES - 1]))
+        raise DataError(
+            f"Too few images for a learning curve: train and val have {min(counts)} independent images of {rarest}, "
+            f"and {needed} of each class are needed with probe.folds={num_folds}. Images of one group and copies of "
+            "one image count once."
+        )
+    return tuple(reversed(shares))
+
+
+def nested_order(features: Features, seed: int) -> list[Integers]:
+    """An order of the groups in which every beginning has about the same shares of the classes.
+
+    Args:
+        features: N samples.
+        seed: of the order.
+
+    Returns:
+        The indices of the samples of each group, in this order.
+    """
+    labels, groups = features.labels.numpy(), features.groups.numpy()
+    rng = np.random.default_rng(seed)
+    rows_of = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    main = np.array([np.bincount(labels[rows]).argmax() for rows in rows_of])
+    place = np.empty(len(rows_of))
+    for number in np.unique(main):
+        members = rng.permutation(np.flatnonzero(main == number))
+        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return [rows_of[group] for group in np.argsort(place, kind="stable")]
+
+
+def nested_subsets(features: Features, shares: tuple[float, ...], seed: int) -> Iterator[Integers]:
+    """Subsets of whole groups, each of which holds the one before: int64 indices of their samples.
+
+    Args:
+        features: the samples.
+        shares: of the samples, rising; a subset has the nearest number that whole groups allow.
+        seed: of the order in which groups are added.
+    """
+    order = nested_order(features, seed)
+    sizes = np.cumsum([len(rows) for rows in order])
+    for share in shares:
+        count = 1 + int(np.abs(sizes - share * sizes[-1]).argmin())
+        yield np.concatenate(order[:count])
+
+
+def learning_curve(features: Features, num_folds: int, num_repeats: int, seed: int, metric: str) -> LearningCurve:
+    """Train heads on nested subsets of the rest of each fold, and score them on the fold.
+
+    Args:
+        features: the samples.
+        num_folds: at least 2.
+        num_repeats: at least 1; each draws new folds and new subsets.
+        seed: of the first repeat; the next ones count up.
+        metric: the metric that will be asked for.
+
+    Raises:
+        UserError: if there are too few images or groups.
+    """
+    shares = choose_shares(features, num_folds)
+    parts: list[list[Scores]] = [[] for _ in shares]
+    counts: list[list[int]] = [[] for _ in shares]
+    held_rows: list[Integers] = []
+    started = time.perf_counter()
+    for repeat in range(num_repeats):
+        for held in draw_folds(features, num_folds, seed + repeat):
+            rest = features.take(np.setdiff1d(np.arange(len(features.labels)), held))
+            unseen = features.take(held)
+            for number, rows in enumerate(nested_subsets(rest, shares, seed + len(held_rows))):
+                parts[number].append(score_head(rest.take(rows), unseen, [metric]))
+                counts[number].append(len(rows))
+            held_rows.append(held)
+            if len(held_rows) == 1:
+                _announce((time.perf_counter() - started) * (num_folds * num_repeats - 1), len(shares))
+    return LearningCurve(
+        sizes=np.array([np.mean(one) for one in counts]),
+        scores=tuple(joined(one) for one in parts),
+        groups=features.groups.numpy()[np.concatenate(held_rows)],
+        heads=np.repeat(np.arange(len(held_rows)), [len(held) for held in held_rows]),
+        num_images=len(features.labels),
+    )
+
+
+def _announce(seconds: float, num_sizes: int) -> None:
+    if seconds > WORTH_SAYING:
+        log.info("curve   heads of %d sizes for every fold and repeat: about %.0f s more", num_sizes, seconds)
+
+
+def errors_of(curve: LearningCurve, metric: str, seed: int) -> tuple[Errors, list[Errors]]:
+    """The error of a metric by size, and that of the recall of every class.
+
+    Groups and heads are resampled independently and their weights multiplied (the pigeonhole bootstrap, Owen, 2007):
+    a sample is scored by several heads, and a head scores many samples. All sizes share a resample, so that what moves
+    the whole curve does not move its steps.
+
+    Args:
+        curve: the scores.
+        metric: the name of a metric in ``METRICS``.
+        seed: of the resampling.
+    """
+    num_draws = NUM_DRAWS if METRICS[metric].needs == "confusion" else FEW_DRAWS
+    rng = np.random.default_rng(seed)
+    num_groups, num_heads = curve.groups.max() + 1, curve.heads.max() + 1
+    drawn = [_both(curve, np.ones(len(curve.groups), np.int64), metric)]
+    while len(drawn) <= num_draws:
+        of_groups = np.bincount(rng.integers(0, num_groups, num_groups), minlength=num_groups)
+        of_heads = np.bincount(rng.integers(0, num_heads, num_heads), minlength=num_heads)
+        drawn.append(_both(curve, of_groups[curve.groups] * of_heads[curve.heads], metric))
+    values = np.array(drawn)  # [1 + draws, K, 1 + classes]
+    labels = curve.scores[0].labels
+    counts = [num_groups, *(len(np.unique(curve.groups[labels == k])) for k in range(curve.scores[0].num_classes))]
+    found = [Errors(curve.sizes, values[0, :, k], values[1:, :, k], 1 / max(n, 1)) for k, n in enumerate(counts)]
+    return found[0], found[1:]
+
+
+def _both(curve: LearningCurve, weights: Integers, metric: str) -> Floats:
+    """The errors of the metric and of every class's recall: float64 [K, 1 + C]."""
+    return np.array([_errors(scores, weights, metric) for scores in curve.scores])
+
+
+def _errors(scores: Scores, weights: Integers, metric: str) -> Floats:
+    classes = scores.num_classes
+    cells = scores.labels * classes + scores.predictions
+    confusion = np.bincount(cells, weights, classes**2).astype(np.int64).reshape(classes, classes)
+    totals = confusion.sum(axis=1)
+    with np.errstate(invalid="ignore"):  # a class that was not drawn
+        missed = 1 - np.diagonal(confusion) / totals
+    if metric in OF_CONFUSION:
+        value = float(OF_CONFUSION[metric](confusion))
+    else:
+        value = scores.take(np.repeat(np.arange(len(weights)), weights)).metric(metric)
+    error = METRICS[metric].high - value if METRICS[metric].maximize else value
+    return np.array([error, *missed])
