@@ -19,6 +19,7 @@ from ftexp.run_folder import start_again
 COMMANDS = {
     "audit": "ftexp.audit.__main__",
     "calibrate": "ftexp.calibrate",
+    "compare_models": "ftexp.compare_models",
     "cross_validate": "ftexp.cross_validate",
     "evaluate": "ftexp.evaluate",
     "export": "ftexp.export",
