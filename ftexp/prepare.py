@@ -18,6 +18,7 @@ from ftexp.errors import LeakError
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
+from ftexp.head_depth import settle_depth
 from ftexp.head_solver import choose_solver, keep_solvable
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
@@ -28,6 +29,7 @@ from ftexp.rank_checks import check_graphs, check_shares
 from ftexp.read_data import read_data, record_refusal
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.training.batch_size import settle_batch_size
+from ftexp.training.inputs.features import KnownFeatures
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Prepared:
         phases: the phases that the stage resolves to, in the order of training.
         splits: the samples of the training, validation and test splits.
         network: the network with its pretrained weights and a new head, on the device.
+        features: what enters the last layer of that network, where ``head.depth`` needed a pass; else None.
         ledger: counts how often each test split was opened.
         data: identifies the images, the labels and the splits.
         run_id: an identifier that is also in every checkpoint of the run.
@@ -56,6 +59,7 @@ class Prepared:
     phases: tuple[Phase, ...]
     splits: Splits
     network: Network
+    features: KnownFeatures | None
     ledger: TestLedger
     data: DataIdentity
     run_id: str
@@ -122,6 +126,8 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     settled = settle_batch_size(config, network, phases, runtime, len(splits.train), known)
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
         network.module = synchronise_statistics(network.module, runtime.device)
+    network, features = settle_depth(settled, network, splits, phases, runtime)
+    phases = keep_solvable(config, planned, phases, network, len(splits.train))
     return Prepared(
         given=config,
         config=settled,
@@ -129,6 +135,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
         phases=phases,
         splits=splits,
         network=network,
+        features=features,
         ledger=ledger,
         data=data,
         run_id=run_id,

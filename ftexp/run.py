@@ -87,6 +87,7 @@ def _fit(
         recorder,
         stop,
         observers,
+        features=prepared.features,
         resumable=resumable,
         run_id=prepared.run_id,
     )

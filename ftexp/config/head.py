@@ -25,6 +25,9 @@ class HeadConfig:
     # The strength of the penalty of a solved head, strength / 2 * |W|^2 beside the mean loss, for features whose mean
     # variance is 1; null: chosen on the validation set, from a dozen.
     strength: float | None = None
+    # What the last layer gets. last: the features that the network itself has there. all: also the outputs of its other
+    # blocks, averaged over their places; every feature is standardised by the training images.
+    depth: Literal["last", "all"] = MISSING
     # The most memory that solving may take, in GiB; with solver=auto, features that need more are left to sgd.
     max_gib: float = MISSING
 

@@ -19,8 +19,9 @@ from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
 from ftexp.inference.mlflow_models import fetch_checkpoint, is_in_mlflow
 from ftexp.machine.runtime import Runtime
-from ftexp.models.blocks import Network
+from ftexp.models.blocks import Network, Tap
 from ftexp.models.catalogue import build_network
+from ftexp.models.depth_head import add_taps
 from ftexp.preprocessing import Preprocessing
 from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weights
 
@@ -95,9 +96,13 @@ def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
     content = load_checkpoint(path)
     with reading(path):
         settings = ModelConfig(**{**content["config"]["model"], "weights": None, "class_map": {}})
+        taps = [Tap.from_dict(tap) for tap in content["taps"]]
         preprocessing, class_to_idx = Preprocessing.from_dict(content["preprocessing"]), content["class_to_idx"]
     network = build_network(settings, None, len(class_to_idx), preprocessing.image_size)
     network.preprocessing = preprocessing
+    if taps:
+        with reading(path):
+            network, _ = add_taps(network, taps)
     restore_weights(network, content["model"], path)
     network.module.eval()
     return network, tuple(sorted(class_to_idx, key=class_to_idx.__getitem__)), content

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ftexp.machine.generators import forked_generators
-from ftexp.models.blocks import Network, behaves_differently_in_training
+from ftexp.models.blocks import Network, Tap, behaves_differently_in_training
+from ftexp.models.depth_head import Collect, collect_of
 
 # Batch sizes of the two trial runs; comparing them shows which dimensions grow with the batch.
 TRIAL_SIZES = (1, 2)
@@ -71,6 +72,7 @@ class Boundary:
         answers: every module that finished before the entry -> what each of its calls returned, tensors as templates.
         dense: whether the placeholders for those results need memory, because the network writes into them.
         entry_writes: whether the entry changes the activations in place.
+        taps: the outputs of blocks before it that the head takes, and ``collect``, to which they go.
     """
 
     module: nn.Module
@@ -82,6 +84,28 @@ class Boundary:
     answers: dict[nn.Module, list[Any]]
     dense: bool = False
     entry_writes: bool = False
+    taps: tuple[Tap, ...] = ()
+    collect: Collect | None = None
+
+    def packed(self, activations: Tensor) -> Tensor:
+        """The activations, and behind them in each row the taps that were taken on the way: [B, ...]."""
+        if self.collect is None:
+            return activations
+        return torch.cat([activations.flatten(1), *self.collect.taken(len(self.taps))], dim=1)
+
+    def unpacked(self, rows: Tensor) -> Tensor:
+        """The activations in rows that ``packed`` made; their taps are given to the head's next forward."""
+        if self.collect is None:
+            return rows
+        widths = [tap.width for tap in self.taps]
+        activations, *taps = torch.split(rows, [rows.shape[1] - sum(widths), *widths], dim=1)
+        self.collect.give(taps)
+        return activations.reshape(len(rows), *self.crossing.fixed[1:])
+
+    def clear(self) -> None:
+        """Forget given taps: after a forward that failed, the next one would use them."""
+        if self.collect is not None:
+            self.collect.give(())
 
 
 @dataclass(slots=True)
@@ -116,8 +140,15 @@ def find_boundary(network: Network, block: str) -> Boundary:
         for module, calls in first.answers.items()
         if any(_differ(a, b) for a, b in zip(*(tree_flatten(t.answers[module])[0] for t in trials), strict=True))
     }
-    images = Template.of(*trial_images(network))
-    return Boundary(network.module, first.entry, leaf, template, layout_of(tensor), images, answers)
+    boundary = Boundary(
+        network.module, first.entry, leaf, template, layout_of(tensor), Template.of(*trial_images(network)), answers
+    )
+    taps, collect = network.taps_before(block), collect_of(network)
+    if taps and collect not in first.answers:  # they have not been put together yet
+        if template.per_image[0] != 1:
+            raise SplitError(f"{template.per_image[0]} rows per image enter block '{block}' of {network.name}")
+        boundary.taps, boundary.collect = taps, collect
+    return boundary
 
 
 def layout_of(tensor: Tensor) -> tuple[int, ...]:

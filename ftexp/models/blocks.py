@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from ftexp.errors import ConfigError, nearest
 from ftexp.preprocessing import Preprocessing
@@ -30,6 +31,40 @@ class Block:
     paths: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """The output of a block, taken where it enters the next one.
+
+    Attributes:
+        block: the name of the block.
+        entry: path of the module that the output enters.
+        argument: its index among that module's flattened arguments.
+        over: the dimensions of places, over which it is averaged: (2, 3) of [B, C, H, W], (1, 2) of [B, H, W, C],
+            (1,) of tokens [B, N, C], none of [B, C].
+        width: number of channels C.
+    """
+
+    block: str
+    entry: str
+    argument: int
+    over: tuple[int, ...]
+    width: int
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Tap:
+        """The tap that ``as_dict`` described."""
+        return cls(**{**values, "over": tuple(values["over"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for checkpoints."""
+        return {**asdict(self), "over": list(self.over)}
+
+    def pooled(self, args: Any, kwargs: Any) -> Tensor:
+        """The average [B, C] over places, from the arguments of a call of the entry."""
+        output: Tensor = tree_flatten((args, kwargs))[0][self.argument]
+        return output.mean(dim=self.over) if self.over else output
+
+
 class Network:
     """A classifier whose every tensor belongs to exactly one block or to the head.
 
@@ -40,6 +75,7 @@ class Network:
         preprocessing: the transforms that the network expects for its images.
         name: the name of the network in logs and checkpoints.
         num_classes: number of outputs of the head.
+        taps: the outputs of blocks that the head takes besides the features before the last layer.
 
     Attributes:
         keeps_rows: whether the head has rows of a user's file, for classes of the same names.
@@ -58,6 +94,7 @@ class Network:
         preprocessing: Preprocessing,
         name: str,
         num_classes: int,
+        taps: Sequence[Tap] = (),
     ) -> None:
         self.module = module
         self.blocks = tuple(blocks)
@@ -66,6 +103,7 @@ class Network:
         self.name = name
         self.num_classes = num_classes
         self.keeps_rows = False
+        self.taps = tuple(taps)
         self._head_paths = self.heads
         # Computed once, because the modes of all blocks are set before every epoch.
         self._module_paths = {name for name, _ in module.named_modules(remove_duplicate=False)} - {""}
@@ -111,6 +149,10 @@ class Network:
             if under(tensor_name, self.paths(block)):
                 return block
         raise KeyError(f"{self.name} has no parameter or buffer '{tensor_name}'")
+
+    def taps_before(self, block: str) -> tuple[Tap, ...]:
+        """The taps that are taken before a block, or where it is entered."""
+        return tuple(tap for tap in self.taps if self.names.index(tap.block) < self.names.index(block))
 
     def _check_paths(self) -> None:
         """Check that every path exists, and that no path lies inside or around one of another block or of the head."""

@@ -29,7 +29,7 @@ from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.epoch_sums import EpochStats
 from ftexp.training.imbalance import class_counts
 from ftexp.training.inputs.batches import Batches, Forward
-from ftexp.training.inputs.features import FeatureInputs, feature_inputs
+from ftexp.training.inputs.features import FeatureInputs, KnownFeatures, feature_inputs
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.interruption import StopSignals
 from ftexp.training.phase_loop import PhaseLoop
@@ -51,6 +51,7 @@ def fine_tune(
     stop: StopSignals | None = None,
     observers: Sequence[Observer] = (),
     *,
+    features: KnownFeatures | None = None,
     resumable: bool = True,
     run_id: str = "",
 ) -> Fit:
@@ -67,6 +68,7 @@ def fine_tune(
         report: records the run, and names the folder for the checkpoints.
         stop: receives Ctrl-C and SIGTERM; training stops after the next update.
         observers: are called after every epoch, and before every epoch but the first; what they raise ends the run.
+        features: what enters the last layer before the first phase; None: a pass computes it where it is needed.
         resumable: whether ``last.pt`` is written, from which the run can be resumed.
         run_id: the id in ``run.json``, which is saved in every checkpoint.
 
@@ -83,7 +85,7 @@ def fine_tune(
     starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
     shared = network, config, runtime, checkpoints, report
     loop = PhaseLoop(*shared, stop or StopSignals(), observers, starting_weights)
-    fit = Fit(*shared, splits, phases, loop)
+    fit = Fit(*shared, splits, phases, loop, features)
     fit.run()
     return fit
 
@@ -101,6 +103,7 @@ class Fit:
         splits: the samples of the run.
         phases: the planned phases.
         loop: trains one phase.
+        features: what enters the last layer before the first phase, if it is known.
     """
 
     network: Network
@@ -111,6 +114,7 @@ class Fit:
     splits: Splits
     phases: Sequence[Phase]
     loop: PhaseLoop
+    features: KnownFeatures | None = None
 
     @property
     def history(self) -> list[EpochRecord]:
@@ -160,7 +164,7 @@ class Fit:
             self.report.start_phase(phase, group_table(network, groups))
             set_train_mode(network, phase)
             if phase.solved:
-                features = self._features(phase, source)
+                features = self._features(phase, source, first=number == 0)
                 solve = partial(self._solve, features)
                 best = self.loop.run(number, phase, groups, features.inputs, saved, solve)
             else:
@@ -174,8 +178,10 @@ class Fit:
         self.checkpoints.settle(best, kept=kept)
         return kept
 
-    def _features(self, phase: Phase, source: InputSource) -> FeatureInputs:
+    def _features(self, phase: Phase, source: InputSource, *, first: bool) -> FeatureInputs:
         self.network.module.eval()
+        if first and self.features is not None:
+            return self.features.inputs(self.network, self.runtime)
         return feature_inputs(source, self.network, phase, self.runtime)
 
     def _solve(self, features: FeatureInputs) -> EpochStats:
@@ -194,7 +200,7 @@ class Fit:
             return
         phase = replace(self.phases[0], learning=(HEAD,), part=None, change=None, solved=True)
         with self.inputs() as source:
-            self._solve(self._features(phase, source))
+            self._solve(self._features(phase, source, first=True))
 
     def _resume(self) -> tuple[int, Mapping[str, Any] | None]:
         """Restore an interrupted run.

@@ -13,6 +13,7 @@ from ftexp.config import Config
 from ftexp.config.loss import CrossEntropyConfig
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
+from ftexp.models.depth_head import StandardisedLinear
 from ftexp.probe.logistic import LogisticProblem
 from ftexp.probe.strength import STRENGTHS, Chosen, soft_targets, solve_on_validation
 from ftexp.training.imbalance import class_weights
@@ -53,7 +54,7 @@ def solve_head(
         runtime: the device and the ranks.
         counts: number of training images of each class.
     """
-    started = time.perf_counter()
+    started, layer = time.perf_counter(), last_layer(network)
     train, val = (gathered(features.before_last, b, runtime) for b in (features.inputs.train, features.inputs.val))
     passed = time.perf_counter()
 
@@ -61,14 +62,16 @@ def solve_head(
         assert train is not None
         assert val is not None
         (values, labels), (val_values, val_labels) = train, val
-        problem = LogisticProblem.of_targets(values, _targets(labels, counts, config), [values.shape[1]])
+        values, val_values = (_standardised(layer, features) for features in (values, val_values))
+        parts = [] if isinstance(layer, StandardisedLinear) else [values.shape[1]]
+        problem = LogisticProblem.of_targets(values, _targets(labels, counts, config), parts)
         strengths = STRENGTHS if config.head.strength is None else [config.head.strength]
         chosen = solve_on_validation(problem, val_values, val_labels, config.train.metric, strengths)
         seconds = passed - started, time.perf_counter() - passed
         return SolvedHead(chosen, len(values), values.shape[1], *seconds)
 
     solved = runtime.ranks.broadcast(solve)
-    _write(last_layer(network), solved.chosen.solution.weight, solved.chosen.solution.bias)
+    _write(layer, solved.chosen.solution.weight, solved.chosen.solution.bias)
     return solved
 
 
@@ -81,6 +84,13 @@ def _targets(labels: Tensor, counts: Sequence[int], config: Config) -> Tensor:
     if config.data.sampler == "balanced":  # which draws an image of a class as often as that class is rare
         targets /= torch.tensor(counts, dtype=torch.float64)[labels][:, None]
     return targets
+
+
+def _standardised(layer: nn.Linear, features: Tensor) -> Tensor:
+    """The features on which the weight of the layer acts."""
+    if not isinstance(layer, StandardisedLinear):
+        return features
+    return (features - layer.mean.cpu()) * layer.scale.cpu()
 
 
 @torch.no_grad()

@@ -32,7 +32,8 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 # 4: the best epoch keeps the loss and the rank of every validation image.
 # 5: the phase has its adapters; the model's weights have them merged.
 # 6: the best epoch keeps the confidence of every validation image; older files lack it.
-FORMAT = 6
+# 7: the taps of the network's head; the heads of older files have none.
+FORMAT = 7
 # Length to which torch's message is cut.
 MAX_REASON = 300
 
@@ -52,6 +53,7 @@ def checkpoint_content(
         "format": FORMAT,
         "model": {name: tensor.detach().cpu() for name, tensor in plain_state(network.module).items()},
         "model_name": network.name,
+        "taps": [tap.as_dict() for tap in network.taps],
         "preprocessing": network.preprocessing.as_dict(),
         "class_to_idx": class_to_idx,
         "config": as_data(config),
@@ -183,6 +185,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def _upgrade(content: dict[str, Any]) -> None:
     """Convert the content of an older format to the present one, in place."""
+    content.setdefault("taps", [])  # formats 1 to 6: there were none
     sums = content.get("phase", {}).get("sums", {})
     if "losses" in sums:  # format 1: the mean of each batch, weighted by its images
         losses, sizes = sums.pop("losses"), sums["sizes"]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from ftexp.data.loading.sampler import EpochSampler
 from ftexp.finetune.phases import Phase
 from ftexp.machine.runtime import Runtime
 from ftexp.models.block_boundary import eval_for_trial, trial_images
 from ftexp.models.blocks import Network
-from ftexp.training.inputs.batches import Batches, Forward, Inputs
+from ftexp.training.inputs.batches import Batch, Batches, Forward, Inputs, SampledBatches
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.losses import CrossEntropy
 
@@ -30,6 +30,57 @@ class FeatureInputs:
 
     inputs: Inputs
     before_last: Forward
+
+
+class KnownBatches:
+    """Batches of features that are in memory, in the order of the batches that they were computed from.
+
+    Args:
+        sampler: which samples are in which batch.
+        parts: this rank's features [B, D] and labels [B] of every batch, on the CPU.
+        device: where the network is.
+    """
+
+    def __init__(self, sampler: EpochSampler, parts: Sequence[Batch], device: torch.device) -> None:
+        self._parts = tuple(parts)
+        self._device = device
+        self.sampler = sampler
+        self.num_batches, self.num_samples = sampler.num_batches, sampler.num_samples
+        self.num_images, self.paths = sampler.num_images, sampler.paths
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The features and labels, in the same order in every epoch, from batch ``start`` on."""
+        for features, labels in self._parts[start:]:
+            yield features.to(self._device), labels.to(self._device)
+
+    def last(self, width: int) -> KnownBatches:
+        """The same batches with the last features alone."""
+        parts = [(features[:, -width:].clone(), labels) for features, labels in self._parts]
+        return KnownBatches(self.sampler, parts, self._device)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFeatures:
+    """The features of all training and validation images before the first phase, from one pass.
+
+    Attributes:
+        train, val: features and labels; not shuffled and not augmented.
+    """
+
+    train: KnownBatches
+    val: KnownBatches
+
+    def last(self, width: int) -> KnownFeatures:
+        """The last features alone."""
+        return KnownFeatures(self.train.last(width), self.val.last(width))
+
+    def inputs(self, network: Network, runtime: Runtime) -> FeatureInputs:
+        """As ``feature_inputs``, without another pass."""
+        layer = last_layer(network)
+        return FeatureInputs(Inputs(network, layer, self.train, self.val, runtime, CrossEntropy(0.0)), _unchanged)
 
 
 def last_layer(network: Network) -> nn.Linear:
@@ -49,7 +100,9 @@ def why_unsolvable(network: Network) -> str | None:
         return f"the head of {network.name}, {network.heads[0]}, is a {kind}, not a linear layer with a bias"
     with torch.no_grad(), eval_for_trial(network.module):
         images = trial_images(network)[0]
-        logits, features = network.module.forward(images), _features(network, images)
+        logits = network.module.forward(images)
+        with _without_last_layer(network):
+            features = network.module.forward(images)
         alike = features.ndim == 2 and torch.allclose(layer(features), logits, rtol=1e-3, atol=1e-3)
     return None if alike else f"the outputs of {network.name} are not those of its last layer, {network.heads[0]}"
 
@@ -64,9 +117,7 @@ def feature_inputs(source: InputSource, network: Network, phase: Phase, runtime:
         runtime: the device and the ranks.
     """
     layer = last_layer(network)
-    with _without_last_layer(network):
-        before, train, val = source.in_order(phase)
-    before_last = partial(_features, network) if before is network.module else before
+    before_last, train, val = _opened(source, network, phase)
 
     def forward(inputs: Tensor) -> Tensor:
         logits: Tensor = layer(before_last(inputs))
@@ -75,28 +126,49 @@ def feature_inputs(source: InputSource, network: Network, phase: Phase, runtime:
     return FeatureInputs(Inputs(network, forward, train, val, runtime, CrossEntropy(0.0)), before_last)
 
 
+def compute_features(source: InputSource, network: Network, phase: Phase, runtime: Runtime) -> KnownFeatures:
+    """Run the network, in eval mode, once over all training and validation images; arguments as ``feature_inputs``."""
+    before_last, *both = _opened(source, network, phase)
+    train, val = (KnownBatches(b.sampler, list(_outputs(before_last, b, runtime)), runtime.device) for b in both)
+    return KnownFeatures(train, val)
+
+
 def gathered(before_last: Forward, batches: Batches, runtime: Runtime) -> tuple[Tensor, Tensor] | None:
     """Features float32 [N, D] and labels int64 [N] of all batches on the CPU, in the main process; None in the others.
 
     Their order is that of the processes, and then of the batches.
     """
-    parts, labels = [], []
-    with torch.no_grad():
-        for inputs, of_batch in batches.epoch(0):
-            if len(of_batch) == 0:
-                continue
-            with runtime.autocast():
-                parts.append(before_last(inputs).float().cpu())
-            labels.append(of_batch.cpu())
+    parts, labels = zip(*(batch for batch in _outputs(before_last, batches, runtime) if len(batch[1])), strict=True)
     every = runtime.ranks.all_gather((torch.cat(parts), torch.cat(labels)))
     if not runtime.ranks.is_main:
         return None
     return torch.cat([features for features, _ in every]), torch.cat([of for _, of in every])
 
 
-def _features(network: Network, images: Tensor) -> Tensor:
+def _opened(source: InputSource, network: Network, phase: Phase) -> tuple[Forward, SampledBatches, SampledBatches]:
     with _without_last_layer(network):
-        features: Tensor = network.module.forward(images)
+        before, train, val = source.in_order(phase)
+
+    def before_last(inputs: Tensor) -> Tensor:
+        with _without_last_layer(network):
+            return before(inputs)
+
+    return before_last, train, val
+
+
+@torch.no_grad()
+def _outputs(before_last: Forward, batches: Batches, runtime: Runtime) -> Iterator[Batch]:
+    """This rank's features float32 [B, D] and labels of every batch, on the CPU."""
+    for inputs, labels in batches.epoch(0):
+        if len(labels) == 0:  # the last batch has fewer images than there are ranks
+            yield torch.empty(0, 0), labels.cpu()
+            continue
+        with runtime.autocast():
+            features = before_last(inputs)
+        yield features.float().cpu(), labels.cpu()
+
+
+def _unchanged(features: Tensor) -> Tensor:
     return features
 
 

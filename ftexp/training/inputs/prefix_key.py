@@ -30,7 +30,7 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
         runtime: the device and the precision.
     """
     before = network.names[: network.names.index(first_learning_block)]
-    facts = {
+    facts: dict[str, object] = {
         "version": VERSION,
         "network": network.name,
         "blocks": before,
@@ -40,6 +40,8 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
         "libraries": [torch.__version__, torchvision.__version__, timm.__version__, decoders()],
         "algorithms": [torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()],
     }
+    if taps := network.taps_before(first_learning_block):
+        facts["taps"] = [tap.as_dict() for tap in taps]
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for block in before:
         for name, tensor in (*network.parameters(block).items(), *network.buffers(block).items()):
