@@ -4,28 +4,57 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
 from ftexp.errors import ConfigError
 from ftexp.finetune.phases import Phase
+from ftexp.head_solver import bytes_to_solve
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import HEAD, Network, Tap
 from ftexp.models.depth_head import StandardisedLinear, add_taps
 from ftexp.models.taps import TapError, find_taps
+from ftexp.probe.depth import DepthProbe, probe_depth
+from ftexp.probe.features import Features, number_groups
 from ftexp.training.inputs.features import KnownFeatures, compute_features, gathered, last_layer, why_unsolvable
 from ftexp.training.inputs.input_source import InputSource
 
 log = logging.getLogger(__name__)
 
+LAST, ALL = "last", "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What ``head.depth`` came to.
+
+    Attributes:
+        network: the network with its head.
+        features: what enters its last layer; None if that took no pass over the images.
+        probe: what each block knows; None without a pass, and in a resumed run.
+    """
+
+    network: Network
+    features: KnownFeatures | None = None
+    probe: DepthProbe | None = None
+
+    @property
+    def chosen(self) -> str:
+        """``last`` or ``all``."""
+        return ALL if self.network.taps else LAST
+
 
 def settle_depth(
-    config: Config, network: Network, splits: Splits, phases: Sequence[Phase], runtime: Runtime
-) -> tuple[Network, KnownFeatures | None]:
+    config: Config,
+    network: Network,
+    splits: Splits,
+    phases: Sequence[Phase],
+    runtime: Runtime,
+    begun_with: str | None = None,
+) -> Depth:
     """Give the network the head that ``head.depth`` asks for; all ranks have to call it.
 
     Args:
@@ -34,54 +63,80 @@ def settle_depth(
         splits: the samples.
         phases: the planned phases.
         runtime: the device and the ranks.
-
-    Returns:
-        The network, and what enters its last layer; None if that took no pass over the images.
+        begun_with: what the run chose when it began, if it is resumed.
 
     Raises:
         ConfigError: if the outputs of its blocks cannot be taken.
     """
-    if config.head.depth == "last":
-        return network, None
-    tapped, _ = add_taps(network, _taps(network))
-    if network.keeps_rows:
-        log.info("head    newly initialised: rows of the file of weights do not fit it (head.depth=all)")
-    phase = replace(phases[0], learning=(HEAD,), part=None, change=None, solved=True)
+    wanted = begun_with or config.head.depth
+    solves = phases[0].solved or config.head.init == "solved"
+    if wanted == LAST or (wanted == "auto" and not solves):
+        return Depth(network)
+    try:
+        taps = _taps(config, network, len(splits.train), only_if_small=wanted == "auto")
+    except TapError as error:
+        if wanted == "auto":
+            log.info("depth   last: %s (head.depth=auto)", error)
+            return Depth(network)
+        raise ConfigError(f"head.depth=all is not possible: {error}. Use head.depth=last.") from error
+    width = last_layer(network).in_features
+    tapped, undo = add_taps(network, taps)
     tapped.module.eval()
     with InputSource(config, tapped, splits, runtime) as source:
+        phase = replace(phases[0], learning=(HEAD,), part=None, change=None, solved=True)
         known = compute_features(source, tapped, phase, runtime)
-    _standardise(tapped, known, runtime)
-    log.info(
-        "depth   the last layer gets %d features: the averaged outputs of %d blocks and the %d of %s itself "
-        "(head.depth=all)",
-        last_layer(tapped).in_features,
-        len(tapped.taps),
-        last_layer(tapped).in_features - sum(tap.width for tap in tapped.taps),
-        tapped.name,
-    )
-    return tapped, known
-
-
-def _taps(network: Network) -> tuple[Tap, ...]:
-    try:
-        if (reason := why_unsolvable(network)) is not None:
-            raise TapError(reason)
-        return find_taps(network)
-    except TapError as error:
-        raise ConfigError(f"head.depth=all is not possible: {error}. Use head.depth=last.") from error
-
-
-def _standardise(network: Network, known: KnownFeatures, runtime: Runtime) -> None:
-    """Set mean and deviation of the training images in the last layer, the same on all ranks."""
+    rows = known.train.gathered_rows(runtime)
     train = gathered(lambda features: features, known.train, runtime)
-
-    def statistics() -> tuple[Tensor, Tensor]:
-        assert train is not None
-        values = train[0].double()
-        return values.mean(dim=0), values.std(dim=0, correction=0)
-
-    layer = last_layer(network)
+    layer = last_layer(tapped)
     assert isinstance(layer, StandardisedLinear)
-    mean, deviation = runtime.ranks.broadcast(statistics)
-    with torch.no_grad():
-        layer.set_statistics(mean.to(layer.mean), deviation.to(layer.mean))
+    layer.set_statistics(*runtime.ranks.broadcast(lambda: _statistics(layer, train)))
+
+    def probe() -> DepthProbe:
+        assert train is not None
+        return _probe(tapped, layer, *train, rows, splits, config.runtime.seed)
+
+    probed = None if begun_with else runtime.ranks.broadcast(probe)
+    if wanted == "auto" and probed is not None and not probed.prefers_all:
+        undo()
+        return Depth(network, known.last(width), probed)
+    if network.keeps_rows:
+        log.info("head    newly initialised: rows of the file of weights do not fit it (head.depth=%s)", wanted)
+    return Depth(tapped, known, probed)
+
+
+def _taps(config: Config, network: Network, num_train: int, *, only_if_small: bool) -> tuple[Tap, ...]:
+    if (reason := why_unsolvable(network)) is not None:
+        raise TapError(reason)
+    taps, layer = find_taps(network), last_layer(network)
+    width = layer.in_features + sum(tap.width for tap in taps)
+    gib = bytes_to_solve(num_train, width, layer.out_features) / 2**30
+    if only_if_small and gib > config.head.max_gib:
+        raise TapError(
+            f"{width:,} features of {num_train:,} images would take {gib:.1f} GiB, and "
+            f"head.max_gib={config.head.max_gib:g} are allowed"
+        )
+    return taps
+
+
+def _statistics(layer: StandardisedLinear, train: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the training images."""
+    assert train is not None
+    values = layer.unit_length(train[0]).double()
+    return values.mean(dim=0).float(), values.std(dim=0, correction=0).float()
+
+
+def _probe(
+    network: Network,
+    layer: StandardisedLinear,
+    values: Tensor,
+    labels: Tensor,
+    rows: Sequence[int],
+    splits: Splits,
+    seed: int,
+) -> DepthProbe:
+    """Probe the standardised outputs; ``rows`` are the numbers of the training samples, in the order of the values."""
+    samples = tuple(splits.train[row] for row in rows)
+    features = Features(layer.standardise(values), labels, number_groups(samples, splits.ties), samples, splits.classes)
+    blocks = [(tap.block, tap.width) for tap in network.taps]
+    own = values.shape[1] - sum(width for _, width in blocks)
+    return probe_depth(features, [*blocks, (network.names[-2], own)], seed)

@@ -18,7 +18,7 @@ from ftexp.errors import LeakError
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
-from ftexp.head_depth import settle_depth
+from ftexp.head_depth import Depth, settle_depth
 from ftexp.head_solver import choose_solver, keep_solvable
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
@@ -29,7 +29,6 @@ from ftexp.rank_checks import check_graphs, check_shares
 from ftexp.read_data import read_data, record_refusal
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.training.batch_size import settle_batch_size
-from ftexp.training.inputs.features import KnownFeatures
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +43,7 @@ class Prepared:
         runtime: the device, the precision and the processes.
         phases: the phases that the stage resolves to, in the order of training.
         splits: the samples of the training, validation and test splits.
-        network: the network with its pretrained weights and a new head, on the device.
-        features: what enters the last layer of that network, where ``head.depth`` needed a pass; else None.
+        depth: the network with its pretrained weights and a new head, on the device, and what its last layer gets.
         ledger: counts how often each test split was opened.
         data: identifies the images, the labels and the splits.
         run_id: an identifier that is also in every checkpoint of the run.
@@ -58,13 +56,17 @@ class Prepared:
     runtime: Runtime
     phases: tuple[Phase, ...]
     splits: Splits
-    network: Network
-    features: KnownFeatures | None
+    depth: Depth
     ledger: TestLedger
     data: DataIdentity
     run_id: str
     overrides: list[str] | None
     mlflow_run_id: str | None
+
+    @property
+    def network(self) -> Network:
+        """The network with its pretrained weights and a new head, on the device."""
+        return self.depth.network
 
     @property
     def run_name(self) -> str:
@@ -82,6 +84,7 @@ class Prepared:
             overrides=self.overrides,
             engine=self.runtime.engine(),
             head_solver="solved" if any(phase.solved for phase in self.phases) else "sgd",
+            head_depth=self.depth.chosen,
         )
 
 
@@ -126,16 +129,15 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     settled = settle_batch_size(config, network, phases, runtime, len(splits.train), known)
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
         network.module = synchronise_statistics(network.module, runtime.device)
-    network, features = settle_depth(settled, network, splits, phases, runtime)
-    phases = keep_solvable(config, planned, phases, network, len(splits.train))
+    depth = settle_depth(settled, network, splits, phases, runtime, begun.head_depth if begun else None)
+    phases = keep_solvable(config, planned, phases, depth.network, len(splits.train))
     return Prepared(
         given=config,
         config=settled,
         runtime=runtime,
         phases=phases,
         splits=splits,
-        network=network,
-        features=features,
+        depth=depth,
         ledger=ledger,
         data=data,
         run_id=run_id,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
+from ftexp.audit.duplicates import tie_duplicates
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
 from ftexp.data.digests import ContentDigests
@@ -65,6 +67,8 @@ def read_data(config: Config, folder: Path, device: torch.device, begun: RunIden
     warn_if_too_small(len(splits.val))
     if look is not None and config.audit.on_leak != "off":
         audit_splits(assigned, config.audit, folder, look)
+    if look is not None and config.head.depth != "last":  # for folds of the training images
+        splits = replace(splits, ties=tie_duplicates(splits.train, look.of(splits.train)) if ties is None else ties)
     return splits
 
 

@@ -18,6 +18,7 @@ from ftexp.evaluation.scores import Scores
 from ftexp.machine.distributed import process_group
 from ftexp.prepare import Prepared, prepare
 from ftexp.read_data import log_data_tables
+from ftexp.report.depth import write_depth
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
 from ftexp.run_result import RunResult
@@ -78,6 +79,8 @@ def _fit(
     prepared: Prepared, recorder: Recorder, stop: StopSignals, observers: Sequence[Observer], *, resumable: bool
 ) -> Fit:
     """Train the phases. Afterwards the network has the best weights."""
+    if prepared.depth.probe is not None and prepared.runtime.ranks.is_main:
+        write_depth(prepared.depth.probe, prepared.depth.chosen, recorder.folder)
     return fine_tune(
         prepared.config,
         prepared.network,
@@ -87,7 +90,7 @@ def _fit(
         recorder,
         stop,
         observers,
-        features=prepared.features,
+        features=prepared.depth.features,
         resumable=resumable,
         run_id=prepared.run_id,
     )

@@ -25,8 +25,8 @@ from ftexp.tracking.params import flatten_data
 
 PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
 # The format of run.json and digests.csv; increase it when a field is added, removed, or changes its meaning.
-# Format 3 added engine, format 4 head_solver.
-FORMAT = 4
+# Format 3 added engine, format 4 head_solver, format 5 head_depth.
+FORMAT = 5
 MAX_NAMED = 8
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class RunIdentity:
         overrides: the overrides that the run was started with, without passwords; None for a run of ftexp 0.1.0.
         engine: what the run trains and scores with (``Runtime.engine``); None for a run before format 3.
         head_solver: ``solved`` or ``sgd``, whichever ``head.solver=auto`` came to; ``sgd`` for a run before format 4.
+        head_depth: ``last`` or ``all``, whichever ``head.depth=auto`` came to; ``last`` for a run before format 5.
     """
 
     config: dict[str, Any]
@@ -105,6 +106,7 @@ class RunIdentity:
     overrides: list[str] | None = None
     engine: dict[str, Any] | None = None
     head_solver: str = "sgd"
+    head_depth: str = "last"
 
     @classmethod
     def of(
@@ -118,6 +120,7 @@ class RunIdentity:
         overrides: list[str] | None,
         engine: dict[str, Any],
         head_solver: str = "sgd",
+        head_depth: str = "last",
     ) -> RunIdentity:
         """Identify a run that is about to train with the packages that are installed.
 
@@ -130,8 +133,9 @@ class RunIdentity:
             overrides: the overrides that the run was started with.
             engine: what the run trains and scores with.
             head_solver: how the head is trained where it is trained alone.
+            head_depth: which outputs of the network its last layer gets.
         """
-        known = batch_size, mlflow_run_id, run_id, overrides, engine, head_solver
+        known = batch_size, mlflow_run_id, run_id, overrides, engine, head_solver, head_depth
         return cls(_plain(config), data, installed_versions(), *known)
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tiny_runs
 import torch
-from conftest import Compose, draw_pictures
+from conftest import Compose, draw_pictures, real_images
 from PIL import Image
 
 import ftexp
+from ftexp import head_depth
+from ftexp import prepare as prepare_module
+from ftexp import run as run_module
 from ftexp.config import Config
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import ConfigError
+from ftexp.evaluation.history import EpochRecord
 from ftexp.exporting.graph import ClassifierGraph, trace
+from ftexp.head_solver import choose_solver
 from ftexp.inference.engine import NetworkEngine
+from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.machine.runtime import prepare_runtime
+from ftexp.models.blocks import Network
+from ftexp.prepare import plan
+from ftexp.probe.depth import DepthProbe, Gain
+from ftexp.probe.features import Features
 from ftexp.run import run
 from ftexp.training.checkpoints.checkpoint import load_checkpoint
 from ftexp.training.inputs import features as features_module
@@ -90,3 +108,131 @@ def test_later_phases_train_the_blocks_below_it(configure: Compose, place: Path)
 def test_it_is_refused_where_the_head_is_not_one_linear_layer(configure: Compose, place: Path) -> None:
     with pytest.raises(ConfigError, match=r"head\.depth=all is not possible: .* has 2 heads\. Use head\.depth=last"):
         run(configured(configure, "stage=head", model="deit_tiny_distilled_patch16_224"), place / "run")
+
+
+def preferring(*, everything: bool) -> DepthProbe:
+    return DepthProbe((), Gain(0.1 if everything else 0.0, 0.05), Gain(0.1, 0.05), 12, 12)
+
+
+@pytest.fixture
+def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "write_depth", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_auto_takes_all_only_where_the_folds_prefer_it(
+    configure: Compose, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {}
+    for name, depth, everything in (("all", "auto", True), ("last", "auto", False), ("asked", "last", False)):
+        monkeypatch.setattr(head_depth, "probe_depth", lambda *_, e=everything: preferring(everything=e))
+        run(configured(configure, "stage=head", f"head.depth={depth}"), place / name)
+        weights[name] = load_checkpoint(place / name / "checkpoints" / "best.pt")["model"]
+        identity = json.loads((place / name / "run.json").read_text())
+        assert identity["head_depth"] == ("all" if everything else "last")
+    assert "head.last.weight" in weights["all"]
+    assert list(weights["last"]) == list(weights["asked"])
+    for tensor, asked in zip(weights["last"].values(), weights["asked"].values(), strict=True):
+        torch.testing.assert_close(tensor, asked, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_the_probe_gets_the_training_images_with_their_groups_and_copies(
+    configure: Compose, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Features] = []
+    monkeypatch.setattr(
+        head_depth, "probe_depth", lambda features, *_: seen.append(features) or preferring(everything=False)
+    )
+    for number in (3, 4, 5):
+        shutil.copy(place / "pictures" / "dark" / "0.jpg", place / "pictures" / "dark" / f"{number}.jpg")
+    settings = ("stage=head", "head.depth=auto", "audit.on_leak=warn", "audit.features=false")
+    run(configured(configure, *settings), place / "run")
+    (features,) = seen
+    assert {sample.split for sample in features.samples} == {"train"}
+    assert [features.classes[label] for label in features.labels.tolist()] == [s.label for s in features.samples]
+    group_of = {s.path: int(g) for s, g in zip(features.samples, features.groups, strict=True)}
+    copies = [group for path, group in group_of.items() if path.endswith(tuple(f"dark/{n}.jpg" for n in (0, 3, 4, 5)))]
+    assert len(copies) > 1
+    assert len(set(copies)) == 1
+    assert features.values.mean(dim=0).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("settings", [("stage=partial",), ("stage=head", "stage.epochs=2")])
+def test_auto_leaves_a_head_that_is_trained_by_steps(configure: Compose, settings: tuple[str, ...]) -> None:
+    config = configured(configure, *settings, "head.depth=auto")
+    network, phases = tiny_runs.fresh_network(), choose_solver(config, plan(config), ())
+    splits = Splits([], [], TestSplit([]), ())
+    depth = head_depth.settle_depth(config, network, splits, phases, prepare_runtime(config.runtime))
+    assert (depth.network, depth.features, depth.probe, depth.chosen) == (network, None, None, "last")
+
+
+def test_auto_says_why_it_takes_the_last_features(
+    configure: Compose, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="ftexp")
+    run(configured(configure, "stage=head", "head.depth=auto", "head.max_gib=0.001"), place / "run")
+    (line,) = [message for message in caplog.messages if message.startswith("depth")]
+    assert re.fullmatch(r"depth   last: 448 features of 14 images would take .* head\.max_gib=0\.001 .*auto\)", line)
+
+
+def test_a_run_leaves_what_each_block_knows(configure: Compose, place: Path) -> None:
+    run(configured(configure, "stage=head"), place / "run")
+    content = json.loads((place / "run" / "depth.json").read_text())
+    assert content["chosen"] == "all"
+    assert {block["block"] for block in content["blocks"]} > {"stem", "blocks1"}
+    assert (place / "run" / "depth.png").exists()
+    assert "What each block knows" in (place / "run" / "report.html").read_text()
+
+
+class Stop:
+    """Stops a run after its first epoch."""
+
+    def __call__(self, record: EpochRecord) -> None: ...
+
+    def before_epoch(self) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_a_resumed_run_keeps_what_it_began_with(
+    configure: Compose, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The folds are not asked again: another version might answer otherwise."""
+    settings = ("stage=partial", "stage.epochs=2", "head.init=solved", "head.depth=auto", "train.batch_size=8")
+    config = configured(configure, *settings)
+    monkeypatch.setattr(head_depth, "probe_depth", lambda *_: preferring(everything=True))
+    with pytest.raises(KeyboardInterrupt):
+        run(config, place / "run", observers=(Stop(),))
+    monkeypatch.setattr(head_depth, "probe_depth", lambda *_: preferring(everything=False))
+    result = run(tiny_runs.resumed(config, place / "run"), place / "run")
+    assert result.best.epoch in (1, 2)
+    assert [r["epoch"] for r in csv.DictReader((place / "run" / "metrics.csv").open())] == ["1", "2"]
+    assert ftexp.load(place / "run", device="cpu").engine.network.taps
+
+
+@pytest.mark.slow
+def test_a_late_block_of_random_weights_is_warned_of(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On photographs, with real weights; the same weights without damage are not."""
+    settings = ("stage=head", "head.depth=all", "data=imagefolder", f"data.root={real_images('hymenoptera')}")
+    config = ftexp.compose(*settings, "tracking=none", "audit.on_leak=off", "runtime.device=cpu")
+    sound, built = prepared(config, place / "a"), prepare_module.build_network
+
+    def damaged(*given: Any) -> Network:
+        network = built(*given)
+        torch.manual_seed(0)
+        for root in network.modules("stage6"):
+            for layer in root.modules():
+                if isinstance(layer, (torch.nn.Conv2d, torch.nn.BatchNorm2d)):
+                    layer.reset_parameters()
+        return network
+
+    monkeypatch.setattr(prepare_module, "build_network", damaged)
+    assert (sound.late_is_worse, prepared(config, place / "b").late_is_worse) == (False, True)
+
+
+def prepared(config: Config, folder: Path) -> DepthProbe:
+    folder.mkdir()
+    depth = prepare_module.prepare(config, folder, ONE_PROCESS, score_test=False).depth
+    assert depth.probe is not None
+    return depth.probe

@@ -55,35 +55,53 @@ class Collect(nn.Module):
 
 
 class StandardisedLinear(nn.Linear):
-    """A linear layer on standardised features: ``weight @ ((x - mean) * scale) + bias``.
+    """A linear layer on parts of features, each brought to unit length and standardised.
+
+    Afterwards, the features of the last part have a deviation of 1, and those of another part of its width
+    ``(width of the last / width) ** 0.25``: under one penalty on all weights, the few features of early blocks then say
+    more. Both this and unit length are measured in benchmarks/results.md, "The depth of the head"; Head2Toe has unit
+    length too (Evci et al., 2022, arXiv 2201.03529).
+
+    Args:
+        widths: the number of features of each part, D together.
+        out_features: the number C of outputs.
 
     Attributes:
-        mean: float32 [D]; 0 before ``set_statistics``.
-        scale: float32 [D], one divided by the standard deviation; 0 for a feature that is constant.
+        mean: float32 [D], of the features at unit length; 0 before ``set_statistics``.
+        scale: float32 [D], by which the difference from the mean is multiplied; 0 for a feature that is constant.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features)
-        self.register_buffer("mean", torch.zeros(in_features))
-        self.register_buffer("scale", torch.ones(in_features))
+    def __init__(self, widths: Sequence[int], out_features: int) -> None:
+        super().__init__(sum(widths), out_features)
+        self._widths = tuple(widths)
+        self.register_buffer("mean", torch.zeros(self.in_features))
+        self.register_buffer("scale", torch.ones(self.in_features))
+
+    def unit_length(self, features: Tensor) -> Tensor:
+        """The features [B, D], in float32, with each part at unit length."""
+        parts = torch.split(features.float(), list(self._widths), dim=1)
+        return torch.cat([F.normalize(part, dim=1) for part in parts], dim=1)
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Of features [B, D]."""
-        return (features - self.mean) * self.scale
+        """What the weight acts on, from features [B, D]; on their device."""
+        mean, scale = self.mean.to(features.device), self.scale.to(features.device)
+        return (self.unit_length(features) - mean) * scale
 
     def forward(self, features: Tensor) -> Tensor:
         """Args: features [B, D]. Returns: [B, C]."""
-        return F.linear(self.standardise(features), self.weight, self.bias)
+        return F.linear(self.standardise(features).to(self.weight.dtype), self.weight, self.bias)
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
-        """Standardise by these, float [D]."""
+        """Standardise by these, float [D], of features at unit length."""
         constant = deviation <= 1e-6 * mean.abs() + 1e-12
+        last = self._widths[-1]
+        weights = torch.cat([torch.full((width,), (last / width) ** 0.25) for width in self._widths]).to(deviation)
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where(constant, torch.zeros_like(deviation), 1 / deviation))
+        self.scale.copy_(torch.where(constant, torch.zeros_like(deviation), weights / deviation))
 
 
 def add_taps(network: Network, taps: Sequence[Tap]) -> tuple[Network, Callable[[], None]]:
@@ -99,7 +117,7 @@ def add_taps(network: Network, taps: Sequence[Tap]) -> tuple[Network, Callable[[
     (path,) = network.heads
     module, layer = network.module, network.module.get_submodule(path)
     assert isinstance(layer, nn.Linear)
-    last = StandardisedLinear(sum(tap.width for tap in taps) + layer.in_features, layer.out_features)
+    last = StandardisedLinear([*(tap.width for tap in taps), layer.in_features], layer.out_features)
     collect = Collect(len(taps))
     module.set_submodule(path, _DepthHead(collect, last.to(layer.weight)))
     handles = [

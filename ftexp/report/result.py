@@ -15,6 +15,8 @@ RESULT_FILES = (
     "curves.png",
     "confusion_matrix.png",
     "classes.csv",
+    "depth.json",
+    "depth.png",
     "solution.json",
     "solution.png",
     "result.json",

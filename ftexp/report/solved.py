@@ -45,6 +45,7 @@ def solution_content(head: SolvedHead) -> dict[str, object]:
         "metric": chosen.metric,
         "num_images": head.num_images,
         "num_features": head.num_features,
+        "blocks": list(head.blocks),
         "pass_seconds": head.pass_seconds,
         "solve_seconds": head.solve_seconds,
         "path": [asdict(point) for point in chosen.path],

@@ -28,6 +28,7 @@ class SolvedHead:
         chosen: the solution and its path.
         num_images: training images.
         num_features: features of each.
+        blocks: the blocks whose outputs are among them, besides the network's own features before the last layer.
         pass_seconds: seconds for the pass over the images, or for reading what was cached.
         solve_seconds: seconds for all strengths, and for the chosen one to the end.
     """
@@ -35,6 +36,7 @@ class SolvedHead:
     chosen: Chosen
     num_images: int
     num_features: int
+    blocks: tuple[str, ...]
     pass_seconds: float
     solve_seconds: float
 
@@ -63,12 +65,12 @@ def solve_head(
         assert val is not None
         (values, labels), (val_values, val_labels) = train, val
         values, val_values = (_standardised(layer, features) for features in (values, val_values))
-        parts = [] if isinstance(layer, StandardisedLinear) else [values.shape[1]]
+        parts = [] if isinstance(layer, StandardisedLinear) else [values.shape[1]]  # that one scales them itself
         problem = LogisticProblem.of_targets(values, _targets(labels, counts, config), parts)
         strengths = STRENGTHS if config.head.strength is None else [config.head.strength]
         chosen = solve_on_validation(problem, val_values, val_labels, config.train.metric, strengths)
         seconds = passed - started, time.perf_counter() - passed
-        return SolvedHead(chosen, len(values), values.shape[1], *seconds)
+        return SolvedHead(chosen, len(values), values.shape[1], tuple(tap.block for tap in network.taps), *seconds)
 
     solved = runtime.ranks.broadcast(solve)
     _write(layer, solved.chosen.solution.weight, solved.chosen.solution.bias)
@@ -88,9 +90,7 @@ def _targets(labels: Tensor, counts: Sequence[int], config: Config) -> Tensor:
 
 def _standardised(layer: nn.Linear, features: Tensor) -> Tensor:
     """The features on which the weight of the layer acts."""
-    if not isinstance(layer, StandardisedLinear):
-        return features
-    return (features - layer.mean.cpu()) * layer.scale.cpu()
+    return layer.standardise(features) if isinstance(layer, StandardisedLinear) else features
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ class Splits:
         test: the test split, which can be used once.
         classes: the names of the classes of all splits in natural order; the index is the class number.
         digests: the digests of the images, each of which is read once for the whole run.
+        ties: path -> name of the set of copies that a training image belongs to, where they have been looked for.
     """
 
     train: list[Sample]
@@ -44,6 +45,7 @@ class Splits:
     test: TestSplit
     classes: tuple[str, ...]
     digests: ContentDigests = field(default_factory=ContentDigests, repr=False)
+    ties: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def class_to_idx(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
-from ftexp.files.run_files import HISTORY, IDENTITY, RESULT
+from ftexp.files.run_files import DEPTH, HISTORY, IDENTITY, RESULT
 from ftexp.report.lines import explain_verdict
 
 # Rows of a table on the page; the CSV file has all of them.
@@ -39,6 +39,7 @@ class Facts:
     Attributes:
         identity: the content of ``run.json``; ``result``: of ``result.json``.
         history: the epochs, at least one.
+        depth: the content of ``depth.json``, of a run that has it.
         groups: rows of ``param_groups.csv``; ``splits``, ``leaks``, ``bad_images``, ``test_classes`` likewise.
     """
 
@@ -46,6 +47,7 @@ class Facts:
     identity: Mapping[str, Any]
     result: Mapping[str, Any]
     history: Sequence[EpochRecord]
+    depth: Mapping[str, Any] | None
     groups: Sequence[Row]
     splits: Sequence[Row]
     leaks: Sequence[Row]
@@ -72,6 +74,7 @@ class Facts:
             read_json(folder / IDENTITY),
             result,
             history,
+            read_json(folder / DEPTH) if (folder / DEPTH).exists() else None,
             groups=_rows(folder / "param_groups.csv"),
             splits=_rows(folder / "splits.csv"),
             leaks=_rows(folder / "leaks.csv"),

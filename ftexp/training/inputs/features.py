@@ -53,6 +53,11 @@ class KnownBatches:
         for features, labels in self._parts[start:]:
             yield features.to(self._device), labels.to(self._device)
 
+    def gathered_rows(self, runtime: Runtime) -> list[int]:
+        """The numbers of the samples in the order of ``gathered``."""
+        own = [row for batch in self.sampler.own_batches(0) for row in batch]
+        return [row for part in runtime.ranks.all_gather(own) for row in part]
+
     def last(self, width: int) -> KnownBatches:
         """The same batches with the last features alone."""
         parts = [(features[:, -width:].clone(), labels) for features, labels in self._parts]
