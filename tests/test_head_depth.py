@@ -31,12 +31,15 @@ from ftexp.inference.engine import NetworkEngine
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
+from ftexp.models.depth_head import add_taps
+from ftexp.models.taps import find_taps
 from ftexp.prepare import plan
 from ftexp.probe.depth import DepthProbe, Gain
 from ftexp.probe.features import Features
 from ftexp.run import run
 from ftexp.training.checkpoints.checkpoint import load_checkpoint
 from ftexp.training.inputs import features as features_module
+from ftexp.training.inputs.prefix_key import prefix_digest
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -72,6 +75,9 @@ def test_a_run_of_it_is_one_network_from_training_to_prediction_and_export(
     widths = [tap["width"] for tap in saved["taps"]]
     weight = saved["model"]["head.last.weight" if model == "test_vit" else "classifier.last.weight"]
     assert weight.shape[1] == solution["num_features"] > sum(widths) > 0
+    (epoch,) = csv.DictReader((place / "run" / "metrics.csv").open())
+    (point,) = [point for point in solution["path"] if point["strength"] == solution["strength"]]
+    assert float(epoch["val_loss"]) == pytest.approx(point["val_loss"], rel=0.02)  # solved for what the layer does
     classifier = ftexp.load(place / "run", device="cpu")
     file = place / "pictures" / "light" / "3.jpg"
     answer = probabilities(classifier, file)
@@ -156,6 +162,16 @@ def test_the_probe_gets_the_training_images_with_their_groups_and_copies(
     assert len(copies) > 1
     assert len(set(copies)) == 1
     assert features.values.mean(dim=0).abs().max() < 1e-3
+
+
+def test_cached_features_are_those_of_one_head(configure: Compose) -> None:
+    network = tiny_runs.fresh_network()
+    network.module.eval()
+    runtime = prepare_runtime(configure(*tiny_runs.CPU).runtime)
+    plain, of_body = (prefix_digest(network, block, runtime) for block in ("head", "body"))
+    tapped, _ = add_taps(network, find_taps(network))
+    assert prefix_digest(tapped, "head", runtime) != plain
+    assert prefix_digest(tapped, "body", runtime) != of_body
 
 
 @pytest.mark.parametrize("settings", [("stage=partial",), ("stage=head", "stage.epochs=2")])

@@ -26,9 +26,8 @@ class HeadConfig:
     # variance is 1; null: chosen on the validation set, from a dozen.
     strength: float | None = None
     # What the last layer gets. last: the features that the network itself has there. all: also the outputs of its other
-    # blocks, averaged over their places; every feature is standardised by the training images. auto: where the head is
-    # solved before anything else learns, all if cross-validation on train prefers it by more than one standard error;
-    # else last.
+    # blocks, averaged over their places and scaled by the training images. auto: where the head is solved before
+    # anything else learns, all if cross-validation on train prefers it by more than one standard error; else last.
     depth: Literal["last", "all", "auto"] = MISSING
     # The most memory that solving may take, in GiB; with solver=auto, features that need more are left to sgd.
     max_gib: float = MISSING

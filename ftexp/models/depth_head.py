@@ -18,6 +18,8 @@ from ftexp.models.blocks import Network, Tap
 
 # The module path of the last layer below the path that it had before.
 LAST = "last"
+# Parts of unit length whose features deviate by less than this are constant, up to rounding.
+CONSTANT = 1e-7
 
 
 class Collect(nn.Module):
@@ -55,12 +57,12 @@ class Collect(nn.Module):
 
 
 class StandardisedLinear(nn.Linear):
-    """A linear layer on parts of features, each brought to unit length and standardised.
+    """A linear layer on parts of features, each brought to unit length, centred and scaled by one number.
 
-    Afterwards, the features of the last part have a deviation of 1, and those of another part of its width
-    ``(width of the last / width) ** 0.25``: under one penalty on all weights, the few features of early blocks then say
-    more. Both this and unit length are measured in benchmarks/results.md, "The depth of the head"; Head2Toe has unit
-    length too (Evci et al., 2022, arXiv 2201.03529).
+    The mean variance of a part is ``(width of the last part / width) ** 0.5`` afterwards: under one penalty on all
+    weights, the few features of early blocks then say more than their number. This, unit length, and one number instead
+    of one per feature are measured in benchmarks/results.md, "The depth of the head"; Head2Toe has unit length too
+    (Evci et al., 2022, arXiv 2201.03529).
 
     Args:
         widths: the number of features of each part, D together.
@@ -68,7 +70,7 @@ class StandardisedLinear(nn.Linear):
 
     Attributes:
         mean: float32 [D], of the features at unit length; 0 before ``set_statistics``.
-        scale: float32 [D], by which the difference from the mean is multiplied; 0 for a feature that is constant.
+        scale: float32 [D], by which the difference from the mean is multiplied; 0 for a part that is constant.
     """
 
     mean: Tensor
@@ -97,11 +99,11 @@ class StandardisedLinear(nn.Linear):
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
         """Standardise by these, float [D], of features at unit length."""
-        constant = deviation <= 1e-6 * mean.abs() + 1e-12
-        last = self._widths[-1]
-        weights = torch.cat([torch.full((width,), (last / width) ** 0.25) for width in self._widths]).to(deviation)
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where(constant, torch.zeros_like(deviation), weights / deviation))
+        parts = torch.split(deviation.double(), list(self._widths))
+        for part, scale in zip(parts, torch.split(self.scale, list(self._widths)), strict=True):
+            spread = float(part.square().mean().sqrt())
+            scale.fill_((self._widths[-1] / len(part)) ** 0.25 / spread if spread > CONSTANT else 0.0)
 
 
 def add_taps(network: Network, taps: Sequence[Tap]) -> tuple[Network, Callable[[], None]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -40,8 +42,10 @@ def expected(network: Network, images: Tensor) -> Tensor:
     stem = module.stem(images)
     parts = [stem.mean(dim=(2, 3)), module.body(stem).mean(dim=(2, 3)) + module.token]
     features = torch.cat([part / part.square().sum(dim=1, keepdim=True).sqrt() for part in parts], dim=1)
-    standardised = (features - torch.linspace(-1, 1, 10)) / torch.linspace(0.5, 2, 10)
-    standardised[:, :4] *= (6 / 4) ** 0.25
+    variances = torch.linspace(0.5, 2, 10) ** 2
+    standardised = features - torch.linspace(-1, 1, 10)
+    standardised[:, :4] *= (6 / 4) ** 0.25 / variances[:4].mean().sqrt()
+    standardised[:, 4:] /= variances[4:].mean().sqrt()
     return F.linear(standardised, layer.weight, layer.bias)
 
 
@@ -57,13 +61,10 @@ def test_the_last_layer_gets_the_standardised_outputs_of_all_blocks(network: Net
 
 
 @torch.no_grad()
-def test_a_constant_feature_has_no_say(network: Network) -> None:
+def test_a_part_that_is_constant_has_no_say(network: Network) -> None:
     result = tapped(network)
-    deviation = torch.ones(10)
-    deviation[2] = 0
-    last(result).set_statistics(torch.zeros(10), deviation)
-    stem, body = 0.5 * 1.5**0.25, 6**-0.5
-    expected = torch.tensor([[stem, stem, 0, stem, *[body] * 6]])
+    last(result).set_statistics(torch.zeros(10), torch.tensor([0.0] * 4 + [2.0] * 6))
+    expected = torch.tensor([[0.0] * 4 + [6**-0.5 / 2] * 6])
     torch.testing.assert_close(last(result).standardise(torch.full((1, 10), 7.0)), expected)
 
 
@@ -146,6 +147,28 @@ def test_cut_between_blocks_the_earlier_taps_come_with_the_activations(network: 
     for order in ([0, 1, 2], [2, 0], [1]):
         torch.testing.assert_close(suffix(rows[order]), result.module(IMAGES[order]))
     torch.testing.assert_close(result.module(IMAGES), expected(result, IMAGES))  # nothing is left of the suffix
+
+
+@torch.no_grad()
+def test_a_suffix_that_failed_leaves_nothing_to_the_next_forward(network: Network) -> None:
+    result = tapped(network)
+    prefix, suffix = split(result, "body")
+    rows = prefix(IMAGES.flip(0))
+    with failing(result.module.body[0]), pytest.raises(RuntimeError, match="out of memory"):
+        suffix(rows)
+    torch.testing.assert_close(result.module(IMAGES), expected(result, IMAGES))
+
+
+@contextmanager
+def failing(layer: nn.Module) -> Iterator[None]:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    handle = layer.register_forward_hook(fail)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def test_blocks_learn_through_their_taps(network: Network) -> None:
