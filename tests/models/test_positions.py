@@ -14,6 +14,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError, WeightsError
+from ftexp.models import torchvision_models
 from ftexp.models.catalogue import build_network, locate_weights
 from ftexp.models.loading import load_weights
 from ftexp.models.timm_models import pretrained_cfg
@@ -124,6 +125,19 @@ def test_torchvisions_transformers_are_resampled_as_torchvision_does_it(
     assert torch.equal(other(images), expected(images))
     sizes = f"encoder.pos_embedding: 17 in the file, {1 + (image_size // 8) ** 2} in the network"
     assert (f"positions resampled for this image size ({sizes})" in caplog.text) == (image_size != 32)
+
+
+def test_a_file_for_torchvisions_transformer_is_resampled_for_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision_models, "get_model", lambda *_, **__: small_vit(32, seed=0))
+    state = small_vit(64, seed=1).state_dict()
+    config = ModelConfig(
+        "torchvision", "vit_b_32", weights="mine.pth", head="heads.head", blocks={"embed": ["conv_proj"]}
+    )
+    file = WeightsFile("mine.pth", {f"module.{name}": tensor for name, tensor in state.items()})
+    module, _ = torchvision_models.build(config, Weights(Path("mine.pth"), "file", "mine.pth"), 3, 48, file)
+    assert isinstance(module, VisionTransformer)
+    expected = interpolate_embeddings(48, 8, OrderedDict(state))["encoder.pos_embedding"]
+    assert torch.equal(module.encoder.pos_embedding, expected)
 
 
 def test_what_is_no_grid_of_positions_of_torchvision_is_left_for_the_message() -> None:
