@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import OptimizeResult, minimize
 from sklearn.linear_model import LogisticRegression
 
-from ftexp.probe.logistic import LogisticProblem, Solution
+from ftexp.probe.logistic import TOLERANCE, LogisticProblem, Solution
 
 N, D, C = 200, 15, 4
 GENERATOR = torch.Generator().manual_seed(0)
@@ -55,6 +58,19 @@ def test_the_gap_bounds_the_distance_from_the_optimum(monkeypatch: pytest.Monkey
         assert early.duality_gap > 1e-7
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_gap_is_the_distance_from_the_dual_objective(monkeypatch: pytest.MonkeyPatch, smoothing: float) -> None:
+    monkeypatch.setattr("ftexp.probe.logistic.NEAR", float("inf"))
+    monkeypatch.setattr("ftexp.probe.logistic.MAX_ITERATIONS", 1)
+    early = LogisticProblem.of(FEATURES, LABELS, C, label_smoothing=smoothing).solve(0.1)
+    targets = torch.nn.functional.one_hot(LABELS, C).double() * (1 - smoothing) + smoothing / C
+    probabilities = early.logits(FEATURES).softmax(dim=1)
+    weight = (targets - probabilities).T @ FEATURES / N
+    entropy = -float((probabilities * probabilities.log()).sum()) / N
+    dual = entropy - float(weight.square().sum()) / (2 * 0.1)
+    assert early.duality_gap == pytest.approx(early.objective - dual, rel=1e-6)
+
+
 def test_label_smoothing_is_torchs() -> None:
     solution = LogisticProblem.of(FEATURES, LABELS, C, label_smoothing=0.1).solve(1e-3)
     assert objective(solution, EQUAL, 0.1) == pytest.approx(solution.objective, abs=1e-12)
@@ -71,6 +87,23 @@ def test_a_path_in_float32_ends_where_single_solutions_do() -> None:
         assert near.duality_gap <= 1e-5 * near.objective
         assert -1e-7 <= near.objective - best.objective <= 1e-5 * best.objective
         assert problem.solve(near.strength, near).iterations < best.iterations
+
+
+def test_a_path_goes_on_from_where_it_is() -> None:
+    problem, strengths = LogisticProblem.of(FEATURES, LABELS, C), [0.1, 0.03, 0.01, 3e-3, 1e-3]
+    together = [solution.iterations for solution in problem.path(strengths, 1e-5)]
+    alone = [next(problem.path([strength], 1e-5)).iterations for strength in strengths]
+    assert sum(together[2:]) < 0.8 * sum(alone[2:])
+
+
+def test_what_lbfgs_ends_too_early_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_few_iterations(*arguments: Any, options: dict[str, Any], **more: Any) -> OptimizeResult:
+        return minimize(*arguments, options={**options, "maxiter": 6}, **more)
+
+    monkeypatch.setattr("ftexp.probe.logistic.minimize", in_few_iterations)
+    solution = LogisticProblem.of(FEATURES, LABELS, C).solve(1e-3)
+    assert solution.iterations > 12
+    assert solution.duality_gap <= TOLERANCE * solution.objective
 
 
 def test_scales_of_the_features_hardly_matter_to_the_solver() -> None:
