@@ -110,6 +110,10 @@ def epochs_needed(cell: Cell, target: float) -> int:
     return next((number for number, score in enumerate(scores, 1) if score >= target), len(scores) + 1)
 
 
+def _mean_need(pairs: Sequence[tuple[Cell, Cell]]) -> float:
+    return statistics.fmean(epochs_needed(cell, other["val"] - POINT) for cell, other in pairs)
+
+
 def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
     groups: dict[tuple[Any, ...], dict[str, dict[int, Cell]]] = defaultdict(lambda: defaultdict(dict))
     for cell in cells:
@@ -130,7 +134,7 @@ def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
                 "test accuracy": _spread([cell["test"] for cell, _ in pairs]),
                 "gain": _spread([cell["test"] - other["test"] for cell, other in pairs]),
                 "val accuracy": _spread([cell["val"] for cell, _ in pairs]),
-                "epochs needed": statistics.fmean(epochs_needed(cell, other["val"] - POINT) for cell, other in pairs),
+                "epochs needed": f"{_mean_need(pairs):.1f}",
                 "of": len(pairs[0][0]["val by epoch"]),
                 "n": len(pairs),
                 "machine": machine(),
