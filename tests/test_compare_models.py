@@ -18,6 +18,7 @@ from ftexp.config import ModelConfig
 from ftexp.errors import WeightsError
 from ftexp.models.blocks import Network
 from ftexp.models.weights import Weights
+from ftexp.probe.cross_validation import cross_validate as scored
 
 __all__ = ["small_pictures"]
 FOLDS = ("probe.folds=2", "probe.repeats=2")
@@ -50,10 +51,15 @@ def rows() -> Sequence[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_networks_are_ranked_on_the_same_folds_and_what_is_missing_is_a_row(command_line: CommandLine) -> None:
+def test_networks_are_ranked_on_the_same_folds_and_what_is_missing_is_a_row(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(probed_models, "cross_validate", lambda *given: (calls.append(given[1:4]), scored(*given))[1])
     models = "models=resnet18,resnet50,efficientnet_lite0,efficientnet_lite0@null"
     ended = command_line(models, *SETTINGS, *FOLDS, entry=main)
     assert ended.returncode == 0, ended.stderr
+    assert calls == [(2, 2, 0)] * 3
     best, same, blind, missing = rows()
     names = ["efficientnet_lite0", "efficientnet_lite0@null", "resnet18", "resnet50"]
     assert [row["model"] for row in (best, same, blind, missing)] == names
@@ -88,3 +94,4 @@ def test_what_cannot_be_compared_is_refused(command_line: CommandLine, models: s
     ended = command_line(models, *SETTINGS, *FOLDS, entry=main)
     assert ended.returncode == 1
     assert message in ended.stderr
+    assert not Path("out/splits.csv").exists()  # it is known before data is read
