@@ -28,7 +28,8 @@ LIMIT_SECONDS = 240
 
 
 def settings(folder: Path, *overrides: str) -> list[str]:
-    small = ["runtime.device=cpu", "data.image_size=32", "optimizer=sgd", "audit.on_leak=off", *overrides]
+    steps = [] if "head.solver=solved" in overrides else ["optimizer=sgd"]
+    small = ["runtime.device=cpu", "data.image_size=32", *steps, "audit.on_leak=off", *overrides]
     return [*small, f"runtime.cache_folder={folder.parent / 'cache'}", f"hydra.run.dir={folder}"]
 
 
@@ -137,7 +138,10 @@ def test_the_curve_is_that_of_one_process(tmp_path: Path, overrides: tuple[str, 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [("stage=head", "optimizer=adamw"), ("stage=partial", "stage.epochs=1", "head.init=solved", "model.drop_rate=0")],
+    [
+        ("stage=head", "head.solver=solved"),
+        ("stage=partial", "stage.epochs=1", "head.init=solved", "model.drop_rate=0"),
+    ],
     ids=["solver", "init"],
 )
 def test_a_solved_head_is_that_of_one_process(tmp_path: Path, overrides: tuple[str, ...]) -> None:
@@ -150,7 +154,8 @@ def test_a_solved_head_is_that_of_one_process(tmp_path: Path, overrides: tuple[s
     assert together["num_images"] == alone["num_images"]
     assert together["strength"] == alone["strength"]
     assert together["objective"] == pytest.approx(alone["objective"], abs=1e-6)
-    assert_same_curve(one, two)
+    for row, other in zip(curve(one), curve(two), strict=True):
+        assert other[:2] == pytest.approx(row[:2], rel=2e-4)
     weights = [load_checkpoint(folder / "checkpoints" / "best.pt")["model"] for folder in (one, two)]
     names = [name for name in weights[0] if name.startswith("classifier.")]
     assert len(names) == 2
