@@ -23,7 +23,7 @@ from ftexp.training.inputs.features import why_unsolvable
 log = logging.getLogger(__name__)
 
 # Settings of ``train`` that belong to steps. Batch size, saving and retries do not: they are about memory and safety.
-OF_STEPS = ("clip_norm", "accumulate", "patience", "ema", "l2_sp", "wise_ft")
+OF_STEPS = ("clip_norm", "accumulate", "patience", "ema")
 # A solved phase is one entry of the history.
 ONE_EPOCH = 1
 MAX_NAMED = 3

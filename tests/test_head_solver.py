@@ -47,8 +47,6 @@ def test_a_head_alone_is_solved(configure: Compose, settings: tuple[str, ...]) -
         "train.clip_norm=5.0",
         "train.accumulate=2",
         "train.patience=3",
-        "train.l2_sp=0.1",
-        "train.wise_ft=[0.5]",
         "model.drop_rate=0.2",
     ],
 )

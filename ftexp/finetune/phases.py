@@ -14,11 +14,13 @@ from ftexp.config import (
     OptimizerConfig,
     PhaseConfig,
     SchedulerConfig,
+    TrainConfig,
     with_changes,
 )
 from ftexp.config.stage import StageConfig
 from ftexp.errors import ConfigError, nearest
 from ftexp.finetune.adapters import ADAPTERS, Change, build_change
+from ftexp.finetune.decay import decay_rules
 from ftexp.finetune.what_learns import RULES, Part, choose_part, learning_blocks
 from ftexp.models.blocks import HEAD, Network
 
@@ -79,8 +81,8 @@ def plan_phases(config: Config, names: Sequence[str], network: Network | None = 
     Raises:
         ConfigError: if a phase names a block that does not exist, asks for more blocks than there are, unfreezes
             nothing compared with the phase before, chooses no parameter, has patterns that leave parameters undecided,
-            or changes a setting that does not exist; or if ``block_lrs`` names a block that does not exist or is always
-            frozen.
+            or changes a setting that does not exist; if ``block_lrs`` names a block that does not exist or is always
+            frozen; or if ``train.l2_sp`` or ``train.wise_ft`` has no effect.
     """
     phases = tuple(
         _resolve(phase, config, names, network) for given in config.stage.phases for phase in _expand(given, names)
@@ -93,6 +95,7 @@ def plan_phases(config: Config, names: Sequence[str], network: Network | None = 
                 "parameter; leave it out, or give the earlier one more epochs."
             )
     _check_block_rates(phases, names)
+    _check_starting_weights(config.train, phases, network)
     return phases
 
 
@@ -161,6 +164,25 @@ def _check_block_rates(phases: Sequence[Phase], names: Sequence[str]) -> None:
                 f"optimizer.block_lrs.{block} has no effect: {block} is frozen in every phase. "
                 f"Remove it, or choose a stage in which {block} is trainable."
             )
+
+
+def _check_starting_weights(settings: TrainConfig, phases: Sequence[Phase], network: Network | None) -> None:
+    """Refuse L2-SP and WiSE-FT if no phase changes a weight that they act on."""
+    opened = [phase for phase in phases if phase.learning != (HEAD,)]
+    if settings.wise_ft and not opened:
+        raise ConfigError(
+            f"train.wise_ft={settings.wise_ft} has no effect: everything below the head is frozen in every phase. "
+            "Use train.wise_ft=[], or a stage that trains more than the head."
+        )
+    rules = decay_rules(network.module) if network is not None else {}
+    if settings.l2_sp is None or any(
+        phase.part is None or any(rules[name].decays for name in phase.part.names) for phase in opened
+    ):
+        return
+    raise ConfigError(
+        f"train.l2_sp={settings.l2_sp:g} has no effect: it pulls the weight matrices below the head towards their "
+        "starting values, and no phase trains any of them. Use train.l2_sp=null, or a stage that trains whole blocks."
+    )
 
 
 def _blocks(phase: PhaseConfig, names: Sequence[str]) -> tuple[str, ...]:

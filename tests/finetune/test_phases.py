@@ -144,6 +144,9 @@ ILLEGAL = {
     "optimizer.block_lrs.layer3: the network has no block layer3": ["optimizer.block_lrs.layer3=1e-4"],
     "optimizer.block_lrs.stem has no effect: stem is frozen in every phase": ["optimizer.block_lrs.stem=1e-4"],
     "optimizer.block_lrs.layer10=0.0 is not allowed: it must be above 0": ["optimizer.block_lrs.layer10=0"],
+    # Starting weights.
+    "train.l2_sp=0.1 has no effect: it pulls the weight matrices below the head": ["stage=head", "train.l2_sp=0.1"],
+    "train.wise_ft=[0.5] has no effect: everything below the head is frozen": ["stage=head", "train.wise_ft=[0.5]"],
     # What a phase changes.
     "There is no setting stage.phases (b).optimizer.lr. Did you mean": phases(
         "name: b, learn: head, epochs: 1, optimizer: {lr: 1}"

@@ -185,6 +185,9 @@ def test_a_buffer_of_a_frozen_module_in_a_learning_block_is_watched(configure: C
              "{name: b, learn: biases, epochs: 1}]"],
             "Phase b unfreezes nothing new: a already trains stem, body, head",
         ),
+        (["stage=norms", "train.l2_sp=0.1"], "train.l2_sp=0.1 has no effect: it pulls the weight matrices below the"),
+        (["stage=bias", "train.l2_sp=0.1"], "no phase trains any of them. Use train.l2_sp=null"),
+        ([*patterns("*.bias", "token", "-*"), "train.l2_sp=0.1"], "train.l2_sp=0.1 has no effect"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )  # fmt: skip
@@ -194,6 +197,13 @@ def test_impossible_settings_are_refused(
     with pytest.raises(ConfigError) as refused:
         plan(configure, network, *overrides)
     assert message in str(refused.value)
+
+
+def test_l2_sp_is_possible_where_one_phase_trains_a_weight_that_decays(configure: Compose, network: Network) -> None:
+    plan(configure, network, *patterns("body.0.weight", "-*"), "train.l2_sp=0.1")
+    given = "{name: norms, learn: norms, epochs: 1},{name: all, learn: all, epochs: 1}"
+    plan(configure, network, "stage.last_blocks=null", f"stage.phases=[{given}]", "train.l2_sp=0.1")
+    plan(configure, network, "stage=norms", "train.wise_ft=[0.5]")
 
 
 def test_a_later_phase_may_open_the_whole_of_a_block(configure: Compose, network: Network) -> None:

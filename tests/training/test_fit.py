@@ -86,7 +86,7 @@ def test_of_a_run_that_trains_biases_only_those_and_the_head_differ_from_the_sta
     configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", logger="ftexp"):
-        result = fit(configure(*SMALL, "stage=bias", "train.ema=0.9", "train.l2_sp=0.1"), splits, tmp_path)
+        result = fit(configure(*SMALL, "stage=bias", "train.ema=0.9"), splits, tmp_path)
     before, after = fresh_network().module.state_dict(), result.network.module.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"stem.1.bias", "body.0.bias", "body.1.bias", "fc.weight", "fc.bias"}
