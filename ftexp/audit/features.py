@@ -36,9 +36,9 @@ class PretrainedFeatures:
         device: the device that computes the features.
     """
 
-    name = "efficientnet_lite0-blocks-64px"
-
     def __init__(self, device: torch.device) -> None:
+        # A new version of a library may compute slightly different features.
+        self.name = f"efficientnet_lite0-blocks-64px, timm {timm.__version__}, torch {torch.__version__}"
         self._device = device
         self._network: nn.Module | None = None
 

@@ -6,9 +6,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import torch
 
 from ftexp.audit import cache as cache_module
+from ftexp.audit import features as features_module
 from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.features import PretrainedFeatures
+from ftexp.audit.fingerprints import _cache_key
 
 
 def blocked(kind: str, folder: Path) -> Path:
@@ -88,3 +92,12 @@ def test_entries_of_another_decoder_version_are_not_used(tmp_path: Path, monkeyp
     cache.put({"a": b"content"})
     monkeypatch.setattr(cache_module, "decoders", lambda: "pillow 0.0.1")
     assert cache.get(["a"]) == {}
+
+
+@pytest.mark.parametrize("library", ["timm", "torch"])
+def test_features_of_another_version_of_a_library_are_not_used(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    before = _cache_key("d", None, PretrainedFeatures(torch.device("cpu")))
+    monkeypatch.setattr(getattr(features_module, library), "__version__", "0.0.1")
+    now = _cache_key("d", None, PretrainedFeatures(torch.device("cpu")))
+    assert now != before
+    assert now.partition(":")[0] == before.partition(":")[0] == "d"
