@@ -84,7 +84,7 @@ def test_steps_do_not_wait_for_the_device(
                 torch.cuda.set_sync_debug_mode("default")
                 waits[batches.num_batches] = sum("synchronizing" in str(warning.message) for warning in caught)
 
-    monkeypatch.setattr("ftexp.training.fit.train_epoch", counted)
+    monkeypatch.setattr("ftexp.training.phase_loop.train_epoch", counted)
     for batch_size in (256, 64):
         folder = tmp_path / str(batch_size)
         folder.mkdir()

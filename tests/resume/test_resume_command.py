@@ -149,6 +149,25 @@ def test_harmless_ones_are_allowed_with_force_alone(configure: Compose) -> None:
     begun.check_settings(other, force=True)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.batch_size=16",
+        "train.accumulate=2",
+        "stage.epochs=3",
+        "bn_policy=train",  # leaves out a last batch of one image
+        "data.sampler=balanced",
+        "runtime.precision=bf16",
+    ],
+)
+def test_what_changes_the_number_of_steps_or_the_result_is_refused_with_force_too(
+    configure: Compose, setting: str
+) -> None:
+    begun = identity_of(configure("stage=full"), splits())
+    with pytest.raises(ConfigError, match=r"The run began with other settings.*(?s:.*)Start a new run"):
+        begun.check_settings(configure("stage=full", setting), force=True)
+
+
 def test_other_data_is_refused_with_what_is_different(configure: Compose, tmp_path: Path) -> None:
     identity_of(configure(), splits()).write(tmp_path)
     begun = RunIdentity.read(tmp_path)

@@ -413,6 +413,7 @@ def test_the_test_split_is_scored_with_the_best_weights(configure: Compose, spli
     assert all(torch.equal(weights[name], best[name]) for name in weights)
     assert not torch.equal(best["fc.weight"], last["fc.weight"])
 
+    result.network.module.train()  # as in a run that is resumed after its last epoch
     scores, uses = score_test_split(result, TestLedger(tmp_path / "ledger.sqlite"), tmp_path)
     assert uses == 1
     network, runtime = fresh_network(), prepare_runtime(config.runtime)
