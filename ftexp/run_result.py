@@ -44,7 +44,8 @@ class RunResult:
         value: that metric on the validation set at the best epoch.
         best: the best epoch and its validation metrics; with ``train.wise_ft`` those of the averaged weights.
         test: name -> value on the test split, with the names of ``best.metrics``; None if it was not scored.
-        verdicts: phase -> ``kept``, ``dropped`` by the gate, or ``skipped`` because an earlier phase was dropped.
+        verdicts: phase -> ``kept``, ``dropped`` by the gate, or ``skipped`` because an earlier phase was dropped, or
+            because the gate could not have kept it.
         mlflow_run_id: the ID in the tracking store; None if the run is not tracked.
         images_per_second: the training throughput, without validation, as the mean over the epochs.
         peak_memory_mib: the peak memory of the device, or of the process on a CPU, in MiB.

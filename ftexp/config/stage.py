@@ -82,7 +82,7 @@ class StageConfig:
     alpha: float | None = None
     # When a later phase is kept. better: if its validation metric is better by more than `margin`; significant: if it
     # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone and
-    # ends the stage.
+    # ends the stage. A phase that would not be kept even if it got every validation image right is skipped.
     gate: Literal["better", "significant", "off"] = "better"
     margin: float = 0.0
     phases: list[PhaseConfig] = field(default_factory=list)

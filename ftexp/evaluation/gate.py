@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import binomtest
@@ -57,6 +57,26 @@ def judge(stage: StageConfig, metric: str, before: Scores, after: Scores) -> Ver
     else:
         kept = stage.gate == "off" or gain > stage.margin
     return Verdict(kept, old, new, gained, lost, p_value)
+
+
+def best_case(stage: StageConfig, metric: str, before: Scores) -> Verdict:
+    """The verdict on a phase after which every validation sample is right, with certainty; no phase can do better.
+
+    If this one would not be kept, none will be: no metric of any resample can be higher. With ``significant`` and
+    accuracy that is so if fewer than five samples are wrong (0.5 ** 4 = 0.06, 0.5 ** 5 = 0.03), and with ``better`` if
+    the metric cannot rise by more than the margin.
+
+    Args:
+        stage: the settings of the gate.
+        metric: the metric to compare.
+        before: the scores of the best epoch so far.
+    """
+    certain = None
+    if before.probabilities is not None:
+        certain = np.eye(before.num_classes, dtype=before.probabilities.dtype)[before.labels]
+    nothing = {name: np.zeros_like(getattr(before, name)) for name in ("ranks", "losses")}
+    perfect = replace(before, predictions=before.labels, probabilities=certain, **nothing)
+    return judge(stage, metric, before, perfect)
 
 
 def mcnemar(gained: int, lost: int) -> float:

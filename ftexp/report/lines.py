@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ftexp.evaluation.best import Best
-from ftexp.evaluation.gate import Verdict
+from ftexp.evaluation.gate import SIGNIFICANCE, Verdict
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.intervals import accuracy_interval
 from ftexp.evaluation.metric_names import METRICS
@@ -71,4 +71,21 @@ def explain_verdict(name: str, verdict: Verdict, metric: str, num_samples: int) 
     return (
         f"{name} {outcome}: validation {METRICS[metric].label} {verdict.before:.4f} -> {verdict.after:.4f} "
         f"(of {num_samples} images, {verdict.gained} newly right and {verdict.lost} newly wrong{p_value})"
+    )
+
+
+def explain_skipped(best_case: Verdict, metric: str, num_samples: int) -> str:
+    """Why the gate could not keep a phase that was therefore not begun.
+
+    Args:
+        best_case: the verdict on a phase that gets every validation image right.
+        metric: ``train.metric``, which the gate compares.
+        num_samples: number of validation images.
+    """
+    rise = f"validation {METRICS[metric].label} would go from {best_case.before:.4f} to {best_case.after:.4f}"
+    if best_case.p_value is None:
+        return f"even with all {num_samples} images right, {rise}, too little for stage.gate=better and its margin"
+    return (
+        f"{best_case.gained} of {num_samples} images are still wrong; even with all right, {rise} with "
+        f"p = {best_case.p_value:.3f}, and stage.gate=significant needs less than {SIGNIFICANCE:g}"
     )

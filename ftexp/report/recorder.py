@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,7 +20,8 @@ from ftexp.files.json_files import write_json
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
-from ftexp.report.lines import epoch_line, explain_verdict, result_line
+from ftexp.report.lines import epoch_line, explain_skipped, explain_verdict, result_line
+from ftexp.report.phase_entries import phase_entry, skipped_entry
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
 from ftexp.report.result import RESULT_FILES, result_content
@@ -101,22 +101,17 @@ class Recorder:
             verdict: the decision; None for the first phase, which is not compared.
         """
         records = [record for record in self._history if record.phase == phase.name]
-        kept = verdict is None or verdict.kept
-        entry: dict[str, object] = {
-            "name": phase.name,
-            "epochs": len(records),
-            "trainable_parameters": self._trainable,
-            "seconds": sum(record.seconds for record in records),
-            "solver": "solved" if phase.solved else "sgd",
-            "verdict": "kept" if kept else "dropped",
-            "best_epoch": best.record.epoch,
-            f"val_{self._metric}": best.scores.metric(self._metric),
-            "diagnosis": asdict(self._diagnosis) if self._diagnosis else None,
-        }
         if verdict is not None:
-            entry["gate"] = asdict(verdict)
             log.info("gate    %s", explain_verdict(phase.name, verdict, self._metric, best.scores.num_samples))
+        entry = phase_entry(phase, records, best, self._metric, verdict, self._diagnosis, self._trainable)
         self._phases.append(entry)
+
+    def skip(self, phases: Sequence[Phase], best_case: Verdict, num_samples: int) -> None:
+        """Record phases that are not begun, because the gate could not keep them even in the best case."""
+        names = ", ".join(phase.name for phase in phases)
+        log.info("gate    %s skipped: %s", names, explain_skipped(best_case, self._metric, num_samples))
+        for phase in phases:
+            self._phases.append(skipped_entry(phase.name, best_case))
 
     def state(self) -> dict[str, object]:
         """What is needed to resume the run, as plain data, except for the epochs."""
@@ -187,7 +182,7 @@ class Recorder:
             test,
             test_uses=test_uses,
             baseline={"split": split, **baseline},
-            phases=self._phases + self._skipped(),
+            phases=self._phases + [skipped_entry(name) for name in self._planned[len(self._phases) :]],
             images_per_second=fmean(record.images_per_second for record in self._history),
             peak_memory_mib=peak_memory_mib,
             seconds=seconds,
@@ -242,7 +237,3 @@ class Recorder:
         except OSError as unwritten:  # probably the same full disk that ended the run
             log.warning("result.json cannot be written: %s.", unwritten)
         return status[1]
-
-    def _skipped(self) -> list[dict[str, object]]:
-        """The planned phases that were not begun because the gate dropped an earlier one."""
-        return [{"name": name, "epochs": 0, "verdict": "skipped"} for name in self._planned[len(self._phases) :]]

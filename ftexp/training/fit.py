@@ -12,7 +12,7 @@ from typing import Any
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
 from ftexp.evaluation.best import Best
-from ftexp.evaluation.gate import judge
+from ftexp.evaluation.gate import best_case, judge
 from ftexp.evaluation.history import EpochRecord, Observer
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
@@ -134,8 +134,8 @@ class Fit:
         if self.config.head.init == "solved" and saved is None and not self.phases[0].solved:
             self._start_from_solved_head()
         for number in range(first, len(self.phases)):
-            kept = self._run_phase(number, saved if number == first else None)
-            if not kept:
+            begun = saved if number == first else None
+            if (begun is None and self._is_hopeless(number)) or not self._run_phase(number, begun):
                 break
         if self.config.train.wise_ft:
             self._apply_wise_ft()
@@ -177,6 +177,15 @@ class Fit:
         kept = verdict is None or verdict.kept
         self.checkpoints.settle(best, kept=kept)
         return kept
+
+    def _is_hopeless(self, number: int) -> bool:
+        """Whether the gate could keep neither this phase nor a later one, however good they were; then record that."""
+        if self.best is None:
+            return False
+        verdict = best_case(self.config.stage, self.config.train.metric, self.best.scores)
+        if not verdict.kept:
+            self.report.skip(self.phases[number:], verdict, self.best.scores.num_samples)
+        return not verdict.kept
 
     def _features(self, phase: Phase, source: InputSource, *, first: bool) -> FeatureInputs:
         self.network.module.eval()

@@ -54,6 +54,15 @@ class Report(Protocol):
             verdict: the decision of the gate; None for the first phase, which is not compared.
         """
 
+    def skip(self, phases: Sequence[Phase], best_case: Verdict, num_samples: int) -> None:
+        """Record phases that are not begun, because the gate could not keep them.
+
+        Args:
+            phases: the phases.
+            best_case: what the gate would decide about a phase that gets every validation sample right.
+            num_samples: number of validation samples.
+        """
+
     def state(self) -> dict[str, object]:
         """What is needed to resume the run, as plain data, except for the epochs."""
 

@@ -7,8 +7,10 @@ import pytest
 from conftest import scores_of
 
 from ftexp.config import PhaseConfig, StageConfig
-from ftexp.evaluation.gate import judge, mcnemar, paired_bootstrap
+from ftexp.evaluation import gate
+from ftexp.evaluation.gate import best_case, judge, mcnemar, paired_bootstrap
 from ftexp.evaluation.metric_names import METRICS
+from ftexp.evaluation.scores import Scores
 
 
 def stage(**settings: object) -> StageConfig:
@@ -79,3 +81,61 @@ def test_the_margin_of_a_loss_is_how_far_it_falls() -> None:
     before, after = replace(WORSE, losses=np.full(40, 1.0)), replace(WORSE, losses=np.full(40, 0.9))
     assert judge(stage(gate="better", margin=0.05), "log_loss", before, after).kept
     assert not judge(stage(gate="better", margin=0.2), "log_loss", before, after).kept
+
+
+def with_wrong(num_wrong: int) -> Scores:
+    """Of 40 images of two classes."""
+    return scores_of(LABELS, [1 - label if i < num_wrong else label for i, label in enumerate(LABELS)], 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric", "num_wrong", "p_value", "kept"),
+    [
+        # n heads of n fair coins: 1 / 2 ** n, one-sided.
+        ({"gate": "significant"}, "accuracy", 5, 1 / 32, True),
+        ({"gate": "significant"}, "accuracy", 4, 1 / 16, False),
+        ({"gate": "significant"}, "accuracy", 0, 1.0, False),
+        # 40 draws of 40 images miss n of them: (1 - n / 40) ** 40.
+        ({"gate": "significant"}, "macro_f1", 4, 0.9**40, True),
+        ({"gate": "significant"}, "macro_f1", 2, 0.95**40, False),
+        ({"gate": "significant"}, "log_loss", 0, 0.0, True),  # the losses are 1, though all is right
+        ({"gate": "better", "margin": 0.05}, "accuracy", 3, None, True),
+        ({"gate": "better", "margin": 0.05}, "accuracy", 1, None, False),
+        ({"gate": "better"}, "accuracy", 0, None, False),
+        ({"gate": "off"}, "accuracy", 0, None, True),
+    ],
+)
+def test_the_best_case_by_hand(
+    settings: dict[str, object], metric: str, num_wrong: int, p_value: float | None, kept: bool
+) -> None:
+    verdict = best_case(stage(**settings), metric, with_wrong(num_wrong))
+    assert verdict.kept is kept
+    assert (verdict.gained, verdict.lost) == (num_wrong, 0)
+    assert verdict.p_value == (None if p_value is None else pytest.approx(p_value, abs=0.02))
+    if metric != "log_loss":
+        assert (verdict.before, verdict.after) == (pytest.approx(1 - num_wrong / 40, abs=1e-3), 1.0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_phase_passes_where_the_best_case_does_not(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it predicts, its p-value is not below that of the best case, so that nothing is skipped wrongly."""
+    monkeypatch.setattr(gate, "num_resamples", lambda *_: 20)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        before, after = (_drawn(rng, sharpness) for sharpness in (1.0, 3.0))
+        best = best_case(stage(gate="significant"), metric, before)
+        other = judge(stage(gate="significant"), metric, before, after)
+        assert best.p_value is not None
+        assert other.p_value is not None
+        assert best.p_value <= other.p_value
+        assert METRICS[metric].gain(other.after, best.after) >= 0
+
+
+def _drawn(rng: np.random.Generator, sharpness: float) -> Scores:
+    """Of 12 images of two classes; probabilities are the nearer to the truth, the larger the sharpness."""
+    labels = np.arange(12) % 2
+    probability = 1 / (1 + np.exp(-(sharpness * (2 * labels - 1) + rng.normal(0, 2, 12))))
+    probabilities = np.stack([1 - probability, probability], axis=1).astype(np.float32)
+    predictions = probabilities.argmax(axis=1)
+    losses = -np.log(probabilities[np.arange(12), labels].astype(np.float64))
+    return Scores(labels, predictions, (predictions != labels) * 6, losses, 2, probabilities)

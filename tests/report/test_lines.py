@@ -10,7 +10,7 @@ from conftest import scores_of
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.history import EpochRecord
-from ftexp.report.lines import epoch_line, explain_verdict, result_line
+from ftexp.report.lines import epoch_line, explain_skipped, explain_verdict, result_line
 
 VAL = {"accuracy": 0.75, "macro_f1": 0.5, "cohen_kappa": 0.25}
 RECORD = EpochRecord("head", 3, 1.23456, 0.5, VAL, 1.0, 0.0, 0.1, None, 1234.4, 6.54, True)
@@ -42,3 +42,22 @@ def test_a_verdict() -> None:
     assert explain_verdict("top", verdict, "macro_f1", 40) == (
         "top kept: validation macro F1 0.5000 -> 0.6250 (of 40 images, 7 newly right and 2 newly wrong, p = 0.090)"
     )
+
+
+@pytest.mark.parametrize(
+    ("p_value", "expected"),
+    [
+        (
+            0.125,
+            "3 of 80 images are still wrong; even with all right, validation accuracy would go from 0.9625 to 1.0000 "
+            "with p = 0.125, and stage.gate=significant needs less than 0.05",
+        ),
+        (
+            None,
+            "even with all 80 images right, validation accuracy would go from 0.9625 to 1.0000, too little for "
+            "stage.gate=better and its margin",
+        ),
+    ],
+)
+def test_a_phase_that_cannot_pass(p_value: float | None, expected: str) -> None:
+    assert explain_skipped(Verdict(False, 0.9625, 1.0, 3, 0, p_value), "accuracy", 80) == expected

@@ -65,6 +65,8 @@ def finished_run(folder: Path, classes: list[str], **result: object) -> None:
     phases = [{**phase, "verdict": "kept", "val_accuracy": 0.5, "diagnosis": diagnosis}]
     phases += [{**phase, "name": "all", "verdict": "dropped", "val_accuracy": 0.25, "diagnosis": None, "gate": gate}]
     phases += [{"name": "never", "epochs": 0, "verdict": "skipped"}]
+    best_case = {**gate, "after": 1.0, "gained": 2, "lost": 0, "p_value": 0.25}
+    phases += [{"name": "hopeless", "epochs": 0, "verdict": "skipped", "best_case": best_case}]
     content = {
         "status": "finished",
         "metric": "accuracy",
@@ -157,6 +159,7 @@ def test_the_page_is_whole_and_alone_and_names_stay_text(page: Path) -> None:
         "augment=light",
         "all dropped, and the weights before it restored",
         "Not begun: the gate dropped a phase before it.",
+        "Not begun: 2 of 12 images are still wrong; even with all right, validation accuracy would go",
         "8 of the 9 that are wrong",
         "too sure",
         "same image (fail)",

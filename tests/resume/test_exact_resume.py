@@ -11,11 +11,12 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import Compose
-from resumable_runs import VARIANTS, run
+from resumable_runs import SMALL, VARIANTS, run
 
 from ftexp.config import Config
 from ftexp.errors import CheckpointError, InterruptedRunError
@@ -35,12 +36,12 @@ class KilledError(BaseException):
     """Stands for kill -9: nothing in the project catches it."""
 
 
-def everything(fit: Fit, folder: Path) -> tuple[object, ...]:
+def everything(fit: Fit, folder: Path) -> tuple[Any, ...]:
     """All that has to be the same: the curves, the phases and their verdicts, the best epoch, the weights; no times."""
     history = [{k: v for k, v in asdict(record).items() if k not in TIMES} for record in fit.history]
     report = json.loads((folder / "report.json").read_text())
     for entry in report["phases"]:
-        del entry["seconds"]
+        entry.pop("seconds", None)  # a skipped phase has none
     assert fit.best is not None
     weights = load_checkpoint(folder / "checkpoints" / "best.pt")["model"]
     bits = {name: tensor.contiguous().numpy().tobytes() for name, tensor in weights.items()}
@@ -89,6 +90,14 @@ def test_killed_anywhere_it_ends_the_same(
     kill_at[0] = -1
     assert kills >= 1
     assert everything(ended, folder) == expected
+
+
+def test_phases_that_were_skipped_are_skipped_again(configure: Compose, tmp_path: Path) -> None:
+    """A run that was killed after its last epoch, with phases that cannot gain so much as the margin."""
+    config = configure(*SMALL, "stage=staged", "stage.epochs=2", "stage.margin=1")
+    expected = everything(run(config, tmp_path / "run"), tmp_path / "run")
+    assert [entry["verdict"] for entry in expected[1]["phases"]] == ["kept", "skipped", "skipped"]
+    assert everything(run(config, tmp_path / "run"), tmp_path / "run") == expected
 
 
 def test_ctrl_c_finishes_the_step_and_the_rest_follows_exactly(configure: Compose, tmp_path: Path) -> None:

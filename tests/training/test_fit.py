@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,27 @@ def test_the_metric_that_is_asked_for_decides(configure: Compose, splits: Splits
     assert (content["metric"], content["value"]) == (metric, result.best.record.val[metric])
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open(newline="")))
     assert [float(row[f"val_{metric}"]) for row in rows] == [record.val[metric] for record in result.history]
+
+
+def test_phases_that_the_gate_could_not_keep_are_not_begun(
+    configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of three validation images at most three are wrong, and even three newly right have p = 1 / 8."""
+    caplog.set_level("INFO")
+    settings = (*SMALL, "stage=staged", "stage.gate=significant", "optimizer.head_lr=1e-12")
+    result = fit(configure(*settings), replace(splits, val=colours(3, seed=2)), tmp_path)
+    assert {record.phase for record in result.history} == {"head"}
+    assert result.best is not None
+    num_wrong = 3 - result.best.scores.num_correct
+    first, *others = result.report.state()["phases"]
+    assert (first["name"], first["verdict"]) == ("head", "kept")
+    gate = {"kept": False, "before": (3 - num_wrong) / 3, "after": 1.0, "gained": num_wrong, "lost": 0}
+    skipped = {"epochs": 0, "verdict": "skipped", "best_case": {**gate, "p_value": 0.5**num_wrong}}
+    assert others == [{"name": name, **skipped} for name in ("last", "all")]
+    assert f"gate    last, all skipped: {num_wrong} of 3 images are still wrong" in caplog.text
+    assert "frozen" not in caplog.text.split("gate    last")[1]  # no table of the skipped phase's blocks
+    best, weights = load_checkpoint(result.best.checkpoint)["model"], result.network.module.state_dict()
+    assert all(torch.equal(best[name], weights[name]) for name in best)
 
 
 def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ftexp.evaluation.scores import Scores
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
 from ftexp.files.run_files import DEPTH, HISTORY, IDENTITY, RESULT
-from ftexp.report.lines import explain_verdict
+from ftexp.report.lines import explain_skipped, explain_verdict
 
 # Rows of a table on the page; the CSV file has all of them.
 MAX_CLASSES, MAX_FINDINGS, MAX_GROUPS = 1_000, 20, 400
@@ -122,7 +122,11 @@ class Facts:
             gate = phase.get("gate")
             why = explain_verdict(phase["name"], Verdict(**gate), metric, num_val) if gate else None
             if phase["verdict"] == "skipped":
-                why = "Not begun: the gate dropped a phase before it."
+                best = phase.get("best_case")
+                reason = (
+                    explain_skipped(Verdict(**best), metric, num_val) if best else "the gate dropped a phase before it"
+                )
+                why = f"Not begun: {reason}."
             rows.append({**phase, "value": phase.get(f"val_{metric}"), "why": why})
         return rows
 
