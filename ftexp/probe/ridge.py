@@ -84,11 +84,14 @@ class RidgePath:
             groups: int64 [N]; samples of the same number are left out together.
         """
         numbers = torch.as_tensor(groups)
-        residuals, outside = self._residuals(strength), torch.empty_like(self.targets)
+        residuals = self._residuals(strength)
+        outside = residuals / (1 - self._leverages(strength))[:, None]  # right for a group of one
         share = self.singular.square() / (self.singular.square() + strength)
         order = torch.argsort(numbers, stable=True)
         _, counts = torch.unique_consecutive(numbers[order], return_counts=True)
         for rows in torch.split(order, counts.tolist()):
+            if len(rows) == 1:
+                continue
             left, root = self.left[rows], self.root_weights[rows]
             hat = (left * share) @ left.T + root[:, None] * root[None] / len(self.targets)
             identity = torch.eye(len(rows), dtype=torch.float64)
