@@ -113,7 +113,15 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     phases = planned if begun_by_steps else choose_solver(config, planned, given)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
     name = run_name(config, phases)
-    splits = ranks.broadcast(lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun))
+    judges = (
+        config.audit.labels
+        and score_test  # else it is a trial of a search
+        and ranks.size == 1
+        and (any(phase.solved for phase in phases) or config.head.init == "solved")
+    )
+    splits = ranks.broadcast(
+        lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun, judges_labels=judges)
+    )
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
     data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
@@ -170,10 +178,10 @@ def _identify(splits: Splits, config: Config, ledger: TestLedger | None) -> Data
 
 
 def _read_or_record_refusal(
-    config: Config, folder: Path, device: torch.device, name: str, begun: RunIdentity | None
+    config: Config, folder: Path, device: torch.device, name: str, begun: RunIdentity | None, *, judges_labels: bool
 ) -> Splits:
     try:
-        return read_data(config, folder, device, begun)
+        return read_data(config, folder, device, begun, judges_labels=judges_labels)
     except LeakError:
         record_refusal(config, folder, name)
         raise

@@ -26,8 +26,18 @@ from ftexp.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
+# Up to so many images of train and val, finding copies and judging labels takes seconds.
+MAX_JUDGED = 5_000
 
-def read_data(config: Config, folder: Path, device: torch.device, begun: RunIdentity | None = None) -> Splits:
+
+def read_data(
+    config: Config,
+    folder: Path,
+    device: torch.device,
+    begun: RunIdentity | None = None,
+    *,
+    judges_labels: bool = False,
+) -> Splits:
     """List the samples, read every image once, split them into train, val and test, and audit the splits.
 
     Args:
@@ -35,6 +45,8 @@ def read_data(config: Config, folder: Path, device: torch.device, begun: RunIden
         folder: where ``splits.csv`` and the tables of the audit are written.
         device: the device that computes the features for the audit.
         begun: the identity of the run to resume, whose images must be the same and keep their splits.
+        judges_labels: whether copies are searched for, so that labels can be judged without them; only if the audit
+            looks at the images.
 
     Raises:
         DataError: when images cannot be read, or are not those that the resumed run began with.
@@ -55,6 +67,9 @@ def read_data(config: Config, folder: Path, device: torch.device, begun: RunIden
     if begun is not None:
         begun.data.check(DataIdentity.of(splits))  # before any file of the run is replaced
     write_splits(folder / "splits.csv", splits)
+    if judges_labels and look is not None and len(splits.train) + len(splits.val) <= MAX_JUDGED:
+        judged = (*splits.train, *splits.val)
+        splits = replace(splits, copies=tie_duplicates(judged, look.of(judged)) if ties is None else ties)
     log.info(
         "data    %s: %d images of %d classes; train %d, val %d, test %d (held out)",
         config.data.source,
@@ -68,7 +83,8 @@ def read_data(config: Config, folder: Path, device: torch.device, begun: RunIden
     if look is not None and config.audit.on_leak != "off":
         audit_splits(assigned, config.audit, folder, look)
     if look is not None and config.head.depth != "last":  # for folds of the training images
-        splits = replace(splits, ties=tie_duplicates(splits.train, look.of(splits.train)) if ties is None else ties)
+        known = splits.copies if ties is None else ties
+        splits = replace(splits, ties=tie_duplicates(splits.train, look.of(splits.train)) if known is None else known)
     return splits
 
 

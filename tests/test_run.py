@@ -10,6 +10,7 @@ import pytest
 from tiny_runs import resumed
 from workplaces import Workplace, workplace
 
+from ftexp import read_data
 from ftexp.errors import CheckpointError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_identity import RunIdentity
@@ -77,3 +78,28 @@ def test_a_run_returns_what_its_folder_says(workplace: Workplace) -> None:
     (folder / "result.json").write_text('{"status": "interrupted"}')
     with pytest.raises(CheckpointError, match="holds no finished run"):
         RunResult.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "of_sweep", "largest", "judged"),
+    [
+        ((), False, 20, 20),
+        (("audit.labels=false",), False, 20, 0),
+        (("audit.on_leak=off",), False, 20, 0),
+        ((), True, 20, 0),
+        ((), False, 19, 0),
+    ],
+    ids=["judged", "switched off", "without the audit", "in a sweep", "too many"],
+)
+def test_labels_are_judged_where_the_audit_has_looked(
+    workplace: Workplace,
+    settings: tuple[str, ...],
+    of_sweep: bool,
+    largest: int,
+    judged: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read_data, "MAX_JUDGED", largest)
+    config = workplace.begin("stage=head", "stage.epochs=15", "data.test_fraction=0.15", *settings)
+    run(config, workplace.folder / "run", score_test=not of_sweep, resumable=False)
+    assert json.loads((workplace.folder / "run" / "solution.json").read_text())["judged_labels"] == judged

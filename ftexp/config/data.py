@@ -151,6 +151,10 @@ class AuditConfig:
     # True: find near duplicates also by the features of a pretrained network. False: by perceptual hashes alone, which
     # is faster.
     features: bool = MISSING
+    # True: a run that solves its head tells how many labels look wrong, judged as ftexp.labels does it. It needs the
+    # search for leaks, one process, and at most 5,000 images for training and validation; trials of a sweep do not.
+    # False: none does.
+    labels: bool = MISSING
     # The database that keeps the fingerprint of each image for later runs, by its content; null: nothing is kept.
     cache: str | None = MISSING
 

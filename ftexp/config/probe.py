@@ -12,7 +12,7 @@ from ftexp.config.check import check
 
 @dataclass(slots=True)
 class ProbeConfig:
-    """What the commands before training tell, such as ``ftexp.labels``; a run does not read it."""
+    """What the commands before training tell, such as ``ftexp.labels``; of these a run reads ``odds`` alone."""
 
     # labels: a label is a suspect if another class is at least so many times as probable.
     odds: float = MISSING

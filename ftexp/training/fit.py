@@ -27,7 +27,6 @@ from ftexp.preprocessing import Preprocessing
 from ftexp.training.checkpoints.checkpoint import LAST, restore_weights
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.epoch_sums import EpochStats
-from ftexp.training.imbalance import class_counts
 from ftexp.training.inputs.batches import Batches, Forward
 from ftexp.training.inputs.features import FeatureInputs, KnownFeatures, feature_inputs
 from ftexp.training.inputs.input_source import InputSource
@@ -196,8 +195,7 @@ class Fit:
     def _solve(self, features: FeatureInputs) -> EpochStats:
         """Solve the head, in place of an epoch."""
         self.network.module.eval()
-        counts = class_counts(self.splits.train, self.splits.classes)
-        head = solve_head(self.network, features, self.config, self.runtime, counts)
+        head = solve_head(self.network, features, self.config, self.runtime, self.splits)
         self.report.solved(head)
         solution, seconds = head.chosen.solution, head.pass_seconds + head.solve_seconds
         return EpochStats(solution.loss, solution.gradient_norm, head.num_images / seconds)

@@ -81,6 +81,7 @@ def finished_run(folder: Path, classes: list[str], **result: object) -> None:
         "mlflow_run_id": None,
     }
     (folder / "result.json").write_text(json.dumps({**content, **result}))
+    (folder / "solution.json").write_text(json.dumps({"judged_labels": 12, "suspect_labels": 2}))
     config = {
         "model": {"name": "tiny"},
         "data": {"source": HOSTILE, "split": "auto", "seed": 0},
@@ -164,6 +165,8 @@ def test_the_page_is_whole_and_alone_and_names_stay_text(page: Path) -> None:
         "too sure",
         "same image (fail)",
         "python -m ftexp 'data.root=a b'",
+        "python -m ftexp.labels 'data.root=a b'",
+        "Of the labels of train and val, about 2 of 12 look wrong to heads that did not see the image",
         f"python -m ftexp.report {page.parent}",
     ):
         assert part in text, part

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_runs
 import torch
 from conftest import Compose
-from tiny_runs import CPU, colours, fit, fresh_network, resumed
+from tiny_runs import CPU, colours, curve, fit, fresh_network, resumed, subfolder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +20,8 @@ from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.models.blocks import Network
+from ftexp.probe.features import Features, number_groups
+from ftexp.probe.label_check import check_labels
 from ftexp.training import fit as fit_module
 from ftexp.training.checkpoints.checkpoint import load_checkpoint
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
@@ -237,3 +240,46 @@ def set_head(network: Network, head: nn.Module) -> Network:
 def set_module(network: Network, module: nn.Module) -> Network:
     network.module = module
     return network
+
+
+def planted(splits: Splits) -> Splits:
+    """Some labels are wrong, and all training images of a class are said to be copies of one image."""
+    train = [replace(s, label="r") if s.label == "g" and i < 12 else s for i, s in enumerate(splits.train)]
+    return replace(splits, train=train, copies={sample.path: "one" for sample in train if sample.label == "x"})
+
+
+def test_labels_are_judged_as_the_command_judges_them(
+    configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    splits = planted(splits)
+    config = configure(*SOLVED)
+    fit(config, splits, tmp_path)
+    samples = (*splits.train, *splits.val)
+    values, labels = features_of(fresh_network(), list(samples), splits)
+    values = values.detach()
+    assert splits.copies is not None
+    features = Features(values, labels, number_groups(samples, splits.copies), samples, splits.classes)
+    suspects = int(check_labels(features, config.probe.odds).suspects.sum())
+    assert suspects > 1
+    written = solution(tmp_path)
+    assert (written["judged_labels"], written["suspect_labels"]) == (len(samples), suspects)
+    assert f"labels  about {suspects} of {len(samples)} look wrong to heads that did not see the image" in caplog.text
+    alone = replace(features, groups=torch.arange(len(samples)))
+    assert check_labels(alone, config.probe.odds).suspects.sum() < suspects
+
+
+@pytest.mark.parametrize("settings", [("stage=head",), ("stage=full", "stage.epochs=2", "head.init=solved")])
+def test_judging_labels_changes_nothing(
+    configure: Compose, splits: Splits, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    """Neither the solution, nor what is drawn after it, such as dropout."""
+    ended = []
+    for copies in ({}, None):
+        torch.manual_seed(0)
+        folder = subfolder(tmp_path, str(copies))
+        result = fit(configure(*CPU, "train.batch_size=8", *settings), replace(splits, copies=copies), folder)
+        weights = {name: tensor.tolist() for name, tensor in result.network.module.state_dict().items()}
+        ended.append((curve(result), weights, torch.get_rng_state().tolist()))
+        assert bool(solution(folder)["judged_labels"]) == (copies is not None)
+    assert ended[0] == ended[1]

@@ -38,6 +38,7 @@ class Splits:
         classes: the names of the classes of all splits in natural order; the index is the class number.
         digests: the digests of the images, each of which is read once for the whole run.
         ties: path -> name of the set of copies that a training image belongs to, where they have been looked for.
+        copies: the same of train and val, where labels are to be judged without copies of their images; else None.
     """
 
     train: list[Sample]
@@ -46,6 +47,7 @@ class Splits:
     classes: tuple[str, ...]
     digests: ContentDigests = field(default_factory=ContentDigests, repr=False)
     ties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    copies: Mapping[str, str] | None = field(default=None, repr=False)
 
     @property
     def class_to_idx(self) -> dict[str, int]:

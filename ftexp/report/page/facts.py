@@ -22,6 +22,7 @@ from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
 from ftexp.files.run_files import DEPTH, HISTORY, IDENTITY, RESULT
 from ftexp.report.lines import explain_skipped, explain_verdict
+from ftexp.report.solved import SOLUTION, labels_line
 
 # Rows of a table on the page; the CSV file has all of them.
 MAX_CLASSES, MAX_FINDINGS, MAX_GROUPS = 1_000, 20, 400
@@ -40,6 +41,7 @@ class Facts:
         identity: the content of ``run.json``; ``result``: of ``result.json``.
         history: the epochs, at least one.
         depth: the content of ``depth.json``, of a run that has it.
+        solution: the content of ``solution.json``; empty where no head was solved.
         groups: rows of ``param_groups.csv``; ``splits``, ``leaks``, ``bad_images``, ``test_classes`` likewise.
     """
 
@@ -48,6 +50,7 @@ class Facts:
     result: Mapping[str, Any]
     history: Sequence[EpochRecord]
     depth: Mapping[str, Any] | None
+    solution: Mapping[str, Any]
     groups: Sequence[Row]
     splits: Sequence[Row]
     leaks: Sequence[Row]
@@ -74,7 +77,8 @@ class Facts:
             read_json(folder / IDENTITY),
             result,
             history,
-            read_json(folder / DEPTH) if (folder / DEPTH).exists() else None,
+            depth=read_json(folder / DEPTH) if (folder / DEPTH).exists() else None,
+            solution=read_json(folder / SOLUTION) if (folder / SOLUTION).exists() else {},
             groups=_rows(folder / "param_groups.csv"),
             splits=_rows(folder / "splits.csv"),
             leaks=_rows(folder / "leaks.csv"),
@@ -157,6 +161,11 @@ class Facts:
             )
         return rows
 
+    def labels(self) -> str | None:
+        """How many labels look wrong; None where the run did not judge them."""
+        judged = self.solution.get("judged_labels")
+        return labels_line(self.solution["suspect_labels"], judged) if judged else None
+
     def leak_kinds(self) -> list[tuple[str, str, int]]:
         """Kind, severity and number of the audit's findings."""
         counts = Counter((row["kind"], row["severity"]) for row in self.leaks)
@@ -170,6 +179,7 @@ class Facts:
         again = None if overrides is None else shlex.join(["python", "-m", "ftexp", *overrides])
         return [
             *([("Run it again", again)] if again else []),
+            *([("Labels that look wrong", again.replace("-m ftexp", "-m ftexp.labels", 1))] if again else []),
             ("Train on from its weights", f"python -m ftexp {best} stage=full"),
             ("Predict", f"python -m ftexp.predict {run} IMAGES --output predictions.csv"),
             ("Evaluate on other images", f"python -m ftexp.evaluate {run} --data data=imagefolder data.root=FOLDER"),
