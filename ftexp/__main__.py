@@ -27,6 +27,7 @@ COMMANDS = {
     "learning_curve": "ftexp.learning_curve",
     "lr_find": "ftexp.lr_find",
     "models": "ftexp.models.__main__",
+    "pick_images": "ftexp.pick_images",
     "predict": "ftexp.predict.__main__",
     "report": "ftexp.report.__main__",
     "sync": "ftexp.sync",

@@ -7,17 +7,19 @@ head on the same images, computes nothing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ftexp.audit.audit import screen_and_look
+from ftexp.audit.audit import Look, screen_and_look
 from ftexp.audit.duplicates import tie_duplicates
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
+from ftexp.data.samples import Sample
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
 from ftexp.evaluation.metric_names import check_defined, recorded
@@ -55,10 +57,13 @@ class Images:
     Attributes:
         splits: nobody has opened their test split.
         ties: path -> name of the set of copies that an image belongs to.
+        samples: the images of all splits, each with its fingerprint in ``look``.
     """
 
     splits: Splits
     ties: dict[str, str]
+    samples: list[Sample]
+    look: Look
 
 
 def compute_features(config: Config, folder: Path) -> tuple[Features, Splits]:
@@ -140,6 +145,22 @@ def scored_metrics(config: Config, features: Features) -> list[str]:
     return recorded(config.asked_metrics, len(features.classes))
 
 
+def run_on_unlabelled(
+    config: Config, network: Network, images: Images, unlabelled: Sequence[Sample], runtime: Runtime
+) -> Tensor:
+    """Features float32 [M, D] of other images, whose labels are not used; call it after ``run_frozen``.
+
+    Args:
+        config: the settings of a run.
+        network: what ``build_frozen`` gave.
+        images: the data; val is read from the cache again.
+        unlabelled: M images.
+        runtime: the device.
+    """
+    other = replace(images.splits, train=list(unlabelled))
+    return _run(config, network, other, runtime)[: len(unlabelled)]
+
+
 def read_images(config: Config, folder: Path, device: torch.device) -> Images:
     """Read and split the data, and find copies.
 
@@ -159,7 +180,7 @@ def read_images(config: Config, folder: Path, device: torch.device) -> Images:
     assigned = assign_splits(samples, config.data, ties if config.data.tie_duplicates else None)
     splits = build_splits(assigned, digests)
     write_splits(folder / "splits.csv", splits)
-    return Images(splits, ties)
+    return Images(splits, ties, samples, look)
 
 
 @torch.no_grad()

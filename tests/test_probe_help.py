@@ -13,6 +13,7 @@ SAID = {
     "cross_validate": "It always scores a head",
     "learning_curve": "probe.more=200",
     "compare_models": "fine-tuned networks may rank differently",
+    "pick_images": "probe.count=50",
 }
 CODE = f"""
 import runpy, sys

@@ -14,7 +14,7 @@ from ftexp.audit.blank import find_blank_images
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
 from ftexp.audit.findings import KINDS, Finding, write_leaks
-from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_images
+from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, Reason, look_at_images
 from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.audit.split_crossings import find_future_in_training, find_shared_groups, find_two_labels
@@ -119,6 +119,20 @@ class Look:
         return [self.prints[sample.path] for sample in samples]
 
 
+def look(
+    samples: Sequence[Sample],
+    data: DataConfig,
+    config: AuditConfig,
+    extractor: FeatureExtractor | None,
+    workers: int | str = "auto",
+    digests: ContentDigests | None = None,
+) -> list[Fingerprint | Reason]:
+    """For every sample its fingerprint, or the reason why its image is bad; the arguments are ``screen_and_look``'s."""
+    threads = available_cores() if isinstance(workers, str) else max(1, workers)
+    with closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())) as cache:
+        return look_at_images(samples, extractor, cache, threads, ImageLimits.of(data), digests)
+
+
 def screen_and_look(
     samples: Sequence[Sample],
     data: DataConfig,
@@ -148,9 +162,7 @@ def screen_and_look(
         DataError: with ``data.on_bad_image=error``, naming the bad files.
     """
     started = time.perf_counter()
-    threads = available_cores() if isinstance(workers, str) else max(1, workers)
-    with closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())) as cache:
-        seen = look_at_images(samples, extractor, cache, threads, ImageLimits.of(data), digests)
+    seen = look(samples, data, config, extractor, workers, digests)
     bad = [(sample, one) for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
     prints = {s.path: one for s, one in zip(samples, seen, strict=True) if isinstance(one, Fingerprint)}
     report_depth([one.depth for one in prints.values()], data.white_level)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from ftexp.config.check import check
+from ftexp.config.check import check, refuse_empty
 
 
 @dataclass(slots=True)
@@ -29,6 +29,9 @@ class ProbeConfig:
     repeats: int = MISSING
     # learning_curve: how many more images are told of, at most as many as there are; null: three round numbers.
     more: int | None = None
+    # pick_images: the folder of images without labels, and how many of them are picked.
+    unlabelled: str | None = None
+    count: int = MISSING
 
     def __post_init__(self) -> None:
         check(self.odds > 1, "probe.odds", self.odds, "above 1")
@@ -37,3 +40,5 @@ class ProbeConfig:
         check(self.folds >= 2, "probe.folds", self.folds, "at least 2")
         check(self.repeats >= 1, "probe.repeats", self.repeats, "at least 1")
         check(self.more is None or self.more >= 1, "probe.more", self.more, "null or at least 1")
+        check(self.count >= 1, "probe.count", self.count, "at least 1")
+        refuse_empty("probe.unlabelled", self.unlabelled)

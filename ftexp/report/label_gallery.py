@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-
-from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
-from ftexp.errors import DataError
 from ftexp.files.whole_file import replaced_whole
-from ftexp.report.html_page import html_page, image_tag
+from ftexp.report.html_page import html_page
+from ftexp.report.thumbnails import thumbnail
 
 SIDE_PIXELS = 144
 NEIGHBOUR_PIXELS = 96
@@ -66,20 +62,9 @@ def _row(rank: int, one: JudgedLabel) -> str:
         f"given: <b>{escape(one.sample.label)}</b> ({one.probability:.3f})<br>"
         f"likely: <b>{escape(one.likely)}</b> ({one.likely_probability:.3f})<br>{'suspect' if one.suspect else ''}"
     )
-    image = f"{_picture(one.sample, SIDE_PIXELS)}<br><small>{escape(one.sample.path)}</small>"
+    image = f"{thumbnail(one.sample, SIDE_PIXELS)}<br><small>{escape(one.sample.path)}</small>"
     around = "".join(
-        f"<td>{_picture(near, NEIGHBOUR_PIXELS)}<br><small>{escape(near.label)}</small></td>" for near in one.neighbours
+        f"<td>{thumbnail(near, NEIGHBOUR_PIXELS)}<br><small>{escape(near.label)}</small></td>"
+        for near in one.neighbours
     )
     return f"<tr><td>{rank}</td><td class=long>{image}</td><td>{labels}</td>{around}</tr>\n"
-
-
-def _picture(sample: Sample, side: int) -> str:
-    """A thumbnail; a few words where the file is gone since it was read."""
-    try:
-        image = open_image(sample)
-    except DataError:
-        return "(cannot be read any more)"
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=85)
-    return image_tag(content.getvalue(), "jpeg", sample.path)

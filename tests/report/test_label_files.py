@@ -16,8 +16,8 @@ from ftexp.data.sources.manifest import read_manifest
 from ftexp.report.label_files import write_cleaned, write_labels
 from ftexp.report.label_gallery import JudgedLabel
 
-DROP = ProbeConfig(odds=4.0, cleaned="drop", neighbours=2, gallery=1, folds=2, repeats=1)
-RELABEL = ProbeConfig(odds=4.0, cleaned="relabel", neighbours=2, gallery=5, folds=2, repeats=1)
+DROP = ProbeConfig(odds=4.0, cleaned="drop", neighbours=2, gallery=1, folds=2, repeats=1, count=1)
+RELABEL = ProbeConfig(odds=4.0, cleaned="relabel", neighbours=2, gallery=5, folds=2, repeats=1, count=1)
 EVIL = "<script>alert('x')</script>"
 
 
