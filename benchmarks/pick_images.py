@@ -16,6 +16,7 @@ that is weighted by the margin (Zhdanov, 2019). Appends to benchmarks/results.md
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=10)
     parser.add_argument("--picks", type=int, default=50)
     given = parser.parse_args()
+    warnings.filterwarnings("ignore", message="Number of distinct clusters")
     features = features_of(given.overrides)
     found: dict[str, list[float]] = {name: [] for name in ("none", "random", *METHODS)}
     for seed in range(given.first_seed, given.first_seed + given.seeds):
@@ -204,7 +206,7 @@ def main() -> None:
                 "picks": given.picks,
                 "method": name,
                 "accuracy": shown(values),
-                "gain": "" if name == "random" else shown(values - results["random"]),
+                "gain over random": "" if name == "random" else shown(values - results["random"]),
                 "better": "" if name == "random" else f"{(values > results['random']).sum()} of {given.seeds}",
                 "versions": versions(),
             }
