@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
+from ftexp.audit.audit import audit_splits, find_ties, log_ties, screen_and_look
 from ftexp.audit.duplicates import tie_duplicates
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.config import Config, TrackingConfig
@@ -59,7 +59,9 @@ def read_data(
     else:
         extractor = PretrainedFeatures(device) if config.audit.features else None
         samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
-        ties = find_ties(samples, look) if config.data.tie_duplicates else None
+        if config.data.tie_duplicates:
+            ties = find_ties(samples, config.audit, look)
+            log_ties(ties)
     assigned = assign_splits(samples, config.data, ties)
     if begun is not None:
         assigned = as_they_were(assigned, begun.data.images, digests)

@@ -26,11 +26,12 @@ It takes the settings of python -m ftexp; these matter here (group.key=value):
   data.on_bad_image=error|skip                  what to do with files that cannot be decoded
   audit.on_leak=fail|warn                       warn: list the leaks, but end with exit code 0
   audit.features=true|false                     false: find near duplicates by perceptual hashes alone; faster
+  audit.on_scene=warn|fail|ignore               photographs of one scene in two splits
   audit.cache=FILE|null                         keeps the fingerprints of images, by content, for later audits
   hydra.run.dir=FOLDER                          the folder for the files; the default is outputs/DATE/TIME
 
 Files: splits.csv (path,label,split,group,time; can be used as a manifest), leaks.csv
-(kind,severity,split_a,path_a,split_b,path_b,score), leaks.png (the worst pairs), bad_images.csv.
+(kind,severity,split_a,path_a,split_b,path_b,score,inliers), leaks.png (the worst pairs), bad_images.csv.
 Exit code: 0 without findings of severity fail; 1 with such findings, or when a setting or the data is wrong."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from ftexp.audit.blank import find_blank_images
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
+from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.findings import KINDS, Finding, write_leaks
 from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, Reason, look_at_images
 from ftexp.audit.picture import draw_worst_pairs
@@ -62,7 +63,8 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     """
     started = time.perf_counter()
     prints = look.of(samples)
-    findings = find_all(samples, prints)
+    with closing(open_cache(config)) as cache:
+        findings = find_all(samples, prints, cache, config.on_scene)
     if config.on_leak == "warn":
         findings = [replace(finding, severity="warn") for finding in findings]
     write_leaks(folder / "leaks.csv", findings)
@@ -76,16 +78,21 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     return audit
 
 
-def find_all(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
+def find_all(
+    samples: Sequence[Sample], prints: Sequence[Fingerprint], cache: FingerprintCache, on_scene: OnScene
+) -> list[Finding]:
     """Find everything that an audit can find.
 
     Args:
         samples: all samples, each with its split.
         prints: their fingerprints, in the same order.
+        cache: keeps how pairs of pictures fit.
+        on_scene: whether scenes are listed, and with which severity.
     """
+    copies = [*find_same_images(samples, prints), *find_near_duplicates(samples, prints)]
     return [
-        *find_same_images(samples, prints),
-        *find_near_duplicates(samples, prints),
+        *copies,
+        *find_edited_copies(samples, prints, cache, on_scene, copies),
         *find_shared_groups(samples),
         *find_future_in_training(samples),
         *find_two_labels(samples, prints),
@@ -94,12 +101,16 @@ def find_all(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[F
     ]
 
 
-def find_ties(samples: Sequence[Sample], look: Look) -> dict[str, str]:
-    """Find the copies for ``data.tie_duplicates``: path -> name of the set of copies that the image belongs to."""
-    ties = tie_duplicates(samples, look.of(samples))
+def find_ties(samples: Sequence[Sample], config: AuditConfig, look: Look) -> dict[str, str]:
+    """Find the copies that must stay together: path -> name of the set of copies that the image belongs to."""
+    with closing(open_cache(config)) as cache:
+        return tie_duplicates(samples, look.of(samples), cache)
+
+
+def log_ties(ties: Mapping[str, str]) -> None:
+    """Say what ``data.tie_duplicates`` keeps in one split."""
     num_sets = len(set(ties.values()))
     log.info("audit   %d images have a copy; each of the %d sets of copies stays in one split.", len(ties), num_sets)
-    return ties
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +140,7 @@ def look(
 ) -> list[Fingerprint | Reason]:
     """For every sample its fingerprint, or the reason why its image is bad; the arguments are ``screen_and_look``'s."""
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
-    with closing(FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())) as cache:
+    with closing(open_cache(config)) as cache:
         return look_at_images(samples, extractor, cache, threads, ImageLimits.of(data), digests)
 
 
@@ -168,6 +179,11 @@ def screen_and_look(
     report_depth([one.depth for one in prints.values()], data.white_level)
     good = leave_out(samples, bad, data, folder)
     return good, Look(prints, time.perf_counter() - started)
+
+
+def open_cache(config: AuditConfig) -> FingerprintCache:
+    """Open the cache that the configuration names."""
+    return FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())
 
 
 def _summary(findings: Sequence[Finding]) -> str:

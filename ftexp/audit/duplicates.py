@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -11,9 +11,12 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.candidates import candidate_pairs
-from ftexp.audit.findings import Finding
+from ftexp.audit.edited_copies import find_aligned
+from ftexp.audit.findings import Finding, finding
 from ftexp.audit.fingerprints import MIN_SIDE_FOR_NEAR_DUPLICATES, Fingerprint
+from ftexp.audit.pairs import Wanted, differ
 from ftexp.audit.registration import likeness
 from ftexp.data.samples import SPLITS, Sample
 
@@ -26,8 +29,6 @@ MAX_ROUNDS = 10
 
 # The indices of two samples and their similarity.
 Pair = tuple[int, int, float]
-# (row indices [R], column indices [C]) -> bool [R, C]: which pairs to search.
-Wanted = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 # The number of pairs whose pixels are in memory at a time.
 PAIRS_AT_ONCE = 4096
 
@@ -41,26 +42,42 @@ def find_same_images(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -
             for split, other in first_in.items():
                 if split != samples[i].split:
                     pairs.add((i, other) if _earlier(samples[i].split, split) else (other, i))
-    return [_finding("same_image", samples[i], samples[j], 1.0) for i, j in sorted(pairs)]
+    return [finding("same_image", "fail", samples[i], samples[j], 1.0) for i, j in sorted(pairs)]
 
 
 def find_near_duplicates(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
-    """Find images in two splits that differ only in size, compression, brightness, a crop or a flip."""
+    """Find images in two splits that differ only in size, compression, brightness, a mild crop or a flip."""
     split_of = np.array([SPLITS.index(sample.split) if sample.split else -1 for sample in samples])
-    pairs = near_duplicate_pairs(prints, partial(_differ, split_of))
+    pairs = near_duplicate_pairs(prints, partial(differ, split_of))
     ordered = [(i, j, score) if split_of[i] < split_of[j] else (j, i, score) for i, j, score in pairs]
-    return [_finding("near_duplicate", samples[i], samples[j], score) for i, j, score in ordered]
+    return [finding("near_duplicate", "fail", samples[i], samples[j], score) for i, j, score in ordered]
 
 
-def tie_duplicates(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[str, str]:
-    """Find sets of copies, exact or near: path -> name of its set, for every image that has a copy in the data."""
+def tie_duplicates(
+    samples: Sequence[Sample], prints: Sequence[Fingerprint], cache: FingerprintCache | None = None
+) -> dict[str, str]:
+    """Find sets of copies.
+
+    Args:
+        samples: all samples.
+        prints: their fingerprints, in the same order.
+        cache: keeps how pairs of pictures fit; None: edited copies, for which all images are aligned with their
+            nearest, are not searched.
+
+    Returns:
+        Path -> name of its set, for every image that has a copy, exact, near or edited, in the data.
+    """
     edges = [(members[0], other) for members in _by_pixels(prints) for other in members[1:]]
     for _ in range(MAX_ROUNDS):
         component = _components(edges, len(samples))
-        new = near_duplicate_pairs(prints, partial(_differ, component))
+        new = near_duplicate_pairs(prints, partial(differ, component))
         if not new:
             break
         edges += [(i, j) for i, j, _ in new]
+    if cache is not None:
+        wanted = partial(differ, _components(edges, len(samples)))
+        aligned = find_aligned(samples, prints, np.ones(len(samples), dtype=bool), wanted, cache)
+        edges += [(one.first, one.second) for one in aligned if one.alignment.verdict == "edited"]
     component = _components(edges, len(samples))
     sizes = np.bincount(component)
     return {sample.path: str(number) for sample, number in zip(samples, component, strict=True) if sizes[number] > 1}
@@ -91,13 +108,6 @@ def near_duplicate_pairs(prints: Sequence[Fingerprint], wanted: Wanted) -> list[
     ]
 
 
-def _differ(
-    number: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    different: npt.NDArray[np.bool_] = number[rows][:, None] != number[columns][None, :]
-    return different
-
-
 def _by_pixels(prints: Sequence[Fingerprint]) -> list[list[int]]:
     members: dict[str, list[int]] = {}
     for index, fingerprint in enumerate(prints):
@@ -114,9 +124,3 @@ def _components(edges: Sequence[tuple[int, int]], size: int) -> npt.NDArray[np.i
 
 def _earlier(split: str | None, other: str | None) -> bool:
     return split is not None and other is not None and SPLITS.index(split) < SPLITS.index(other)
-
-
-def _finding(kind: str, first: Sample, second: Sample, score: float) -> Finding:
-    assert first.split is not None
-    assert second.split is not None
-    return Finding(kind, "fail", first.split, first.path, second.split, second.path, score)

@@ -44,9 +44,9 @@ def find_leaks(
         device: computes the features.
 
     Returns:
-        What was found: copies and near copies in two splits, groups in two splits, training on the future, one image
-        under two labels, blank images, and labels that can be told without looking at the image. Those of severity
-        ``fail`` make scores look better than the model is.
+        What was found: copies, near copies, edited copies, scenes and groups in two splits, training on the future, one
+        image under two labels, blank images, and labels that can be told without looking at the image. Those of
+        severity ``fail`` make scores look better than the model is.
 
     Raises:
         DataError: when the lists differ in length, a split has another name, or an image cannot be read.
@@ -71,9 +71,13 @@ def find_leaks(
     extractor = PretrainedFeatures(torch.device(device)) if features else None
     with closing(FingerprintCache(None if cache is None else Path(cache).expanduser())) as known:
         seen = look_at_images(samples, extractor, known, available_cores())
+        _check(samples, seen)
+        return find_all(samples, [one for one in seen if isinstance(one, Fingerprint)], known, "warn")
+
+
+def _check(samples: Sequence[Sample], seen: Sequence[Fingerprint | str]) -> None:
     bad = [f"{sample.path}: {one}" for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
     if bad:
         raise DataError(
             f"{len(bad)} of {len(samples)} files cannot be read as images: {listed(bad, 5)}. Leave them out."
         )
-    return find_all(samples, [one for one in seen if isinstance(one, Fingerprint)])

@@ -8,6 +8,8 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from ftexp.data.samples import Sample
+
 Severity = Literal["fail", "warn"]
 
 _TIE = "data.tie_duplicates=true (with data.split=stratified if the data has splits of its own)"
@@ -16,6 +18,11 @@ _TIE = "data.tie_duplicates=true (with data.split=stratified if the data has spl
 KINDS: dict[str, tuple[str, str]] = {
     "same_image": ("the same image in two splits", _TIE),
     "near_duplicate": ("nearly the same image in two splits", _TIE),
+    "edited_copy": ("an edited copy of one picture (turned, framed, with text, in other colours) in two splits", _TIE),
+    "same_scene": (
+        "photographs of one scene or object in two splits",
+        "data.split=group with a group for each scene, or audit.on_scene=ignore if that is how it will be in use",
+    ),
     "group": (
         "a group in two splits",
         "data.split=group (for a group of the data's own test split: remove its images from train and val)",
@@ -42,8 +49,10 @@ class Finding:
         split_a, path_a: the split and the path of the (first) image; for a shortcut ``train`` and the field.
         split_b, path_b: those of the second image; empty for a blank image. For a shortcut, ``path_b`` states the
             accuracy by chance.
-        score: 1 for exact findings; the similarity of near duplicates; the balanced accuracy of a shortcut; for
-            ``time``, the fraction of the earlier split that is not before the later one.
+        score: 1 for exact findings; the similarity of near duplicates; for an edited copy and a scene, the share of the
+            aligned pixels that agree; the balanced accuracy of a shortcut; for ``time``, the fraction of the earlier
+            split that is not before the later one.
+        inliers: the points that match when two pictures are aligned; None where they were not.
     """
 
     kind: str
@@ -53,11 +62,21 @@ class Finding:
     split_b: str
     path_b: str
     score: float
+    inliers: int | None = None
+
+
+def finding(
+    kind: str, severity: Severity, first: Sample, second: Sample, score: float, inliers: int | None = None
+) -> Finding:
+    """A finding of two samples that are in splits."""
+    assert first.split is not None
+    assert second.split is not None
+    return Finding(kind, severity, first.split, first.path, second.split, second.path, score, inliers)
 
 
 def write_leaks(path: Path, findings: Sequence[Finding]) -> None:
-    """Write ``kind,severity,split_a,path_a,split_b,path_b,score``, one row per finding."""
+    """Write ``kind,severity,split_a,path_a,split_b,path_b,score,inliers``, one row per finding."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(Finding)])
-        writer.writerows([*astuple(finding)[:-1], f"{finding.score:.4f}"] for finding in findings)
+        writer.writerows([*astuple(one)[:-2], f"{one.score:.4f}", one.inliers] for one in findings)

@@ -24,6 +24,8 @@ GREY = np.array([299, 587, 114], dtype=np.uint32)
 # The least shorter side of images among which near duplicates are searched, in pixels. Smaller images have too little
 # detail to distinguish a copy from another image of the same kind. Exact copies are found at any size.
 MIN_SIDE_FOR_NEAR_DUPLICATES = 24
+# The same for copies that were turned, framed or edited in other ways: smaller images have too few points that match.
+MIN_SIDE_FOR_EDITED_COPIES = 64
 CHUNK = 256
 
 
@@ -51,6 +53,8 @@ class Fingerprint:
         side: the length of the shorter side of the image, in pixels.
         facts: metadata: size in bytes, width, height, format, EXIF fields.
         features: the features of the pretrained network, float16 [D]; empty without an extractor and for small images.
+        views: those of the image's centre and of the image in gray, float16 [2, D]; empty for images that are too
+            small to be searched for edited copies.
     """
 
     content: str
@@ -59,6 +63,7 @@ class Fingerprint:
     side: int
     facts: dict[str, str | float]
     features: npt.NDArray[np.float16]
+    views: npt.NDArray[np.float16]
 
     @property
     def depth(self) -> Depth:
@@ -69,6 +74,8 @@ class Fingerprint:
 
 # Why an image is bad.
 Reason = str
+Features = npt.NDArray[np.float16]
+NUM_VIEWS = 2
 
 
 def look_at_images(
@@ -143,24 +150,36 @@ def _cache_key(digest: str, white_level: float | None, extractor: FeatureExtract
 
 
 def _finish(looks: Mapping[str, Look], extractor: FeatureExtractor | None) -> dict[str, Fingerprint]:
-    """Make the fingerprints, with features for images that are large enough to search for near duplicates."""
-    large = [key for key, look in looks.items() if _side(look.facts) >= MIN_SIDE_FOR_NEAR_DUPLICATES]
-    features = {}
-    if extractor is not None and large:
-        vectors = extractor(np.stack([looks[key].thumbnail for key in large])).astype(np.float16)
-        features = dict(zip(large, vectors, strict=True))
+    """Make the fingerprints, with features for images that are large enough to search for copies."""
+    gray = {key: ((look.thumbnail @ GREY + 500) // 1000).astype(np.uint8) for key, look in looks.items()}
+    features: dict[str, Features] = {}
+    views: dict[str, Features] = {}
+    if extractor is not None:
+        large, larger = (
+            [key for key, look in looks.items() if _side(look.facts) >= side]
+            for side in (MIN_SIDE_FOR_NEAR_DUPLICATES, MIN_SIDE_FOR_EDITED_COPIES)
+        )
+        in_gray = [np.repeat(gray[key][:, :, None], 3, axis=2) for key in larger]
+        features = dict(zip(large, _features(extractor, [looks[key].thumbnail for key in large]), strict=True))
+        both = (_features(extractor, images) for images in ([looks[key].centre for key in larger], in_gray))
+        views = {key: np.stack(pair) for key, *pair in zip(larger, *both, strict=True)}
     nothing = np.zeros(0, np.float16)
     return {
         key: Fingerprint(
             look.content,
             look.pixels,
-            ((look.thumbnail @ GREY + 500) // 1000).astype(np.uint8),
+            gray[key],
             _side(look.facts),
             look.facts,
             features.get(key, nothing),
+            views.get(key, np.zeros((NUM_VIEWS, 0), np.float16)),
         )
         for key, look in looks.items()
     }
+
+
+def _features(extractor: FeatureExtractor, images: Sequence[npt.NDArray[np.uint8]]) -> list[Features]:
+    return list(extractor(np.stack(images)).astype(np.float16)) if images else []
 
 
 def _side(facts: Mapping[str, str | float]) -> int:
@@ -168,8 +187,9 @@ def _side(facts: Mapping[str, str | float]) -> int:
 
 
 def _pack(fingerprint: Fingerprint) -> bytes:
-    header = json.dumps({"pixels": fingerprint.pixels, "facts": fingerprint.facts}).encode()
-    arrays = (fingerprint.thumbnail.tobytes(), fingerprint.features.tobytes())
+    num_features = fingerprint.features.size
+    header = json.dumps({"pixels": fingerprint.pixels, "facts": fingerprint.facts, "features": num_features}).encode()
+    arrays = (fingerprint.thumbnail.tobytes(), fingerprint.features.tobytes(), fingerprint.views.tobytes())
     return b"".join([len(header).to_bytes(4, "little"), header, *arrays])
 
 
@@ -178,6 +198,9 @@ def _unpack(content: str, packed: bytes) -> Fingerprint:
     header = json.loads(packed[4:end])
     num_pixels = THUMBNAIL_SIZE**2
     thumbnail = np.frombuffer(packed, np.uint8, num_pixels, end).reshape(THUMBNAIL_SIZE, THUMBNAIL_SIZE)
-    features = np.frombuffer(packed, np.float16, offset=end + num_pixels)
+    numbers = np.frombuffer(packed, np.float16, offset=end + num_pixels)
+    features, views = np.split(numbers, [header["features"]])
     facts = header["facts"]
-    return Fingerprint(content, header["pixels"], thumbnail, _side(facts), facts, features)
+    return Fingerprint(
+        content, header["pixels"], thumbnail, _side(facts), facts, features, views.reshape(NUM_VIEWS, -1)
+    )

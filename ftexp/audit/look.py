@@ -20,6 +20,8 @@ from ftexp.data.samples import Sample
 
 # The side of the RGB thumbnail for the feature extractor, and of the gray one for comparing pairs, in pixels.
 THUMBNAIL_SIZE = 64
+# The part of an image, per side, that captions, frames and the bars of a screenshot leave free.
+CENTRE = 0.65
 # EXIF tags that can differ between classes for reasons that have nothing to do with the content of the image.
 EXIF_FIELDS = {0x010F: "exif_make", 0x0110: "exif_model", 0x0131: "exif_software", 0x0112: "exif_orientation"}
 
@@ -33,12 +35,13 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The result of decoding an image; the thumbnail is RGB."""
+    """The result of decoding an image; the thumbnails of the whole and of its centre are RGB."""
 
     content: str
     pixels: str
     facts: dict[str, str | float]
     thumbnail: npt.NDArray[np.uint8]
+    centre: npt.NDArray[np.uint8]
 
 
 def content_digest(sample: Sample, limits: ImageLimits, digests: ContentDigests) -> str | Bad:
@@ -75,10 +78,15 @@ def look_at(sample: Sample, limits: ImageLimits) -> Look | Bad:
         return Bad(why_unreadable(error, sample.path))
     facts |= {"width": image.width, "height": image.height}
     pixels = pixel_digest(np.asarray(image))
-    # The aspect ratio does not matter, as copies have the same one. A large image is first reduced by a whole factor.
-    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
-    small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return Look(content or pixels, pixels, facts, np.asarray(small))
+    return Look(content or pixels, pixels, facts, _thumbnail(image, 1.0), _thumbnail(image, CENTRE))
+
+
+def _thumbnail(image: Image.Image, part: float) -> npt.NDArray[np.uint8]:
+    """Of the middle of an image. The aspect ratio does not matter, as copies have the same one."""
+    size, margin = (THUMBNAIL_SIZE, THUMBNAIL_SIZE), (1 - part) / 2
+    box = (margin * image.width, margin * image.height, (1 - margin) * image.width, (1 - margin) * image.height)
+    # A large image is first reduced by a whole factor.
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=3.0))
 
 
 def _exif_facts(file: Image.Image) -> dict[str, str | float]:

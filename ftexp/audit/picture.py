@@ -13,7 +13,7 @@ from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
 
 MAX_PAIRS = 8
-KINDS_WITH_IMAGES = ("same_image", "near_duplicate", "two_labels")
+KINDS_WITH_IMAGES = ("same_image", "near_duplicate", "edited_copy", "same_scene", "two_labels")
 
 
 def draw_worst_pairs(path: Path, findings: Sequence[Finding], samples: Sequence[Sample]) -> None:

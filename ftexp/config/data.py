@@ -148,13 +148,16 @@ class AuditConfig:
     # fail: a leak between splits stops the run. warn: a leak is a warning, and the run trains. off: no search.
     # Conflicting labels and shortcuts to the label are always warnings.
     on_leak: Literal["fail", "warn", "off"] = MISSING
-    # True: find near duplicates also by the features of a pretrained network. False: by perceptual hashes alone, which
-    # is faster.
+    # True: search with the features of a pretrained network, too, which finds more near duplicates, edited copies
+    # (turned, framed, with text, in other colours), and scenes. False: by perceptual hashes alone, which is faster.
     features: bool = MISSING
     # True: a run that solves its head tells how many labels look wrong, judged as ftexp.labels does it. It needs the
     # search for leaks, one process, and at most 5,000 images for training and validation; trials of a sweep do not.
     # False: none does.
     labels: bool = MISSING
+    # Photographs of one scene or object in two splits, found with audit.features=true. warn: a warning. fail: they
+    # stop the run as leaks do. ignore: they are not listed.
+    on_scene: Literal["warn", "fail", "ignore"] = MISSING
     # The database that keeps the fingerprint of each image for later runs, by its content; null: nothing is kept.
     cache: str | None = MISSING
 

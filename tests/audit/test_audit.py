@@ -14,7 +14,7 @@ from ftexp.errors import DataError, LeakError
 
 
 def config(on_leak: str = "fail", cache: Path | None = None) -> AuditConfig:
-    return AuditConfig(on_leak=on_leak, features=False, cache=None if cache is None else str(cache))
+    return AuditConfig(on_leak=on_leak, features=False, on_scene="warn", cache=None if cache is None else str(cache))
 
 
 def look(samples: list[Sample], settings: AuditConfig, folder: Path) -> Look:
@@ -43,7 +43,7 @@ def test_a_leak_stops_the_run_and_is_written_down(leaky: list[Sample], tmp_path:
     assert isinstance(raised.value, DataError)
     with (tmp_path / "leaks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["kind", "severity", "split_a", "path_a", "split_b", "path_b", "score"]
+    assert list(rows[0]) == ["kind", "severity", "split_a", "path_a", "split_b", "path_b", "score", "inliers"]
     assert [(r["kind"], r["severity"], Path(r["path_a"]).name, Path(r["path_b"]).name) for r in rows] == [
         ("same_image", "fail", "3.png", "same.bmp"),
         ("near_duplicate", "fail", "1.png", "copy.jpg"),
@@ -64,7 +64,9 @@ def test_clean_data_leave_an_empty_table_and_no_picture(leaky: list[Sample], tmp
     result = audit(leaky[:10], config(), tmp_path)
     assert result.findings == []
     assert result.seconds > 0
-    assert (tmp_path / "leaks.csv").read_text().splitlines() == ["kind,severity,split_a,path_a,split_b,path_b,score"]
+    assert (tmp_path / "leaks.csv").read_text().splitlines() == [
+        "kind,severity,split_a,path_a,split_b,path_b,score,inliers"
+    ]
     assert not (tmp_path / "leaks.png").exists()
 
 
@@ -79,7 +81,7 @@ def test_shortcuts_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_ties_by_path(leaky: list[Sample], tmp_path: Path) -> None:
-    ties = find_ties(leaky, look(leaky, config(), tmp_path))
+    ties = find_ties(leaky, config(), look(leaky, config(), tmp_path))
     assert {Path(path).name for path in ties} == {"1.png", "copy.jpg", "3.png", "same.bmp"}
 
 

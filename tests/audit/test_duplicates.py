@@ -79,7 +79,7 @@ def test_ties_gather_all_copies_of_an_image() -> None:
     copies += [sample(kind, change(photograph(1)), "test") for kind, change in PLANTED.items()]
     other = [sample("x", photograph(2)), sample("y", PLANTED["flipped"](photograph(2)))]
     samples = [*copies, *other, *STRANGERS]
-    ties = tie_duplicates(samples, prints_of(samples))
+    ties = tie_duplicates(samples, prints_of(samples), FingerprintCache(None))
     assert set(ties) == {s.path for s in [*copies, *other]}
     assert len({ties[s.path] for s in copies}) == 1
     assert ties["x"] == ties["y"] != ties["original"]
@@ -87,4 +87,4 @@ def test_ties_gather_all_copies_of_an_image() -> None:
 
 def test_one_image_alone() -> None:
     assert find_near_duplicates(STRANGERS[:1], prints_of(STRANGERS[:1])) == []
-    assert tie_duplicates(STRANGERS[:1], prints_of(STRANGERS[:1])) == {}
+    assert tie_duplicates(STRANGERS[:1], prints_of(STRANGERS[:1]), FingerprintCache(None)) == {}

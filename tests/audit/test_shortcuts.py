@@ -21,7 +21,7 @@ def table(
         label = "ab"[rng.integers(2)]
         samples.append(Sample(name(number, label), label, "train"))
         known = {"bytes": int(rng.integers(1000, 2000)), "width": 64, "height": 64, "format": "PNG", "mode": "RGB"}
-        prints.append(Fingerprint("", "", NOTHING, 64, known | facts(number, label), NOTHING))
+        prints.append(Fingerprint("", "", NOTHING, 64, known | facts(number, label), NOTHING, NOTHING))
     found = find_shortcuts(samples, prints)
     return [finding.path_a for finding in found], [finding.score for finding in found]
 
@@ -68,5 +68,5 @@ def test_a_weak_hint_is_not_named() -> None:
 def test_only_the_training_split_is_looked_at() -> None:
     samples = [Sample(f"{i}.png", "ab"[i % 2], "test") for i in range(40)]
     facts = {"bytes": 1, "width": 1, "height": 1}
-    prints = [Fingerprint("", "", NOTHING, 1, {**facts, "bytes": i % 2}, NOTHING) for i in range(40)]
+    prints = [Fingerprint("", "", NOTHING, 1, {**facts, "bytes": i % 2}, NOTHING, NOTHING) for i in range(40)]
     assert find_shortcuts(samples, prints) == []

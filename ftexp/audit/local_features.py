@@ -1,0 +1,101 @@
+"""Local features of an image: points that are found again after turning, scaling and edits, and what is around them.
+
+Sources: SIFT (Lowe 2004) of OpenCV; square roots of the normalised histograms, whose differences are then Hellinger
+distances (Arandjelović and Zisserman 2012).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+# The longer side of the image that is searched, in pixels, and the most points that are kept.
+LONGER_SIDE = 320
+MAX_POINTS = 800
+# A quarter of OpenCV's default, because smooth and blurred pictures have points of little contrast alone.
+LEAST_CONTRAST = 0.01
+# A descriptor has 4 x 4 cells with a histogram of 8 directions each, relative to the direction of its point.
+CELLS, DIRECTIONS = 4, 8
+# Square roots of shares, from 0 to 1 and nearly all below 0.5, as bytes.
+SCALE = 510
+
+Gray = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFeatures:
+    """The points of an image.
+
+    Attributes:
+        gray: the image, uint8 [H, W], its longer side 320 px.
+        points: x and y of each point, float32 [K, 2].
+        descriptors: what is around it, uint8 [K, 128].
+    """
+
+    gray: Gray
+    points: Floats
+    descriptors: npt.NDArray[np.uint8]
+
+    def mirrored(self) -> LocalFeatures:
+        """Those of the mirror image, without searching it: cells change places, and directions their sign."""
+        points = self.points.copy()
+        points[:, 0] = self.gray.shape[1] - 1 - points[:, 0]
+        return LocalFeatures(np.ascontiguousarray(self.gray[:, ::-1]), points, self.descriptors[:, _MIRRORED])
+
+
+def find_local_features(image: Image.Image) -> LocalFeatures:
+    """Find the points of an image, RGB of any size."""
+    gray = np.asarray(_reduced(image).convert("L"))
+    found, histograms = cv2.SIFT.create(MAX_POINTS, contrastThreshold=LEAST_CONTRAST).detectAndCompute(gray, None)
+    if not found:
+        return LocalFeatures(gray, np.zeros((0, 2), np.float32), np.zeros((0, CELLS * CELLS * DIRECTIONS), np.uint8))
+    shares = histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1e-9)
+    descriptors = np.minimum(np.sqrt(shares) * SCALE, 255).round().astype(np.uint8)
+    points = np.array([point.pt for point in found], np.float32)
+    # Where several points tie for the last place, OpenCV keeps them all.
+    return LocalFeatures(gray, points[:MAX_POINTS], descriptors[:MAX_POINTS])
+
+
+def match(first: LocalFeatures, second: LocalFeatures) -> tuple[Floats, Floats]:
+    """Find the points of two images that look alike, each the other's nearest and clearly nearer than the next one.
+
+    Returns:
+        Their positions in both images, float32 [M, 2] each.
+    """
+    if min(len(first.points), len(second.points)) < 2:
+        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
+    likeness = _unit(first.descriptors) @ _unit(second.descriptors).T
+    two = np.argpartition(-likeness, 1, axis=1)[:, :2]
+    values = np.take_along_axis(likeness, two, axis=1)
+    nearest = np.take_along_axis(two, values.argmax(axis=1)[:, None], axis=1)[:, 0]
+    distances = np.sqrt(np.maximum(2 - 2 * np.sort(values, axis=1)[:, ::-1], 0))
+    clear = distances[:, 0] < LARGEST_RATIO * distances[:, 1]
+    rows = np.nonzero(clear & (likeness.argmax(axis=0)[nearest] == np.arange(len(nearest))))[0]
+    return first.points[rows], second.points[nearest[rows]]
+
+
+# Lowe's ratio of the distances to the nearest and to the next descriptor.
+LARGEST_RATIO = 0.8
+
+_MIRRORED = (
+    np.arange(CELLS * CELLS * DIRECTIONS)
+    .reshape(CELLS, CELLS, DIRECTIONS)[::-1][:, :, -np.arange(DIRECTIONS) % DIRECTIONS]
+    .reshape(-1)
+)
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    scale = LONGER_SIDE / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+
+
+def _unit(descriptors: npt.NDArray[np.uint8]) -> Floats:
+    values = descriptors.astype(np.float32)
+    unit: Floats = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+    return unit

@@ -1,0 +1,163 @@
+"""Edited copies and scenes in two splits are found, listed and kept together."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from conftest import real_images
+from edits import EDITS, OVERLAYS, in_perspective, picture, turned_and_cut
+from photographs import fingerprints_of, save
+from PIL import Image
+
+from ftexp.audit import edited_copies
+from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
+from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.duplicates import find_near_duplicates
+from ftexp.audit.edited_copies import OnScene, find_edited_copies
+from ftexp.audit.features import PretrainedFeatures
+from ftexp.audit.findings import Finding
+from ftexp.audit.geometry import Alignment
+from ftexp.config import AuditConfig, DataConfig
+from ftexp.data.samples import Sample
+from ftexp.errors import LeakError
+
+NO_CACHE = FingerprintCache(None)
+
+
+class Coarse:
+    """Features that are close for similar pictures: the thumbnail at 8 x 8."""
+
+    name = "coarse"
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        small = images.reshape(len(images), 8, 8, 8, 8, 3).mean(axis=(2, 4))
+        return small.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def found_in(samples: list[Sample], cache: FingerprintCache = NO_CACHE, on_scene: OnScene = "warn") -> list[Finding]:
+    return find_edited_copies(samples, fingerprints_of(samples, Coarse(), cache), cache, on_scene, [])
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    """Six pictures, and copies of two of them in other splits."""
+    others = [save(tmp_path, f"{seed}.png", picture(seed), "train" if seed % 2 else "val") for seed in range(6)]
+    turned = save(tmp_path, "turned.png", turned_and_cut(picture(1), 7), "test")
+    oblique = save(tmp_path, "oblique.png", in_perspective(picture(3)), "val")
+    return [*others, turned, oblique]
+
+
+def test_copies_in_other_splits_are_found(samples: list[Sample]) -> None:
+    found = found_in(samples)
+    assert {(one.kind, one.severity, Path(one.path_a).name, Path(one.path_b).name) for one in found} == {
+        ("edited_copy", "fail", "1.png", "turned.png"),
+        ("edited_copy", "fail", "3.png", "oblique.png"),
+    }
+    assert [one.inliers for one in found] == sorted((one.inliers or 0 for one in found), reverse=True)
+    assert all(0.49 <= one.score <= 1 and (one.inliers or 0) >= 12 for one in found)
+    known = [Finding("near_duplicate", "fail", one.split_b, one.path_b, one.split_a, one.path_a, 1) for one in found]
+    prints = fingerprints_of(samples, Coarse())
+    assert find_edited_copies(samples, prints, NO_CACHE, "warn", known) == []
+    assert find_edited_copies(samples, fingerprints_of(samples), NO_CACHE, "warn", []) == []  # without features
+
+
+def test_within_a_split_nothing_leaks(samples: list[Sample]) -> None:
+    assert found_in([Sample(one.path, one.label, "val") for one in samples]) == []
+
+
+def test_small_pictures_are_left_to_the_search_for_near_duplicates(tmp_path: Path) -> None:
+    for side, has_views in ((63, False), (64, True)):
+        sample = save(tmp_path, f"{side}.png", picture(1).resize((side, 90)))
+        (seen,) = fingerprints_of([sample], Coarse())
+        assert (seen.features.size, seen.views.size > 0) == (192, has_views)
+
+
+def test_a_pair_is_aligned_once_for_all_audits(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FingerprintCache(tmp_path / "cache.sqlite")
+    first = found_in(samples, cache)
+    monkeypatch.setattr(edited_copies, "align", None)  # nothing calls it
+    assert found_in(samples, cache) == first
+    assert sorted(map(repr, found_in(samples[::-1], cache))) == sorted(map(repr, first))
+
+
+def test_few_pictures_are_kept_in_memory(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = found_in(samples)
+    monkeypatch.setattr(edited_copies, "MAX_KEPT", 2)
+    monkeypatch.setattr(edited_copies, "PAIRS_AT_ONCE", 1)
+    assert found_in(samples) == whole
+
+
+def test_a_picture_that_is_gone_is_named(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
+    prints = fingerprints_of(samples, Coarse())
+    Path(samples[-1].path).unlink()
+    found = find_edited_copies(samples, prints, NO_CACHE, "warn", [])
+    assert [Path(one.path_b).name for one in found] == ["turned.png"]
+    assert f"read at first and not again, so they were not aligned: {samples[-1].path}" in caplog.text
+
+
+@pytest.mark.parametrize(("on_scene", "severity"), [("warn", "warn"), ("fail", "fail"), ("ignore", None)])
+def test_what_a_scene_is_taken_for(
+    samples: list[Sample], on_scene: OnScene, severity: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edited_copies, "align", lambda *_: Alignment(30, 0.2, 1.0, 9, 0.1))
+    found = found_in(samples, on_scene=on_scene)
+    assert {(one.kind, one.severity) for one in found} == ({("same_scene", severity)} if severity else set())
+
+
+def test_an_audit_fails_for_them_and_ties_keep_them_together(samples: list[Sample], tmp_path: Path) -> None:
+    config = AuditConfig(on_leak="fail", features=True, on_scene="warn", cache=None)
+    _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
+    with pytest.raises(LeakError, match=r"(?s)2 x an edited copy of one picture .*set data\.tie_duplicates=true"):
+        audit_splits(samples, config, tmp_path, look)
+    with (tmp_path / "leaks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["kind"] for row in rows} == {"edited_copy"}
+    assert all(int(row["inliers"]) >= 12 for row in rows)
+    assert (tmp_path / "leaks.png").stat().st_size > 10_000
+    ties = find_ties(samples, config, look)
+    assert {Path(path).name for path in ties} == {"1.png", "turned.png", "3.png", "oblique.png"}
+    assert ties[samples[1].path] == ties[samples[6].path] != ties[samples[3].path] == ties[samples[7].path]
+
+
+def opened(file: Path) -> Image.Image:
+    return Image.open(file).convert("RGB")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_edited_photographs_are_found_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """40 copies of each kind among 2,000 flowers; and pairs of different flowers with the same thing on both."""
+    caplog.set_level(logging.ERROR)
+    files = sorted(real_images("flowers").rglob("*.jpg"))
+    order = iter(np.random.default_rng(0).permutation(len(files)))
+    samples, pairs = [Sample(str(file), "a", "train") for file in files], {}
+    for kind, edit in EDITS.items():
+        for number in range(40):
+            file = files[next(order)]
+            sample = save(tmp_path, f"{kind} {number}.jpg".replace("/", " "), edit(opened(file)), "val")
+            samples.append(sample)
+            pairs[str(file), sample.path] = kind
+    overlaid = []
+    for kind, overlay in OVERLAYS.items():
+        for number in range(40):
+            for split in ("train", "val"):
+                name = f"{kind} {number} {split}.jpg"
+                samples.append(save(tmp_path, name, overlay(opened(files[next(order)])), split))
+            overlaid.append((samples[-2].path, samples[-1].path))
+    prints = fingerprints_of(samples, PretrainedFeatures(torch.device("cpu")), NO_CACHE, 2)
+    near = find_near_duplicates(samples, prints)
+    findings = [*near, *find_edited_copies(samples, prints, NO_CACHE, "warn", near)]
+    copies = {(one.path_a, one.path_b) for one in findings if one.kind != "same_scene"}
+    hits = {kind: np.mean([pair in copies for pair, of in pairs.items() if of == kind]) for kind in EDITS}
+    print(hits)
+    assert min(hits.values()) >= 0.95, hits
+    listed = {(one.path_a, one.path_b) for one in findings}
+    assert [pair for pair in overlaid if pair in listed] == []
