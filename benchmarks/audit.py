@@ -66,7 +66,7 @@ def audit(folder: Path, features: bool) -> dict[str, float]:
     extractor = PretrainedFeatures(torch.device("cpu")) if features else None
     started, processor = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as out:
-        settings = AuditConfig(on_leak="warn", features=features, on_scene="warn", cache=None)
+        settings = AuditConfig(on_leak="warn", features=features, geometry=False, on_scene="warn", cache=None)
         samples, look = screen_and_look(samples, config, settings, Path(out), extractor)
         findings = audit_splits(assign_splits(samples, config), settings, Path(out), look).findings
     return {

@@ -19,7 +19,8 @@ from ftexp.models.prefix import SplitError
 
 SIGNATURES = {
     "compose": "(*overrides)",
-    "find_leaks": "(paths, labels, splits, *, groups=None, times=None, features=True, cache=None, device='cpu')",
+    "find_leaks": "(paths, labels, splits, *, groups=None, times=None, features=True, geometry=False, "
+    "cache=None, device='cpu')",
     "fine_tune": "(settings=(), *, folder=None, resume=False, score_test=True, observers=())",
     "load": "(what, *, device='auto', trust=False)",
     "param_groups": "(module, *, head_lr=0.001, backbone_lr=0.0005, block_decay=0.7, block_lrs=None, "

@@ -34,11 +34,14 @@ class PretrainedFeatures:
 
     Args:
         device: the device that computes the features.
+        views: whether they are also computed of the centre of each image and of the image in gray, for
+            ``audit.geometry``.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, views: bool = False) -> None:
         # A new version of a library may compute slightly different features.
         self.name = f"efficientnet_lite0-blocks-64px, timm {timm.__version__}, torch {torch.__version__}"
+        self.views = views
         self._device = device
         self._network: nn.Module | None = None
 

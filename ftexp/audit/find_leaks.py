@@ -27,6 +27,7 @@ def find_leaks(
     groups: Sequence[object] | None = None,
     times: Sequence[object] | None = None,
     features: bool = True,
+    geometry: bool = False,
     cache: str | os.PathLike[str] | None = None,
     device: str = "cpu",
 ) -> list[Finding]:
@@ -40,6 +41,8 @@ def find_leaks(
         times: when each was taken, as ISO 8601 texts or numbers, N; None: that is not known.
         features: whether the pretrained network that comes with ftexp looks for near duplicates, too; without it they
             are found by perceptual hashes alone, which is faster and finds fewer.
+        geometry: whether pictures are aligned with those that have the nearest features, which finds edited copies and
+            photographs of one scene.
         cache: a file that keeps what was seen of each image, by its content, for the next call; None: nothing is kept.
         device: computes the features.
 
@@ -68,7 +71,7 @@ def find_leaks(
         )
         for index, path in enumerate(paths)
     ]
-    extractor = PretrainedFeatures(torch.device(device)) if features else None
+    extractor = PretrainedFeatures(torch.device(device), geometry) if features or geometry else None
     with closing(FingerprintCache(None if cache is None else Path(cache).expanduser())) as known:
         seen = look_at_images(samples, extractor, known, available_cores())
         _check(samples, seen)

@@ -34,9 +34,11 @@ class FeatureExtractor(Protocol):
 
     Attributes:
         name: identifies the features in the cache.
+        views: whether they are also wanted of the centre of each image and of the image in gray.
     """
 
     name: str
+    views: bool
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Compute the features, float32 [N, D], of images, uint8 [N, S, S, 3]."""
@@ -53,8 +55,8 @@ class Fingerprint:
         side: the length of the shorter side of the image, in pixels.
         facts: metadata: size in bytes, width, height, format, EXIF fields.
         features: the features of the pretrained network, float16 [D]; empty without an extractor and for small images.
-        views: those of the image's centre and of the image in gray, float16 [2, D]; empty for images that are too
-            small to be searched for edited copies.
+        views: those of the image's centre and of the image in gray, float16 [2, D]; empty if the extractor does not
+            want them, and for images that are too small to be searched for edited copies.
     """
 
     content: str
@@ -146,7 +148,9 @@ def _look_at_chunk(
 def _cache_key(digest: str, white_level: float | None, extractor: FeatureExtractor | None) -> str:
     """A text that identifies everything that a fingerprint depends on; the content comes first, up to a colon."""
     level = "" if white_level is None else f":white {white_level!r}"
-    return f"{digest}{level}" if extractor is None else f"{digest}{level}:{extractor.name}"
+    if extractor is None:
+        return f"{digest}{level}"
+    return f"{digest}{level}:{extractor.name}{', views' if extractor.views else ''}"
 
 
 def _finish(looks: Mapping[str, Look], extractor: FeatureExtractor | None) -> dict[str, Fingerprint]:
@@ -159,6 +163,7 @@ def _finish(looks: Mapping[str, Look], extractor: FeatureExtractor | None) -> di
             [key for key, look in looks.items() if _side(look.facts) >= side]
             for side in (MIN_SIDE_FOR_NEAR_DUPLICATES, MIN_SIDE_FOR_EDITED_COPIES)
         )
+        larger = larger if extractor.views else []
         in_gray = [np.repeat(gray[key][:, :, None], 3, axis=2) for key in larger]
         features = dict(zip(large, _features(extractor, [looks[key].thumbnail for key in large]), strict=True))
         both = (_features(extractor, images) for images in ([looks[key].centre for key in larger], in_gray))

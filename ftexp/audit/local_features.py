@@ -70,12 +70,12 @@ def match(first: LocalFeatures, second: LocalFeatures) -> tuple[Floats, Floats]:
     if min(len(first.points), len(second.points)) < 2:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
     likeness = _unit(first.descriptors) @ _unit(second.descriptors).T
-    two = np.argpartition(-likeness, 1, axis=1)[:, :2]
-    values = np.take_along_axis(likeness, two, axis=1)
-    nearest = np.take_along_axis(two, values.argmax(axis=1)[:, None], axis=1)[:, 0]
-    distances = np.sqrt(np.maximum(2 - 2 * np.sort(values, axis=1)[:, ::-1], 0))
-    clear = distances[:, 0] < LARGEST_RATIO * distances[:, 1]
-    rows = np.nonzero(clear & (likeness.argmax(axis=0)[nearest] == np.arange(len(nearest))))[0]
+    nearest, everyone = likeness.argmax(axis=1), np.arange(len(likeness))
+    mutual = likeness.argmax(axis=0)[nearest] == everyone
+    best = likeness[everyone, nearest]
+    likeness[everyone, nearest] = -1
+    distance, next_distance = (np.sqrt(np.maximum(2 - 2 * value, 0)) for value in (best, likeness.max(axis=1)))
+    rows = np.nonzero(mutual & (distance < LARGEST_RATIO * next_distance))[0]
     return first.points[rows], second.points[nearest[rows]]
 
 

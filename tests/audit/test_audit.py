@@ -14,7 +14,9 @@ from ftexp.errors import DataError, LeakError
 
 
 def config(on_leak: str = "fail", cache: Path | None = None) -> AuditConfig:
-    return AuditConfig(on_leak=on_leak, features=False, on_scene="warn", cache=None if cache is None else str(cache))
+    return AuditConfig(
+        on_leak=on_leak, features=False, geometry=False, on_scene="warn", cache=None if cache is None else str(cache)
+    )
 
 
 def look(samples: list[Sample], settings: AuditConfig, folder: Path) -> Look:

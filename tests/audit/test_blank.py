@@ -31,7 +31,7 @@ def test_blank_images_cause_a_warning_by_kind(tmp_path: Path, caplog: pytest.Log
         "drawing.png": drawing(40),
     }
     samples = [save(tmp_path, name, image, "train") for name, image in images.items()]
-    settings = AuditConfig(on_leak="fail", features=False, on_scene="warn", cache=None)
+    settings = AuditConfig(on_leak="fail", features=False, geometry=False, on_scene="warn", cache=None)
     _, look = screen_and_look(samples, DataConfig(source="imagefolder"), settings, tmp_path, None)
     with caplog.at_level(logging.WARNING):
         audit_splits(samples, settings, tmp_path, look)
@@ -46,7 +46,7 @@ def test_blank_images_cause_a_warning_by_kind(tmp_path: Path, caplog: pytest.Log
 
 
 def test_no_digit_is_blank(tmp_path: Path) -> None:
-    settings = AuditConfig(on_leak="warn", features=False, on_scene="warn", cache=None)
+    settings = AuditConfig(on_leak="warn", features=False, geometry=False, on_scene="warn", cache=None)
     samples = read_digits()[:200]
     _, look = screen_and_look(samples, DataConfig(source="digits"), settings, tmp_path, None)
     findings = audit_splits(samples, settings, tmp_path, look).findings

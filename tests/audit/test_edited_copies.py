@@ -25,7 +25,7 @@ from ftexp.audit.findings import Finding
 from ftexp.audit.geometry import Alignment
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.samples import Sample
-from ftexp.errors import LeakError
+from ftexp.errors import ConfigError, LeakError
 
 NO_CACHE = FingerprintCache(None)
 
@@ -34,6 +34,7 @@ class Coarse:
     """Features that are close for similar pictures: the thumbnail at 8 x 8."""
 
     name = "coarse"
+    views = True
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         small = images.reshape(len(images), 8, 8, 8, 8, 3).mean(axis=(2, 4))
@@ -113,7 +114,7 @@ def test_what_a_scene_is_taken_for(
 
 
 def test_an_audit_fails_for_them_and_ties_keep_them_together(samples: list[Sample], tmp_path: Path) -> None:
-    config = AuditConfig(on_leak="fail", features=True, on_scene="warn", cache=None)
+    config = AuditConfig(on_leak="fail", features=True, geometry=True, on_scene="warn", cache=None)
     _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
     with pytest.raises(LeakError, match=r"(?s)2 x an edited copy of one picture .*set data\.tie_duplicates=true"):
         audit_splits(samples, config, tmp_path, look)
@@ -129,6 +130,19 @@ def test_an_audit_fails_for_them_and_ties_keep_them_together(samples: list[Sampl
 
 def opened(file: Path) -> Image.Image:
     return Image.open(file).convert("RGB")
+
+
+def test_views_have_fingerprints_of_their_own(samples: list[Sample], tmp_path: Path) -> None:
+    cache, without = FingerprintCache(tmp_path / "cache.sqlite"), Coarse()
+    without.views = False
+    assert [one.views.size for one in fingerprints_of(samples, without, cache)] == [0] * len(samples)
+    assert all(one.views.shape == (2, 192) for one in fingerprints_of(samples, Coarse(), cache))
+    assert find_edited_copies(samples, fingerprints_of(samples, without, cache), cache, "warn", []) == []
+
+
+def test_geometry_needs_features() -> None:
+    with pytest.raises(ConfigError, match=r"audit\.geometry=True.*audit\.features=false"):
+        AuditConfig(on_leak="fail", features=False, geometry=True, on_scene="warn", cache=None)
 
 
 @pytest.mark.slow
@@ -152,7 +166,7 @@ def test_edited_photographs_are_found_and_nothing_else(tmp_path: Path, caplog: p
                 name = f"{kind} {number} {split}.jpg"
                 samples.append(save(tmp_path, name, overlay(opened(files[next(order)])), split))
             overlaid.append((samples[-2].path, samples[-1].path))
-    prints = fingerprints_of(samples, PretrainedFeatures(torch.device("cpu")), NO_CACHE, 2)
+    prints = fingerprints_of(samples, PretrainedFeatures(torch.device("cpu"), views=True), NO_CACHE, 2)
     near = find_near_duplicates(samples, prints)
     findings = [*near, *find_edited_copies(samples, prints, NO_CACHE, "warn", near)]
     copies = {(one.path_a, one.path_b) for one in findings if one.kind != "same_scene"}
