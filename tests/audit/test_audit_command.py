@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from conftest import CommandLine, Compose
+from edits import picture, turned_and_cut
 from photographs import jpeg, photograph
 
 from ftexp.audit.__main__ import audit_once
@@ -46,6 +47,20 @@ def test_clean(data: Path) -> None:
     assert "audit   30 images" in done.stdout
     assert len((data / "out" / "leaks.csv").read_text().splitlines()) == 1
     assert len((data / "out" / "splits.csv").read_text().splitlines()) == 31
+
+
+def test_geometry_finds_what_was_turned_and_ties_keep_it_together(data: Path, audit: Audit) -> None:
+    picture(3).save(data / "data" / "train" / "cats" / "original.png")
+    turned_and_cut(picture(3), 7).save(data / "data" / "test" / "cats" / "turned.png")
+    geometry = ("data=imagefolder", "data.root=data", "audit.geometry=true")
+    assert audit("data=imagefolder", "data.root=data").returncode == 0
+    done = audit(*geometry)
+    assert done.returncode == 1
+    assert (
+        "1 x an edited copy of one picture (turned, framed, with text, in other colours) in two splits" in done.stderr
+    )
+    assert audit(*geometry, "data.split=stratified", "data.tie_duplicates=true").returncode == 0
+    assert "2 images have a copy" in (data / "out" / "ftexp.log").read_text()
 
 
 def test_a_leak_ends_with_exit_code_1_and_one_message(data: Path, audit: Audit) -> None:
