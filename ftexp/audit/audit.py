@@ -63,7 +63,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     """
     started = time.perf_counter()
     prints = look.of(samples)
-    with closing(open_cache(config)) as cache:
+    with closing(_open_cache(config, config.geometry)) as cache:
         findings = find_all(samples, prints, cache, config.on_scene)
     if config.on_leak == "warn":
         findings = [replace(finding, severity="warn") for finding in findings]
@@ -103,7 +103,7 @@ def find_all(
 
 def find_ties(samples: Sequence[Sample], config: AuditConfig, look: Look) -> dict[str, str]:
     """Find the copies that must stay together: path -> name of the set of copies that the image belongs to."""
-    with closing(open_cache(config)) as cache:
+    with closing(_open_cache(config, config.geometry)) as cache:
         return tie_duplicates(samples, look.of(samples), cache)
 
 
@@ -140,7 +140,7 @@ def look(
 ) -> list[Fingerprint | Reason]:
     """For every sample its fingerprint, or the reason why its image is bad; the arguments are ``screen_and_look``'s."""
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
-    with closing(open_cache(config)) as cache:
+    with closing(_open_cache(config)) as cache:
         return look_at_images(samples, extractor, cache, threads, ImageLimits.of(data), digests)
 
 
@@ -181,9 +181,9 @@ def screen_and_look(
     return good, Look(prints, time.perf_counter() - started)
 
 
-def open_cache(config: AuditConfig) -> FingerprintCache:
-    """Open the cache that the configuration names."""
-    return FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())
+def _open_cache(config: AuditConfig, needed: bool = True) -> FingerprintCache:
+    """The cache that the configuration names; one that keeps nothing where it is not needed."""
+    return FingerprintCache(Path(config.cache).expanduser() if needed and config.cache is not None else None)
 
 
 def _summary(findings: Sequence[Finding]) -> str:

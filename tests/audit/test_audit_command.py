@@ -40,9 +40,8 @@ def data(tmp_path: Path) -> Path:
 SOURCE = ("data=imagefolder", "data.root=data", "audit.features=false")
 
 
-def test_clean(data: Path) -> None:
-    call = [sys.executable, "-m", "ftexp.audit", "hydra.run.dir=out", *SOURCE]
-    done = subprocess.run(call, cwd=data, capture_output=True, text=True, timeout=120, check=False)
+def test_clean(data: Path, audit: Audit) -> None:
+    done = audit(*SOURCE)
     assert done.returncode == 0, done.stderr
     assert "audit   30 images" in done.stdout
     assert len((data / "out" / "leaks.csv").read_text().splitlines()) == 1

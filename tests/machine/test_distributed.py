@@ -271,7 +271,7 @@ def test_batch_sizes_are_measured_before_synchronised_layers_are_put_in(
 
     splits = SimpleNamespace(classes=("a", "b"), train=[], val=[])
     for name, instead in {
-        "_read_or_record_refusal": lambda *_: splits,
+        "_read_or_record_refusal": lambda *_, **__: splits,
         "locate_weights": lambda *_: None,
         "build_network": lambda *_: network,
         "_identify": lambda *_: None,

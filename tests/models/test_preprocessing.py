@@ -198,7 +198,7 @@ def test_the_hubs_own_file_is_read_where_timm_has_a_reader_for_another_format(tm
     source = timm.create_model("vit_tiny_patch16_224", depth=12)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
     weights = Weights(tmp_path / "model.safetensors", "library", "vit")
-    module = timm_models.build(config, weights, 2, None)
+    module, _ = timm_models.build(config, weights, 2, None)
     assert torch.equal(module.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
 
 

@@ -11,7 +11,9 @@ from tiny_runs import CPU, colours, fit
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import PrunedError
+from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.history import EpochRecord
+from ftexp.training import fit as fit_module
 from ftexp.training.inputs.input_source import InputSource
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -70,9 +72,12 @@ def test_the_epoch_at_which_patience_ends_the_run_is_the_last(
 
 
 def test_a_phase_that_the_gate_does_not_keep_ends_the_run_unasked(
-    configure: Compose, splits: Splits, tmp_path: Path
+    configure: Compose, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ("stage=staged", "stage.epochs=1", "stage.gate=better", "stage.margin=1")
+    monkeypatch.setattr(
+        fit_module, "best_case", lambda *_: Verdict(kept=True, before=0, after=1, gained=0, lost=0, p_value=None)
+    )
     diary = Diary()
     fit(configure(*SETTINGS, *settings), splits, tmp_path, diary)
     assert diary.told == [1, 2], "the second phase cannot be better by 1, and no third one begins"
