@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +90,14 @@ def test_the_factor_of_a_single_phase_counts_for_the_head_too(
     assert [one.ratios["head"] for one in seen] == [0.25, 0.0]
     assert seen[1].ratios["body"] == pytest.approx(0.25)
     assert rates[1:4] == [[pytest.approx(0.1 * 0.25)] * 2] * 3, "the head is trained at what the phase makes of 0.1"
+
+
+def test_the_loss_of_an_update_is_the_sum_of_its_parts_over_their_weights() -> None:
+    """Two parts of 30 and 10 weighted samples: 60 / 40, not the mean of 1 and 3."""
+    sums = iter([LossSum(torch.tensor(30.0), torch.tensor(30.0)), LossSum(torch.tensor(30.0), torch.tensor(10.0))])
+    step = SimpleNamespace(backward=lambda *_, **__: next(sums), update=lambda: None)
+    batches = SimpleNamespace(num_batches=2, num_images=lambda _: 4, epoch=lambda _: [(None, None)] * 2)
+    assert next(losses_of_updates(step, batches, accumulate=2)) == 1.5
 
 
 def test_l2_sp_replaces_the_backbones_weight_decay_as_in_a_run(
