@@ -20,7 +20,7 @@ def test_a_solved_head_is_searched_by_what_it_depends_on(configure: Compose) -> 
     chosen = choose_preset(config, OPTIONS, [])
     space = build_space(chosen.space, chosen.idle, [], OPTIONS, [], lambda _: [])
     assert chosen.name == "head"
-    assert set(space.ranges) == {"head.strength", "loss.label_smoothing"}
+    assert set(space.ranges) == {"head.depth", "head.strength", "loss.label_smoothing"}
 
 
 @pytest.mark.parametrize(
