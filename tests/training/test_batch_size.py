@@ -135,6 +135,21 @@ def test_auto_under_several_ranks_is_a_batch_that_they_share_evenly(configure: C
     assert first % 2 == 0
 
 
+def test_the_smallest_batch_under_several_ranks_is_counted_over_all_of_them(
+    configure: Compose, network: Network
+) -> None:
+    """Where BatchNorm learns and 20 images make no 16 updates: two images at a time, one for each of two ranks."""
+    config = configure(*AUTO)
+    runtime, phases = prepare_runtime(config.runtime), [make_phase("stem", "body", "head", policy="train")]
+    networks = [copy.deepcopy(network) for _ in range(2)]
+
+    def settle_as(ranks: Ranks) -> int:
+        own = replace(runtime, ranks=ranks)
+        return settle_batch_size(config, networks[ranks.rank], phases, own, 20).train.images_per_step
+
+    assert in_two_ranks(settle_as) == [2, 2]
+
+
 def test_where_not_one_image_fits_it_says_what_to_do() -> None:
     with pytest.raises(DeviceError, match=r"one image does not fit into 0.5 GiB.*smaller model or data.image_size"):
         largest_that_fits(lambda images: images * 2**30, 2**29, 64)
