@@ -112,6 +112,7 @@ def find_aligned(
 
     chosen = _candidates([prints[i] for i in numbers], queries[numbers], allowed)
     pairs = [(int(i), int(j)) for i, j in numbers[chosen]]
+    log.info("audit   aligning %d pairs of pictures (audit.geometry); what is known of a pair is kept", len(pairs))
     with ThreadPoolExecutor(available_cores()) as pool, _one_thread_each():
         aligner = _Aligner(samples, prints, cache, pool)
         chunks = [pairs[start : start + PAIRS_AT_ONCE] for start in range(0, len(pairs), PAIRS_AT_ONCE)]

@@ -18,7 +18,7 @@ _TIE = "data.tie_duplicates=true (with data.split=stratified if the data has spl
 KINDS: dict[str, tuple[str, str]] = {
     "same_image": ("the same image in two splits", _TIE),
     "near_duplicate": ("nearly the same image in two splits", _TIE),
-    "edited_copy": ("an edited copy of one picture (turned, framed, with text, in other colours) in two splits", _TIE),
+    "edited_copy": ("one picture, edited (turned, framed, with text, recoloured) or taken again, in two splits", _TIE),
     "same_scene": (
         "photographs of one scene or object in two splits",
         "data.split=group with a group for each scene, or audit.on_scene=ignore if that is how it will be in use",

@@ -66,7 +66,9 @@ class Alignment:
 
     @property
     def verdict(self) -> Verdict | None:
-        """``edited``: one picture was made of the other. ``scene``: the same place or object, another photograph."""
+        """``edited``: one picture was made of the other, or taken again with nearly the same pixels. ``scene``: another
+        photograph of the same place or object.
+        """
         enough = self.inliers >= INLIERS_OF_EDITED and self.agreement >= LEAST_AGREEMENT
         few = self.inliers >= FEW_INLIERS and self.agreement >= AGREEMENT_OF_FEW
         if (enough or few) and self.overlap >= LEAST_OVERLAP:

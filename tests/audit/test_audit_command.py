@@ -56,7 +56,7 @@ def test_geometry_finds_what_was_turned_and_ties_keep_it_together(data: Path, au
     done = audit(*geometry)
     assert done.returncode == 1
     assert (
-        "1 x an edited copy of one picture (turned, framed, with text, in other colours) in two splits" in done.stderr
+        "1 x one picture, edited (turned, framed, with text, recoloured) or taken again, in two splits" in done.stderr
     )
     assert audit(*geometry, "data.split=stratified", "data.tie_duplicates=true").returncode == 0
     assert "2 images have a copy" in (data / "out" / "ftexp.log").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,12 @@ def test_a_pair_is_aligned_once_for_all_audits(
     assert sorted(map(repr, found_in(samples[::-1], cache))) == sorted(map(repr, first))
 
 
+def test_a_search_that_takes_long_says_what_it_does(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    found_in(samples)
+    assert re.search(r"aligning \d+ pairs of pictures", caplog.text)
+
+
 def test_few_pictures_are_kept_in_memory(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = found_in(samples)
     monkeypatch.setattr(edited_copies, "MAX_KEPT", 2)
@@ -116,7 +123,7 @@ def test_what_a_scene_is_taken_for(
 def test_an_audit_fails_for_them_and_ties_keep_them_together(samples: list[Sample], tmp_path: Path) -> None:
     config = AuditConfig(on_leak="fail", features=True, geometry=True, on_scene="warn", cache=None)
     _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
-    with pytest.raises(LeakError, match=r"(?s)2 x an edited copy of one picture .*set data\.tie_duplicates=true"):
+    with pytest.raises(LeakError, match=r"(?s)2 x one picture, edited .*set data\.tie_duplicates=true"):
         audit_splits(samples, config, tmp_path, look)
     with (tmp_path / "leaks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
