@@ -29,6 +29,7 @@ from ftexp.rank_checks import check_graphs, check_shares
 from ftexp.read_data import read_data, record_refusal
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.training.batch_size import settle_batch_size
+from ftexp.training.compile_choice import choose_compiled
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +83,10 @@ class Prepared:
             mlflow_run_id=mlflow_run_id,
             run_id=self.run_id,
             overrides=self.overrides,
-            engine=self.runtime.engine(),
+            engine={**self.runtime.engine(), "compile": any(phase.compiled for phase in self.phases)},
             head_solver="solved" if any(phase.solved for phase in self.phases) else "sgd",
             head_depth=self.depth.chosen,
+            compiled=[phase.name for phase in self.phases if phase.compiled],
         )
 
 
@@ -139,6 +141,8 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
         network.module = synchronise_statistics(network.module, runtime.device)
     depth = settle_depth(settled, network, splits, phases, runtime, begun.head_depth if begun else None)
     phases = keep_solvable(config, planned, phases, depth.network, len(splits.train))
+    before = begun.compiled if begun else None
+    phases = choose_compiled(settled, phases, depth.network, len(splits.train), runtime, before)
     return Prepared(
         given=config,
         config=settled,

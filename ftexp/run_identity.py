@@ -25,8 +25,8 @@ from ftexp.tracking.params import flatten_data
 
 PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
 # The format of run.json and digests.csv; increase it when a field is added, removed, or changes its meaning.
-# Format 3 added engine, format 4 head_solver, format 5 head_depth.
-FORMAT = 5
+# Format 3 added engine, format 4 head_solver, format 5 head_depth, format 6 compiled.
+FORMAT = 6
 MAX_NAMED = 8
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class RunIdentity:
         engine: what the run trains and scores with (``Runtime.engine``); None for a run before format 3.
         head_solver: ``solved`` or ``sgd``, whichever ``head.solver=auto`` came to; ``sgd`` for a run before format 4.
         head_depth: ``last`` or ``all``, whichever ``head.depth=auto`` came to; ``last`` for a run before format 5.
+        compiled: the names of the phases that are compiled; None for a run before format 6.
     """
 
     config: dict[str, Any]
@@ -107,6 +108,7 @@ class RunIdentity:
     engine: dict[str, Any] | None = None
     head_solver: str = "sgd"
     head_depth: str = "last"
+    compiled: list[str] | None = None
 
     @classmethod
     def of(
@@ -121,6 +123,7 @@ class RunIdentity:
         engine: dict[str, Any],
         head_solver: str = "sgd",
         head_depth: str = "last",
+        compiled: list[str] | None = None,
     ) -> RunIdentity:
         """Identify a run that is about to train with the packages that are installed.
 
@@ -134,8 +137,9 @@ class RunIdentity:
             engine: what the run trains and scores with.
             head_solver: how the head is trained where it is trained alone.
             head_depth: which outputs of the network its last layer gets.
+            compiled: the names of the phases that are compiled.
         """
-        known = batch_size, mlflow_run_id, run_id, overrides, engine, head_solver, head_depth
+        known = batch_size, mlflow_run_id, run_id, overrides, engine, head_solver, head_depth, compiled
         return cls(_plain(config), data, installed_versions(), *known)
 
     def as_dict(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
 from ftexp.run_identity import DataIdentity, RunIdentity
 from ftexp.tracking.tracker import NoTracker
+from ftexp.training.compile_choice import choose_compiled
 from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.guessing import read_against
 
@@ -65,6 +66,7 @@ def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> F
     phases = choose_solver(config, plan_phases(config, NAMES, network), ())
     recorder = Recorder(folder, NoTracker(), setting, phases)
     runtime = prepare_runtime(config.runtime)
+    phases = choose_compiled(config, phases, network, len(splits.train), runtime)
     runtime.place(network.module)
     return fine_tune(config, network, splits, phases, runtime, recorder, observers=observers)
 

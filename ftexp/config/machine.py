@@ -23,7 +23,7 @@ class RuntimeConfig:
     # auto: cuda if there is a CUDA device, else mps, else cpu. Or a name such as cuda:1.
     device: str = MISSING
     precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
-    # auto: on CUDA, in phases that are long enough to gain from it and train more than a head on cached activations.
+    # auto: on CUDA, in phases that have enough steps, by their share of trained blocks, to gain more than it takes.
     compile: bool | str = MISSING
     # The mode of torch.compile. reduce-overhead and max-autotune use CUDA graphs, which help when steps are short.
     compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = MISSING

@@ -41,6 +41,7 @@ class Phase:
         part: the trainable parameters below the head; None: all parameters of the blocks in ``learning``.
         change: the change of the network during the phase, if any; ``part`` has the names of the changed network.
         solved: whether the head is solved to its optimum on frozen features, instead of trained by steps.
+        compiled: whether training and scoring run compiled.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Phase:
     part: Part | None = None
     change: Change | None = None
     solved: bool = False
+    compiled: bool = False
 
     def learns(self, block: str, name: str) -> bool:
         """Whether the phase chooses a parameter (block and full name) as trainable; bn_policy may still freeze it."""

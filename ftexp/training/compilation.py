@@ -11,46 +11,19 @@ from torch._functorch import config as functorch_config
 
 from ftexp.config.machine import CUDA_GRAPHS, RuntimeConfig
 from ftexp.errors import out_of_memory
-from ftexp.finetune.phases import Phase
-from ftexp.models.blocks import HEAD
 from ftexp.training.inputs.batches import Forward, Inputs
 
 log = logging.getLogger(__name__)
 
-# runtime.compile=auto compiles in phases of at least this many batches. Compiling a training and a scoring pass takes
-# half a minute or more, and then saves 10 to 30 ms per step on a GPU. An estimate: no GPU has been measured yet.
-MIN_BATCHES = 1000
 # Length to which a compiler's message is cut.
 MAX_REASON = 200
 
 
-def forward_of(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Forward:
-    """The forward that a phase trains with: compiled if the settings ask for it, or, with ``auto``, if it saves time.
-
-    Args:
-        phase: the phase, for the log.
-        inputs: the network and the batches of the phase.
-        settings: ``runtime``.
-    """
-    runtime = inputs.runtime
-    if not runtime.compile:
-        return inputs.forward
-    if settings.compile == "auto" and (reason := _why_not(phase, inputs)) is not None:
-        log.info("compile off in %s: %s; runtime.compile=true compiles anyway", phase.name, reason)
-        return inputs.forward
-    own = runtime.ranks.local_batch_size
+def compiled_forward(inputs: Inputs, settings: RuntimeConfig) -> CompiledForward:
+    """The forward of a phase, compiled for its whole batches."""
+    own = inputs.runtime.ranks.local_batch_size
     sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
     return CompiledForward(inputs.forward, *sizes, mode=settings.compile_mode)
-
-
-def _why_not(phase: Phase, inputs: Inputs) -> str | None:
-    """Why compiling would take more time than it saves, or None; decided by the work ahead, never by measured time."""
-    if phase.learning == (HEAD,) and inputs.forward is not inputs.network.module:
-        return "a head on cached activations is too small to gain from it"
-    num_batches = phase.epochs * inputs.train.num_batches
-    if num_batches < MIN_BATCHES:
-        return f"it saves time from {MIN_BATCHES:,} batches on, and the phase has {num_batches:,}"
-    return None
 
 
 class CompiledForward:

@@ -26,7 +26,7 @@ from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import HEAD, Network
 from ftexp.training.checkpoints.checkpoint import LAST
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
-from ftexp.training.compilation import forward_of
+from ftexp.training.compilation import compiled_forward
 from ftexp.training.epoch_sums import EpochStats, EpochSums
 from ftexp.training.inputs.batches import Batches, Forward, Inputs
 from ftexp.training.interruption import StopSignals
@@ -96,7 +96,7 @@ class PhaseLoop:
             InterruptedRunError: after Ctrl-C or SIGTERM; the run can be resumed from ``last.pt``.
             CheckpointError: if a checkpoint cannot be written.
         """
-        forward = inputs.forward if solve else forward_of(phase, inputs, self.config.runtime)
+        forward = compiled_forward(inputs, self.config.runtime) if phase.compiled else inputs.forward
         untouched = FrozenBuffers(self.network, phase)
         state = begin_phase(number, phase, groups, inputs, forward, self.config.train, self.starting_weights)
         if saved is not None:

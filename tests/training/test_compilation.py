@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import Compose, TinyNet, make_phase
+from conftest import Compose, TinyNet
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
@@ -17,7 +16,7 @@ from torch._functorch.aot_autograd import make_boxed_func
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.training.compilation import CompiledForward, forward_of
+from ftexp.training.compilation import CompiledForward, compiled_forward
 from ftexp.training.inputs.batches import Inputs
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -182,38 +181,6 @@ def test_what_is_wrong_without_a_compiler_too_is_raised(net: TinyNet) -> None:
         CompiledForward(net, 8, 8, backend="eager")(IMAGES[:, :1])
 
 
-@pytest.mark.parametrize(
-    ("asked", "learning", "whole", "epochs", "reason"),
-    [
-        ("auto", ("head",), False, 10_000, "a head on cached activations is too small to gain from it"),
-        ("auto", ("head",), True, 250, None),  # the frozen blocks run in every step
-        ("auto", ("body", "head"), False, 250, None),
-        ("auto", ("body", "head"), True, 249, "it saves time from 1,000 batches on, and the phase has 996"),
-        ("true", ("head",), False, 1, None),
-        ("false", ("body", "head"), True, 250, "not asked for"),
-    ],
-)
-def test_auto_compiles_where_it_pays_and_says_where_not(
-    configure: Compose,
-    network: Network,
-    caplog: pytest.LogCaptureFixture,
-    asked: str,
-    learning: tuple[str, ...],
-    whole: bool,
-    epochs: int,
-    reason: str | None,
-) -> None:
-    settings = configure("runtime.device=cpu", f"runtime.compile={asked}").runtime
-    runtime = replace(prepare_runtime(settings), compile=asked != "false")  # as where auto finds CUDA
-    batches = SimpleNamespace(num_batches=4, num_images=lambda _: 8)
-    inputs = Inputs(network, network.module if whole else lambda x: x, batches, batches, runtime, nn.Identity())
-    with caplog.at_level("INFO", logger="ftexp"):
-        forward = forward_of(replace(make_phase(*learning), epochs=epochs), inputs, settings)
-    assert isinstance(forward, CompiledForward) == (reason is None)
-    said = f"compile off in phase: {reason}; runtime.compile=true compiles anyway"
-    assert caplog.messages == ([said] if asked == "auto" and reason else [])
-
-
 def test_whole_batches_are_this_ranks_part_of_the_first_ones(
     configure: Compose, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,5 +189,5 @@ def test_whole_batches_are_this_ranks_part_of_the_first_ones(
     settings = configure("runtime.device=cpu", "runtime.compile=true").runtime
     train, val = SimpleNamespace(num_images=lambda _: 9), SimpleNamespace(num_images=lambda _: 5)
     inputs = Inputs(network, network.module, train, val, prepare_runtime(settings, Ranks(1, 2)), nn.Identity())
-    forward_of(make_phase("head"), inputs, settings)
+    compiled_forward(inputs, settings)
     assert sizes == [4, 2]

@@ -65,7 +65,7 @@ def keep_prefix(
         The activations and the suffix; None if they cannot be cached, and then a log line says why.
     """
     started, augment, runtime = time.perf_counter(), phase.augment, context.runtime
-    if (reason := _why_views_differ(augment)) is not None:
+    if (reason := why_views_differ(augment)) is not None:
         log.info("cache   off: %s", reason)
         return None
     try:
@@ -97,7 +97,7 @@ def keep_prefix(
     return KeptPrefix(suffix, train, val)
 
 
-def _why_views_differ(augment: AugmentConfig) -> str | None:
+def why_views_differ(augment: AugmentConfig) -> str | None:
     """Why the frozen blocks get new images in every epoch; None if they do not."""
     if augment.mixes_batches:
         return "mixup and CutMix mix the images of a batch before the frozen blocks"

@@ -1,0 +1,106 @@
+"""What ftexp does differently on the types of devices that it trains on, in one table.
+
+The numbers behind ``pytorch#`` name issues of github.com/pytorch/pytorch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class CompileCost:
+    """What it costs to compile a network of EfficientNet's size, and what this saves.
+
+    A phase that trains a share of the blocks costs and saves that share, and ``fixed_seconds`` in addition.
+
+    Attributes:
+        fixed_seconds: what both graphs of a phase (training and scoring) take before their first block.
+        seconds: what all blocks take in both graphs.
+        saved_seconds: what a training step of all blocks saves.
+    """
+
+    fixed_seconds: float
+    seconds: float
+    saved_seconds: float
+
+    def least_steps(self, share: float) -> int:
+        """The number of steps from which compiling saves time, if this share of the blocks, above 0, is trained."""
+        return math.ceil((self.fixed_seconds + self.seconds * share) / (self.saved_seconds * share))
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKind:
+    """What differs between types of devices; settings with the value ``auto`` follow it.
+
+    Attributes:
+        channels_last: the value of ``runtime.channels_last=auto``.
+        fast_bf16: whether the device computes faster in bf16, so that ``runtime.precision=auto`` chooses it.
+        has_bf16: whether the device can compute in bf16.
+        fp16: whether ``runtime.precision=fp16`` is possible.
+        compiling: what compiling costs and saves; or why ``runtime.compile=auto`` never compiles.
+    """
+
+    channels_last: bool
+    fast_bf16: Callable[[], bool]
+    has_bf16: Callable[[], bool]
+    fp16: bool
+    compiling: CompileCost | str
+
+    @property
+    def may_compile(self) -> bool:
+        """Whether ``runtime.compile=auto`` may compile."""
+        return isinstance(self.compiling, CompileCost)
+
+
+def _no() -> bool:
+    return False
+
+
+def _yes() -> bool:
+    return True
+
+
+def _macos_has_bf16() -> bool:
+    return bool(torch.backends.mps.is_macos_or_newer(14, 0))
+
+
+def _cuda_has_bf16_units() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+KINDS = {
+    "cpu": DeviceKind(
+        # Measured on two cores: EfficientNet-Lite0 trains 1.6 times faster with channels last.
+        channels_last=True,
+        # Without bf16 units, bf16 is 3 to 13 times slower.
+        fast_bf16=_no,
+        has_bf16=_yes,
+        fp16=False,
+        # Measured (benchmarks/results.md, "What compiling costs and saves"): it pays back after 8,000 steps, or never.
+        compiling="a CPU runs compiled steps hardly faster",
+    ),
+    "cuda": DeviceKind(
+        channels_last=True,
+        fast_bf16=_cuda_has_bf16_units,
+        has_bf16=_yes,
+        fp16=True,
+        # An estimate, no GPU has been measured yet: a graph takes 20 to 60 s, and saves 30 % of a step of 30 to 150 ms.
+        compiling=CompileCost(fixed_seconds=20, seconds=60, saved_seconds=0.027),
+    ),
+    "mps": DeviceKind(
+        # The backward pass of convolutions is up to 30 times slower with channels last (pytorch#193349), and some
+        # layers compute wrong values from views of such tensors (pytorch#174345).
+        channels_last=False,
+        # Chips before the M3 emulate bf16 in fp32.
+        fast_bf16=_no,
+        has_bf16=_macos_has_bf16,
+        fp16=False,
+        # A prototype (pytorch#150121) that trained convolutional networks four times slower (pytorch#192551).
+        compiling="torch compiles for Apple GPUs as a prototype, which can be slower",
+    ),
+}

@@ -1,0 +1,81 @@
+"""Which phases are compiled (``runtime.compile``).
+
+``auto`` goes by the number of steps and of trained blocks, never by measured time: equal commands compile equal phases.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from ftexp.config import Config
+from ftexp.finetune.epochs import epoch_of
+from ftexp.finetune.phases import Phase
+from ftexp.machine.device_kinds import KINDS, CompileCost
+from ftexp.machine.runtime import Runtime
+from ftexp.models.blocks import Network
+from ftexp.training.inputs.prefix_cache import why_views_differ
+
+log = logging.getLogger(__name__)
+
+# A frozen block that runs in every step costs and saves about a third of a trained one: it has no backward pass.
+FORWARD_SHARE = 1 / 3
+
+
+def choose_compiled(
+    config: Config,
+    phases: Sequence[Phase],
+    network: Network,
+    num_train: int,
+    runtime: Runtime,
+    begun: Collection[str] | None = None,
+) -> tuple[Phase, ...]:
+    """Mark the phases to be compiled; for ``auto``, log lines say which, and why. A solved phase has no steps.
+
+    Args:
+        config: the configuration of the run, with its batch size.
+        phases: the planned phases.
+        network: the network.
+        num_train: number of training images.
+        runtime: the device and the processes.
+        begun: the names of the phases that are compiled in the run that is resumed; None: the run is new.
+    """
+    stepped = [phase for phase in phases if not phase.solved]
+    if config.runtime.compile != "auto":
+        chosen = {phase.name for phase in stepped if config.runtime.compile}
+    elif isinstance(cost := KINDS[runtime.device.type].compiling, str):
+        chosen = set()
+        if stepped:
+            log.info("compile off: %s (runtime.compile=auto)", cost)
+    elif begun is not None:
+        chosen = set(begun)
+        log.info("compile as the run began: %s (runtime.compile=auto)", ", ".join(begun) or "no phase")
+    else:
+        chosen = {phase.name for phase in stepped if _pays(phase, config, network, num_train, runtime, cost)}
+    return tuple(replace(phase, compiled=phase.name in chosen) for phase in phases)
+
+
+def _pays(phase: Phase, config: Config, network: Network, num_train: int, runtime: Runtime, cost: CompileCost) -> bool:
+    num_steps = phase.epochs * epoch_of(phase, network, config.train, num_train, runtime.ranks.size).num_batches
+    trained, blocks = len(phase.learning) - 1, len(network.names) - 1
+    first = network.names.index(phase.learning[0])
+    frozen = first if config.runtime.cache == "off" or why_views_differ(phase.augment) is not None else 0
+    share = (trained + FORWARD_SHARE * frozen) / blocks
+    if share == 0:
+        reason = "a head on cached activations is too small to gain from it"
+        log.info("compile off in %s: %s (runtime.compile=auto)", phase.name, reason)
+        return False
+    least = cost.least_steps(share)
+    log.info(
+        "compile %s in %s: it saves time from %s steps on if %d of %d blocks are trained%s, and there are %s "
+        "(runtime.compile=auto)",
+        "on" if num_steps >= least else "off",
+        phase.name,
+        f"{least:,}",
+        trained,
+        blocks,
+        f" and {frozen} more run" if frozen else "",
+        f"{num_steps:,}",
+    )
+    return num_steps >= least
