@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ftexp.audit.parallel import map_batches
 from ftexp.machine.generators import forked_generators
+from ftexp.machine.transfer import send
 from ftexp.models.loading import load_in_order
 from ftexp.models.weights import weights_from_package
 from ftexp.models.weights_file import read_weights
@@ -58,7 +59,7 @@ class PretrainedFeatures:
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         assert self._network is not None
         # The images are NHWC in memory, so they are channels_last after the permutation.
-        pixels = images.to(self._device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        pixels = send(images, self._device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         features: torch.Tensor = self._network(pixels).mean(dim=(2, 3))
         return features
 

@@ -13,6 +13,8 @@ from ftexp.errors import ConfigError
 
 # Values of compile_mode that record CUDA graphs, whose outputs lie in memory that the next call overwrites.
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+# What runtime.device may begin with.
+DEVICES = ("auto", "cpu", "cuda", "mps")
 WITHOUT_GRAPHS = "runtime.compile_mode=default or max-autotune-no-cudagraphs"
 
 
@@ -46,7 +48,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         kind = self.device.split(":")[0]
-        check(kind in ("auto", "cpu", "cuda", "mps"), "runtime.device", self.device, "auto, cpu, cuda, cuda:N or mps")
+        check(kind in DEVICES, "runtime.device", self.device, "auto, cpu, cuda, cuda:N or mps")
         for key in ("compile", "channels_last"):
             value = getattr(self, key)
             check(isinstance(value, bool) or value == "auto", f"runtime.{key}", value, "auto, true or false")

@@ -36,7 +36,11 @@ class FrozenBuffers:
             BufferDriftError: if one has changed; the message names its layer.
         """
         now = dict(self._network.module.named_buffers())
-        moved = [name for name, before in self._before.items() if not _same(before, now[name])]
+        if not self._before:
+            return
+        # Read together, because every reading waits for the device.
+        differ = torch.stack([_differs(before, now[name]) for name, before in self._before.items()]).tolist()
+        moved = [name for name, differs in zip(self._before, differ, strict=True) if differs]
         if moved:
             layer, _, buffer = moved[0].rpartition(".")
             more = f", and {len(moved) - 1} more buffers" if len(moved) > 1 else ""
@@ -57,7 +61,7 @@ def _promised(network: Network, phase: Phase) -> set[str]:
     return names
 
 
-def _same(before: torch.Tensor, now: torch.Tensor) -> bool:
-    return torch.equal(before, now) or (
-        before.is_floating_point() and torch.allclose(before, now, 0, 0, equal_nan=True)
-    )
+def _differs(before: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
+    """Whether any value differs, as a bool [] on the device; NaN is equal to NaN."""
+    both_nan = (before != before) & (now != now)
+    return ((before != now) & ~both_nan).any()

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ftexp.config import OptimizerConfig
 from ftexp.config.optim import AdamWConfig, AdanConfig, LionConfig, SgdConfig
 from ftexp.finetune.param_groups import ParamGroup
+from ftexp.machine.accelerator import is_accelerator
 
 # Parameter groups as torch takes them: params, lr and weight_decay; and also block and role.
 Groups = list[dict[str, Any]]
@@ -23,7 +24,7 @@ def build_optimizer(config: OptimizerConfig, groups: Sequence[ParamGroup], devic
     Args:
         config: the optimizer and its options.
         groups: the trainable parameters.
-        device: on CUDA, torch's fused and timm's foreach implementations are used.
+        device: on an accelerator, torch's fused and timm's foreach implementations are used.
     """
     params = [
         {
@@ -35,25 +36,25 @@ def build_optimizer(config: OptimizerConfig, groups: Sequence[ParamGroup], devic
         }
         for group in groups
     ]
-    return BUILDERS[type(config)](config, params, device.type == "cuda")
+    return BUILDERS[type(config)](config, params, is_accelerator(device))
 
 
-def _adamw(config: AdamWConfig, groups: Groups, on_cuda: bool) -> Optimizer:
+def _adamw(config: AdamWConfig, groups: Groups, on_accelerator: bool) -> Optimizer:
     beta1, beta2 = config.betas
-    return torch.optim.AdamW(groups, betas=(beta1, beta2), eps=config.eps, fused=on_cuda)
+    return torch.optim.AdamW(groups, betas=(beta1, beta2), eps=config.eps, fused=on_accelerator)
 
 
-def _sgd(config: SgdConfig, groups: Groups, on_cuda: bool) -> Optimizer:
-    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, fused=on_cuda)
+def _sgd(config: SgdConfig, groups: Groups, on_accelerator: bool) -> Optimizer:
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, fused=on_accelerator)
 
 
-def _lion(config: LionConfig, groups: Groups, on_cuda: bool) -> Optimizer:
-    lion: Optimizer = Lion(groups, betas=tuple(config.betas), foreach=on_cuda)
+def _lion(config: LionConfig, groups: Groups, on_accelerator: bool) -> Optimizer:
+    lion: Optimizer = Lion(groups, betas=tuple(config.betas), foreach=on_accelerator)
     return lion
 
 
-def _adan(config: AdanConfig, groups: Groups, on_cuda: bool) -> Optimizer:
-    adan: Optimizer = Adan(groups, betas=tuple(config.betas), eps=config.eps, foreach=on_cuda)
+def _adan(config: AdanConfig, groups: Groups, on_accelerator: bool) -> Optimizer:
+    adan: Optimizer = Adan(groups, betas=tuple(config.betas), eps=config.eps, foreach=on_accelerator)
     return adan
 
 

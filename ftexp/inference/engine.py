@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ftexp.data.augment.transforms import Normalizer, eval_transform
 from ftexp.errors import ConfigError
+from ftexp.machine.accelerator import pinned
 from ftexp.machine.runtime import Runtime, inference_runtime
 from ftexp.models.blocks import Network
 
@@ -99,7 +100,7 @@ class NetworkEngine:
     def _inputs(self, images: Sequence[Tensor]) -> Tensor:
         # Prepared images have their channels last in memory, as they were decoded: so they are copied once.
         batch = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
-        return self._normalizer(self._runtime.place_images(batch))
+        return self._normalizer(self._runtime.place_images(pinned(batch, self._runtime.device)))
 
     def _place(self, device: str | Runtime) -> Runtime:
         runtime = device if isinstance(device, Runtime) else inference_runtime(device)

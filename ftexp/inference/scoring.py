@@ -18,6 +18,7 @@ from ftexp.inference.engine import Engine, NetworkEngine
 from ftexp.inference.evaluation import TOP_5, Evaluation
 from ftexp.inference.given import GivenImage
 from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.machine.transfer import to_device
 from ftexp.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_
                 labels.append(label)
             if readable:
                 of_batch = _logits(classifier.engine, readable)
-                numbers_of_batch = torch.tensor(labels[-len(readable) :]).clamp(max=len(classifier.classes) - 1)
-                keeper.update(of_batch, numbers_of_batch.to(of_batch.device))
+                last = len(classifier.classes) - 1
+                numbers_of_batch = [min(number, last) for number in labels[-len(readable) :]]
+                keeper.update(of_batch, to_device(numbers_of_batch, of_batch.device))
                 logits.append(of_batch.cpu())
                 bar.advance(len(readable), of_batch.new_zeros(()))
     if not labels:

@@ -38,6 +38,8 @@ class DeviceKind:
     """What differs between types of devices; settings with the value ``auto`` follow it.
 
     Attributes:
+        is_accelerator: whether the device has memory of its own, to which pinned memory is copied without waiting, and
+            a module of torch's that tells of it. Apple's GPU has the memory of the host.
         channels_last: the value of ``runtime.channels_last=auto``.
         fast_bf16: whether the device computes faster in bf16, so that ``runtime.precision=auto`` chooses it.
         has_bf16: whether the device can compute in bf16.
@@ -45,6 +47,7 @@ class DeviceKind:
         compiling: what compiling costs and saves; or why ``runtime.compile=auto`` never compiles.
     """
 
+    is_accelerator: bool
     channels_last: bool
     fast_bf16: Callable[[], bool]
     has_bf16: Callable[[], bool]
@@ -75,6 +78,7 @@ def _cuda_has_bf16_units() -> bool:
 
 KINDS = {
     "cpu": DeviceKind(
+        is_accelerator=False,
         # Measured on two cores: EfficientNet-Lite0 trains 1.6 times faster with channels last.
         channels_last=True,
         # Without bf16 units, bf16 is 3 to 13 times slower.
@@ -85,6 +89,7 @@ KINDS = {
         compiling="a CPU runs compiled steps hardly faster",
     ),
     "cuda": DeviceKind(
+        is_accelerator=True,
         channels_last=True,
         fast_bf16=_cuda_has_bf16_units,
         has_bf16=_yes,
@@ -93,6 +98,7 @@ KINDS = {
         compiling=CompileCost(fixed_seconds=20, seconds=60, saved_seconds=0.027),
     ),
     "mps": DeviceKind(
+        is_accelerator=False,
         # The backward pass of convolutions is up to 30 times slower with channels last (pytorch#193349), and some
         # layers compute wrong values from views of such tensors (pytorch#174345).
         channels_last=False,

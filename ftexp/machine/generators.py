@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ftexp.machine.accelerator import is_accelerator
+
 
 def seed_generators(*numbers: int) -> None:
     """Seed all generators from these numbers, so that later draws do not depend on earlier ones."""
@@ -28,7 +30,8 @@ def forked_generators(device: torch.device) -> Iterator[None]:
     """
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+        own = is_accelerator(device)
+        with torch.random.fork_rng([device] if own else [], device_type=device.type if own else "cuda"):
             yield
     finally:
         random.setstate(python)

@@ -12,6 +12,8 @@ from functools import partial
 import psutil
 import torch
 
+from ftexp.machine.accelerator import available_bytes, is_accelerator
+
 # Fractions of the free memory that may be used: of a device, where fragmentation and libraries take the rest, and of
 # the CPU, whose memory other programs use as well.
 DEVICE_SHARE, CPU_SHARE = 0.85, 0.5
@@ -71,20 +73,14 @@ def budget_of(device: torch.device, processes: int) -> MemoryBudget:
     """Make the budget of a device.
 
     Args:
-        device: a CUDA device that this process has for itself, or the CPU.
+        device: an accelerator that this process has for itself, or the CPU.
         processes: how many processes on this host share the memory of the CPU.
     """
-    if device.type == "cuda":
-        return MemoryBudget(partial(_available_on_cuda, device), DEVICE_SHARE, keeps=True)
+    if is_accelerator(device):
+        return MemoryBudget(partial(available_bytes, device), DEVICE_SHARE, keeps=True)
     return MemoryBudget(lambda: psutil.virtual_memory().available // processes, CPU_SHARE, keeps=False)
 
 
 def no_budget() -> MemoryBudget:
     """Make a budget that keeps no data on the device, as the default of ``Runtime``."""
     return budget_of(torch.device("cpu"), 1)
-
-
-def _available_on_cuda(device: torch.device) -> int:
-    """Bytes that are free, including those that torch has reserved and does not use."""
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused

@@ -13,6 +13,7 @@ from torch import nn
 
 from ftexp.config import RuntimeConfig
 from ftexp.errors import DeviceError
+from ftexp.machine.accelerator import device_name, forget_peak, is_accelerator, peak_bytes, use
 from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.generators import seed_generators
@@ -55,8 +56,11 @@ class Runtime:
         module.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def place_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Move images [B, 3, H, W] to the device and its memory format, without waiting for the copy."""
-        return images.to(self.device, non_blocking=True, memory_format=self.memory_format)
+        """Move images [B, 3, H, W] to the device and its memory format; a copy of pinned memory does not wait.
+
+        They are copied as they are and changed there: CUDA changes what it copies in memory that is not pinned.
+        """
+        return images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
 
     def facts(self) -> dict[str, str]:
         """Device, precision and number of processes, as tags for the tracking store."""
@@ -64,8 +68,8 @@ class Runtime:
 
     def engine(self) -> dict[str, object]:
         """All that the last bits of a score follow from, beside weights, images and versions; for ``run.json``."""
-        on_cuda = self.device.type == "cuda"
-        kind = torch.cuda.get_device_name(self.device) if on_cuda else torch.backends.cpu.get_cpu_capability()
+        own = is_accelerator(self.device)
+        kind = device_name(self.device) if own else torch.backends.cpu.get_cpu_capability()
         return {
             "device": self.device.type,
             "device_kind": kind,
@@ -76,9 +80,9 @@ class Runtime:
         }
 
     def peak_memory_mib(self) -> float:
-        """The peak memory so far in MiB: of the CUDA device, or else of the process."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        """The peak memory so far in MiB: of the accelerator, or else of the process."""
+        if is_accelerator(self.device):
+            return peak_bytes(self.device) / 2**20
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -97,10 +101,10 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
     torch.backends.cudnn.benchmark = on_cuda and not config.deterministic
     if device.type == "cpu":
         keep_freed_memory()
+    if is_accelerator(device):
+        use(device)
+        forget_peak(device)
     if on_cuda:
-        if device.index is not None:
-            torch.cuda.set_device(device)
-        torch.cuda.reset_peak_memory_stats(device)
         torch.set_float32_matmul_precision("high")  # TF32, for runs in fp32 and for what autocast leaves in fp32
     channels_last = kind.channels_last if config.channels_last == "auto" else bool(config.channels_last)
     return Runtime(

@@ -12,6 +12,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from ftexp.machine.accelerator import pinned
+
 
 def to_device(values: Sequence[object], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Make a tensor of numbers on a device.
@@ -21,8 +23,12 @@ def to_device(values: Sequence[object], device: torch.device, dtype: torch.dtype
         device: the device of the tensor.
         dtype: the dtype of the tensor; None: the one that ``torch.tensor`` chooses.
     """
-    tensor = torch.tensor(values, dtype=dtype)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return send(torch.tensor(values, dtype=dtype), device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of any shape on a device; the copy from the host does not wait for the device."""
+    return pinned(tensor, device).to(device, non_blocking=True)
 
 
 def batches_to_device(batches: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, ...]:

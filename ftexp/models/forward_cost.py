@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ftexp.machine.accelerator import wait_for
 from ftexp.machine.runtime import Runtime
 
 ROUNDS = 3
@@ -53,10 +54,10 @@ def forward_cost(module: nn.Module, image_size: int, runtime: Runtime) -> Forwar
             live.add(images)
             module(images)
         for _ in range(ROUNDS):
-            _wait(runtime.device)
+            wait_for(runtime.device)
             started = time.perf_counter()
             module(images)
-            _wait(runtime.device)
+            wait_for(runtime.device)
             times.append(time.perf_counter() - started)
     return ForwardCost(
         statistics.median(times) / IMAGES,
@@ -102,8 +103,3 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(leaf, Tensor):
                 self.add(leaf)
         return result
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

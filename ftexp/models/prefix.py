@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from ftexp.machine.accelerator import random_state_of
 from ftexp.machine.generators import forked_generators
 from ftexp.models.block_boundary import (
     Boundary,
@@ -91,9 +92,9 @@ class Prefix:
         Args: images [B, 3, H, W].
         """
         with forked_generators(images.device):
-            before = _random_state(images.device)
+            before = random_state_of(images.device)
             self.run(images)
-            return not torch.equal(before, _random_state(images.device))
+            return not torch.equal(before, random_state_of(images.device))
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -120,10 +121,6 @@ class Prefix:
             handle.remove()
         activations: Tensor = caught[0]
         return self._boundary.packed(activations)
-
-
-def _random_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _unchanged(images: Tensor) -> Tensor:

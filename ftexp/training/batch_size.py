@@ -19,6 +19,7 @@ from ftexp.finetune.adapters import prepared
 from ftexp.finetune.epochs import epoch_of, smallest_batch
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.phases import Phase, deepest
+from ftexp.machine.accelerator import empty_cache, forget_peak, is_accelerator, peak_bytes
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.generators import forked_generators
 from ftexp.machine.runtime import Runtime
@@ -77,7 +78,7 @@ def settle_batch_size(
     with _as_trained(network, deep, runtime.device) as module:
         free = runtime.memory.most_for_step()
         measure: Measure
-        if runtime.device.type == "cuda":
+        if is_accelerator(runtime.device):
             measure = partial(_peak_bytes, module, size, runtime)
         else:
             free -= STATES_PER_WEIGHT * sum(p.nbytes for p in module.parameters() if p.requires_grad)
@@ -174,15 +175,14 @@ def _saved_bytes(module: nn.Module, size: int, runtime: Runtime) -> float:
 
 
 def _peak_bytes(module: nn.Module, size: int, runtime: Runtime, images: int) -> float:
-    """Peak memory in bytes of a training step on a CUDA device, measured by running one."""
+    """Peak memory in bytes of a training step on an accelerator, measured by running one."""
     device = runtime.device
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
+    empty_cache(device)
+    before = forget_peak(device)
     try:
         torch.autograd.backward(_step(module, max(images, 2), size, runtime))
         states = sum(p.nbytes for p in module.parameters() if p.requires_grad) * (STATES_PER_WEIGHT - 1)
-        return torch.cuda.max_memory_allocated(device) - before + states
+        return peak_bytes(device) - before + states
     finally:
         module.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
+        empty_cache(device)

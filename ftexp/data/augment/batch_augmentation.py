@@ -20,6 +20,7 @@ from ftexp.config import AugmentConfig
 from ftexp.data.augment.batch_colors import adjust_brightness, adjust_contrast, adjust_saturation
 from ftexp.data.augment.batch_policies import Operation, Policy
 from ftexp.data.augment.batch_resampling import RESIZE_KERNELS, resize_matrices
+from ftexp.machine.accelerator import is_accelerator
 from ftexp.machine.transfer import to_device
 from ftexp.preprocessing import Preprocessing
 
@@ -121,7 +122,7 @@ class BatchAugmentation:
         """Crop, resize and mirror the images; returns float32 [B, 3, size, size] with values from 0 to 255."""
         heights, widths = (to_device([draw.crop[axis] for draw in draws], self.device) for axis in (2, 3))
         shape = len(draws), max(draw.crop[2] for draw in draws), max(draw.crop[3] for draw in draws), 3
-        pinned = images[0].device.type == "cpu" and self.device.type == "cuda"
+        pinned = images[0].device.type == "cpu" and is_accelerator(self.device)
         canvas = torch.empty(shape, dtype=torch.uint8, device=images[0].device, pin_memory=pinned)
         for number, (image, draw) in enumerate(zip(images, draws, strict=True)):
             top, left, height, width = draw.crop

@@ -12,7 +12,7 @@ from ftexp.data.loading.sampler import EpochSampler
 from ftexp.data.loading.tensor_file import Kept
 from ftexp.data.loading.tensor_store import Append, StoreError, TensorStore
 from ftexp.machine.runtime import Runtime
-from ftexp.machine.transfer import batches_to_device
+from ftexp.machine.transfer import batches_to_device, send
 from ftexp.models.block_boundary import layout_of
 from ftexp.models.prefix import Prefix
 from ftexp.training.inputs.batches import Batch, BatchContext, SampledBatches
@@ -46,8 +46,7 @@ class ActivationBatches:
         parts = self.sampler.own_batches(epoch)[start:]
         rows_of_batches, labels_of_batches = (batches_to_device(parts, d) for d in (rows.device, self._device))
         for of_rows, of_labels in zip(rows_of_batches, labels_of_batches, strict=True):
-            activations = rows.take(of_rows).to(self._device, non_blocking=True)
-            yield activations, self._labels.index_select(0, of_labels)
+            yield send(rows.take(of_rows), self._device), self._labels.index_select(0, of_labels)
 
     def close(self) -> None:
         """Release the activations."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ftexp.data.loading.sampler import EpochSampler
 from ftexp.finetune.phases import Phase
 from ftexp.machine.runtime import Runtime
+from ftexp.machine.transfer import send
 from ftexp.models.block_boundary import eval_for_trial, trial_images
 from ftexp.models.blocks import Network
 from ftexp.training.inputs.batches import Batch, Batches, Forward, Inputs, SampledBatches
@@ -51,7 +52,7 @@ class KnownBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The features and labels, in the same order in every epoch, from batch ``start`` on."""
         for features, labels in self._parts[start:]:
-            yield features.to(self._device), labels.to(self._device)
+            yield send(features, self._device), send(labels, self._device)
 
     def gathered_rows(self, runtime: Runtime) -> list[int]:
         """The numbers of the samples in the order of ``gathered``."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ftexp.data.augment.batch_augmentation import BatchAugmentation
 from ftexp.data.loading.pixel_store import Pixels, PixelSource, UInt8Image
+from ftexp.machine.accelerator import pinned
 from ftexp.machine.transfer import batches_to_device
 from ftexp.training.inputs.batches import Batch, BatchContext
 from ftexp.training.inputs.worker_batches import WorkerBatches
@@ -103,5 +104,4 @@ class PixelBatches:
 
     def _pinned(self, tensor: Tensor) -> Tensor:
         """The tensor in pinned memory, if the device is a GPU and the tensor is not on it."""
-        on_cuda = self._context.runtime.device.type == "cuda"
-        return tensor.pin_memory() if on_cuda and tensor.device.type == "cpu" else tensor
+        return pinned(tensor, self._context.runtime.device)

@@ -11,6 +11,7 @@ from ftexp.data.loading.dataset import ImageDataset
 from ftexp.data.loading.sampler import EpochSampler
 from ftexp.data.samples import Sample
 from ftexp.errors import UserError
+from ftexp.machine.accelerator import is_accelerator
 from ftexp.machine.cores import available_cores
 from ftexp.training.inputs.batches import Batch, BatchContext
 
@@ -63,7 +64,7 @@ class WorkerBatches:
 
     @property
     def _pins_memory(self) -> bool:
-        return self._context.runtime.device.type == "cuda"
+        return is_accelerator(self._context.runtime.device)
 
     def _start(self) -> DataLoader[Batch]:
         return DataLoader(
