@@ -173,7 +173,7 @@ def read_images(config: Config, folder: Path, device: torch.device) -> Images:
         UserError: for a mistake in the settings or the data.
     """
     samples, digests = read_samples(config.data), ContentDigests()
-    extractor = PretrainedFeatures(device, config.audit.geometry) if config.audit.features else None
+    extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
     workers = config.runtime.workers
     samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
     ties = tie_duplicates(samples, look.of(samples))

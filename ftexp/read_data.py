@@ -57,7 +57,7 @@ def read_data(
     if config.audit.on_leak == "off" and not config.data.tie_duplicates:
         samples = screen_images(samples, config.data, folder, workers)
     else:
-        extractor = PretrainedFeatures(device, config.audit.geometry) if config.audit.features else None
+        extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
         samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
         if config.data.tie_duplicates:
             ties = find_ties(samples, config.audit, look)

@@ -26,8 +26,8 @@ It takes the settings of python -m ftexp; these matter here (group.key=value):
   data.on_bad_image=error|skip                  what to do with files that cannot be decoded
   audit.on_leak=fail|warn                       warn: list the leaks, but end with exit code 0
   audit.features=true|false                     false: find near duplicates by perceptual hashes alone; faster
-  audit.geometry=true                           find copies that were turned, framed, recoloured or written on, too
-  audit.on_scene=warn|fail|ignore               photographs of one scene in two splits, with audit.geometry=true
+  audit.geometry=false                          do not look for copies that were turned, framed, recoloured, written on
+  audit.on_scene=warn|fail|ignore               photographs of one scene in two splits
   audit.cache=FILE|null                         keeps the fingerprints of images, by content, for later audits
   hydra.run.dir=FOLDER                          the folder for the files; the default is outputs/DATE/TIME
 

@@ -63,7 +63,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     """
     started = time.perf_counter()
     prints = look.of(samples)
-    with closing(_open_cache(config, config.geometry)) as cache:
+    with closing(_open_cache(config, config.aligns)) as cache:
         findings = find_all(samples, prints, cache, config.on_scene)
     if config.on_leak == "warn":
         findings = [replace(finding, severity="warn") for finding in findings]
@@ -103,7 +103,7 @@ def find_all(
 
 def find_ties(samples: Sequence[Sample], config: AuditConfig, look: Look) -> dict[str, str]:
     """Find the copies that must stay together: path -> name of the set of copies that the image belongs to."""
-    with closing(_open_cache(config, config.geometry)) as cache:
+    with closing(_open_cache(config, config.aligns)) as cache:
         return tie_duplicates(samples, look.of(samples), cache)
 
 

@@ -27,7 +27,7 @@ def find_leaks(
     groups: Sequence[object] | None = None,
     times: Sequence[object] | None = None,
     features: bool = True,
-    geometry: bool = False,
+    geometry: bool | None = None,
     cache: str | os.PathLike[str] | None = None,
     device: str = "cpu",
 ) -> list[Finding]:
@@ -42,7 +42,7 @@ def find_leaks(
         features: whether the pretrained network that comes with ftexp looks for near duplicates, too; without it they
             are found by perceptual hashes alone, which is faster and finds fewer.
         geometry: whether pictures are aligned with those that have the nearest features, which finds edited copies and
-            photographs of one scene.
+            photographs of one scene; None: if there are features.
         cache: a file that keeps what was seen of each image, by its content, for the next call; None: nothing is kept.
         device: computes the features.
 
@@ -71,7 +71,8 @@ def find_leaks(
         )
         for index, path in enumerate(paths)
     ]
-    extractor = PretrainedFeatures(torch.device(device), geometry) if features or geometry else None
+    aligns = features if geometry is None else geometry
+    extractor = PretrainedFeatures(torch.device(device), aligns) if features or aligns else None
     with closing(FingerprintCache(None if cache is None else Path(cache).expanduser())) as known:
         seen = look_at_images(samples, extractor, known, available_cores())
         _check(samples, seen)

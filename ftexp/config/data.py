@@ -151,15 +151,15 @@ class AuditConfig:
     # True: find near duplicates also by the features of a pretrained network. False: by perceptual hashes alone, which
     # is faster.
     features: bool = MISSING
-    # True: also find edited copies (turned, framed, written on, in other colours) and photographs of one scene: the
-    # nearest images by features are aligned by their local features. It takes about 25 ms of a core for each image and
-    # 12 ms for each of its some five pairs, once.
-    geometry: bool = MISSING
+    # True: also find edited copies (turned, framed, written on, in other colours) and photographs of one scene: images
+    # are aligned with those that are nearest by features. It takes about 5 ms of a core for each image and 1 ms for
+    # each of its some five pairs, once. null: with audit.features=true.
+    geometry: bool | None = MISSING
     # True: a run that solves its head tells how many labels look wrong, judged as ftexp.labels does it. It needs the
     # search for leaks, one process, and at most 5,000 images for training and validation; trials of a sweep do not.
     # False: none does.
     labels: bool = MISSING
-    # Photographs of one scene or object in two splits, found with audit.geometry=true. warn: a warning. fail: they
+    # Photographs of one scene or object in two splits, found with audit.geometry. warn: a warning. fail: they
     # stop the run as leaks do. ignore: they are not listed.
     on_scene: Literal["warn", "fail", "ignore"] = MISSING
     # The database that keeps the fingerprint of each image for later runs, by its content; null: nothing is kept.
@@ -170,8 +170,13 @@ class AuditConfig:
             not self.geometry or self.features,
             "audit.geometry",
             self.geometry,
-            "false with audit.features=false: the images to align are found by features",
+            "null or false with audit.features=false: the images to align are found by features",
         )
+
+    @property
+    def aligns(self) -> bool:
+        """Whether images are aligned to find edited copies and scenes."""
+        return self.features if self.geometry is None else self.geometry
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from edits import EDITS, OVERLAYS, in_perspective, picture, turned_and_cut
 from photographs import fingerprints_of, save
 from PIL import Image
 
-from ftexp.audit import edited_copies
+from ftexp.audit import aligner, progress
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates
@@ -85,21 +85,42 @@ def test_a_pair_is_aligned_once_for_all_audits(
 ) -> None:
     cache = FingerprintCache(tmp_path / "cache.sqlite")
     first = found_in(samples, cache)
-    monkeypatch.setattr(edited_copies, "align", None)  # nothing calls it
+    monkeypatch.setattr(aligner, "align", None)  # nothing calls it
     assert found_in(samples, cache) == first
     assert sorted(map(repr, found_in(samples[::-1], cache))) == sorted(map(repr, first))
 
 
-def test_a_search_that_takes_long_says_what_it_does(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_search_that_takes_long_says_how_long(
+    samples: list[Sample], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(aligner, "PAIRS_AT_ONCE", 1)
     found_in(samples)
-    assert re.search(r"aligning \d+ pairs of pictures", caplog.text)
+    assert re.search(r"aligned 1 of \d+ pairs of pictures; about \d+ s left", caplog.text)
+    assert not re.search(r"aligned (\d+) of \1 ", caplog.text)
+
+
+def test_pictures_that_are_not_aligned_are_counted(
+    samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    small = [save(tmp_path, f"small {seed}.png", picture(seed).resize((90, 60))) for seed in range(3)]
+    plain = [
+        save(tmp_path, f"{split}.png", Image.new("RGB", (90, len(split) + 80)), split) for split in ("train", "val")
+    ]
+    cache = FingerprintCache(tmp_path / "cache.sqlite")
+    for _ in range(2):  # also when their pairs are known
+        caplog.clear()
+        found_in([*samples, *small, *plain], cache)
+        assert "3 images with a side under 64 px are not aligned" in caplog.text
+        assert "2 pictures have no points" in caplog.text
 
 
 def test_few_pictures_are_kept_in_memory(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = found_in(samples)
-    monkeypatch.setattr(edited_copies, "MAX_KEPT", 2)
-    monkeypatch.setattr(edited_copies, "PAIRS_AT_ONCE", 1)
+    for name, most in (("MAX_COARSE", 2), ("MAX_FINE", 2), ("PAIRS_AT_ONCE", 1)):
+        monkeypatch.setattr(aligner, name, most)
     assert found_in(samples) == whole
 
 
@@ -115,7 +136,7 @@ def test_a_picture_that_is_gone_is_named(samples: list[Sample], caplog: pytest.L
 def test_what_a_scene_is_taken_for(
     samples: list[Sample], on_scene: OnScene, severity: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edited_copies, "align", lambda *_: Alignment(30, 0.2, 1.0, 9, 0.1))
+    monkeypatch.setattr(aligner, "align", lambda *_: Alignment(30, 0.2, 1.0, 9, 0.1))
     found = found_in(samples, on_scene=on_scene)
     assert {(one.kind, one.severity) for one in found} == ({("same_scene", severity)} if severity else set())
 
@@ -148,6 +169,9 @@ def test_views_have_fingerprints_of_their_own(samples: list[Sample], tmp_path: P
 
 
 def test_geometry_needs_features() -> None:
+    for features in (False, True):
+        config = AuditConfig(on_leak="fail", features=features, geometry=None, on_scene="warn", cache=None)
+        assert config.aligns == features
     with pytest.raises(ConfigError, match=r"audit\.geometry=True.*audit\.features=false"):
         AuditConfig(on_leak="fail", features=False, geometry=True, on_scene="warn", cache=None)
 

@@ -7,8 +7,8 @@ import pytest
 from edits import EDITS, OVERLAYS, picture
 from PIL import Image, ImageOps
 
-from ftexp.audit.geometry import Alignment, align
-from ftexp.audit.local_features import LONGER_SIDE, find_local_features, match
+from ftexp.audit.geometry import Alignment, align, may_fit
+from ftexp.audit.local_features import COARSE, FINE, find_local_features, match
 
 
 def aligned(first: Image.Image, second: Image.Image) -> Alignment:
@@ -31,6 +31,15 @@ def test_an_edited_copy_is_one_in_either_order(kind: str) -> None:
     for found in (align(original, copy), align(copy, original)):
         assert found.verdict == "edited", (kind, found)
         assert found.inliers >= 12
+
+
+@pytest.mark.parametrize("kind", sorted(EDITS.keys() - {"watermark"}))
+def test_an_edited_copy_may_fit_in_coarse_detail(kind: str) -> None:
+    original, copy = (find_local_features(one, COARSE) for one in (picture(1), EDITS[kind](picture(1))))
+    assert len(original.points) == COARSE.max_points
+    assert may_fit(original, copy)
+    assert may_fit(copy, original)
+    assert not may_fit(find_local_features(picture(2), COARSE), copy)
 
 
 def test_pictures_of_different_things_do_not_fit() -> None:
@@ -82,5 +91,5 @@ def test_verdicts(figures: tuple[int, float, float, int, float], verdict: str | 
 @pytest.mark.parametrize("size", [(20_000, 10), (1, 1), (64, 64), (5, 300)])
 def test_pictures_without_points_fit_nothing(size: tuple[int, int]) -> None:
     flat = find_local_features(Image.new("RGB", size, "red"))
-    assert max(flat.gray.shape) == LONGER_SIDE
+    assert max(flat.gray.shape) == FINE.longer_side
     assert align(flat, find_local_features(picture(0))) == align(flat, flat) == Alignment(0, 0.0, 0.0, 0, 0.0)

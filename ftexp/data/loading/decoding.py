@@ -54,12 +54,14 @@ def decoders() -> str:
     return ", ".join(found)
 
 
-def decode(file: str | BinaryIO, white_level: float | None = None) -> Image.Image:
+def decode(file: str | BinaryIO, white_level: float | None = None, at_least: int | None = None) -> Image.Image:
     """Decode a file.
 
     Args:
         file: the path, or the opened file.
         white_level: the value that becomes white if a channel has more than 8 bits; None: 65535, or 1 for floats.
+        at_least: a JPEG is decoded at the smallest fraction of its size that leaves so many pixels a side; None: at its
+            size.
 
     Returns:
         An RGB image, turned upright by its EXIF orientation, with white behind transparent pixels.
@@ -68,6 +70,8 @@ def decode(file: str | BinaryIO, white_level: float | None = None) -> Image.Imag
         Exception: any exception of Pillow; ValueError for values that cannot be converted to 8 bits.
     """
     with open_lazily(file) as image:
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
         return decode_opened(image, white_level).image
 
 

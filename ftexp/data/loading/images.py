@@ -16,8 +16,13 @@ from ftexp.errors import DataError
 WITHOUT_A_NAME = ("could not create decoder object", "Unable to locate Ghostscript")
 
 
-def open_image(sample: Sample) -> Image.Image:
+def open_image(sample: Sample, at_least: int | None = None) -> Image.Image:
     """Decode the image of a sample.
+
+    Args:
+        sample: names the file, or has the pixels.
+        at_least: the side in pixels that is needed: a larger JPEG can be decoded at a fraction of its size, which is
+            several times as fast; None: all pixels are needed.
 
     Returns:
         An RGB image of 8 bits, turned upright by its EXIF orientation, with white behind transparent pixels.
@@ -28,7 +33,7 @@ def open_image(sample: Sample) -> Image.Image:
     if sample.pixels is not None:
         return Image.fromarray(sample.pixels)
     try:
-        return decode(sample.path, sample.white_level)
+        return decode(sample.path, sample.white_level, at_least)
     except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
         raise DataError(f"{sample.path}: {why_unreadable(error, sample.path)}") from error
 

@@ -455,3 +455,11 @@ def test_the_packages_that_decode_are_named_with_their_versions(
 
     monkeypatch.setattr(decoding, "version", version)
     assert decoding.decoders.__wrapped__() == named
+
+
+def test_a_jpeg_is_decoded_at_the_fraction_of_its_size_that_is_needed(tmp_path: Path) -> None:
+    image = Image.linear_gradient("L").resize((1000, 800)).convert("RGB")
+    for name, expected in (("large.jpg", (500, 400)), ("large.png", (1000, 800))):
+        image.save(tmp_path / name)
+        assert decode(str(tmp_path / name), at_least=300).size == expected
+        assert decode(str(tmp_path / name)).size == (1000, 800)

@@ -1,0 +1,168 @@
+"""Aligns pairs of images: coarsely, and closely where that fits. What is known of a pair is kept, by its content."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import astuple
+from functools import partial
+
+import cv2
+
+from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.geometry import COARSE_INLIERS, NOTHING_FITS, Alignment, align, may_fit
+from ftexp.audit.local_features import COARSE, FINE, Detail, LocalFeatures, find_local_features
+from ftexp.audit.progress import Progress
+from ftexp.data.loading.images import open_image
+from ftexp.data.samples import Sample
+from ftexp.errors import DataError, listed
+from ftexp.machine.cores import available_cores
+
+# Pairs that are compared before the next ones are read.
+PAIRS_AT_ONCE = 256
+# Images whose points are kept meanwhile: 30 kB each of the coarse, 0.2 MB of the fine ones.
+MAX_COARSE, MAX_FINE = 10_000, 1_000
+# Part of the keys of the cache; increase it when an alignment changes.
+VERSION = "alignment 2"
+
+log = logging.getLogger(__name__)
+
+# The numbers of two samples.
+Pair = tuple[int, int]
+
+
+def align_pairs(
+    samples: Sequence[Sample], prints: Sequence[Fingerprint], pairs: Sequence[Pair], cache: FingerprintCache
+) -> list[Alignment]:
+    """How each pair of images fits.
+
+    Args:
+        samples: all samples.
+        prints: their fingerprints, in the same order.
+        pairs: the numbers of two samples each.
+        cache: keeps how pairs fit, by the contents of both; an audit that was interrupted goes on from there.
+    """
+    alignments: list[Alignment] = []
+    progress = Progress("aligned", "pairs of pictures", len(pairs))
+    with ThreadPoolExecutor(available_cores()) as pool, _one_thread_each():
+        aligner = _Aligner(samples, prints, cache, pool)
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            alignments += aligner.align(pairs[start : start + PAIRS_AT_ONCE])
+            progress.at(len(alignments))
+    aligner.report()
+    return alignments
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """The pairs are spread over the cores, not each of them."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+class _Kept:
+    """The local features of the last images; None for an image that cannot be read."""
+
+    def __init__(self, find: Callable[[int], LocalFeatures | None], pool: ThreadPoolExecutor, most: int) -> None:
+        self._find, self._pool, self._most = find, pool, most
+        self._features: dict[int, LocalFeatures | None] = {}
+
+    def look_at(self, pairs: Sequence[Pair]) -> None:
+        """Find the points of the images of these pairs that are not at hand."""
+        numbers = {number for pair in pairs for number in pair}
+        if len(self._features.keys() | numbers) > self._most:
+            self._features = {number: one for number, one in self._features.items() if number in numbers}
+        missing = sorted(numbers - self._features.keys())
+        self._features |= dict(zip(missing, self._pool.map(self._find, missing), strict=True))
+
+    def of(self, pair: Pair) -> tuple[LocalFeatures, LocalFeatures] | None:
+        """Of both images of a pair, if both can be read."""
+        first, second = (self._features[number] for number in pair)
+        return None if first is None or second is None else (first, second)
+
+
+class _Aligner:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        prints: Sequence[Fingerprint],
+        cache: FingerprintCache,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._samples, self._prints, self._cache, self._pool = samples, prints, cache, pool
+        self._coarse = _Kept(partial(self._features, detail=COARSE), pool, MAX_COARSE)
+        self._fine = _Kept(partial(self._features, detail=FINE), pool, MAX_FINE)
+        self._plain: set[str] = set()
+        self._unreadable: set[str] = set()
+
+    def align(self, pairs: Sequence[Pair]) -> list[Alignment]:
+        """How each of a few hundred pairs fits."""
+        ordered = [self._ordered(pair) for pair in pairs]
+        keys = [self._key(pair) for pair in ordered]
+        known = {}
+        for key, value in self._cache.get(keys).items():
+            figures, plain = json.loads(value)
+            known[key] = Alignment(*figures)
+            self._plain.update(plain)
+        new = {key: pair for key, pair in zip(keys, ordered, strict=True) if key not in known}
+        fresh = dict(zip(new, self._align(list(new.values())), strict=True))
+        self._cache.put({key: self._packed(new[key], one) for key, one in fresh.items()})
+        return [known[key] if key in known else fresh[key] for key in keys]
+
+    def report(self) -> None:
+        """Say which images could not be aligned."""
+        if self._plain:
+            log.info("audit   %d pictures have no points to align them by.", len(self._plain))
+        if self._unreadable:
+            names = listed(sorted(self._unreadable))
+            log.warning(
+                "audit   These images could be read at first and not again, so they were not aligned: %s.", names
+            )
+
+    def _ordered(self, pair: Pair) -> Pair:
+        """By content, so that a pair fits in one way whatever the order of the samples."""
+        first, second = sorted(pair, key=lambda number: self._prints[number].content)
+        return first, second
+
+    def _key(self, pair: Pair) -> str:
+        parts = [f"{self._prints[number].content} {self._samples[number].white_level}" for number in pair]
+        return ":".join([*parts, VERSION])
+
+    def _packed(self, pair: Pair, alignment: Alignment) -> bytes:
+        """With the contents of images that have no points, so that they are counted again."""
+        plain = [content for number in pair if (content := self._prints[number].content) in self._plain]
+        return json.dumps([astuple(alignment), plain]).encode()
+
+    def _align(self, pairs: Sequence[Pair]) -> list[Alignment]:
+        self._coarse.look_at(pairs)
+        promising = [pair for pair, fits in zip(pairs, self._pool.map(self._may_fit, pairs), strict=True) if fits]
+        self._fine.look_at(promising)
+        found = dict(zip(promising, self._pool.map(self._align_closely, promising), strict=True))
+        return [found.get(pair, NOTHING_FITS) for pair in pairs]
+
+    def _may_fit(self, pair: Pair) -> bool:
+        both = self._coarse.of(pair)
+        return both is not None and may_fit(*both)
+
+    def _align_closely(self, pair: Pair) -> Alignment:
+        both = self._fine.of(pair)
+        return NOTHING_FITS if both is None else align(*both)
+
+    def _features(self, number: int, detail: Detail) -> LocalFeatures | None:
+        try:
+            # Twice the side that is searched, because a JPEG is reduced without a filter.
+            found = find_local_features(open_image(self._samples[number], 2 * detail.longer_side), detail)
+        except DataError:
+            self._unreadable.add(self._samples[number].path)
+            return None
+        if len(found.points) < COARSE_INLIERS:
+            self._plain.add(self._prints[number].content)
+        return found
