@@ -67,7 +67,7 @@ def _read_unlabelled(config: Config, images: Images, folder: Path, device: torch
     root = os.path.expanduser(config.probe.unlabelled or "")
     placeholder, level = images.splits.classes[0], config.data.white_level
     listed = [Sample(one.path, placeholder, white_level=level) for one in given_images(root) if one.path is not None]
-    extractor = PretrainedFeatures(device, config.audit.geometry) if config.audit.features else None
+    extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
     seen = look(listed, config.data, config.audit, extractor, config.runtime.workers, images.splits.digests)
     bad = [(sample, one) for sample, one in zip(listed, seen, strict=True) if isinstance(one, str)]
     good = [(sample, one) for sample, one in zip(listed, seen, strict=True) if isinstance(one, Fingerprint)]
