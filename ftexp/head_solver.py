@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ftexp.cli.command_line import conf_dir
-from ftexp.config import SCHEMA, Config
+from ftexp.config import SCHEMA, Config, with_changes
 from ftexp.errors import ConfigError
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import HEAD, Network
@@ -42,16 +42,19 @@ def choose_solver(config: Config, phases: Sequence[Phase], overrides: Sequence[s
     """
     solver, heads = config.head.solver, [phase for phase in phases if _trains_head_alone(phase)]
     alone = len(heads) == len(phases)
-    if solver == "sgd" or (solver == "auto" and not alone):
+    if solver == "auto" and not alone:  # only those that the stage wants to be solved
+        wanted = {phase.name for phase in config.stage.phases if phase.solve}
+        heads = [phase for phase in heads if phase.name in wanted]
+    if solver == "sgd" or (solver == "auto" and not heads):
         _refuse_strength(config, "the head is trained by steps")
         return tuple(phases)
     if not heads:
         raise ConfigError("head.solver=solved has no effect: no phase has learn=head. Use stage=head, or remove it.")
     reasons = list(_unsolvable(config, heads))
     if alone:
-        reasons += _of_steps(config, phases, overrides)
+        reasons += _of_steps(config, overrides)
     if not reasons:
-        return tuple(replace(phase, epochs=ONE_EPOCH, solved=True) if phase in heads else phase for phase in phases)
+        return tuple(_as_solved(phase) if phase in heads else phase for phase in phases)
     if solver == "solved":
         raise ConfigError(
             f"head.solver=solved is not possible with {_listed(reasons)}, which only steps have. Remove "
@@ -60,6 +63,11 @@ def choose_solver(config: Config, phases: Sequence[Phase], overrides: Sequence[s
     _refuse_strength(config, f"the head is trained by steps because of {_listed(reasons)}")
     log.info("head    trained by steps, not solved: %s (head.solver=auto)", _listed(reasons))
     return tuple(phases)
+
+
+def solved_as_in(chosen: Sequence[Phase], planned: Sequence[Phase]) -> tuple[Phase, ...]:
+    """The planned phases, those of them solved that were chosen for it in an earlier plan of the same stage."""
+    return tuple(_as_solved(now) if old.solved else now for old, now in zip(chosen, planned, strict=True))
 
 
 def keep_solvable(
@@ -115,6 +123,10 @@ def _too_large(config: Config, network: Network, num_train: int) -> str | None:
     )
 
 
+def _as_solved(phase: Phase) -> Phase:
+    return replace(phase, epochs=ONE_EPOCH, solved=True)
+
+
 def _trains_head_alone(phase: Phase) -> bool:
     return phase.learning == (HEAD,) and phase.change is None
 
@@ -127,11 +139,11 @@ def _unsolvable(config: Config, heads: Sequence[Phase]) -> Iterator[str]:
         yield "random augmentation (augment)"
 
 
-def _of_steps(config: Config, phases: Sequence[Phase], overrides: Sequence[str]) -> list[str]:
+def _of_steps(config: Config, overrides: Sequence[str]) -> list[str]:
     """Settings that only steps have, and that the user has set."""
     given = [override for override in overrides if _is_of_steps(override.partition("=")[0].lstrip("+~"))]
     named = {override.partition("=")[0].lstrip("+~").partition(".")[2] for override in given}
-    found = given + [difference for difference in _differences(config, phases) if _key_of(difference) not in named]
+    found = given + [difference for difference in _differences(config) if _key_of(difference) not in named]
     return list(dict.fromkeys(found))
 
 
@@ -144,15 +156,18 @@ def _key_of(setting: str) -> str:
     return setting.partition("=")[0].partition(".")[2]
 
 
-def _differences(config: Config, phases: Sequence[Phase]) -> Iterator[str]:
+def _differences(config: Config) -> Iterator[str]:
     """The settings of steps whose values are not the defaults, as ``key=value``."""
     defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")
     chosen = {group: name for entry in defaults.defaults if not isinstance(entry, str) for group, name in entry.items()}
     epochs = OmegaConf.load(conf_dir() / "stage" / "head.yaml").epochs
-    for phase in phases:
+    for phase in config.stage.phases:
         if phase.epochs != epochs:
             yield f"stage.epochs={phase.epochs}"
-        for group, value in (("optimizer", phase.optimizer), ("scheduler", phase.scheduler)):
+        if phase.lr_factor != 1:
+            yield f"lr_factor={phase.lr_factor:g} of phase {phase.name}"
+        for group, changes in (("optimizer", phase.optimizer), ("scheduler", phase.scheduler)):
+            value = with_changes(getattr(config, group), changes, f"stage.phases ({phase.name}).{group}")
             yield from _changed(group, value, _option(group, chosen[group]))
     for name in OF_STEPS:
         value = getattr(config.train, name)

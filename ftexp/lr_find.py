@@ -35,6 +35,7 @@ def job(composed: DictConfig) -> None:
 def find_rates(config: Config, folder: Path) -> None:
     """Read the data, build the network, run the range tests, and write the table and the plot to ``folder``."""
     with garbage_left_alone():
+        from ftexp.follow_recipe import follow_recipe
         from ftexp.machine.generators import seed_generators
         from ftexp.machine.runtime import prepare_runtime
         from ftexp.models.catalogue import build_network, locate_weights
@@ -54,6 +55,7 @@ def find_rates(config: Config, folder: Path) -> None:
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
     runtime.place(network.module)
     config = settle_batch_size(config, network, phases, runtime, len(splits.train))
+    config, phases, _ = follow_recipe(config, network, phases, len(splits.train))
     with out_of_memory_explained(config.train, runtime):
         report_ranges(find_ranges(config, network, splits, phases, runtime), folder)
 

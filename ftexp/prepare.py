@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,12 +14,15 @@ from ftexp.config import Config, TrackingConfig
 from ftexp.config.uri import sqlite_file
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_ledger import TestLedger
+from ftexp.data_identity import DataIdentity
 from ftexp.errors import LeakError
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
+from ftexp.finetune.recipe import Decision, foreseen
+from ftexp.follow_recipe import follow_recipe
 from ftexp.head_depth import Depth, settle_depth
-from ftexp.head_solver import choose_solver, keep_solvable
+from ftexp.head_solver import choose_solver, keep_solvable, solved_as_in
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
 from ftexp.machine.runtime import Runtime, prepare_runtime
@@ -27,7 +30,7 @@ from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.rank_checks import check_graphs, check_shares
 from ftexp.read_data import read_data, record_refusal
-from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.run_identity import RunIdentity
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.compile_choice import choose_compiled
 
@@ -40,7 +43,8 @@ class Prepared:
 
     Attributes:
         given: the configuration as the user gave it.
-        config: the same configuration, in which ``train.batch_size`` is a number even if ``auto`` was given.
+        config: the same configuration, in which everything has a value that was given as ``auto``.
+        decisions: what ``auto`` came to, except for the batch size.
         runtime: the device, the precision and the processes.
         phases: the phases that the stage resolves to, in the order of training.
         splits: the samples of the training, validation and test splits.
@@ -54,6 +58,7 @@ class Prepared:
 
     given: Config
     config: Config
+    decisions: tuple[Decision, ...]
     runtime: Runtime
     phases: tuple[Phase, ...]
     splits: Splits
@@ -87,6 +92,7 @@ class Prepared:
             head_solver="solved" if any(phase.solved for phase in self.phases) else "sgd",
             head_depth=self.depth.chosen,
             compiled=[phase.name for phase in self.phases if phase.compiled],
+            decided=[asdict(decision) for decision in self.decisions],
         )
 
 
@@ -137,6 +143,9 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     # Before BatchNorm is replaced by SyncBatchNorm: if one rank ran out of memory, the others would wait for it.
     known = begun.batch_size if begun else None
     settled = settle_batch_size(config, network, phases, runtime, len(splits.train), known)
+    begun_with = begun.decisions(config) if begun else None
+    settled, planned, decisions = follow_recipe(settled, network, phases, len(splits.train), begun_with)
+    phases = solved_as_in(phases, planned)
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
         network.module = synchronise_statistics(network.module, runtime.device)
     depth = settle_depth(settled, network, splits, phases, runtime, begun.head_depth if begun else None)
@@ -146,6 +155,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     return Prepared(
         given=config,
         config=settled,
+        decisions=decisions,
         runtime=runtime,
         phases=phases,
         splits=splits,
@@ -197,6 +207,11 @@ def plan(config: Config) -> tuple[Phase, ...]:
         skeleton = build_skeleton(config.model, num_classes=2)
         return plan_phases(config, skeleton.names, skeleton)
     return plan_phases(config, block_names(config.model))
+
+
+def foresee(config: Config) -> Config:
+    """The configuration with a value in place of every ``auto``, as far as the network alone tells it."""
+    return foreseen(config, build_skeleton(config.model, num_classes=2))
 
 
 def open_ledger(config: TrackingConfig, started_in: Path | None = None) -> TestLedger:

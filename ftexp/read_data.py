@@ -16,9 +16,10 @@ from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.screening import screen_images
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
+from ftexp.data_identity import DataIdentity
 from ftexp.evaluation.intervals import warn_if_too_small
 from ftexp.files.run_files import LEAKS_PICTURE
-from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.run_identity import RunIdentity
 from ftexp.run_images import as_they_were
 from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.params import flatten

@@ -2,82 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ftexp.config import Config, as_data
 from ftexp.config.moved import renamed_settings
+from ftexp.config.recipe import AUTO
 from ftexp.config.resume import FREE, HARMLESS
-from ftexp.data.splitting.splits import Splits
-from ftexp.errors import ConfigError, DataError
+from ftexp.data_identity import DataIdentity
+from ftexp.errors import ConfigError
 from ftexp.files.file_format import check_format, reading
 from ftexp.files.json_files import read_json, write_json
 from ftexp.files.run_files import IDENTITY
-from ftexp.run_images import FILE, KnownImage, changed_images, images_of, read_images, write_images
+from ftexp.finetune.recipe import Decision, auto_keys
+from ftexp.run_images import FILE, read_images, write_images
 from ftexp.tracking.params import flatten_data
 
 PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
 # The format of run.json and digests.csv; increase it when a field is added, removed, or changes its meaning.
-# Format 3 added engine, format 4 head_solver, format 5 head_depth, format 6 compiled.
-FORMAT = 6
-MAX_NAMED = 8
+# Format 3 added engine, format 4 head_solver, format 5 head_depth, format 6 compiled, format 7 decided.
+FORMAT = 7
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DataIdentity:
-    """The images of a run, their labels, and the split of each image.
-
-    Attributes:
-        classes: the names of the classes, in the order of the network's outputs.
-        data_digest: a hash of all images and labels.
-        split_digest: a hash of which image is in which split.
-        images: path, hash of the content, label and split of every image.
-    """
-
-    classes: list[str]
-    data_digest: str
-    split_digest: str
-    images: list[KnownImage] = field(repr=False)
-
-    @classmethod
-    def of(cls, splits: Splits) -> DataIdentity:
-        """Identify the splits as they are now; this reads the image files that the audit has not read."""
-        images = images_of(splits)
-        contents = sorted(f"{image.digest} {image.label}" for image in images if image.split != "test")
-        cut = sorted(f"{image.path} {image.split}" for image in images if image.split != "test")
-        cut += sorted(f"{image.path} test" for image in images if image.split == "test")
-        digest = _digest([*contents, splits.test.content_digest()])
-        return cls(list(splits.classes), digest, _digest(cut), images)
-
-    def check(self, now: DataIdentity) -> None:
-        """Refuse to resume the run if the images, classes or splits have changed.
-
-        Raises:
-            DataError: naming what is different.
-        """
-        if now.classes != self.classes:
-            raise DataError(f"The run began with the classes {self.classes}; now there are {now.classes}.")
-        changed = changed_images(self.images, now.images)
-        if changed:
-            more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
-            raise DataError(
-                f"{len(changed)} images are not those the run began with: "
-                f"{', '.join(changed[:MAX_NAMED])}{more}. Put them back, or start a new run."
-            )
-        cut = [image[1:] for image in self.images] != [image[1:] for image in now.images]
-        if any(not image.split for image in self.images):  # of ftexp 0.1.0, which knew images by their paths
-            cut = (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest)
-        if cut:
-            raise DataError("Labels or splits are not those the run began with. Start a new run.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +48,7 @@ class RunIdentity:
         head_solver: ``solved`` or ``sgd``, whichever ``head.solver=auto`` came to; ``sgd`` for a run before format 4.
         head_depth: ``last`` or ``all``, whichever ``head.depth=auto`` came to; ``last`` for a run before format 5.
         compiled: the names of the phases that are compiled; None for a run before format 6.
+        decided: key, value and reason of each setting that was ``auto``; None for a run before format 7.
     """
 
     config: dict[str, Any]
@@ -109,6 +62,7 @@ class RunIdentity:
     head_solver: str = "sgd"
     head_depth: str = "last"
     compiled: list[str] | None = None
+    decided: list[dict[str, Any]] | None = None
 
     @classmethod
     def of(
@@ -124,6 +78,7 @@ class RunIdentity:
         head_solver: str = "sgd",
         head_depth: str = "last",
         compiled: list[str] | None = None,
+        decided: list[dict[str, Any]] | None = None,
     ) -> RunIdentity:
         """Identify a run that is about to train with the packages that are installed.
 
@@ -138,8 +93,10 @@ class RunIdentity:
             head_solver: how the head is trained where it is trained alone.
             head_depth: which outputs of the network its last layer gets.
             compiled: the names of the phases that are compiled.
+            decided: what the settings that are ``auto`` came to.
         """
-        known = batch_size, mlflow_run_id, run_id, overrides, engine, head_solver, head_depth, compiled
+        chosen = head_solver, head_depth, compiled, decided or []
+        known = batch_size, mlflow_run_id, run_id, overrides, engine, *chosen
         return cls(_plain(config), data, installed_versions(), *known)
 
     def as_dict(self) -> dict[str, Any]:
@@ -184,6 +141,17 @@ class RunIdentity:
                 ", ".join(changed),
             )
 
+    def decisions(self, config: Config) -> list[Decision]:
+        """What the run decided where this configuration says ``auto``.
+
+        Args:
+            config: the configuration of the command that resumes the run, which ``check_settings`` has accepted.
+        """
+        if self.decided is not None:
+            return [Decision(**decision) for decision in self.decided]
+        began_with = flatten_data(self.config)  # before format 7 there was no auto
+        return [Decision(key, began_with[key], "as the run began with it") for key in auto_keys(config)]
+
     def check_settings(self, config: Config, *, force: bool) -> None:
         """Refuse to resume the run with settings other than those it began with.
 
@@ -197,6 +165,10 @@ class RunIdentity:
         began_with = {group: values for group, values in self.config.items() if values != {}}  # of no earlier fields
         before, now = flatten_data(began_with), flatten_data(_plain(config))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if self.decided is None:
+            changed = [
+                key for key in changed if not (now.get(key) == AUTO and key in (*auto_keys(config), "stage.epochs"))
+            ]
         added = [key for key in changed if key not in before and _is_new_field(key, config, self.config)]
         changed = [key for key in changed if key not in FREE]
         refused = [key for key in changed if not (force and key.startswith(HARMLESS))]
@@ -238,10 +210,6 @@ def _plain(config: Config) -> dict[str, Any]:
     """The configuration as it would be read back from a JSON file."""
     settings: dict[str, Any] = json.loads(json.dumps(as_data(config)))
     return settings
-
-
-def _digest(lines: list[str]) -> str:
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
 def _show(settings: Mapping[str, object], key: str) -> object:

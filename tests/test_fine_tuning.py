@@ -42,7 +42,7 @@ def test_compose_is_what_the_command_line_composes() -> None:
     [
         ("optimizer.hed_lr=1", "There is no setting optimizer.hed_lr. Did you mean 'optimizer.head_lr'"),
         ("stage=heads", "There is no stage=heads. Did you mean 'head'"),
-        ("optimizer.head_lr=-1", "optimizer.head_lr=-1.0 is not allowed: it must be above 0"),
+        ("optimizer.head_lr=-1", "optimizer.head_lr=-1 is not allowed: it must be auto, or above 0"),
         ("-m", "-m is a flag of the command line. Give settings alone, as key=value"),
         ("resume=outputs/a", r"resume=outputs/a is for the command line.*fine_tune\(folder=\.\.\., resume=True\)"),
         ("hydra.run.dir=a", r"hydra\.run\.dir=a is for the command line"),

@@ -21,9 +21,9 @@ from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits, assign_splits, build_splits
+from ftexp.data_identity import DataIdentity
 from ftexp.errors import CheckpointError, DataError, InterruptedRunError
 from ftexp.run import run
-from ftexp.run_identity import DataIdentity
 from ftexp.run_images import as_they_were, images_of, read_images, write_images
 from ftexp.training.loop import Step
 

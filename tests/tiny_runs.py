@@ -14,6 +14,7 @@ from conftest import TinyNet
 from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
+from ftexp.data_identity import DataIdentity
 from ftexp.evaluation.history import Observer
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
@@ -24,7 +25,7 @@ from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
-from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.run_identity import RunIdentity
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.compile_choice import choose_compiled
 from ftexp.training.fit import Fit, fine_tune

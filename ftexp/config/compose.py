@@ -106,6 +106,7 @@ def as_data(config: Config) -> dict[str, Any]:
     data = asdict(config)
     # These choose which runs there are, or are for other commands: they are not settings of this run.
     del data["sweep"], data["resume"], data["probe"]
+    del data["recipe"]  # what it decided stands in the settings, or in run.json
     data["tracking"]["uri"] = hide_credentials(config.tracking.uri) if config.tracking.uri else None
     return {group: _without_infinities(values) for group, values in data.items()}
 

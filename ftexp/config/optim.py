@@ -6,6 +6,7 @@ To add an optimizer: a dataclass and its name in ``OPTIMIZERS`` here, its values
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -15,11 +16,15 @@ from ftexp.config.check import check
 from ftexp.config.option_name import check_name
 from ftexp.errors import ConfigError
 
+# Settings of an optimizer that may be `auto`.
+RATES = ("head_lr", "backbone_lr", "block_decay", "weight_decay")
+
 
 @dataclass(slots=True)
 class OptimizerConfig:
     """Learning rates per block: ``head_lr`` for the head, ``backbone_lr`` for the last block, and that rate times
-    ``block_decay`` for each block further from the head.
+    ``block_decay`` for each block further from the head. Rates and ``weight_decay`` may be ``auto``: they follow from
+    the family of the network, by ``recipe.rates``.
     """
 
     # Whether the optimizer treats the roles of parameters differently (ftexp/finetune/decay.py). If it does, all
@@ -27,23 +32,28 @@ class OptimizerConfig:
     by_role: ClassVar[bool] = False
 
     name: str = MISSING
-    head_lr: float = MISSING
-    backbone_lr: float = MISSING
-    block_decay: float = 1.0
+    head_lr: int | float | str = MISSING
+    backbone_lr: int | float | str = MISSING
+    block_decay: int | float | str = 1.0
     # Block name -> its learning rate, which takes precedence over the rates above.
     block_lrs: dict[str, float] = field(default_factory=dict)
-    weight_decay: float = 0.0
+    weight_decay: int | float | str = 0.0
 
     def __post_init__(self) -> None:
         check_name("optimizer", self.name, type(self), OPTIMIZERS)
-        check(self.head_lr > 0, "optimizer.head_lr", self.head_lr, "above 0")
-        check(
-            self.backbone_lr > 0, "optimizer.backbone_lr", self.backbone_lr, "above 0 (stage=head freezes the backbone)"
-        )
-        check(0 < self.block_decay <= 1, "optimizer.block_decay", self.block_decay, "above 0 and at most 1")
+        _check_number(self, "head_lr", lambda rate: rate > 0, "auto, or above 0")
+        wanted = "auto, or above 0 (stage=head freezes the backbone)"
+        _check_number(self, "backbone_lr", lambda rate: rate > 0, wanted)
+        _check_number(self, "block_decay", lambda decay: 0 < decay <= 1, "auto, or above 0 and at most 1")
+        _check_number(self, "weight_decay", lambda decay: decay >= 0, "auto, or 0 or above")
         for block, rate in self.block_lrs.items():
             check(rate > 0, f"optimizer.block_lrs.{block}", rate, "above 0")
-        check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or above")
+
+    def number(self, key: str) -> float:
+        """The value of one of ``RATES``, when ``auto`` has been replaced by a number."""
+        value = getattr(self, key)
+        assert not isinstance(value, str), f"{key}=auto is replaced before anything is trained"
+        return float(value)
 
 
 @dataclass(slots=True)
@@ -109,6 +119,12 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
     "lion": LionConfig,
     "adan": AdanConfig,
 }
+
+
+def _check_number(config: OptimizerConfig, key: str, allows: Callable[[float], bool], wanted: str) -> None:
+    value = getattr(config, key)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and allows(value)
+    check(number or value == "auto", f"optimizer.{key}", value, wanted)
 
 
 def _check_betas(betas: list[float], count: int, word: str) -> None:

@@ -21,10 +21,11 @@ from ftexp.config.machine import WITHOUT_GRAPHS, RuntimeConfig, TrackingConfig
 from ftexp.config.model import ModelConfig
 from ftexp.config.optim import OPTIMIZERS, OptimizerConfig, PlateauConfig, SchedulerConfig
 from ftexp.config.probe import ProbeConfig
+from ftexp.config.recipe import RecipeConfig
 from ftexp.config.resume import ResumeConfig
 from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
-from ftexp.config.train import AugmentConfig, TrainConfig
+from ftexp.config.train import AnyAugmentConfig, AugmentConfig, AutoAugmentConfig, TrainConfig
 from ftexp.errors import ConfigError
 from ftexp.evaluation.metric_names import METRICS
 
@@ -39,7 +40,7 @@ class Config:
     bn_policy: BatchNormPolicyConfig = MISSING
     optimizer: OptimizerConfig = MISSING
     scheduler: SchedulerConfig = MISSING
-    augment: AugmentConfig = MISSING
+    augment: AnyAugmentConfig = MISSING
     loss: LossConfig = MISSING
     head: HeadConfig = MISSING
     train: TrainConfig = MISSING
@@ -48,6 +49,7 @@ class Config:
     audit: AuditConfig = MISSING
     test: TestConfig = MISSING
     sweep: SweepConfig = MISSING
+    recipe: RecipeConfig = MISSING
     probe: ProbeConfig = MISSING
     resume: ResumeConfig = MISSING
 
@@ -81,9 +83,10 @@ SCHEMA: dict[str, dict[str, type]] = {
     "bn_policy": {"_bn_policy": BatchNormPolicyConfig},
     "optimizer": {f"_{name}": kind for name, kind in OPTIMIZERS.items()},
     "scheduler": {"_scheduler": SchedulerConfig, "_plateau": PlateauConfig},
-    "augment": {"_augment": AugmentConfig},
+    "augment": {"_augment": AugmentConfig, "_augment_auto": AutoAugmentConfig},
     "loss": {f"_{name}": kind for name, kind in LOSSES.items()},
     "runtime": {"_runtime": RuntimeConfig},
     "tracking": {"_tracking": TrackingConfig},
     "sweep": {"_sweep": SweepConfig},
+    "recipe": {"_recipe": RecipeConfig},
 }

@@ -60,7 +60,11 @@ class PhaseConfig:
     alpha: float | None = None
     # With learn=last: repeat the phase with one more block each time, until the whole network is trainable.
     one_block_more: bool = False
-    epochs: int = MISSING
+    # auto: as many as recipe.budgets allows for the size of the training set.
+    epochs: int | str = MISSING
+    # With learn=head and head.solver=auto: solve the head also if other phases follow; it is trained by steps where it
+    # cannot be solved.
+    solve: bool = False
     # The factor on all learning rates; lower for later phases, which start from weights that are good already.
     lr_factor: float = 1.0
     # Settings of these groups that have other values in this phase.
@@ -74,12 +78,15 @@ class PhaseConfig:
 class StageConfig:
     """A recipe: phases in their order. The phases refer to ``epochs``, ``last_blocks``, ``blocks`` and ``patterns``."""
 
-    epochs: int = MISSING
+    # auto: every phase gets as many as recipe.budgets allows for the size of the training set.
+    epochs: int | str = MISSING
     last_blocks: int | None = None
     blocks: list[str] = field(default_factory=list)
     patterns: list[str] = field(default_factory=list)
     rank: int | None = None
     alpha: float | None = None
+    # The default of train.wise_ft: shares of the end in an average with the start, which validation chooses from.
+    wise_ft: list[float] = field(default_factory=list)
     # When a later phase is kept. better: if its validation metric is better by more than `margin`; significant: if it
     # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone and
     # ends the stage. A phase that would not be kept even if it got every validation image right is skipped.
@@ -88,7 +95,7 @@ class StageConfig:
     phases: list[PhaseConfig] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check(self.epochs >= 1, "stage.epochs", self.epochs, "at least 1")
+        _check_epochs(self.epochs, "stage.epochs")
         last = self.last_blocks
         check(last is None or last >= 1, "stage.last_blocks", last, "at least 1 (stage=head trains only the head)")
         check(self.margin >= 0, "stage.margin", self.margin, "0 or above")
@@ -110,9 +117,15 @@ class StageConfig:
                 )
 
 
+def _check_epochs(epochs: int | str, key: str) -> None:
+    number = isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 1
+    check(number or epochs == "auto", key, epochs, "at least 1, or auto")
+
+
 def _check_phase(phase: PhaseConfig) -> None:
     key = f"stage.phases ({phase.name})"
-    check(phase.epochs >= 1, f"{key}.epochs", phase.epochs, "at least 1")
+    _check_epochs(phase.epochs, f"{key}.epochs")
+    check(not phase.solve or phase.learn == "head", f"{key}.solve", phase.solve, "false: only learn=head can be solved")
     check(phase.lr_factor > 0, f"{key}.lr_factor", phase.lr_factor, "above 0")
     last = phase.last_blocks
     check(last is None or last >= 1, f"{key}.last_blocks", last, "at least 1")

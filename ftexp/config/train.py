@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_type_hints
 
 from omegaconf import MISSING
 
@@ -14,7 +14,12 @@ from ftexp.evaluation.metric_names import METRICS
 
 
 @dataclass(slots=True)
-class AugmentConfig:
+class AnyAugmentConfig:
+    """An augmentation, whose strengths are numbers or auto."""
+
+
+@dataclass(slots=True)
+class AugmentConfig(AnyAugmentConfig):
     """Random changes to the training images. Validation and test images are never changed."""
 
     # The smallest fraction of the image's area that a random crop keeps; 1: no random crop, but the centre crop of the
@@ -75,6 +80,38 @@ class AugmentConfig:
             self.views = "inf"
         number = isinstance(self.views, int) and not isinstance(self.views, bool) and self.views >= 1
         check(number or self.views in ("auto", "inf"), "augment.views", self.views, "auto, inf, or at least 1")
+
+
+@dataclass(slots=True)
+class AutoAugmentConfig(AnyAugmentConfig):
+    """Random changes whose strengths follow from the recipe, by ``recipe.augment``; a number in place of auto wins."""
+
+    crop_scale: int | float | str = "auto"
+    horizontal_flip: int | float | str = "auto"
+    color_jitter: int | float | str = "auto"
+    policy: str = "auto"
+    erasing: int | float | str = "auto"
+    mixup: int | float | str = "auto"
+    cutmix: int | float | str = "auto"
+    views: int | float | str = "auto"
+
+    def __post_init__(self) -> None:
+        self.settled(AugmentConfig())  # which checks what was given
+
+    def settled(self, decided: AugmentConfig) -> AugmentConfig:
+        """The given settings, and the decided ones in place of auto.
+
+        Raises:
+            ConfigError: for a value that is not allowed.
+        """
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {name: getattr(decided, name) if value == "auto" else value for name, value in given.items()}
+        for name, value in values.items():
+            if name not in ("policy", "views") and isinstance(value, str):
+                raise ConfigError(f"augment.{name}={value} is not allowed: it must be auto, or a number.")
+        allowed = get_args(get_type_hints(AugmentConfig)["policy"])
+        check(values["policy"] in allowed, "augment.policy", values["policy"], f"auto, {', '.join(allowed)}")
+        return AugmentConfig(**{**values, "views": self.views})  # of which auto is a value
 
 
 @dataclass(slots=True)

@@ -49,9 +49,9 @@ def block_rate(config: OptimizerConfig, names: Sequence[str], block: str) -> flo
     if block in config.block_lrs:
         return config.block_lrs[block]
     if block == HEAD:
-        return config.head_lr
+        return config.number("head_lr")
     distance = len(names) - 2 - list(names).index(block)
-    return config.backbone_lr * config.block_decay**distance
+    return config.number("backbone_lr") * config.number("block_decay") ** distance
 
 
 def build_param_groups(network: Network, phase: Phase, *, decay_backbone: bool = True) -> list[ParamGroup]:
@@ -73,7 +73,7 @@ def build_param_groups(network: Network, phase: Phase, *, decay_backbone: bool =
         rate = block_rate(config, network.names, block)
         roles = {name: rules[name].role(in_head=block == HEAD) for name in trainable}
         for decays in (True, False):
-            decay = config.weight_decay if decays and (decay_backbone or block == HEAD) else 0.0
+            decay = config.number("weight_decay") if decays and (decay_backbone or block == HEAD) else 0.0
             alike = {name: roles[name] for name in trainable if rules[name].decays is decays}
             for names in _split(alike, by_role=config.by_role):
                 role = ", ".join(dict.fromkeys(roles[name] for name in names))

@@ -21,6 +21,7 @@ from ftexp.config.stage import StageConfig
 from ftexp.errors import ConfigError, nearest
 from ftexp.finetune.adapters import ADAPTERS, Change, build_change
 from ftexp.finetune.decay import decay_rules
+from ftexp.finetune.recipe import foreseen
 from ftexp.finetune.what_learns import RULES, Part, choose_part, learning_blocks
 from ftexp.models.blocks import HEAD, Network
 
@@ -73,7 +74,7 @@ def looks_into_blocks(stage: StageConfig) -> bool:
 
 
 def plan_phases(config: Config, names: Sequence[str], network: Network | None = None) -> tuple[Phase, ...]:
-    """Plan the phases of the configured stage for the blocks of a network.
+    """Plan the phases of the configured stage for the blocks of a network; where it says ``auto``, as ``foreseen``.
 
     Args:
         config: the configuration of the run.
@@ -86,6 +87,7 @@ def plan_phases(config: Config, names: Sequence[str], network: Network | None = 
             or changes a setting that does not exist; if ``block_lrs`` names a block that does not exist or is always
             frozen; or if ``train.l2_sp`` or ``train.wise_ft`` has no effect.
     """
+    config = foreseen(config, network)
     phases = tuple(
         _resolve(phase, config, names, network) for given in config.stage.phases for phase in _expand(given, names)
     )
@@ -124,6 +126,8 @@ def _expand(phase: PhaseConfig, names: Sequence[str]) -> list[PhaseConfig]:
 def _resolve(phase: PhaseConfig, config: Config, names: Sequence[str], network: Network | None) -> Phase:
     key = f"stage.phases ({phase.name})"
     optimizer = with_changes(config.optimizer, phase.optimizer, f"{key}.optimizer")
+    assert isinstance(phase.epochs, int)
+    assert isinstance(config.augment, AugmentConfig)
     bn_policy = with_changes(config.bn_policy, phase.bn_policy, f"{key}.bn_policy")
     learning, part, change = _blocks(phase, names), None, None
     if phase.learn in RULES:
@@ -150,8 +154,8 @@ def _resolve(phase: PhaseConfig, config: Config, names: Sequence[str], network: 
 def _scaled(optimizer: OptimizerConfig, factor: float) -> OptimizerConfig:
     return replace(
         optimizer,
-        head_lr=optimizer.head_lr * factor,
-        backbone_lr=optimizer.backbone_lr * factor,
+        head_lr=optimizer.number("head_lr") * factor,
+        backbone_lr=optimizer.number("backbone_lr") * factor,
         block_lrs={block: rate * factor for block, rate in optimizer.block_lrs.items()},
     )
 

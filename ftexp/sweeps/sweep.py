@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,6 +17,7 @@ from optuna.samplers import RandomSampler
 
 from ftexp.config import Config, parse
 from ftexp.config.check import check
+from ftexp.config.recipe import AUTO
 from ftexp.config.sweep import DIRECTIONS
 from ftexp.config.uri import at_home
 from ftexp.errors import ConfigError
@@ -73,7 +75,8 @@ def sweep(
     check_confirmable(config.sweep, space)
     sampler = cast(dict[str, Any], OmegaConf.to_container(settings["sampler"]))
     is_grid = space.listed or sampler["_target_"].endswith(".GridSampler")
-    planned = space.combinations() if is_grid else [_configured(space, composed)]
+    foreseen = _foreseen(config)
+    planned = space.combinations() if is_grid else [_configured(space, composed, foreseen)]
     total = settings["n_trials"]
     if total is None:
         total = len(planned) if is_grid else DEFAULT_TRIALS
@@ -83,7 +86,7 @@ def sweep(
     rate = settings["max_failure_rate"]
     check(0 <= rate <= 1, "hydra.sweeper.max_failure_rate", rate, "between 0 and 1")
     pruner = "none" if space.listed else settings["pruner"]
-    epochs = sum(phase.epochs for phase in config.stage.phases)
+    epochs = sum(int(phase.epochs) for phase in foreseen.stage.phases)
     built = build_pruner(pruner, epochs, len(directions))  # raises for a wrong name before anything is written
 
     prefix = "grid" if space.listed else preset.name
@@ -208,10 +211,17 @@ def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: 
             composed.hydra.overrides.hydra.append(f"{key}='{quoted}'")
 
 
-def _configured(space: Space, composed: DictConfig) -> dict[str, Any]:
-    """The configured values of the searched settings, if they lie in the space."""
+def _configured(space: Space, composed: DictConfig, foreseen: Config) -> dict[str, Any]:
+    """The configured values of the searched settings, if they lie in the space; of ``auto``, what it comes to."""
     options = composed.hydra.runtime.choices
-    return space.inside({key: options.get(key, OmegaConf.select(composed, key)) for key in space.ranges})
+    values = {key: options.get(key, OmegaConf.select(composed, key)) for key in space.ranges}
+    return space.inside({k: attrgetter(k)(foreseen) if value == AUTO else value for k, value in values.items()})
+
+
+def _foreseen(config: Config) -> Config:
+    from ftexp.prepare import foresee
+
+    return foresee(config)
 
 
 def _enqueue(study: optuna.Study, planned: Sequence[dict[str, Any]], is_grid: bool) -> None:

@@ -19,6 +19,7 @@ from ftexp.errors import DivergedError
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.phases import Phase, deepest
+from ftexp.finetune.recipe import foreseen
 from ftexp.machine.runtime import Runtime, seed_phase
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.eval_caches import load_weights
@@ -94,6 +95,7 @@ def find_ranges(
 
     Source: Smith, 2017, "Cyclical learning rates for training neural networks".
     """
+    config = foreseen(config, network)  # which is what the phases were planned with
     weights = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
     starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
     training = partial(_training, config, network, splits, runtime, starting_weights)
@@ -113,10 +115,11 @@ def find_ranges(
         for _ in islice(updates, NUM_STEPS + 1):  # each update is made when the next loss is requested
             pass
     with training(deep) as (optimizer, updates):
-        setting = deep.optimizer.backbone_lr / deep.lr_factor
+        setting = deep.optimizer.number("backbone_lr") / deep.lr_factor
         ratios = [group["lr"] / setting if group["block"] in blocks else 0.0 for group in optimizer.param_groups]
         backbone = sweep_rates("optimizer.backbone_lr", updates, optimizer, ratios)
-    owner = _owner(deep, deep.optimizer.backbone_lr, config.optimizer.backbone_lr)
+    own, common = (optimizer.number("backbone_lr") for optimizer in (deep.optimizer, config.optimizer))
+    owner = _owner(deep, own, common)
     return head, replace(backbone, phase=owner)
 
 
@@ -196,7 +199,7 @@ def losses_of_updates(step: Step, batches: Batches, accumulate: int) -> Iterator
 
 
 def _head_rate(config: OptimizerConfig) -> float:
-    return config.block_lrs.get(HEAD, config.head_lr)
+    return config.block_lrs[HEAD] if HEAD in config.block_lrs else config.number("head_lr")
 
 
 def _owner(phase: Phase, rate: float, common: float) -> str | None:

@@ -17,6 +17,7 @@ from conftest import Compose, draw_pictures
 
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import make_splits
+from ftexp.data_identity import DataIdentity
 from ftexp.export import main
 from ftexp.exporting import exported, formats
 from ftexp.exporting.formats import Format
@@ -25,7 +26,7 @@ from ftexp.exporting.metadata import ExportMetadata
 from ftexp.exporting.opened import OpenedFile
 from ftexp.exporting.pixels import PixelTransform
 from ftexp.models.catalogue import build_network
-from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.run_identity import RunIdentity
 from ftexp.run_images import read_images
 from ftexp.training.checkpoints.checkpoint import checkpoint_content, write_checkpoint
 

@@ -137,8 +137,8 @@ ILLEGAL = {
     "stage.phases (b).lr_factor=0.0 is not allowed: it must be above 0": phases(
         "name: b, learn: head, epochs: 1, lr_factor: 0"
     ),
-    "optimizer.head_lr=-1.0 is not allowed: it must be above 0": ["optimizer.head_lr=-1"],
-    "optimizer.backbone_lr=0.0 is not allowed: it must be above 0": phases(
+    "optimizer.head_lr=-1 is not allowed: it must be auto, or above 0": ["optimizer.head_lr=-1"],
+    "optimizer.backbone_lr=0 is not allowed: it must be auto, or above 0": phases(
         HEAD, "name: b, learn: all, epochs: 1, optimizer: {backbone_lr: 0}"
     ),
     "optimizer.block_lrs.layer3: the network has no block layer3": ["optimizer.block_lrs.layer3=1e-4"],

@@ -18,6 +18,7 @@ from ftexp.config import Config
 from ftexp.data.augment.transforms import ImageTransform
 from ftexp.data.loading.sampler import BatchSettings, EpochSampler
 from ftexp.data.samples import Sample
+from ftexp.data_identity import DataIdentity
 from ftexp.errors import ConfigError, DeviceError, RankError
 from ftexp.finetune.batchnorm import synchronise_statistics
 from ftexp.machine.distributed import ONE_PROCESS, Ranks, _Replica, process_group
@@ -26,7 +27,7 @@ from ftexp.machine.runtime import prepare_runtime, seed_phase
 from ftexp.models.blocks import Network
 from ftexp.prepare import prepare
 from ftexp.rank_checks import check_graphs, check_shares
-from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.run_identity import RunIdentity
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.inputs.batches import SampledBatches
 from ftexp.training.loop import evaluate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from resumable_runs import VARIANTS, run, splits
 from tiny_runs import identity_of, resumed
 
 from ftexp import prepare
+from ftexp.data_identity import DataIdentity
 from ftexp.errors import CheckpointError, ConfigError, FormatError
-from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.finetune.recipe import Decision
+from ftexp.run_identity import RunIdentity
 from ftexp.training.checkpoints.checkpoint import FORMAT, LAST, load_checkpoint, read_last
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -167,6 +170,18 @@ def test_damage_to_the_files_of_a_run_is_named(configure: Compose, tmp_path: Pat
         RunIdentity.read(tmp_path)
 
 
+def test_a_run_from_before_there_was_auto_keeps_its_numbers(configure: Compose) -> None:
+    before = ("optimizer.head_lr=0.02", "optimizer.backbone_lr=0.01", "optimizer.block_decay=1.0", "stage.epochs=4")
+    rest = ("optimizer.weight_decay=0.5", "data=digits")
+    begun = replace(identity_of(configure(*before, *rest), splits()), decided=None)
+    now = configure("stage.epochs=auto", "data=digits")
+    begun.check_settings(now, force=False)
+    reason = "as the run began with it"
+    assert Decision("optimizer.head_lr", 0.02, reason) in begun.decisions(now)
+    assert Decision("stage.phases.0.epochs", 4, reason) in begun.decisions(now)
+    assert replace(begun, decided=[]).decisions(now) == []
+
+
 def test_digests_are_written_whole_or_not_at_all(
     configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +222,7 @@ def test_a_setting_that_the_earlier_version_did_not_have_does_not_stop_a_run(
         "resume  stage.phases.0.lr_factor",
         "resume  train.wise_ft",
     ]
-    with pytest.raises(ConfigError, match=r"optimizer.head_lr: 0.001 -> 0.5\n  stage.phases"):
+    with pytest.raises(ConfigError, match=r"optimizer.head_lr: auto -> 0.5\n  stage.phases"):
         begun.check_settings(configure("optimizer.head_lr=0.5"), force=False)
 
 

@@ -22,8 +22,9 @@ from resumable_runs import splits
 from tiny_runs import identity_of
 
 from ftexp.cli.resume_arguments import expand
+from ftexp.data_identity import DataIdentity
 from ftexp.errors import CheckpointError, ConfigError, DataError
-from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.run_identity import RunIdentity
 from ftexp.training.loop import Step
 
 
@@ -136,7 +137,7 @@ def test_other_settings_are_refused_with_the_differences(configure: Compose) -> 
     with pytest.raises(ConfigError) as refused:
         begun.check_settings(changed, force=True)
     message = str(refused.value)
-    assert "optimizer.head_lr: 0.001 -> 0.5" in message
+    assert "optimizer.head_lr: auto -> 0.5" in message
     assert "train.ema: None -> 0.9" in message
     assert "runtime.workers" not in message
     assert message.endswith("Start a new run for other settings.")

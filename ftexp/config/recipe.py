@@ -1,0 +1,115 @@
+"""The schema of ``recipe``: the table from which every setting that is ``auto`` gets its value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from ftexp.config.check import check
+from ftexp.config.train import AugmentConfig
+from ftexp.errors import ConfigError, nearest
+
+# The value of a setting that the recipe decides.
+AUTO = "auto"
+
+
+@dataclass(slots=True)
+class BudgetConfig:
+    """The length of a phase: as many epochs as the updates take, but never fewer or more than these."""
+
+    updates: int = MISSING
+    min_epochs: int = MISSING
+    max_epochs: int = MISSING
+
+    def __post_init__(self) -> None:
+        check(self.updates >= 1, "recipe.budgets: updates", self.updates, "at least 1")
+        allowed = 1 <= self.min_epochs <= self.max_epochs
+        check(allowed, "recipe.budgets: min_epochs", self.min_epochs, f"from 1 to max_epochs={self.max_epochs}")
+
+
+@dataclass(slots=True)
+class BudgetsConfig:
+    """A budget for each kind of phase: the head alone, a part of the network, all of it."""
+
+    head: BudgetConfig = MISSING
+    part: BudgetConfig = MISSING
+    all: BudgetConfig = MISSING
+
+
+@dataclass(slots=True)
+class RatesConfig:
+    """Rates and weight decay, with the names that they have in ``optimizer``."""
+
+    head_lr: float = MISSING
+    backbone_lr: float = MISSING
+    block_decay: float = MISSING
+    weight_decay: float = MISSING
+
+
+@dataclass(slots=True)
+class FamilyRatesConfig:
+    """Rates for each family of networks."""
+
+    cnn: RatesConfig = MISSING
+    convnext: RatesConfig = MISSING
+    vit: RatesConfig = MISSING
+
+
+@dataclass(slots=True)
+class OptimizerRatesConfig:
+    """Rates for each optimizer."""
+
+    adamw: FamilyRatesConfig = MISSING
+    sgd: FamilyRatesConfig = MISSING
+    lion: FamilyRatesConfig = MISSING
+    adan: FamilyRatesConfig = MISSING
+
+
+@dataclass(slots=True)
+class FamilyBudgetsConfig:
+    """Budgets for each family of networks."""
+
+    cnn: BudgetsConfig = MISSING
+    convnext: BudgetsConfig = MISSING
+    vit: BudgetsConfig = MISSING
+
+
+@dataclass(slots=True)
+class StrengthConfig:
+    """The augmentation of a kind of phase: one for up to ``small_up_to`` training images, one for more."""
+
+    small: str = MISSING
+    large: str = MISSING
+
+
+@dataclass(slots=True)
+class AugmentRuleConfig:
+    """Names of ``recipe.strengths`` for each kind of phase."""
+
+    small_up_to: int = MISSING
+    head: StrengthConfig = MISSING
+    part: StrengthConfig = MISSING
+    all: StrengthConfig = MISSING
+
+
+@dataclass(slots=True)
+class RecipeConfig:
+    """What ``auto`` comes to. A value that is given in place of ``auto`` always wins."""
+
+    budgets: FamilyBudgetsConfig = MISSING
+    rates: OptimizerRatesConfig = MISSING
+    augment: AugmentRuleConfig = MISSING
+    # Options of the group augment, by the names that recipe.augment uses.
+    strengths: dict[str, AugmentConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind in ("head", "part", "all"):
+            strength = getattr(self.augment, kind)
+            for size in ("small", "large"):
+                name = getattr(strength, size)
+                if name not in self.strengths:
+                    raise ConfigError(
+                        f"recipe.augment.{kind}.{size}={name}: there is no such strength."
+                        f"{nearest(name, list(self.strengths))} Allowed are {', '.join(self.strengths)}."
+                    )

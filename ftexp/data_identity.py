@@ -1,0 +1,64 @@
+"""The identity of a run's data: which images it has, with which labels, in which splits."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from ftexp.data.splitting.splits import Splits
+from ftexp.errors import DataError
+from ftexp.run_images import KnownImage, changed_images, images_of
+
+MAX_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DataIdentity:
+    """The images of a run, their labels, and the split of each image.
+
+    Attributes:
+        classes: the names of the classes, in the order of the network's outputs.
+        data_digest: a hash of all images and labels.
+        split_digest: a hash of which image is in which split.
+        images: path, hash of the content, label and split of every image.
+    """
+
+    classes: list[str]
+    data_digest: str
+    split_digest: str
+    images: list[KnownImage] = field(repr=False)
+
+    @classmethod
+    def of(cls, splits: Splits) -> DataIdentity:
+        """Identify the splits as they are now; this reads the image files that the audit has not read."""
+        images = images_of(splits)
+        contents = sorted(f"{image.digest} {image.label}" for image in images if image.split != "test")
+        cut = sorted(f"{image.path} {image.split}" for image in images if image.split != "test")
+        cut += sorted(f"{image.path} test" for image in images if image.split == "test")
+        digest = _digest([*contents, splits.test.content_digest()])
+        return cls(list(splits.classes), digest, _digest(cut), images)
+
+    def check(self, now: DataIdentity) -> None:
+        """Refuse to resume the run if the images, classes or splits have changed.
+
+        Raises:
+            DataError: naming what is different.
+        """
+        if now.classes != self.classes:
+            raise DataError(f"The run began with the classes {self.classes}; now there are {now.classes}.")
+        changed = changed_images(self.images, now.images)
+        if changed:
+            more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+            raise DataError(
+                f"{len(changed)} images are not those the run began with: "
+                f"{', '.join(changed[:MAX_NAMED])}{more}. Put them back, or start a new run."
+            )
+        cut = [image[1:] for image in self.images] != [image[1:] for image in now.images]
+        if any(not image.split for image in self.images):  # of ftexp 0.1.0, which knew images by their paths
+            cut = (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest)
+        if cut:
+            raise DataError("Labels or splits are not those the run began with. Start a new run.")
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
