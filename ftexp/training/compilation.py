@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch._functorch import config as functorch_config
 
 from ftexp.config.machine import CUDA_GRAPHS, RuntimeConfig
 from ftexp.errors import out_of_memory
+from ftexp.finetune.phases import Phase
 from ftexp.training.inputs.batches import Forward, Inputs
 
 log = logging.getLogger(__name__)
@@ -19,11 +21,24 @@ log = logging.getLogger(__name__)
 MAX_REASON = 200
 
 
-def compiled_forward(inputs: Inputs, settings: RuntimeConfig) -> CompiledForward:
-    """The forward of a phase, compiled for its whole batches."""
+@contextmanager
+def phase_forward(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Iterator[Forward]:
+    """The forward of a phase, compiled for whole batches if the phase is; the end of the ``with`` frees its graphs.
+
+    Args:
+        phase: the phase.
+        inputs: the network and the batches of the phase.
+        settings: ``runtime``.
+    """
+    if not phase.compiled:
+        yield inputs.forward
+        return
     own = inputs.runtime.ranks.local_batch_size
     sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
-    return CompiledForward(inputs.forward, *sizes, mode=settings.compile_mode)
+    try:
+        yield CompiledForward(inputs.forward, *sizes, mode=settings.compile_mode)
+    finally:
+        torch.compiler.reset()  # the memory of CUDA graphs, too, which the next phase or trial may need
 
 
 class CompiledForward:
@@ -49,7 +64,7 @@ class CompiledForward:
         mode: str = "default",
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
-        torch.compiler.reset()  # graphs of the phase before are of no use, and would fill the cache
+        torch.compiler.reset()  # graphs of another forward are of no use, and would fill the cache
         self._eager = forward
         self._training_size = training_size
         self._scoring_size = scoring_size

@@ -26,7 +26,7 @@ from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import HEAD, Network
 from ftexp.training.checkpoints.checkpoint import LAST
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
-from ftexp.training.compilation import compiled_forward
+from ftexp.training.compilation import phase_forward
 from ftexp.training.epoch_sums import EpochStats, EpochSums
 from ftexp.training.inputs.batches import Batches, Forward, Inputs
 from ftexp.training.interruption import StopSignals
@@ -96,14 +96,13 @@ class PhaseLoop:
             InterruptedRunError: after Ctrl-C or SIGTERM; the run can be resumed from ``last.pt``.
             CheckpointError: if a checkpoint cannot be written.
         """
-        forward = compiled_forward(inputs, self.config.runtime) if phase.compiled else inputs.forward
         untouched = FrozenBuffers(self.network, phase)
-        state = begin_phase(number, phase, groups, inputs, forward, self.config.train, self.starting_weights)
-        if saved is not None:
-            with reading(self.checkpoints.folder / LAST):
-                state.load_state_dict(dict(saved), self.checkpoints.folder)
-            self.checkpoints.find_best_weights(state, len(self.history))
-        with self.stop.deferred():
+        with phase_forward(phase, inputs, self.config.runtime) as forward, self.stop.deferred():
+            state = begin_phase(number, phase, groups, inputs, forward, self.config.train, self.starting_weights)
+            if saved is not None:
+                with reading(self.checkpoints.folder / LAST):
+                    state.load_state_dict(dict(saved), self.checkpoints.folder)
+                self.checkpoints.find_best_weights(state, len(self.history))
             while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
                 self.before_epoch()
                 started = time.perf_counter() - state.sums.seconds

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import Compose, TinyNet
+from conftest import Compose, TinyNet, make_phase
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
@@ -16,7 +17,7 @@ from torch._functorch.aot_autograd import make_boxed_func
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.training.compilation import CompiledForward, compiled_forward
+from ftexp.training.compilation import CompiledForward, phase_forward
 from ftexp.training.inputs.batches import Inputs
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -189,5 +190,6 @@ def test_whole_batches_are_this_ranks_part_of_the_first_ones(
     settings = configure("runtime.device=cpu", "runtime.compile=true").runtime
     train, val = SimpleNamespace(num_images=lambda _: 9), SimpleNamespace(num_images=lambda _: 5)
     inputs = Inputs(network, network.module, train, val, prepare_runtime(settings, Ranks(1, 2)), nn.Identity())
-    compiled_forward(inputs, settings)
+    with phase_forward(replace(make_phase("head"), compiled=True), inputs, settings):
+        pass
     assert sizes == [4, 2]

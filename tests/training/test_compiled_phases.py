@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,7 +38,7 @@ def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -
         (("stage=head", "optimizer=sgd"), 1),
         (("stage=partial", "augment=light", "runtime.precision=bf16", "train.accumulate=2"), 1),
         (("stage=full", "bn_policy=train", "train.ema=0.9", "augment.mixup=0.4", "train.wise_ft=[0.5]"), 1),
-        (("stage=staged", "stage.gate=off", "bn_policy=train"), 3),
+        (("stage=staged", "stage.gate=off", "bn_policy=train", "train.ema=0.9", "runtime.precision=bf16"), 3),
         (("stage=lora", "stage.rank=1", "optimizer=sgd"), 1),
     ],
     ids=["head", "partial", "full", "staged", "lora"],
@@ -49,10 +51,10 @@ def test_every_phase_is_two_graphs_and_has_the_curve_of_eager_code(
     settings: tuple[str, ...],
     phases: int,
 ) -> None:
-    graphs: list[int] = []
+    graphs: list[weakref.ref[torch.fx.GraphModule]] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
-        graphs.append(len(inputs))
+        graphs.append(weakref.ref(graph))
         return graph.forward
 
     compile_with(monkeypatch, backend)
@@ -61,8 +63,10 @@ def test_every_phase_is_two_graphs_and_has_the_curve_of_eager_code(
         fit(configure(*SMALL, *settings, "stage.epochs=2", f"runtime.compile={on}"), splits, subfolder(tmp_path, on))
         for on in ("false", "true")
     )
-    assert len(graphs) == 2 * phases
+    assert len(graphs) == counters["stats"]["unique_graphs"] == 2 * phases
     assert not counters["graph_break"]
+    gc.collect()
+    assert [graph for graph in graphs if graph() is not None] == [], "they are freed at the end of their phase"
     assert set(compiled.network.module.state_dict()) == set(TinyNet().state_dict()), "under their plain names"
     for one, other in zip(curve(compiled), curve(eager), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
@@ -70,33 +74,39 @@ def test_every_phase_is_two_graphs_and_has_the_curve_of_eager_code(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("settings", "rel"),
+    ("settings", "phases", "rel"),
     [
-        (("stage=head",), 1e-3),
-        (("stage=partial",), 1e-3),
-        (("stage=full",), 1e-3),
-        (("stage=full", "bn_policy=train", "train.ema=0.9"), 1e-3),
-        (("stage=full", "runtime.precision=bf16"), 3e-2),
-        (("stage=lora", "stage.rank=1", "runtime.precision=bf16"), 3e-2),
+        (("stage=head", "head.solver=sgd"), 1, 1e-3),
+        (("stage=partial",), 1, 1e-3),
+        (("stage=full",), 1, 1e-3),
+        (("stage=full", "bn_policy=train", "train.ema=0.9", "augment.mixup=0.4"), 1, 1e-3),
+        (("stage=full", "runtime.precision=bf16"), 1, 3e-2),
+        (("stage=staged", "stage.gate=off", "bn_policy=train", "train.ema=0.9"), 3, 1e-3),
+        (("stage=staged", "stage.gate=off", "bn_policy=train", "train.ema=0.9", "runtime.precision=bf16"), 3, 3e-2),
+        (("stage=lora", "stage.rank=1", "runtime.precision=bf16"), 1, 3e-2),
     ],
-    ids=["head", "partial", "full", "statistics", "bf16", "lora"],
+    ids=["head", "partial", "full", "statistics", "bf16", "staged", "staged-bf16", "lora"],
 )
-def test_the_compiler_changes_nothing_but_rounding(
+def test_the_compiler_makes_two_graphs_a_phase_and_changes_nothing_but_rounding(
     configure: Compose,
     splits: Splits,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     settings: tuple[str, ...],
+    phases: int,
     rel: float,
 ) -> None:
     """Without dropout, for which compiled code draws other numbers."""
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, inputs: inputs)
+    counters.clear()
     eager, compiled = (
         fit(configure(*SMALL, *settings, f"runtime.compile={on}"), splits, subfolder(tmp_path, on))
         for on in ("false", "true")
     )
     assert "continuing in eager mode" not in caplog.text
+    assert counters["stats"]["unique_graphs"] == 2 * phases
+    assert not counters["graph_break"]
     losses = [[(record.train_loss, record.val_loss) for record in result.history] for result in (compiled, eager)]
     for one, other in zip(*losses, strict=True):
         assert one == pytest.approx(other, rel=rel)
