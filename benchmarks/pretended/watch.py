@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ class Pass:
     """A pass over training or validation images.
 
     Attributes:
-        kind: ``train`` or ``val``; ``answers`` for a command that classifies images.
+        kind: ``train``, ``validation``, ``test``, or ``answers`` of a command that classifies images.
         start: the counts before it.
         steps: the counts after each step, or after each batch that was scored.
         end: the counts after it.
@@ -58,9 +58,9 @@ def watched(counts: Counts) -> Iterator[list[Pass]]:
     passes: list[Pass] = []
     first: Counter[tuple[str, str]] = Counter()
 
-    def as_pass(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def as_pass(kind: str | None, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            passes.append(Pass(kind, counts.now()))
+            passes.append(Pass(kind or args[4], counts.now()))  # evaluate is told the split
             try:
                 return function(*args, **kwargs)
             finally:
@@ -68,10 +68,10 @@ def watched(counts: Counts) -> Iterator[list[Pass]]:
 
         return call
 
-    def as_step(function: Callable[..., Any]) -> Callable[..., Any]:
+    def as_step(kinds: Sequence[str], function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
-            if passes and passes[-1].end is None:
+            if passes and passes[-1].end is None and passes[-1].kind in kinds:
                 if not passes[-1].steps:
                     first.clear()
                     first.update(counts.lines)
@@ -94,11 +94,11 @@ def watched(counts: Counts) -> Iterator[list[Pass]]:
     with ExitStack() as stack:
         for owner, name, value in (
             (phase_loop, "train_epoch", as_pass("train", phase_loop.train_epoch)),
-            (phase_loop, "evaluate", as_pass("val", phase_loop.evaluate)),
-            (Step, "update", as_step(Step.update)),
-            (ScoreKeeper, "update", as_step(ScoreKeeper.update)),
+            (phase_loop, "evaluate", as_pass(None, phase_loop.evaluate)),
+            (Step, "update", as_step(["train"], Step.update)),
+            (ScoreKeeper, "update", as_step(["validation", "test"], ScoreKeeper.update)),
             (Classifier, "prepared", as_batches(Classifier.prepared)),
-            (NetworkEngine, "logits", as_step(NetworkEngine.logits)),
+            (NetworkEngine, "logits", as_step(["answers"], NetworkEngine.logits)),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield passes

@@ -82,7 +82,7 @@ def test_no_step_waits_for_the_device(
     config = configure(*SETTINGS, *settings, f"runtime.cache_folder={tmp_path / 'cache'}")
     with watched(counts) as passes:
         fit(config, splits, tmp_path)
-    assert [part.kind for part in passes] == ["train", "val"] * 2
+    assert [part.kind for part in passes] == ["train", "validation"] * 2
     assert [part.between.waits for part in passes] == [0] * 4, [part.lines for part in passes]
     assert [part.between.to_host for part in passes] == [0] * 4
     train = passes[::2]
