@@ -47,6 +47,12 @@ class Depth:
         return ALL if self.network.taps else LAST
 
 
+def wants_folds(config: Config, phases: Sequence[Phase]) -> bool:
+    """Whether ``head.depth`` is decided, or told of, by heads that leave out training images with their copies."""
+    solves = phases[0].solved or config.head.init == "solved"
+    return config.head.depth == ALL or (config.head.depth == "auto" and solves)
+
+
 def settle_depth(
     config: Config,
     network: Network,
@@ -69,8 +75,7 @@ def settle_depth(
         ConfigError: if the outputs of its blocks cannot be taken.
     """
     wanted = begun_with or config.head.depth
-    solves = phases[0].solved or config.head.init == "solved"
-    if wanted == LAST or (wanted == "auto" and not solves):
+    if wanted == LAST or not wants_folds(config, phases):
         return Depth(network)
     try:
         taps = _taps(config, network, len(splits.train), only_if_small=wanted == "auto")
@@ -136,7 +141,8 @@ def _probe(
 ) -> DepthProbe:
     """Probe the standardised outputs; ``rows`` are the numbers of the training samples, in the order of the values."""
     samples = tuple(splits.train[row] for row in rows)
-    features = Features(layer.standardise(values), labels, number_groups(samples, splits.ties), samples, splits.classes)
+    groups = number_groups(samples, splits.copies or {})
+    features = Features(layer.standardise(values), labels, groups, samples, splits.classes)
     blocks = [(tap.block, tap.width) for tap in network.taps]
     own = values.shape[1] - sum(width for _, width in blocks)
     return probe_depth(features, [*blocks, (network.names[-2], own)], seed)

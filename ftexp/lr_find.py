@@ -5,6 +5,7 @@ It writes ``lr_find.png`` and ``lr_find.csv``; its last line of output can be pa
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def find_rates(config: Config, folder: Path) -> None:
     """Read the data, build the network, run the range tests, and write the table and the plot to ``folder``."""
     with garbage_left_alone():
         from ftexp.follow_recipe import follow_recipe
+        from ftexp.head_depth import settle_depth, wants_folds
         from ftexp.machine.generators import seed_generators
         from ftexp.machine.runtime import prepare_runtime
         from ftexp.models.catalogue import build_network, locate_weights
@@ -49,7 +51,8 @@ def find_rates(config: Config, folder: Path) -> None:
     runtime = prepare_runtime(config.runtime)
     phases = plan(config)
     weights = locate_weights(config.model)
-    splits = read_data(config, folder, runtime.device)
+    copies_up_to = math.inf if wants_folds(config, phases) else 0
+    splits = read_data(config, folder, runtime.device, copies_up_to=copies_up_to)
     seed_generators(config.runtime.seed)
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
@@ -57,7 +60,8 @@ def find_rates(config: Config, folder: Path) -> None:
     config = settle_batch_size(config, network, phases, runtime, len(splits.train))
     config, phases, _ = follow_recipe(config, network, phases, len(splits.train))
     with out_of_memory_explained(config.train, runtime):
-        report_ranges(find_ranges(config, network, splits, phases, runtime), folder)
+        depth = settle_depth(config, network, splits, phases, runtime)
+        report_ranges(find_ranges(config, depth.network, splits, phases, runtime, depth.features), folder)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
 from ftexp.finetune.recipe import Decision, foreseen
 from ftexp.follow_recipe import follow_recipe
-from ftexp.head_depth import Depth, settle_depth
+from ftexp.head_depth import Depth, settle_depth, wants_folds
 from ftexp.head_solver import choose_solver, keep_solvable, solved_as_in
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
@@ -33,6 +34,7 @@ from ftexp.read_data import read_data, record_refusal
 from ftexp.run_identity import RunIdentity
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.compile_choice import choose_compiled
+from ftexp.training.judging import MAX_JUDGED
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Prepared:
         phases: the phases that the stage resolves to, in the order of training.
         splits: the samples of the training, validation and test splits.
         depth: the network with its pretrained weights and a new head, on the device, and what its last layer gets.
+        judges_labels: whether the run tells how many labels look wrong.
         ledger: counts how often each test split was opened.
         data: identifies the images, the labels and the splits.
         run_id: an identifier that is also in every checkpoint of the run.
@@ -63,6 +66,7 @@ class Prepared:
     phases: tuple[Phase, ...]
     splits: Splits
     depth: Depth
+    judges_labels: bool
     ledger: TestLedger
     data: DataIdentity
     run_id: str
@@ -96,7 +100,15 @@ class Prepared:
         )
 
 
-def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, overrides: Sequence[str] = ()) -> Prepared:
+def prepare(
+    config: Config,
+    folder: Path,
+    ranks: Ranks,
+    *,
+    score_test: bool,
+    overrides: Sequence[str] = (),
+    splits: Splits | None = None,
+) -> Prepared:
     """Find every mistake that can be found before training, and build what training needs.
 
     Only the main process reads the data and the folder; it broadcasts what it found to the others.
@@ -107,6 +119,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
         ranks: the processes that train together.
         score_test: whether the test split will be scored after training.
         overrides: the overrides of the command, which are saved with a new run.
+        splits: the data, where it has been read and split already; None: it is read and audited.
 
     Raises:
         UserError: for anything the user has to correct; most mistakes are found before any data is read.
@@ -121,15 +134,13 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
     phases = planned if begun_by_steps else choose_solver(config, planned, given)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
     name = run_name(config, phases)
-    judges = (
-        config.audit.labels
-        and score_test  # else it is a trial of a search
-        and ranks.size == 1
-        and (any(phase.solved for phase in phases) or config.head.init == "solved")
-    )
-    splits = ranks.broadcast(
-        lambda: _read_or_record_refusal(config, folder, runtime.device, name, begun, judges_labels=judges)
-    )
+    judges = config.audit.labels and score_test and ranks.size == 1  # not in a trial of a search
+    copies_up_to = math.inf if wants_folds(config, phases) else MAX_JUDGED if judges else 0
+
+    def read() -> Splits:
+        return splits or _read_or_record_refusal(config, folder, runtime.device, name, begun, copies_up_to)
+
+    splits = ranks.broadcast(read)
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
     data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
@@ -160,6 +171,7 @@ def prepare(config: Config, folder: Path, ranks: Ranks, *, score_test: bool, ove
         phases=phases,
         splits=splits,
         depth=depth,
+        judges_labels=judges and splits.copies is not None and len(splits.train) + len(splits.val) <= MAX_JUDGED,
         ledger=ledger,
         data=data,
         run_id=run_id,
@@ -192,10 +204,10 @@ def _identify(splits: Splits, config: Config, ledger: TestLedger | None) -> Data
 
 
 def _read_or_record_refusal(
-    config: Config, folder: Path, device: torch.device, name: str, begun: RunIdentity | None, *, judges_labels: bool
+    config: Config, folder: Path, device: torch.device, name: str, begun: RunIdentity | None, copies_up_to: float
 ) -> Splits:
     try:
-        return read_data(config, folder, device, begun, judges_labels=judges_labels)
+        return read_data(config, folder, device, begun, copies_up_to=copies_up_to)
     except LeakError:
         record_refusal(config, folder, name)
         raise

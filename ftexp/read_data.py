@@ -27,9 +27,6 @@ from ftexp.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-# Up to so many images of train and val, finding copies and judging labels takes seconds.
-MAX_JUDGED = 5_000
-
 
 def read_data(
     config: Config,
@@ -37,7 +34,7 @@ def read_data(
     device: torch.device,
     begun: RunIdentity | None = None,
     *,
-    judges_labels: bool = False,
+    copies_up_to: float = 0,
 ) -> Splits:
     """List the samples, read every image once, split them into train, val and test, and audit the splits.
 
@@ -46,8 +43,8 @@ def read_data(
         folder: where ``splits.csv`` and the tables of the audit are written.
         device: the device that computes the features for the audit.
         begun: the identity of the run to resume, whose images must be the same and keep their splits.
-        judges_labels: whether copies are searched for, so that labels can be judged without them; only if the audit
-            looks at the images.
+        copies_up_to: copies are searched for among train and val if these are at most so many, and the audit looks at
+            the images.
 
     Raises:
         DataError: when images cannot be read, or are not those that the resumed run began with.
@@ -70,9 +67,6 @@ def read_data(
     if begun is not None:
         begun.data.check(DataIdentity.of(splits))  # before any file of the run is replaced
     write_splits(folder / "splits.csv", splits)
-    if judges_labels and look is not None and len(splits.train) + len(splits.val) <= MAX_JUDGED:
-        judged = (*splits.train, *splits.val)
-        splits = replace(splits, copies=tie_duplicates(judged, look.of(judged)) if ties is None else ties)
     log.info(
         "data    %s: %d images of %d classes; train %d, val %d, test %d (held out)",
         config.data.source,
@@ -85,9 +79,9 @@ def read_data(
     warn_if_too_small(len(splits.val))
     if look is not None and config.audit.on_leak != "off":
         audit_splits(assigned, config.audit, folder, look)
-    if look is not None and config.head.depth != "last":  # for folds of the training images
-        known = splits.copies if ties is None else ties
-        splits = replace(splits, ties=tie_duplicates(splits.train, look.of(splits.train)) if known is None else known)
+    if look is not None and len(splits.train) + len(splits.val) <= copies_up_to:
+        seen = (*splits.train, *splits.val)
+        splits = replace(splits, copies=tie_duplicates(seen, look.of(seen)) if ties is None else ties)
     return splits
 
 

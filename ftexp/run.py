@@ -11,6 +11,7 @@ from shlex import quote
 from tempfile import TemporaryDirectory
 
 from ftexp.config import Config
+from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import Observer
@@ -43,6 +44,7 @@ def run(
     resumable: bool = True,
     observers: Sequence[Observer] = (),
     overrides: Sequence[str] = (),
+    splits: Splits | None = None,
 ) -> RunResult:
     """Fine-tune as configured and write everything to ``folder``; torchrun's processes all call it and train together.
 
@@ -54,6 +56,7 @@ def run(
             of a sweep have no ``report.html``, either.
         observers: are told of every epoch, and are asked before each further one; what they raise ends the run.
         overrides: the overrides of the command, without passwords; they are saved and used when the run is resumed.
+        splits: the data, where it has been read and split already; None: it is read and audited.
 
     Returns:
         The best epoch and its validation metrics, the test metrics, and the verdict on each phase.
@@ -67,7 +70,7 @@ def run(
         folder = ranks.broadcast(lambda: folder)
         with claimed(folder, new=not config.resume.run) if ranks.is_main else nullcontext():
             started = time.perf_counter()
-            prepared = prepare(config, folder, ranks, score_test=score_test, overrides=overrides)
+            prepared = prepare(config, folder, ranks, score_test=score_test, overrides=overrides, splits=splits)
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
             with _recorder(prepared, folder) as recorder, memory:
                 fit = _fit(prepared, recorder, stop, observers, resumable=resumable)
@@ -91,6 +94,7 @@ def _fit(
         stop,
         observers,
         features=prepared.depth.features,
+        judges_labels=prepared.judges_labels,
         resumable=resumable,
         run_id=prepared.run_id,
     )

@@ -26,7 +26,8 @@ class BestEpoch:
     """The epoch whose weights are in ``checkpoints/best.pt``.
 
     Attributes:
-        epoch: the number of the epoch, counted from 1 over all phases of the run.
+        epoch: the number of the epoch, counted from 1 over all phases of the run; 0: the solved head it started
+            from.
         metrics: name -> value on the validation set, ``loss`` included. NaN where the value is not finite.
     """
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine
+from conftest import CommandLine, real_images
 from small_pictures import SETTINGS, small_pictures
 
 from ftexp.cross_validate import main
@@ -34,10 +34,22 @@ def test_the_folder_has_scores_of_all_folds_and_says_what_was_scored(command_lin
     assert "The head is scored, whatever the stage" in ended.stdout
 
 
-def test_one_fold_and_training_of_folds_are_refused(command_line: CommandLine) -> None:
+def test_one_fold_is_refused(command_line: CommandLine) -> None:
     ended = command_line("probe.folds=1", entry=main)
     assert ended.returncode == 1
     assert "probe.folds=1 is not allowed: it must be at least 2" in ended.stderr
-    ended = command_line("probe.real_folds=true", entry=main)
-    assert ended.returncode == 1
-    assert "There is no setting probe.real_folds" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_stage_is_trained_for_every_fold_of_photographs(command_line: CommandLine) -> None:
+    """With real weights; the solved head of the folds agrees with the head on the frozen network."""
+    settings = ("data=imagefolder", f"data.root={real_images('hymenoptera')}", "data.image_size=96", "tracking=none")
+    common = (*settings, "data.split=stratified", "runtime.device=cpu", "probe.repeats=1", "probe.folds=3")
+    accuracy = {}
+    for name, real in (("head", ()), ("stage", ("stage=head", "real_folds=true"))):
+        ended = command_line(*common, *real, f"hydra.run.dir={name}", entry=main)
+        assert ended.returncode == 0, ended.stderr
+        content = json.loads(Path(name, "cross_validation.json").read_text())
+        accuracy[name] = content["metrics"]["accuracy"]["value"]
+        assert content["images"] == 318  # of 397, 79 are test
+    assert accuracy["stage"] == pytest.approx(accuracy["head"], abs=0.03) > 0.85

@@ -10,7 +10,7 @@ import pytest
 from tiny_runs import resumed
 from workplaces import Workplace, workplace
 
-from ftexp import read_data
+from ftexp import prepare
 from ftexp.errors import CheckpointError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_identity import RunIdentity
@@ -99,7 +99,8 @@ def test_labels_are_judged_where_the_audit_has_looked(
     judged: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(read_data, "MAX_JUDGED", largest)
+    monkeypatch.setattr(prepare, "MAX_JUDGED", largest)
     config = workplace.begin("stage=head", "stage.epochs=15", "data.test_fraction=0.15", *settings)
     run(config, workplace.folder / "run", score_test=not of_sweep, resumable=False)
-    assert json.loads((workplace.folder / "run" / "solution.json").read_text())["judged_labels"] == judged
+    told = json.loads((workplace.folder / "run" / "result.json").read_text())["labels"]
+    assert (told or {"num_images": 0})["num_images"] == judged

@@ -69,7 +69,8 @@ def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> F
     runtime = prepare_runtime(config.runtime)
     phases = choose_compiled(config, phases, network, len(splits.train), runtime)
     runtime.place(network.module)
-    return fine_tune(config, network, splits, phases, runtime, recorder, observers=observers)
+    judges = splits.copies is not None
+    return fine_tune(config, network, splits, phases, runtime, recorder, observers=observers, judges_labels=judges)
 
 
 def resumed(config: Config, folder: Path) -> Config:

@@ -155,7 +155,7 @@ class AuditConfig:
     # are aligned with those that are nearest by features. It takes about 5 ms of a core for each image and 1 ms for
     # each of its some five pairs, once. null: with audit.features=true.
     geometry: bool | None = MISSING
-    # True: a run that solves its head tells how many labels look wrong, judged as ftexp.labels does it. It needs the
+    # True: a run tells how many labels look wrong, judged as ftexp.labels does it, before training. It needs the
     # search for leaks, one process, and at most 5,000 images for training and validation; trials of a sweep do not.
     # False: none does.
     labels: bool = MISSING

@@ -27,6 +27,8 @@ class ProbeConfig:
     # cross_validate, compare_models, learning_curve: folds of each repeat, and how often new ones are drawn.
     folds: int = MISSING
     repeats: int = MISSING
+    # cross_validate: train every fold by the stage, instead of a head on the frozen network.
+    real_folds: bool = False
     # learning_curve: how many more images are told of, at most as many as there are; null: three round numbers.
     more: int | None = None
     # pick_images: the folder of images without labels, and how many of them are picked.

@@ -13,7 +13,7 @@ class EpochRecord:
 
     Attributes:
         phase: name of the phase.
-        epoch: number of the epoch in the whole run, from 1.
+        epoch: number of the epoch in the whole run, from 1; 0: the solved head that the run starts from.
         train_loss: mean training loss.
         val_loss: mean validation loss.
         val: value of each metric on the validation set.

@@ -16,6 +16,8 @@ BEST = "checkpoints/best.pt"
 # All about a finished run on one page.
 REPORT = "report.html"
 LOCK = ".lock"
+# In the folder of a cross-validation, the folders of the runs that it trains: REPEAT-FOLD.
+FOLDS = "folds"
 # What each block of the frozen network knows of the classes.
 DEPTH, DEPTH_PICTURE = "depth.json", "depth.png"
 # The worst pairs of the audit; they are pictures of the data.

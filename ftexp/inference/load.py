@@ -13,7 +13,7 @@ from ftexp.errors import CheckpointError
 from ftexp.exporting.exported import load_exported
 from ftexp.exporting.formats import format_of
 from ftexp.files.file_format import reading
-from ftexp.files.run_files import BEST, IDENTITY, RESULT, status_of
+from ftexp.files.run_files import BEST, FOLDS, IDENTITY, RESULT, status_of
 from ftexp.inference.calibration import read_calibration
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
@@ -115,12 +115,13 @@ def read_temperature(checkpoint: Path) -> float:
 
 
 def newest_finished(outputs: Path) -> Path:
-    """The folder of the run that ended last of those that finished.
+    """The folder of the run that ended last of those that finished, without the folds of cross-validations.
 
     Raises:
         CheckpointError: when there is none.
     """
-    finished = [file for file in outputs.glob(f"**/{RESULT}") if _status(file.parent) == "finished"]
+    runs = (file for file in outputs.glob(f"**/{RESULT}") if file.parents[1].name != FOLDS)
+    finished = [file for file in runs if _status(file.parent) == "finished"]
     if not finished:
         raise CheckpointError(f"No run has finished under {outputs}{os.sep}. Give the folder of one.")
     return max(finished, key=lambda file: (file.stat().st_mtime_ns, str(file))).parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,8 @@ def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
             f"probe.folds={num_folds} is not possible: groups and copies leave {features.num_groups} independent "
             "images. Set fewer folds."
         )
+    if (largest := np.bincount(labels).max()) < num_folds:
+        raise ConfigError(f"probe.folds={num_folds} is not possible: no class has more than {largest} images.")
     few = [name for k, name in enumerate(features.classes) if len(np.unique(groups[labels == k])) < 2]
     if few:
         raise ConfigError(
@@ -69,7 +72,9 @@ def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
         cuts = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels)
     else:
         cuts = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-    return [held for _, held in cuts]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class that has fewer images than there are folds
+        return [held for _, held in cuts]
 
 
 def cross_validate(

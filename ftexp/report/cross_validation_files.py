@@ -15,9 +15,16 @@ from ftexp.probe.features import Features
 from ftexp.report.plots import plot_confusion_matrix
 from ftexp.report.tables import write_rows
 
+HEAD = "a ridge head on the features of the frozen network, not the stage"
+
 
 def write_cross_validation(
-    folder: Path, features: Features, folds: Sequence[FoldScores], names: Sequence[str], seed: int
+    folder: Path,
+    features: Features,
+    folds: Sequence[FoldScores],
+    names: Sequence[str],
+    seed: int,
+    trained: str | None = None,
 ) -> list[str]:
     """Write metrics with intervals, the scores of folds and classes, and the confusion matrix of all folds together.
 
@@ -27,6 +34,7 @@ def write_cross_validation(
         folds: the scores of all folds of all repeats.
         names: the metrics, the first of which leads the result.
         seed: of the intervals.
+        trained: the name of what was trained on every fold; None: a head on the frozen network.
 
     Returns:
         The lines that tell the result.
@@ -36,7 +44,7 @@ def write_cross_validation(
     intervals = group_intervals(scores, groups, names, seed)
     found = {name: {"value": scores.metric(name), "low": low, "high": high} for name, (low, high) in intervals.items()}
     facts = {
-        "scored": "a ridge head on the features of the frozen network, not the stage",
+        "scored": f"{trained}, a run for every fold" if trained else HEAD,
         "images": len(features.labels),
         "independent_images": features.num_groups,
         "folds": len(folds) // repeats,
@@ -63,8 +71,15 @@ def write_cross_validation(
         f"{METRICS[name].label} {one['value']:.4f} ({one['low']:.4f} to {one['high']:.4f})"
         for name, one in found.items()
     )
+    if trained:
+        what, said = f"{trained}, trained for each", "Brackets are 95 % intervals over groups of images."
+    else:
+        what = "a head on the frozen network"
+        said = (
+            "Brackets are 95 % intervals over groups of images. The head is scored, whatever the stage: training more "
+            "of the network may gain more."
+        )
     return [
-        f"folds   {facts['folds']} folds x {repeats}, a head on the frozen network: {told}",
-        "folds   Brackets are 95 % intervals over groups of images. The head is scored, whatever the stage: training "
-        f"more of the network may gain more. {folder / 'cross_validation.json'}",
+        f"folds   {facts['folds']} folds x {repeats}, {what}: {told}",
+        f"folds   {said} {folder / 'cross_validation.json'}",
     ]

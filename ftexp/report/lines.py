@@ -37,7 +37,8 @@ def result_line(best: Best, test: Scores | None, metric: str) -> str:
     """
     if test is None:
         value = best.scores.metric(metric)
-        return f"validation {METRICS[metric].label} {value:.4f} (epoch {best.record.epoch})"
+        epoch = f"epoch {best.record.epoch}" if best.record.epoch else "the solved start"
+        return f"validation {METRICS[metric].label} {value:.4f} ({epoch})"
     low, high = accuracy_interval(test.num_correct, test.num_samples)
     return (
         f"test accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {test.num_samples} images)  "
@@ -88,4 +89,14 @@ def explain_skipped(best_case: Verdict, metric: str, num_samples: int) -> str:
     return (
         f"{best_case.gained} of {num_samples} images are still wrong; even with all right, {rise} with "
         f"p = {best_case.p_value:.3f}, and stage.gate=significant needs less than {SIGNIFICANCE:g}"
+    )
+
+
+def labels_line(suspects: int, judged: int) -> str:
+    """How many labels look wrong, and what shows them."""
+    if not suspects:
+        return f"none of {judged} looks wrong to heads that did not see the image"
+    return (
+        f"about {suspects} of {judged} look{'s' * (suspects == 1)} wrong to heads that did not see the image; "
+        "python -m ftexp.labels with the settings of this run shows them"
     )

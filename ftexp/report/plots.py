@@ -32,7 +32,7 @@ def plot_curves(
     Args:
         history: one record per epoch, at least one.
         path: the PNG file to write.
-        best_epoch: the epoch whose weights were kept in the end; None: none is marked.
+        best_epoch: the epoch whose weights were kept in the end; 0: the solved start; None: none is marked.
         metric: the metric that selects the best epoch; drawn beside accuracy and macro F1 if its range is like theirs.
     """
     assert history, "no epoch to draw"
@@ -46,7 +46,7 @@ def plot_curves(
     _scale_rates(rates, history)
     rates.set_ylabel("learning rate")
     rates.set_xlabel("epoch")
-    rates.set_xlim(history[0].epoch - 0.5, history[-1].epoch + 0.5)
+    rates.set_xlim((0 if best_epoch == 0 else history[0].epoch) - 0.5, history[-1].epoch + 0.5)
     rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in (losses, scores, rates):
         _shade_phases(axes, history, labelled=axes is losses)

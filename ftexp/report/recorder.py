@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ftexp.data.splitting.splits import Splits
-from ftexp.errors import PrunedError, RankError
+from ftexp.errors import PrunedError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.classes import class_table, majority_baseline
 from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose
@@ -20,11 +21,11 @@ from ftexp.files.json_files import write_json
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
-from ftexp.report.lines import epoch_line, explain_skipped, explain_verdict, result_line
+from ftexp.report.lines import epoch_line, explain_skipped, explain_verdict, labels_line, result_line, shown_metrics
 from ftexp.report.phase_entries import phase_entry, skipped_entry
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
-from ftexp.report.result import RESULT_FILES, result_content
+from ftexp.report.result import RESULT_FILES, result_content, write_failure
 from ftexp.report.solved import write_solution
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
@@ -33,6 +34,7 @@ from ftexp.tracking.logged_model import ModelToLog
 from ftexp.tracking.report_page import log_report
 from ftexp.tracking.send_missing import send_missing_if_possible
 from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker
+from ftexp.training.judging import JudgedLabels
 from ftexp.training.solve import SolvedHead
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class Recorder:
         self._groups: list[dict[str, object]] = []
         self._history: list[EpochRecord] = []
         self._phases: list[dict[str, object]] = []
+        self._labels: dict[str, object] | None = None
+        self._head_depth = "last"
 
     def plan(self, phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> None:
         """Record the plan: a plot of the rates and, if there are several phases, a table.
@@ -70,6 +74,7 @@ class Recorder:
             network: the network.
             spans: length of each phase.
         """
+        self._head_depth = "all" if network.taps else "last"
         if len(phases) > 1:
             log.info("\n%s", format_table(plan_rows(phases, network, spans)))
         if not all(phase.solved for phase in phases):  # else there are no steps to draw
@@ -91,6 +96,11 @@ class Recorder:
     def solved(self, head: SolvedHead) -> None:
         """Record a solved head."""
         write_solution(head, self.folder)
+
+    def labels(self, judged: JudgedLabels) -> None:
+        """Record how many labels look wrong."""
+        self._labels = asdict(judged)
+        log.info("labels  %s", labels_line(judged.suspects, judged.num_images))
 
     def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
         """Record a phase and the decision of the gate.
@@ -115,11 +125,12 @@ class Recorder:
 
     def state(self) -> dict[str, object]:
         """What is needed to resume the run, as plain data, except for the epochs."""
-        return {"groups": self._groups, "phases": self._phases}
+        return {"groups": self._groups, "phases": self._phases, "labels": self._labels}
 
     def resume(self, state: Mapping[str, Any], history: Sequence[EpochRecord]) -> None:
         """Restore what ``state`` returned, and the epochs so far."""
         self._groups, self._phases = list(state["groups"]), list(state["phases"])
+        self._labels = state.get("labels")  # a run that an earlier version began has no such entry
         self._history = list(history)
         self._write_history()
 
@@ -127,14 +138,22 @@ class Recorder:
         """Record an epoch: a line on the terminal, a row in ``metrics.csv``, and its metrics in the store."""
         self._history.append(record)
         self._write_history()
-        numbers = {name: float(value) for name, value in record.as_row().items() if isinstance(value, float)}
-        self._tracker.log_metrics(numbers, step=record.epoch)
+        self._log_metrics(record)
         log.info("%s", epoch_line(record, self._metric, self._epochs))
         self._diagnose(record.phase)
+
+    def start(self, record: EpochRecord) -> None:
+        """Record the scores of the solved head that the run starts from: no row of ``metrics.csv``."""
+        self._log_metrics(record)
+        log.info("start   val loss %.4f  %s", record.val_loss, shown_metrics(record.val, self._metric))
 
     def send_missing(self) -> None:
         """Send the tracking store the epochs that were saved but not sent before the run was stopped."""
         send_missing_if_possible(self._tracker, self.folder)
+
+    def _log_metrics(self, record: EpochRecord) -> None:
+        numbers = {name: float(value) for name, value in record.as_row().items() if isinstance(value, float)}
+        self._tracker.log_metrics(numbers, step=record.epoch)
 
     def _write_history(self) -> None:
         if self._history:
@@ -183,6 +202,8 @@ class Recorder:
             test_uses=test_uses,
             baseline={"split": split, **baseline},
             phases=self._phases + [skipped_entry(name) for name in self._planned[len(self._phases) :]],
+            head_depth=self._head_depth,
+            labels=self._labels,
             images_per_second=fmean(record.images_per_second for record in self._history),
             peak_memory_mib=peak_memory_mib,
             seconds=seconds,
@@ -221,19 +242,7 @@ class Recorder:
         self._tracker.log_model(ModelToLog(self.folder / "checkpoints" / "best.pt", epoch, tuple(metrics), register_as))
 
     def failed(self, error: BaseException) -> Status:
-        """Write a ``result.json`` that says why there is no result.
-
-        Returns:
-            The status for the tracking store.
-        """
-        status: tuple[str, Status] = ("failed", "FAILED")
-        if isinstance(error, KeyboardInterrupt | RankError):
-            status = ("interrupted", "KILLED")
-        elif isinstance(error, PrunedError):
-            status = ("pruned", "FINISHED")
+        """Write a ``result.json`` that says why there is no result. Returns the status for the tracking store."""
+        if isinstance(error, PrunedError):
             self._tracker.set_tags({"pruned": "true"})
-        try:
-            write_json(self.folder / "result.json", {"status": status[0], "error": f"{type(error).__name__}: {error}"})
-        except OSError as unwritten:  # probably the same full disk that ended the run
-            log.warning("result.json cannot be written: %s.", unwritten)
-        return status[1]
+        return write_failure(self.folder, error)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from ftexp.errors import PrunedError, RankError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.intervals import accuracy_interval, bootstrap_intervals
 from ftexp.evaluation.scores import Scores
+from ftexp.files.json_files import write_json
+from ftexp.files.run_files import RESULT
+from ftexp.tracking.tracker import Status
+
+log = logging.getLogger(__name__)
 
 # Files that are copied to the tracking store, besides the best checkpoint; a run may lack some.
 RESULT_FILES = (
@@ -31,6 +39,8 @@ def result_content(
     test_uses: int,
     baseline: Mapping[str, object],
     phases: Sequence[Mapping[str, object]],
+    head_depth: str,
+    labels: Mapping[str, object] | None,
     images_per_second: float,
     peak_memory_mib: float,
     seconds: float,
@@ -45,6 +55,8 @@ def result_content(
         test_uses: how often the test split has been used so far, including this run.
         baseline: the scores of always predicting the most frequent class.
         phases: an entry per phase, including phases that were skipped.
+        head_depth: what the last layer gets, ``last`` or ``all``.
+        labels: how many labels look wrong, of how many images; None if they were not judged.
         images_per_second: images per second in training, the mean over the epochs.
         peak_memory_mib: peak memory in MiB.
         seconds: duration of the run.
@@ -57,6 +69,8 @@ def result_content(
         "test": {**score_entry(test, list(best.record.val)), "uses": test_uses} if test else None,
         "baseline": baseline,
         "phases": phases,
+        "head_depth": head_depth,
+        "labels": labels,
         "diagnosis": next(entry["diagnosis"] for entry in phases if entry["name"] == best.record.phase),
         "images_per_second": images_per_second,
         "peak_memory_mib": peak_memory_mib,
@@ -89,3 +103,21 @@ def score_entry(scores: Scores, names: list[str]) -> dict[str, object]:
         **{f"{name}_ci95": list(interval) for name, interval in intervals.items()},
         "num_samples": scores.num_samples,
     }
+
+
+def write_failure(folder: Path, error: BaseException) -> Status:
+    """Write a ``result.json`` that says why there is no result.
+
+    Returns:
+        The status for the tracking store.
+    """
+    status: tuple[str, Status] = ("failed", "FAILED")
+    if isinstance(error, KeyboardInterrupt | RankError):
+        status = ("interrupted", "KILLED")
+    elif isinstance(error, PrunedError):
+        status = ("pruned", "FINISHED")
+    try:
+        write_json(folder / RESULT, {"status": status[0], "error": f"{type(error).__name__}: {error}"})
+    except OSError as unwritten:  # probably the same full disk that ended the run
+        log.warning("result.json cannot be written: %s.", unwritten)
+    return status[1]

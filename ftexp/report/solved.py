@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 def write_solution(head: SolvedHead, folder: Path) -> None:
     """Log what was solved, and write ``solution.json`` and ``solution.png``."""
     log.info("%s", solved_line(head))
-    if head.judged:
-        log.info("labels  %s", labels_line(head.suspects, head.judged))
     write_json(folder / SOLUTION, solution_content(head))
     plot_strengths(head, folder / SOLUTION_PICTURE)
 
@@ -35,16 +33,6 @@ def solved_line(head: SolvedHead) -> str:
         f"solved  the head on {head.num_features:,} features of {head.num_images:,} images: strength "
         f"{solution.strength:.2g}, of {len(path)} tried, by validation {METRICS[head.chosen.metric].label}; "
         f"{head.solve_seconds:.1f} s, duality gap {solution.duality_gap:.1g}"
-    )
-
-
-def labels_line(suspects: int, judged: int) -> str:
-    """How many labels look wrong, and what shows them."""
-    if not suspects:
-        return f"none of {judged} looks wrong to heads that did not see the image"
-    return (
-        f"about {suspects} of {judged} look{'s' * (suspects == 1)} wrong to heads that did not see the image; "
-        "python -m ftexp.labels with the settings of this run shows them"
     )
 
 
@@ -60,8 +48,6 @@ def solution_content(head: SolvedHead) -> dict[str, object]:
         "blocks": list(head.blocks),
         "pass_seconds": head.pass_seconds,
         "solve_seconds": head.solve_seconds,
-        "judged_labels": head.judged,
-        "suspect_labels": head.suspects,
         "path": [asdict(point) for point in chosen.path],
     }
 

@@ -72,6 +72,8 @@ class PruningObserver:
         best = self._best.val[self._metric]
         if METRICS[self._metric].is_better(record.val[self._metric], None if math.isnan(best) else best):
             self._best = record
+        if record.epoch == 0:
+            return  # the solved start, of which nothing is decided
         self._trial.report(self._value, record.epoch)
         self._undecided = record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,19 +22,20 @@ from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.param_groups import group_table
 from ftexp.finetune.phases import Phase
 from ftexp.machine.runtime import Runtime, seed_phase
-from ftexp.models.blocks import HEAD, Network
+from ftexp.models.blocks import Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.training.checkpoints.checkpoint import LAST, restore_weights
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.epoch_sums import EpochStats
+from ftexp.training.frozen_head import FrozenHead
 from ftexp.training.inputs.batches import Batches, Forward
-from ftexp.training.inputs.features import FeatureInputs, KnownFeatures, feature_inputs
+from ftexp.training.inputs.features import FeatureInputs, KnownFeatures
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.interruption import StopSignals
 from ftexp.training.phase_loop import PhaseLoop
 from ftexp.training.phase_state import open_phase
 from ftexp.training.report import Report
-from ftexp.training.solve import solve_head
+from ftexp.training.solve import SolvedHead
 from ftexp.training.starting_weights import apply_wise_ft, backbone_state
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def fine_tune(
     observers: Sequence[Observer] = (),
     *,
     features: KnownFeatures | None = None,
+    judges_labels: bool = False,
     resumable: bool = True,
     run_id: str = "",
 ) -> Fit:
@@ -68,6 +70,7 @@ def fine_tune(
         stop: receives Ctrl-C and SIGTERM; training stops after the next update.
         observers: are called after every epoch, and before every epoch but the first; what they raise ends the run.
         features: what enters the last layer before the first phase; None: a pass computes it where it is needed.
+        judges_labels: whether the run tells how many labels look wrong; for one process, and if copies are known.
         resumable: whether ``last.pt`` is written, from which the run can be resumed.
         run_id: the id in ``run.json``, which is saved in every checkpoint.
 
@@ -84,7 +87,8 @@ def fine_tune(
     starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
     shared = network, config, runtime, checkpoints, report
     loop = PhaseLoop(*shared, stop or StopSignals(), observers, starting_weights)
-    fit = Fit(*shared, splits, phases, loop, features)
+    frozen_head = FrozenHead(network, config, runtime, splits, features)
+    fit = Fit(*shared, splits, phases, loop, frozen_head, judges_labels)
     fit.run()
     return fit
 
@@ -102,7 +106,8 @@ class Fit:
         splits: the samples of the run.
         phases: the planned phases.
         loop: trains one phase.
-        features: what enters the last layer before the first phase, if it is known.
+        frozen_head: solves the head.
+        judges_labels: whether the labels are judged before the first phase.
     """
 
     network: Network
@@ -113,7 +118,8 @@ class Fit:
     splits: Splits
     phases: Sequence[Phase]
     loop: PhaseLoop
-    features: KnownFeatures | None = None
+    frozen_head: FrozenHead
+    judges_labels: bool = False
 
     @property
     def history(self) -> list[EpochRecord]:
@@ -130,11 +136,11 @@ class Fit:
         length = self.config.train, len(self.splits.train), self.runtime.ranks.size
         self.report.plan(self.phases, self.network, [span_of(phase, self.network, *length) for phase in self.phases])
         first, saved = self._resume() if self.config.resume.run else (0, None)
-        if self.config.head.init == "solved" and saved is None and not self.phases[0].solved:
-            self._start_from_solved_head()
+        start = self._before_the_first_phase() if saved is None else None
         for number in range(first, len(self.phases)):
             begun = saved if number == first else None
-            if (begun is None and self._is_hopeless(number)) or not self._run_phase(number, begun):
+            solved = start if number == 0 else None
+            if (begun is None and self._is_hopeless(number)) or not self._run_phase(number, begun, solved):
                 break
         if self.config.train.wise_ft:
             self._apply_wise_ft()
@@ -147,12 +153,13 @@ class Fit:
         """The source of the batches for this run's network and splits."""
         return InputSource(self.config, self.network, self.splits, self.runtime)
 
-    def _run_phase(self, number: int, saved: Mapping[str, Any] | None) -> bool:
+    def _run_phase(self, number: int, saved: Mapping[str, Any] | None, start: EpochStats | None) -> bool:
         """Train one phase, starting from the weights in the network; afterwards the run's best weights are in it.
 
         Args:
             number: number of the phase, from 0.
             saved: the saved state of the phase, if an interrupted run is resumed in it.
+            start: of the solved head that the phase starts from, if it does.
 
         Returns:
             Whether the gate keeps the result of the phase.
@@ -163,13 +170,13 @@ class Fit:
             self.report.start_phase(phase, group_table(network, groups))
             set_train_mode(network, phase)
             if phase.solved:
-                features = self._features(phase, source, first=number == 0)
+                features = self.frozen_head.features(phase, source, pretrained=number == 0)
                 solve = partial(self._solve, features)
-                best = self.loop.run(number, phase, groups, features.inputs, saved, solve)
+                best = self.loop.run(number, phase, groups, features.inputs, saved, solve=solve)
             else:
                 inputs = source.for_phase(phase)
                 seed_phase(settings.runtime.seed, number, self.runtime.ranks)
-                best = self.loop.run(number, phase, groups, inputs, saved)
+                best = self.loop.run(number, phase, groups, inputs, saved, start=start)
         before = self.best
         verdict = judge(settings.stage, settings.train.metric, before.scores, best.scores) if before else None
         self.report.end_phase(phase, best, verdict)
@@ -186,28 +193,21 @@ class Fit:
             self.report.skip(self.phases[number:], verdict, self.best.scores.num_samples)
         return not verdict.kept
 
-    def _features(self, phase: Phase, source: InputSource, *, first: bool) -> FeatureInputs:
-        self.network.module.eval()
-        if first and self.features is not None:
-            return self.features.inputs(self.network, self.runtime)
-        return feature_inputs(source, self.network, phase, self.runtime)
-
     def _solve(self, features: FeatureInputs) -> EpochStats:
         """Solve the head, in place of an epoch."""
-        self.network.module.eval()
-        head = solve_head(self.network, features, self.config, self.runtime, self.splits)
+        return self._told(self.frozen_head.solve(features))
+
+    def _told(self, head: SolvedHead) -> EpochStats:
         self.report.solved(head)
         solution, seconds = head.chosen.solution, head.pass_seconds + head.solve_seconds
         return EpochStats(solution.loss, solution.gradient_norm, head.num_images / seconds)
 
-    def _start_from_solved_head(self) -> None:
-        """Put the head that is best on the pretrained features into the network, unless it keeps rows of a file."""
-        if self.network.keeps_rows:
-            log.info("head    not solved at the start: it keeps rows of the file of weights (head.init=solved)")
-            return
-        phase = replace(self.phases[0], learning=(HEAD,), part=None, change=None, solved=True)
-        with self.inputs() as source:
-            self._solve(self._features(phase, source, first=True))
+    def _before_the_first_phase(self) -> EpochStats | None:
+        """Judge the labels and solve the head, as far as the run does; what is told of a solved start."""
+        if self.judges_labels and (judged := self.frozen_head.judge_labels(self.phases[0])) is not None:
+            self.report.labels(judged)
+        head = self.frozen_head.solve_start(self.phases[0])
+        return None if head is None else self._told(head)
 
     def _resume(self) -> tuple[int, Mapping[str, Any] | None]:
         """Restore an interrupted run.

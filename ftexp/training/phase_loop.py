@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -76,6 +76,8 @@ class PhaseLoop:
         groups: Sequence[ParamGroup],
         inputs: Inputs,
         saved: Mapping[str, Any] | None = None,
+        *,
+        start: EpochStats | None = None,
         solve: Callable[[], EpochStats] | None = None,
     ) -> Best:
         """Train the parameter groups for the epochs of a phase; call this after ``open_phase``.
@@ -86,6 +88,7 @@ class PhaseLoop:
             groups: the parameter groups of the phase.
             inputs: the batches, and the forward for them.
             saved: the saved state, if the phase is resumed; the network already has the saved weights.
+            start: of the solved head in the network; this start is a candidate for the best epoch, as number 0.
             solve: solves the head, in place of a training epoch; only if the phase is solved.
 
         Returns:
@@ -103,6 +106,8 @@ class PhaseLoop:
                 with reading(self.checkpoints.folder / LAST):
                     state.load_state_dict(dict(saved), self.checkpoints.folder)
                 self.checkpoints.find_best_weights(state, len(self.history))
+            if start is not None:
+                self._score_start(phase, state, start, forward, inputs.val)
             while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
                 self.before_epoch()
                 started = time.perf_counter() - state.sums.seconds
@@ -136,6 +141,18 @@ class PhaseLoop:
     def _metrics(self) -> list[str]:
         """The metrics that every epoch records."""
         return recorded(self.config.asked_metrics, self.network.num_classes)
+
+    def _score_start(self, phase: Phase, state: PhaseState, stats: EpochStats, forward: Forward, val: Batches) -> None:
+        """Take the weights that the phase starts from as its best so far."""
+        self.network.module.eval()
+        started = time.perf_counter()
+        scores = self.score(forward, val)
+        record = replace(self._record(phase, state, stats, scores, time.perf_counter() - started), epoch=0)
+        state.best = self.checkpoints.best_of_phase(record, scores)
+        self.checkpoints.save_best(state.best)
+        self.report.start(record)
+        for observe in self.observers:
+            observe(record)
 
     def _train_epoch(self, phase: Phase, state: PhaseState, batches: Batches) -> EpochStats:
         def after_update(sums: EpochSums) -> None:
@@ -190,7 +207,7 @@ class PhaseLoop:
             val=scores.metrics(self._metrics),
             grad_norm=stats.grad_norm,
             head_change=state.head_change,
-            lr_head=0.0 if phase.solved else rates[HEAD],
+            lr_head=0.0 if phase.solved else rates.get(HEAD, 0.0),  # of a solved start there are none
             lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
             images_per_second=stats.images_per_second,
             seconds=seconds,

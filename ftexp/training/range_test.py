@@ -23,7 +23,9 @@ from ftexp.finetune.recipe import foreseen
 from ftexp.machine.runtime import Runtime, seed_phase
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.eval_caches import load_weights
+from ftexp.training.frozen_head import FrozenHead
 from ftexp.training.inputs.batches import Batches
+from ftexp.training.inputs.features import KnownFeatures
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.loop import Step, completes_update
 from ftexp.training.losses import LossSum
@@ -75,9 +77,16 @@ class RangeTest:
 
 
 def find_ranges(
-    config: Config, network: Network, splits: Splits, phases: Sequence[Phase], runtime: Runtime
+    config: Config,
+    network: Network,
+    splits: Splits,
+    phases: Sequence[Phase],
+    runtime: Runtime,
+    features: KnownFeatures | None = None,
 ) -> tuple[RangeTest, ...]:
     """Test the head's rate; then train the head at the suggested rate, and test the backbone's. Changes the weights.
+
+    With ``head.init=solved`` both tests start from the solved head, as the run does, and the head is not trained first.
 
     The head's rate is tested in the first phase, and the backbone's in the phase with the most trainable blocks. What
     is tested is the setting, which a phase multiplies by its ``lr_factor``. The backbone's blocks keep the ratios of
@@ -89,6 +98,7 @@ def find_ranges(
         splits: the samples; only the training split is used.
         phases: the planned phases.
         runtime: the device and the ranks.
+        features: what enters the last layer of the pretrained network, if it is known.
 
     Returns:
         The test of the head, and that of the backbone if a phase trains it.
@@ -96,6 +106,7 @@ def find_ranges(
     Source: Smith, 2017, "Cyclical learning rates for training neural networks".
     """
     config = foreseen(config, network)  # which is what the phases were planned with
+    solved = FrozenHead(network, config, runtime, splits, features).solve_start(phases[0])
     weights = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
     starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
     training = partial(_training, config, network, splits, runtime, starting_weights)
@@ -109,11 +120,12 @@ def find_ranges(
     if not blocks:
         return (head,)
     load_weights(network.module, weights)
-    with training(head_phase) as (optimizer, updates):
-        for group in optimizer.param_groups:
-            group["lr"] = (head.suggestion or group["lr"] / first.lr_factor) * first.lr_factor
-        for _ in islice(updates, NUM_STEPS + 1):  # each update is made when the next loss is requested
-            pass
+    if solved is None:
+        with training(head_phase) as (optimizer, updates):
+            for group in optimizer.param_groups:
+                group["lr"] = (head.suggestion or group["lr"] / first.lr_factor) * first.lr_factor
+            for _ in islice(updates, NUM_STEPS + 1):  # each update is made when the next loss is requested
+                pass
     with training(deep) as (optimizer, updates):
         setting = deep.optimizer.number("backbone_lr") / deep.lr_factor
         ratios = [group["lr"] / setting if group["block"] in blocks else 0.0 for group in optimizer.param_groups]

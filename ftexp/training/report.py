@@ -12,6 +12,7 @@ from ftexp.evaluation.history import EpochRecord
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.models.blocks import Network
+from ftexp.training.judging import JudgedLabels
 from ftexp.training.solve import SolvedHead
 
 
@@ -41,6 +42,12 @@ class Report(Protocol):
 
     def solved(self, head: SolvedHead) -> None:
         """Record a solved head; called before its epoch, or before the first phase that starts from it."""
+
+    def start(self, record: EpochRecord) -> None:
+        """Record the scores of a solved head before the first epoch."""
+
+    def labels(self, judged: JudgedLabels) -> None:
+        """Record how many labels look wrong; called before the first phase."""
 
     def epoch(self, record: EpochRecord) -> None:
         """Record an epoch; called after it has been saved."""

@@ -15,8 +15,6 @@ from ftexp.data.splitting.splits import Splits
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.models.depth_head import StandardisedLinear
-from ftexp.probe.features import Features, number_groups
-from ftexp.probe.label_check import check_labels
 from ftexp.probe.logistic import LogisticProblem
 from ftexp.probe.strength import STRENGTHS, Chosen, soft_targets, solve_on_validation
 from ftexp.training.imbalance import class_counts, class_weights
@@ -34,8 +32,6 @@ class SolvedHead:
         blocks: the blocks whose outputs are among them, besides the network's own features before the last layer.
         pass_seconds: seconds for the pass over the images, or for reading what was cached.
         solve_seconds: seconds for all strengths, and for the chosen one to the end.
-        judged: images of train and val whose labels were judged; 0: none.
-        suspects: how many of these look wrong.
     """
 
     chosen: Chosen
@@ -44,8 +40,6 @@ class SolvedHead:
     blocks: tuple[str, ...]
     pass_seconds: float
     solve_seconds: float
-    judged: int = 0
-    suspects: int = 0
 
 
 def solve_head(
@@ -61,7 +55,7 @@ def solve_head(
         config: ``train.metric`` chooses the strength, unless ``head.strength`` is set; smoothing and class weights are
             those of the loss.
         runtime: the device and the ranks.
-        splits: the samples; where copies among them are known, labels are judged without the images' copies.
+        splits: the samples.
     """
     started, layer = time.perf_counter(), last_layer(network)
     train, val = (gathered(features.before_last, b, runtime) for b in (features.inputs.train, features.inputs.val))
@@ -77,9 +71,8 @@ def solve_head(
         strengths = STRENGTHS if config.head.strength is None else [config.head.strength]
         chosen = solve_on_validation(problem, val_values, val_labels, config.train.metric, strengths)
         seconds = passed - started, time.perf_counter() - passed
-        judged = _judge(torch.cat([values, val_values]), torch.cat([labels, val_labels]), splits, config.probe.odds)
         blocks = tuple(tap.block for tap in network.taps)
-        return SolvedHead(chosen, len(values), values.shape[1], blocks, *seconds, *judged)
+        return SolvedHead(chosen, len(values), values.shape[1], blocks, *seconds)
 
     solved = runtime.ranks.broadcast(solve)
     _write(layer, solved.chosen.solution.weight, solved.chosen.solution.bias)
@@ -100,15 +93,6 @@ def _targets(labels: Tensor, counts: Sequence[int], config: Config) -> Tensor:
 def _standardised(layer: nn.Linear, features: Tensor) -> Tensor:
     """The features on which the weight of the layer acts."""
     return layer.standardise(features) if isinstance(layer, StandardisedLinear) else features
-
-
-def _judge(values: Tensor, labels: Tensor, splits: Splits, odds: float) -> tuple[int, int]:
-    """How many labels were judged, and how many of these look wrong, as ``ftexp.labels`` judges them."""
-    if splits.copies is None:
-        return 0, 0
-    samples = (*splits.train, *splits.val)
-    check = check_labels(Features(values, labels, number_groups(samples, splits.copies), samples, splits.classes), odds)
-    return len(samples), int(check.suspects.sum())
 
 
 @torch.no_grad()

@@ -74,6 +74,7 @@ def finished_run(folder: Path, classes: list[str], **result: object) -> None:
         "test": None,
         "baseline": {"split": "validation", "class": classes[1], "accuracy": 0.25},
         "phases": phases,
+        "labels": {"num_images": 12, "suspects": 2},
         "diagnosis": diagnosis,
         "images_per_second": 9.0,
         "peak_memory_mib": None,
@@ -81,7 +82,6 @@ def finished_run(folder: Path, classes: list[str], **result: object) -> None:
         "mlflow_run_id": None,
     }
     (folder / "result.json").write_text(json.dumps({**content, **result}))
-    (folder / "solution.json").write_text(json.dumps({"judged_labels": 12, "suspect_labels": 2}))
     config = {
         "model": {"name": "tiny"},
         "data": {"source": HOSTILE, "split": "auto", "seed": 0},

@@ -37,8 +37,8 @@ class Splits:
         test: the test split, which can be used once.
         classes: the names of the classes of all splits in natural order; the index is the class number.
         digests: the digests of the images, each of which is read once for the whole run.
-        ties: path -> name of the set of copies that a training image belongs to, where they have been looked for.
-        copies: the same of train and val, where labels are to be judged without copies of their images; else None.
+        copies: path -> name of the set of copies that a training or validation image belongs to; None: nobody has
+            looked for copies.
     """
 
     train: list[Sample]
@@ -46,7 +46,6 @@ class Splits:
     test: TestSplit
     classes: tuple[str, ...]
     digests: ContentDigests = field(default_factory=ContentDigests, repr=False)
-    ties: Mapping[str, str] = field(default_factory=dict, repr=False)
     copies: Mapping[str, str] | None = field(default=None, repr=False)
 
     @property

@@ -119,7 +119,7 @@ def _curve(
     }
     known = [value for points in values.values() for _, value in points if value is not None]
     y, y_ticks = _log_axis(known) if title == "Learning rate" else _axis(known)
-    first, last = history[0].epoch - 0.5, history[-1].epoch + 0.5
+    first, last = (0 if best_epoch == 0 else history[0].epoch) - 0.5, history[-1].epoch + 0.5
     x = _scale(first, last, FRAME.left, FRAME.right)
     epochs = MaxNLocator(nbins=8, integer=True, min_n_ticks=1).tick_values(first, last)
     phases = _phases(history)

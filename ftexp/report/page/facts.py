@@ -21,8 +21,7 @@ from ftexp.evaluation.scores import Scores
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
 from ftexp.files.run_files import DEPTH, HISTORY, IDENTITY, RESULT
-from ftexp.report.lines import explain_skipped, explain_verdict
-from ftexp.report.solved import SOLUTION, labels_line
+from ftexp.report.lines import explain_skipped, explain_verdict, labels_line
 
 # Rows of a table on the page; the CSV file has all of them.
 MAX_CLASSES, MAX_FINDINGS, MAX_GROUPS = 1_000, 20, 400
@@ -41,7 +40,6 @@ class Facts:
         identity: the content of ``run.json``; ``result``: of ``result.json``.
         history: the epochs, at least one.
         depth: the content of ``depth.json``, of a run that has it.
-        solution: the content of ``solution.json``; empty where no head was solved.
         groups: rows of ``param_groups.csv``; ``splits``, ``leaks``, ``bad_images``, ``test_classes`` likewise.
     """
 
@@ -50,7 +48,6 @@ class Facts:
     result: Mapping[str, Any]
     history: Sequence[EpochRecord]
     depth: Mapping[str, Any] | None
-    solution: Mapping[str, Any]
     groups: Sequence[Row]
     splits: Sequence[Row]
     leaks: Sequence[Row]
@@ -78,7 +75,6 @@ class Facts:
             result,
             history,
             depth=read_json(folder / DEPTH) if (folder / DEPTH).exists() else None,
-            solution=read_json(folder / SOLUTION) if (folder / SOLUTION).exists() else {},
             groups=_rows(folder / "param_groups.csv"),
             splits=_rows(folder / "splits.csv"),
             leaks=_rows(folder / "leaks.csv"),
@@ -163,8 +159,8 @@ class Facts:
 
     def labels(self) -> str | None:
         """How many labels look wrong; None where the run did not judge them."""
-        judged = self.solution.get("judged_labels")
-        return labels_line(self.solution["suspect_labels"], judged) if judged else None
+        judged = self.result.get("labels")  # runs of before they were judged have no such entry
+        return labels_line(judged["suspects"], judged["num_images"]) if judged else None
 
     def leak_kinds(self) -> list[tuple[str, str, int]]:
         """Kind, severity and number of the audit's findings."""

@@ -1,0 +1,94 @@
+"""What a run does with the features of the frozen network before its first step: it solves the head, judges labels."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from ftexp.config import Config
+from ftexp.data.splitting.splits import Splits
+from ftexp.finetune.phases import Phase
+from ftexp.machine.runtime import Runtime
+from ftexp.models.blocks import HEAD, Network
+from ftexp.training.inputs.features import FeatureInputs, KnownFeatures, feature_inputs, why_unsolvable
+from ftexp.training.inputs.input_source import InputSource
+from ftexp.training.judging import JudgedLabels, judge_labels
+from ftexp.training.solve import SolvedHead, solve_head
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenHead:
+    """The head on the features of a frozen network.
+
+    Attributes:
+        network: the network on its device.
+        config: the configuration of the run.
+        runtime: the device and the ranks.
+        splits: the samples.
+        known: what enters the last layer of the pretrained network, if it is known.
+    """
+
+    network: Network
+    config: Config
+    runtime: Runtime
+    splits: Splits
+    known: KnownFeatures | None = None
+
+    def features(self, phase: Phase, source: InputSource, *, pretrained: bool) -> FeatureInputs:
+        """Open the features.
+
+        Args:
+            phase: whose frozen blocks' activations they are computed from.
+            source: opens the batches, and closes them.
+            pretrained: whether the network still has its pretrained weights.
+        """
+        self.network.module.eval()
+        if pretrained and self.known is not None:
+            return self.known.inputs(self.network, self.runtime)
+        return feature_inputs(source, self.network, phase, self.runtime)
+
+    def solve(self, features: FeatureInputs) -> SolvedHead:
+        """Put the head that is best on the features into the network."""
+        self.network.module.eval()
+        return solve_head(self.network, features, self.config, self.runtime, self.splits)
+
+    def solve_start(self, first: Phase) -> SolvedHead | None:
+        """``head.init=solved``: put the head that is best on the pretrained features into the network.
+
+        Args:
+            first: the first phase of the run.
+
+        Returns:
+            None if the head stays as it is: it is not asked for, the phase solves it anyway, or it keeps rows of a file
+            of weights, which a log line says.
+        """
+        if self.config.head.init != "solved" or first.solved:
+            return None
+        if self.network.keeps_rows:
+            log.info("head    not solved at the start: it keeps rows of the file of weights (head.init=solved)")
+            return None
+        phase = replace(first, learning=(HEAD,), part=None, change=None, solved=True)
+        with self._source() as source:
+            return self.solve(self.features(phase, source, pretrained=True))
+
+    def judge_labels(self, first: Phase) -> JudgedLabels | None:
+        """Tell how many labels look wrong. The blocks below those that learn in the first phase take no pass of their
+        own: the phase trains on their cached activations.
+
+        Args:
+            first: the first phase of the run.
+
+        Returns:
+            None if nothing enters a linear last layer, which a log line says.
+        """
+        if (reason := why_unsolvable(self.network)) is not None:
+            log.info("labels  not judged: %s", reason)
+            return None
+        with self._source() as source:
+            features = self.features(replace(first, part=None, change=None), source, pretrained=True)
+            return judge_labels(self.network, features, self.splits, self.runtime, self.config.probe.odds)
+
+    def _source(self) -> InputSource:
+        return InputSource(self.config, self.network, self.splits, self.runtime)
