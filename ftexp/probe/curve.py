@@ -44,6 +44,7 @@ class LearningCurve:
         scores: for each size, the held-out samples of all folds and repeats, in the same order.
         groups: int64 [M], of these samples.
         heads: int64 [M], which of the folds of which repeat a sample was held out in; its heads have seen the others.
+        repeats: int64 [M], in which repeat; in each of them, every image was held out once.
         num_images: of all that the folds are cut from.
     """
 
@@ -51,6 +52,7 @@ class LearningCurve:
     scores: tuple[Scores, ...]
     groups: Integers
     heads: Integers
+    repeats: Integers
     num_images: int
 
 
@@ -62,12 +64,14 @@ class Errors:
         sizes: float64 [K].
         values: float64 [K], what is to become small: one minus a score, or a loss.
         draws: float64 [R, K], the same of resampled groups and heads.
+        single: float64 [R, K], the same of resampled groups of one repeat: what one set of as many images would show.
         of_one: what one independent sample more or less with an error changes.
     """
 
     sizes: Floats
     values: Floats
     draws: Floats
+    single: Floats
     of_one: float
 
 
@@ -161,6 +165,7 @@ def learning_curve(features: Features, num_folds: int, num_repeats: int, seed: i
         scores=tuple(joined(one) for one in parts),
         groups=features.groups.numpy()[np.concatenate(held_rows)],
         heads=np.repeat(np.arange(len(held_rows)), [len(held) for held in held_rows]),
+        repeats=np.repeat(np.arange(len(held_rows)) // num_folds, [len(held) for held in held_rows]),
         num_images=len(features.labels),
     )
 
@@ -186,14 +191,20 @@ def errors_of(curve: LearningCurve, metric: str, seed: int) -> tuple[Errors, lis
     rng = np.random.default_rng(seed)
     num_groups, num_heads = curve.groups.max() + 1, curve.heads.max() + 1
     drawn = [_both(curve, np.ones(len(curve.groups), np.int64), metric)]
-    while len(drawn) <= num_draws:
-        of_groups = np.bincount(rng.integers(0, num_groups, num_groups), minlength=num_groups)
-        of_heads = np.bincount(rng.integers(0, num_heads, num_heads), minlength=num_heads)
-        drawn.append(_both(curve, of_groups[curve.groups] * of_heads[curve.heads], metric))
-    values = np.array(drawn)  # [1 + draws, K, 1 + classes]
+    singly = []
+    while len(singly) < num_draws:
+        of_groups = np.bincount(rng.integers(0, num_groups, num_groups), minlength=num_groups)[curve.groups]
+        of_heads = np.bincount(rng.integers(0, num_heads, num_heads), minlength=num_heads)[curve.heads]
+        drawn.append(_both(curve, of_groups * of_heads, metric))
+        of_repeat = curve.repeats == len(singly) % (curve.repeats.max() + 1)
+        singly.append(_both(curve, of_groups * of_repeat, metric))
+    values, single = np.array(drawn), np.array(singly)  # [1 + draws, K, 1 + classes] and [draws, K, 1 + classes]
     labels = curve.scores[0].labels
     counts = [num_groups, *(len(np.unique(curve.groups[labels == k])) for k in range(curve.scores[0].num_classes))]
-    found = [Errors(curve.sizes, values[0, :, k], values[1:, :, k], 1 / max(n, 1)) for k, n in enumerate(counts)]
+    found = [
+        Errors(curve.sizes, values[0, :, k], values[1:, :, k], single[:, :, k], 1 / max(n, 1))
+        for k, n in enumerate(counts)
+    ]
     return found[0], found[1:]
 
 

@@ -124,26 +124,43 @@ class Gain:
     Attributes:
         more: how many images more.
         gain: the median of the laws.
-        low, high: the 95 % band.
+        low, high: the 95 % band of the gain in the long run.
+        measured_low, measured_high: that of the gain that one set of as many images as there are now would show.
     """
 
     more: int
     gain: float
     low: float
     high: float
+    measured_low: float
+    measured_high: float
 
 
-def gain_of(law: PowerLaw, now: int, more: int) -> Gain:
+def gain_of(law: PowerLaw, errors: Errors, now: int, more: int) -> Gain:
     """How much the error falls from ``now`` images to ``more`` above that; in the long run it does not rise.
 
     Args:
         law: of the error.
+        errors: the measured curve.
         now: the number of images that there are.
         more: at most as many.
     """
     assert 0 < more <= now, "one step ahead, not ten"
-    low, gain, high = quantiles(np.maximum(law.error(now) - law.error(now + more), 0))
-    return Gain(more, gain, low, high)
+    told = np.maximum(law.error(now) - law.error(now + more), 0)
+    low, gain, high = quantiles(told)
+    normal = np.random.default_rng(1).standard_normal(len(told))  # not those that bend the laws
+    noise = _noise(errors, (now + more) / now) * normal
+    measured_low, _, measured_high = quantiles(told + noise)
+    return Gain(more, gain, low, high, measured_low, measured_high)
+
+
+def _noise(errors: Errors, ratio: float) -> float:
+    """The standard error of a gain on one set of images, from the largest size and the one nearest to a step before.
+
+    Both heads are scored on the same images, and the one has seen what the other has.
+    """
+    before = int(np.abs(np.log(errors.sizes[:-1] * ratio / errors.sizes[-1])).argmin())
+    return max(float(np.nanstd(errors.single[:, before] - errors.single[:, -1])), errors.of_one)
 
 
 def still_rises(errors: Errors) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ def write_learning_curve(
     now, of_metric = curve.num_images, METRICS[metric]
     errors, of_classes = errors_of(curve, metric, seed)
     law = PowerLaw.fit(errors)
-    whole = Told(None, of_metric, errors, law, tuple(gain_of(law, now, step) for step in steps))
+    whole = Told(None, of_metric, errors, law, tuple(gain_of(law, errors, now, step) for step in steps))
     recalls = [_recall(name, one, now, steps) for name, one in zip(classes, of_classes, strict=True)]
     write_json(folder / "learning_curve.json", _content(curve, whole, recalls))
     write_rows(folder / "learning_curve.csv", [row for told in (whole, *recalls) for row in _rows(told, now)])
@@ -91,7 +91,7 @@ def write_learning_curve(
 
 def _recall(name: str, errors: Errors, now: int, steps: Sequence[int]) -> Told:
     law = PowerLaw.fit(errors) if still_rises(errors) else None
-    gains = () if law is None else tuple(gain_of(law, now, step) for step in steps)
+    gains = () if law is None else tuple(gain_of(law, errors, now, step) for step in steps)
     return Told(name, METRICS["accuracy"], errors, law, gains)
 
 
@@ -134,7 +134,7 @@ def _ordered(metric: Metric, low: float, middle: float, high: float) -> dict[str
 
 
 def _step(told: Told, gain: Gain, now: int) -> dict[str, object]:
-    return {"more": gain.more, "images": now + gain.more, "gain": gain.gain, "low": gain.low, "high": gain.high}
+    return {"images": now + gain.more, **asdict(gain)}
 
 
 def _rows(told: Told, now: int) -> Iterator[dict[str, object]]:
@@ -167,12 +167,16 @@ def _lines(curve: LearningCurve, whole: Told, rising: Sequence[Told], file: Path
     if len(rising) > MAX_CLASSES:
         yield f"curve   {len(rising) - MAX_CLASSES} more classes rise; all are in the file."
     yield (
-        "curve   Brackets are 95 % bands. They are for a head on the frozen network, whatever the stage, and do not "
-        f"hold for images of another kind. {file}"
+        "curve   Brackets are 95 % bands: of the gain in the long run, and of what one measurement on "
+        f"{curve.num_images:,} other images would show. They are for a head on the frozen network, whatever the stage, "
+        f"and do not hold for images of another kind. {file}"
     )
 
 
 def _shown(metric: Metric, gain: Gain) -> str:
+    bands = gain.low, gain.high, gain.measured_low, gain.measured_high
     if metric.maximize:
-        return f"{100 * gain.gain:+.1f} points ({100 * gain.low:.1f} to {100 * gain.high:.1f})"
-    return f"{metric.label} {-gain.gain:+.3f} ({-gain.low:.3f} to {-gain.high:.3f})"
+        low, high, least, most = (f"{100 * value:.1f}" for value in bands)
+        return f"{100 * gain.gain:+.1f} points ({low} to {high}; measured once {least} to {most})"
+    low, high, least, most = (f"{-value:+.3f}" for value in bands)
+    return f"{metric.label} {-gain.gain:+.3f} ({low} to {high}; measured once {least} to {most})"

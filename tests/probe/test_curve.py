@@ -59,9 +59,12 @@ def test_too_few_images_of_a_class_are_refused() -> None:
     assert choose_shares(clouds(33), 5) == pytest.approx([0.5**1.5, 0.5, 0.5**0.5, 1.0])
 
 
-def curve_of(labels: list[int], predictions: list[list[int]], groups: list[int], heads: list[int]) -> LearningCurve:
+def curve_of(
+    labels: list[int], predictions: list[list[int]], groups: list[int], heads: list[int], repeats: int = 1
+) -> LearningCurve:
     scores = tuple(scores_of(labels, one, 2) for one in predictions)
-    return LearningCurve(np.array([10.0, 20.0]), scores, np.array(groups), np.array(heads), 25)
+    of_rows = np.arange(len(labels)) * repeats // len(labels)
+    return LearningCurve(np.array([10.0, 20.0]), scores, np.array(groups), np.array(heads), of_rows, 25)
 
 
 def test_errors_are_those_of_the_metric_and_of_every_class() -> None:
@@ -85,3 +88,11 @@ def test_resamples_are_of_groups_and_of_heads() -> None:
     assert in_groups.draws[:, 0].std() == pytest.approx(0.5 / 40**0.5, rel=0.15)
     of_heads = errors_of(curve_of(labels, [by_ten] * 2, list(range(400)), [i // 40 for i in range(400)]), "accuracy", 0)
     assert of_heads[0].draws[:, 0].std() == pytest.approx((0.25 / 10 + 0.25 / 400) ** 0.5, rel=0.15)
+
+
+def test_a_single_set_is_scored_once() -> None:
+    """Four repeats of 100 images: all together have half of the error of one."""
+    wrong = np.random.default_rng(0).integers(0, 2, 400).tolist()
+    errors = errors_of(curve_of([0] * 400, [wrong, [0] * 400], list(range(100)) * 4, [0] * 400, 4), "accuracy", 0)[0]
+    assert errors.single[:, 0].std() == pytest.approx(0.5 / 10, rel=0.15)
+    assert errors.draws[:, 0].std() == pytest.approx(0.5 / 20, rel=0.15)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from ftexp.probe.curve import Errors
-from ftexp.probe.power_law import PowerLaw, gain_of, quantiles, still_rises
+from ftexp.probe.power_law import Gain, PowerLaw, gain_of, quantiles, still_rises
 
 SIZES = 400 * 2 ** (-np.arange(8)[::-1] / 2)
 
@@ -28,12 +30,16 @@ def measured(noise: float, seed: int = 0, shared: float = 0.0, bend: float = 0.0
 
     values = law(SIZES) + draw(1)[0]
     values[0] += bend
-    return Errors(SIZES, values, values + draw(500), 1e-9)
+    return Errors(SIZES, values, values + draw(500), values + draw(500), 1e-9)
+
+
+def told(errors: Errors, more: int = 500) -> Gain:
+    return gain_of(PowerLaw.fit(errors), errors, 500, more)
 
 
 def test_the_law_that_made_the_errors_is_found() -> None:
-    found = PowerLaw.fit(measured(noise=1e-4))
-    gain = gain_of(found, 500, 500)
+    errors = measured(noise=1e-4)
+    found, gain = PowerLaw.fit(errors), told(errors)
     assert quantiles(found.exponent)[1] == pytest.approx(0.6, abs=0.2)
     assert gain.gain == pytest.approx(TRUE_GAIN, abs=0.002)
     assert gain.low < TRUE_GAIN < gain.high
@@ -41,36 +47,49 @@ def test_the_law_that_made_the_errors_is_found() -> None:
 
 
 def test_the_band_grows_with_noise_and_with_the_distance() -> None:
-    bands = [gain_of(PowerLaw.fit(measured(noise)), 500, 500) for noise in (0.002, 0.006)]
+    bands = [told(measured(noise)) for noise in (0.002, 0.006)]
     assert bands[1].high - bands[1].low > 1.5 * (bands[0].high - bands[0].low)
-    near = gain_of(PowerLaw.fit(measured(0.006)), 500, 100)
+    near = told(measured(0.006), 100)
     assert near.high - near.low < bands[1].high - bands[1].low
     assert near.gain < bands[1].gain
 
 
 def test_what_moves_all_sizes_alike_does_not_blur_the_gain() -> None:
-    alike = gain_of(PowerLaw.fit(measured(0.002, shared=0.02)), 500, 500)
-    apart = gain_of(PowerLaw.fit(measured(0.02)), 500, 500)
+    alike = told(measured(0.002, shared=0.02))
+    apart = told(measured(0.02))
     assert alike.high - alike.low < 0.75 * (apart.high - apart.low)
 
 
 def test_the_band_holds_the_gain() -> None:
     held = []
     for seed in range(12):
-        gain = gain_of(PowerLaw.fit(measured(0.005, seed, shared=0.01)), 500, 500)
+        gain = told(measured(0.005, seed, shared=0.01))
         held.append(gain.low <= TRUE_GAIN <= gain.high)
     assert sum(held) >= 11
 
 
+def test_one_measurement_has_an_error_of_its_own() -> None:
+    """That of the difference between the largest size and the nearest to half of it."""
+    errors = measured(1e-4)
+    noise = np.zeros((500, 8))
+    noise[:, 5] = 0.02 * np.random.default_rng(1).standard_normal(500)
+    gain = told(replace(errors, single=errors.values + noise))
+    width = float(np.hypot(gain.high - gain.low, 2 * 1.96 * 0.02))
+    assert gain.measured_high - gain.measured_low == pytest.approx(width, rel=0.1)
+    assert gain.measured_low < 0 < gain.low
+    near = told(replace(errors, single=errors.values + noise), 200)
+    assert near.measured_high - near.measured_low < 0.01  # the nearest to 500 / 700 is another size
+
+
 def test_one_size_far_from_the_law_does_not_decide() -> None:
-    straight, bent = (gain_of(PowerLaw.fit(measured(0.001, bend=bend)), 500, 500) for bend in (0.0, 0.1))
+    straight, bent = (told(measured(0.001, bend=bend)) for bend in (0.0, 0.1))
     assert bent.gain == pytest.approx(straight.gain, abs=0.008)
     assert bent.low < TRUE_GAIN < bent.high
 
 
 def test_where_nothing_is_wrong_one_image_in_the_future_may_be() -> None:
-    none = Errors(SIZES, np.zeros(8), np.zeros((500, 8)), of_one=0.01)
-    gain = gain_of(PowerLaw.fit(none), 500, 500)
+    none = Errors(SIZES, np.zeros(8), np.zeros((500, 8)), np.zeros((500, 8)), of_one=0.01)
+    gain = told(none)
     assert gain.low == 0
     assert 0.001 < gain.high < 0.03
 
@@ -79,7 +98,7 @@ def test_a_curve_that_grows_steeper_is_followed_at_its_end() -> None:
     steeper = 0.12 * np.exp(-np.array([-0.7, -0.6, -0.5, -0.4, -0.3, -0.2, -0.1, 0]) * 2.2)
     steeper[-3:] = 0.12 * 2.0 ** np.array([0.8, 0.4, 0.0])  # an exponent of 0.8 in the last doubling
     draws = steeper + 0.002 * np.random.default_rng(0).standard_normal((500, 8))
-    gain = gain_of(PowerLaw.fit(Errors(SIZES, steeper, draws, 1e-9)), 500, 500)
+    gain = told(Errors(SIZES, steeper, draws, draws, 1e-9))
     assert gain.low < 0.12 * (1.25**-0.8 - 2.5**-0.8) < gain.high
 
 
@@ -92,7 +111,7 @@ def test_the_exponent_drifts_on_where_nothing_was_measured() -> None:
 
 def test_more_than_twice_as_many_is_not_told() -> None:
     with pytest.raises(AssertionError, match="one step ahead"):
-        gain_of(PowerLaw.fit(measured(1e-3)), 500, 501)
+        told(measured(1e-3), 501)
 
 
 def test_a_curve_still_rises_where_its_second_half_does() -> None:

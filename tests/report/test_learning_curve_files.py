@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def made_curve() -> LearningCurve:
     for size in SIZES:
         wrong = rank < 500 * 0.3 * (size / 400) ** -0.5
         scores.append(scores_of(labels, [*wrong.astype(int).tolist(), *[0] * 50, *[1] * 450], 2))
-    return LearningCurve(SIZES, tuple(scores), np.arange(1000), np.arange(1000) % 5, 500)
+    return LearningCurve(SIZES, tuple(scores), np.arange(1000), np.arange(1000) % 5, np.zeros(1000, np.int64), 500)
 
 
 @pytest.fixture
@@ -45,8 +46,10 @@ def test_the_lines_the_table_and_the_picture_agree(tmp_path: Path, figures: list
     true_gain = 0.15 * ((500 / 400) ** -0.5 - (1000 / 400) ** -0.5)
     assert far["low"] < true_gain < far["high"]
     assert near["gain"] < far["gain"]
+    assert far["measured_low"] < far["low"] < far["high"] < far["measured_high"]
     assert lines[0] == "curve   accuracy 0.8000 with 400 images, 0.5930 with 71; train and val have 500"
     assert lines[1].startswith("curve   100 more images (of the same kind): +")
+    assert re.search(r"points \(\d\.\d to \d+\.\d; measured once -?\d\.\d to \d+\.\d\)$", lines[1])
     assert "recall of ant, now 0.700, still rises: 500 more images (of all classes): +" in lines[3]
     assert not any("bee" in line for line in lines)
     assert [(one["class"], one["still_rises"]) for one in content["classes"]] == [("ant", True), ("bee", False)]

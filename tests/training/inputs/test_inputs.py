@@ -182,7 +182,7 @@ def test_a_step_that_was_measured_leaves_less_to_keep(
             assert (transfers(batches, 2) == 2) == on_device
 
 
-def test_every_file_is_read_once_for_its_name_and_decoded_twice(
+def test_every_file_is_read_once_for_its_name_and_decoded_thrice(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     """By the audit, and by the first epoch; all later phases, epochs and views have kept images and activations."""
@@ -216,7 +216,7 @@ def test_every_file_is_read_once_for_its_name_and_decoded_twice(
     assert ended.returncode == 0, ended.stderr
     rows = list(csv.DictReader((pictures.parent / "run" / "splits.csv").read_text().splitlines()))
     counts = {split: {opened[row["path"]] for row in rows if row["split"] == split} for split in SPLITS}
-    # Once for the name, once by the audit's decoding, once by training's; the test images once to be scored. Validation
-    # images that report.html shows are opened for that, too.
-    assert (counts["train"], counts["test"]) == ({3}, {3})
+    # Once for the name, once by the audit, once by training, and once as they are for their labels to be judged;
+    # the test images once to be scored. Validation images that report.html shows are opened for that, too.
+    assert (counts["train"], counts["test"]) == ({4}, {3})
     assert counts["val"] <= {3, 4}
