@@ -14,6 +14,7 @@ import torch
 
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits, build_splits, write_splits
+from ftexp.data_identity import DataIdentity
 from ftexp.errors import ConfigError, UserError
 from ftexp.evaluation.scores import Scores
 from ftexp.files.json_files import read_json, write_json
@@ -28,7 +29,7 @@ from ftexp.probe.cross_validation import FoldScores, Integers, draw_folds
 from ftexp.probe.features import Features, number_groups
 from ftexp.run import run
 from ftexp.run_folder import start_again
-from ftexp.run_identity import DataIdentity, RunIdentity
+from ftexp.run_identity import RunIdentity
 from ftexp.tracking.factory import make_tracker
 from ftexp.tracking.tracker import PARENT_RUN
 
