@@ -191,7 +191,7 @@ def errors_of(curve: LearningCurve, metric: str, seed: int) -> tuple[Errors, lis
     rng = np.random.default_rng(seed)
     num_groups, num_heads = curve.groups.max() + 1, curve.heads.max() + 1
     drawn = [_both(curve, np.ones(len(curve.groups), np.int64), metric)]
-    singly = []
+    singly: list[Floats] = []
     while len(singly) < num_draws:
         of_groups = np.bincount(rng.integers(0, num_groups, num_groups), minlength=num_groups)[curve.groups]
         of_heads = np.bincount(rng.integers(0, num_heads, num_heads), minlength=num_heads)[curve.heads]

@@ -278,3 +278,24 @@ def test_it_tests_what_the_stage_trains_and_leaves_table_and_plot(
     assert f"optimizer.head_lr={tests[0].suggestion:.1e}" in caplog.text
     assert (tmp_path / "lr_find.png").stat().st_size > 5000
     assert (tmp_path / "lr_find.csv").read_text().startswith("setting,rate,loss\noptimizer.head_lr,1e-06,")
+
+
+def test_both_tests_start_from_a_solved_head(
+    configure: Compose, seen: list[Seen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the run does: the head is not trained before the test of the backbone."""
+    opened: list[Phase] = []
+    training = range_test._training
+
+    def counted(*given: Any) -> Any:
+        opened.append(given[-1])
+        return training(*given)
+
+    monkeypatch.setattr(range_test, "_training", counted)
+    numbers = []
+    for start in ("solved", "random"):
+        opened.clear()
+        ranges(configure(*SMALL, "stage=partial", f"head.init={start}"))
+        numbers.append(len(opened))
+    assert numbers == [2, 3]
+    assert seen[0].loss < seen[2].loss / 2
