@@ -40,6 +40,8 @@ class DeviceKind:
     Attributes:
         is_accelerator: whether the device has memory of its own, to which pinned memory is copied without waiting, and
             a module of torch's that tells of it. Apple's GPU has the memory of the host.
+        has_generator: whether random numbers on the device come from a generator of its own.
+        float64: whether the device has float64.
         channels_last: the value of ``runtime.channels_last=auto``.
         fast_bf16: whether the device computes faster in bf16, so that ``runtime.precision=auto`` chooses it.
         has_bf16: whether the device can compute in bf16.
@@ -48,6 +50,8 @@ class DeviceKind:
     """
 
     is_accelerator: bool
+    has_generator: bool
+    float64: bool
     channels_last: bool
     fast_bf16: Callable[[], bool]
     has_bf16: Callable[[], bool]
@@ -79,6 +83,8 @@ def _cuda_has_bf16_units() -> bool:
 KINDS = {
     "cpu": DeviceKind(
         is_accelerator=False,
+        has_generator=False,
+        float64=True,
         # Measured on two cores: EfficientNet-Lite0 trains 1.6 times faster with channels last.
         channels_last=True,
         # Without bf16 units, bf16 is 3 to 13 times slower.
@@ -90,6 +96,8 @@ KINDS = {
     ),
     "cuda": DeviceKind(
         is_accelerator=True,
+        has_generator=True,
+        float64=True,
         channels_last=True,
         fast_bf16=_cuda_has_bf16_units,
         has_bf16=_yes,
@@ -98,7 +106,10 @@ KINDS = {
         compiling=CompileCost(fixed_seconds=20, seconds=60, saved_seconds=0.027),
     ),
     "mps": DeviceKind(
+        # So nothing is pinned, and copies wait: one that does not may read memory that is freed (pytorch#189690).
         is_accelerator=False,
+        has_generator=True,
+        float64=False,  # pytorch#122602
         # The backward pass of convolutions is up to 30 times slower with channels last (pytorch#193349), and some
         # layers compute wrong values from views of such tensors (pytorch#174345).
         channels_last=False,

@@ -13,7 +13,7 @@ from torch import nn
 
 from ftexp.config import RuntimeConfig
 from ftexp.errors import DeviceError
-from ftexp.machine.accelerator import device_name, forget_peak, is_accelerator, peak_bytes, use
+from ftexp.machine.accelerator import device_name, forget_peak, is_accelerator, moved, peak_bytes, use
 from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.generators import seed_generators
@@ -60,7 +60,7 @@ class Runtime:
 
         They are copied as they are and changed there: CUDA changes what it copies in memory that is not pinned.
         """
-        return images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
+        return moved(images, self.device).contiguous(memory_format=self.memory_format)
 
     def facts(self) -> dict[str, str]:
         """Device, precision and number of processes, as tags for the tracking store."""
@@ -68,11 +68,9 @@ class Runtime:
 
     def engine(self) -> dict[str, object]:
         """All that the last bits of a score follow from, beside weights, images and versions; for ``run.json``."""
-        own = is_accelerator(self.device)
-        kind = device_name(self.device) if own else torch.backends.cpu.get_cpu_capability()
         return {
             "device": self.device.type,
-            "device_kind": kind,
+            "device_kind": device_name(self.device),
             "precision": self.precision,
             "memory_format": str(self.memory_format).removeprefix("torch."),
             "threads": torch.get_num_threads(),
