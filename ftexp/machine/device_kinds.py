@@ -46,6 +46,7 @@ class DeviceKind:
         fast_bf16: whether the device computes faster in bf16, so that ``runtime.precision=auto`` chooses it.
         has_bf16: whether the device can compute in bf16.
         fp16: whether ``runtime.precision=fp16`` is possible.
+        prepares_sizes: whether the first batch of another size takes seconds, so that smaller last batches are padded.
         compiling: what compiling costs and saves; or why ``runtime.compile=auto`` never compiles.
     """
 
@@ -56,6 +57,7 @@ class DeviceKind:
     fast_bf16: Callable[[], bool]
     has_bf16: Callable[[], bool]
     fp16: bool
+    prepares_sizes: bool
     compiling: CompileCost | str
 
     @property
@@ -91,6 +93,7 @@ KINDS = {
         fast_bf16=_no,
         has_bf16=_yes,
         fp16=False,
+        prepares_sizes=False,
         # Measured (benchmarks/results.md, "What compiling costs and saves"): it pays back after 8,000 steps, or never.
         compiling="a CPU runs compiled steps hardly faster",
     ),
@@ -102,6 +105,9 @@ KINDS = {
         fast_bf16=_cuda_has_bf16_units,
         has_bf16=_yes,
         fp16=True,
+        # cuDNN compiles the kernels of depthwise convolutions at run time, for each size again (cudnn-frontend#1066).
+        # Measured on an H100 with EfficientNet-Lite0 in bf16: 18 s for the first step, 12 s for one of another size.
+        prepares_sizes=True,
         # An estimate, no GPU has been measured yet: a graph takes 20 to 60 s, and saves 30 % of a step of 30 to 150 ms.
         compiling=CompileCost(fixed_seconds=20, seconds=60, saved_seconds=0.027),
     ),
@@ -117,6 +123,7 @@ KINDS = {
         fast_bf16=_no,
         has_bf16=_macos_has_bf16,
         fp16=False,
+        prepares_sizes=False,
         # A prototype (pytorch#150121) that trained convolutional networks four times slower (pytorch#192551).
         compiling="torch compiles for Apple GPUs as a prototype, which can be slower",
     ),

@@ -37,6 +37,7 @@ from ftexp.training.phase_state import open_phase
 from ftexp.training.report import Report
 from ftexp.training.solve import SolvedHead
 from ftexp.training.starting_weights import apply_wise_ft, backbone_state
+from ftexp.training.whole_batches import whole_batches
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,9 @@ class Fit:
 
     def score(self, forward: Forward, batches: Batches, split: str = "validation") -> Scores:
         """Score all samples; the network has to be in eval mode. Raises DivergedError where the loss is not finite."""
-        return self.loop.score(forward, batches, split)
+        size = self.runtime.ranks.local_batch_size(self.config.train.images_per_step)
+        whole = whole_batches(forward, self.network.module, size, self.runtime)
+        return self.loop.score(whole, batches, split)
 
     def inputs(self) -> InputSource:
         """The source of the batches for this run's network and splits."""
