@@ -69,6 +69,7 @@ def slow(*values: object, id: str) -> object:
         slow((*FULL, "optimizer=adan", "train.ema=0.9"), (2, 0), id="adan"),
         slow((*FULL, "loss=focal", "data.sampler=balanced"), (0, 0), id="focal loss"),
         slow((*FULL, "loss=bce"), (2, 0), id="binary cross-entropy"),
+        slow((*FULL, "loss.class_weights=balanced"), (2, 0), id="weights of classes"),
         slow((*FULL, "bn_policy=eval", "runtime.channels_last=false"), (2, 0), id="channels first"),
     ],
 )
