@@ -171,7 +171,7 @@ class RunIdentity:
                 key for key in changed if not (now.get(key) == AUTO and key in (*auto_keys(config), "stage.epochs"))
             ]
         added = [key for key in changed if key not in before and _is_new_field(key, config, self.config)]
-        changed = [key for key in changed if not key.startswith(FREE)]
+        changed = [key for key in changed if key not in FREE]
         refused = [key for key in changed if not (force and key.startswith(HARMLESS))]
         if not set(refused) - set(added):
             for key in added:

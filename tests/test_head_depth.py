@@ -135,7 +135,8 @@ def test_auto_takes_all_only_where_the_folds_prefer_it(
         run(configured(configure, "stage=head", f"head.depth={depth}"), place / name)
         weights[name] = load_checkpoint(place / name / "checkpoints" / "best.pt")["model"]
         identity = json.loads((place / name / "run.json").read_text())
-        assert identity["head_depth"] == ("all" if everything else "last")
+        result = json.loads((place / name / "result.json").read_text())
+        assert identity["head_depth"] == result["head_depth"] == ("all" if everything else "last")
     assert "head.last.weight" in weights["all"]
     assert list(weights["last"]) == list(weights["asked"])
     for tensor, asked in zip(weights["last"].values(), weights["asked"].values(), strict=True):

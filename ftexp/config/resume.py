@@ -23,9 +23,9 @@ HARMLESS = (
 )
 
 
-# Settings, or beginnings of their names, that may differ without resume.force: a resumed run identifies its images by
-# their content, what else the tracking store gets is no part of the run, and probe is about commands before training.
-FREE = ("data.root", "data.file", "tracking.log_images", "tracking.log_model", "probe.")
+# Settings that may differ without resume.force: a resumed run identifies its images by their content, and what else the
+# tracking store gets of it is no part of the run.
+FREE = ("data.root", "data.file", "tracking.log_images", "tracking.log_model")
 
 
 @dataclass(slots=True)
