@@ -124,7 +124,7 @@ def test_a_full_disk_ends_a_run_with_one_message(
         raise of_system(errno.ENOSPC)
 
     monkeypatch.setattr("ftexp.report.recorder.write_rows", full)
-    monkeypatch.setattr("ftexp.report.recorder.write_json", full)  # result.json, which would say why, does not fit too
+    monkeypatch.setattr("ftexp.report.result.write_json", full)  # result.json, which would say why, does not fit too
     ended = command_line(*SETTINGS, "tracking=none", "audit.on_leak=off", "hydra.run.dir=run")
     assert ended.returncode == 1
     assert ended.stderr.startswith("ftexp: A file cannot be written: No space left on device. Free some space, or set")
