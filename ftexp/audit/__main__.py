@@ -28,6 +28,7 @@ It takes the settings of python -m ftexp; these matter here (group.key=value):
   audit.features=true|false                     false: find near duplicates by perceptual hashes alone; faster
   audit.geometry=false                          do not look for copies that were turned, framed, recoloured, written on
   audit.on_scene=warn|fail|ignore               photographs of one scene in two splits
+  audit.write_groups=groups.csv                 images of one picture or scene; data.groups=groups.csv splits by them
   audit.cache=FILE|null                         keeps the fingerprints of images, by content, for later audits
   hydra.run.dir=FOLDER                          the folder for the files; the default is outputs/DATE/TIME
 

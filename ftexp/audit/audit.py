@@ -12,13 +12,15 @@ from pathlib import Path
 
 from ftexp.audit.blank import find_blank_images
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
+from ftexp.audit.duplicates import find_same_images, near_duplicate_findings, near_duplicates, tie_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.findings import KINDS, Finding, write_leaks
 from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, Reason, look_at_images
+from ftexp.audit.groups import write_groups
 from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
-from ftexp.audit.split_crossings import find_future_in_training, find_shared_groups, find_two_labels
+from ftexp.audit.split_crossings import find_future_in_training, find_shared_groups
+from ftexp.audit.within_splits import describe_repeats, find_two_labels
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.images import ImageLimits
@@ -64,14 +66,16 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     started = time.perf_counter()
     prints = look.of(samples)
     with closing(_open_cache(config, config.aligns)) as cache:
-        findings = find_all(samples, prints, cache, config.on_scene)
+        findings, repeats = find_all(samples, prints, cache, config.on_scene)
+        if config.write_groups is not None:
+            write_groups(Path(config.write_groups).expanduser(), samples, prints, cache if config.aligns else None)
     if config.on_leak == "warn":
         findings = [replace(finding, severity="warn") for finding in findings]
     write_leaks(folder / "leaks.csv", findings)
     draw_worst_pairs(folder / LEAKS_PICTURE, findings, samples)
     audit = Audit(findings, time.perf_counter() - started + look.seconds)
     log.info("audit   %d images in %.1f s: %s", len(samples), audit.seconds, _summary(findings))
-    for line in _report(findings):
+    for line in [*_report(findings), *(f"  warn  {line}" for line in repeats)]:
         log.warning(line)
     if audit.failures:
         raise LeakError(_refusal(audit.failures, folder / "leaks.csv"))
@@ -80,8 +84,8 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
 
 def find_all(
     samples: Sequence[Sample], prints: Sequence[Fingerprint], cache: FingerprintCache, on_scene: OnScene
-) -> list[Finding]:
-    """Find everything that an audit can find.
+) -> tuple[list[Finding], list[str]]:
+    """Find everything that an audit can find, and describe what repeats within a split.
 
     Args:
         samples: all samples, each with its split.
@@ -89,16 +93,18 @@ def find_all(
         cache: keeps how pairs of pictures fit.
         on_scene: whether scenes are listed, and with which severity.
     """
-    copies = [*find_same_images(samples, prints), *find_near_duplicates(samples, prints)]
-    return [
+    near, inside = near_duplicates(samples, prints)
+    copies = [*find_same_images(samples, prints), *near_duplicate_findings(samples, near)]
+    findings = [
         *copies,
         *find_edited_copies(samples, prints, cache, on_scene, copies),
         *find_shared_groups(samples),
         *find_future_in_training(samples),
-        *find_two_labels(samples, prints),
+        *find_two_labels(samples, prints, [*near, *inside]),
         *find_blank_images(samples, prints),
         *find_shortcuts(samples, prints),
     ]
+    return findings, describe_repeats(samples, prints, inside)
 
 
 def find_ties(samples: Sequence[Sample], config: AuditConfig, look: Look) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ftexp.data.loading.decoding import decoders
 
 # Part of every key; increase it when the content of fingerprints changes, so that old ones are not used.
-VERSION = 7
+VERSION = 8
 SECONDS_TO_WAIT_FOR_OTHERS = 60
 CHECKSUM_BYTES = 4
 

@@ -12,13 +12,12 @@ Source: the DCT hash is that of imagehash.phash (Zauner 2010), here computed for
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.fft import dct
 
+from ftexp.audit.pairs import Allowed
 from ftexp.audit.parallel import map_batches
 
 # The number of neighbours per image and descriptor, and their least similarity. Of 3,600 copies planted in three
@@ -41,30 +40,32 @@ BLOCK_ELEMENTS = 2**20
 CHUNK = 1024
 
 Array = npt.NDArray[np.float32]
-# Row numbers [R] -> bool [R, N]: which images can be neighbours of these rows.
-Allowed = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 
 
-def candidate_pairs(
-    thumbnails: npt.NDArray[np.uint8], features: npt.NDArray[np.float16], allowed: Allowed
-) -> npt.NDArray[np.int64]:
-    """Find the pairs of images whose pixels should be compared.
+def pairs_by_hash(thumbnails: npt.NDArray[np.uint8], allowed: Allowed) -> npt.NDArray[np.int64]:
+    """Find the pairs of images whose pixels should be compared, by their hashes.
 
     Args:
         thumbnails: uint8 [N, S, S].
-        features: float16 [N, D]; D = 0 to search without features.
         allowed: which images can be neighbours.
 
     Returns:
         Pairs (i, j) with i < j, int64 [P, 2].
     """
     even, odd = _window_hashes(thumbnails)
-    found = [_nearest(even[:, 0], even, allowed, MIN_HASH_LIKENESS, (odd[:, 0], odd))]
-    if features.shape[1]:
-        centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float32)
-        centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-        found.append(_nearest(centred, centred[:, np.newaxis], allowed, MIN_FEATURE_LIKENESS))
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+    return unique_pairs(_nearest(even[:, 0], even, allowed, MIN_HASH_LIKENESS, (odd[:, 0], odd)))
+
+
+def pairs_by_features(features: npt.NDArray[np.float16], allowed: Allowed) -> npt.NDArray[np.int64]:
+    """The same by features, float16 [N, D]."""
+    centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float32)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    return unique_pairs(_nearest(centred, centred[:, np.newaxis], allowed, MIN_FEATURE_LIKENESS))
+
+
+def unique_pairs(*pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Pairs in any order and number, each once, with the smaller number first."""
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
 
 
 def _window_hashes(thumbnails: npt.NDArray[np.uint8]) -> tuple[Array, Array]:

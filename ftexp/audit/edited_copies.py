@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from ftexp.audit.aligner import align_pairs
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.candidates import Allowed, candidate_pairs
+from ftexp.audit.candidates import pairs_by_hash, unique_pairs
 from ftexp.audit.findings import Finding, finding
 from ftexp.audit.fingerprints import MIN_SIDE_FOR_EDITED_COPIES, Fingerprint
 from ftexp.audit.geometry import Alignment
-from ftexp.audit.pairs import Wanted, differ
+from ftexp.audit.pairs import Allowed, Wanted, differ, pictures_apart
 from ftexp.audit.view_candidates import pairs_by_views
 from ftexp.data.samples import SPLITS, Sample
 
@@ -89,13 +89,7 @@ def find_aligned(
     _report_small(prints)
     if len(numbers) < 2:
         return []
-    _, picture = np.unique([prints[i].pixels for i in numbers], return_inverse=True)
-
-    def allowed(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        different: npt.NDArray[np.bool_] = picture[rows][:, None] != picture[None, :]
-        return different & wanted(numbers[rows], numbers)
-
-    chosen = _candidates([prints[i] for i in numbers], queries[numbers], allowed)
+    chosen = _candidates([prints[i] for i in numbers], queries[numbers], pictures_apart(prints, numbers, wanted))
     pairs = [(int(i), int(j)) for i, j in numbers[chosen]]
     alignments = align_pairs(samples, prints, pairs, cache)
     found = [Aligned(*pair, one) for pair, one in zip(pairs, alignments, strict=True) if one.verdict]
@@ -103,8 +97,8 @@ def find_aligned(
 
 
 def _report_small(prints: Sequence[Fingerprint]) -> None:
-    """Say how many images are too small; those without features are not searched at all, by a setting."""
-    small = sum(one.features.size > 0 and one.views.size == 0 for one in prints)
+    """Say how many images are too small, if any is searched."""
+    small = sum(one.side < MIN_SIDE_FOR_EDITED_COPIES for one in prints)
     if small > 0 and any(one.views.size for one in prints):
         log.info(
             "audit   %d images with a side under %d px are not aligned, so no edited copies of them are found.",
@@ -120,7 +114,7 @@ def _candidates(
     features, views, thumbnails = (
         np.stack([getattr(one, name) for one in prints]) for name in ("features", "views", "thumbnail")
     )
-    by_hash = candidate_pairs(thumbnails, features[:, :0], allowed)
+    by_hash = pairs_by_hash(thumbnails, allowed)
     by_hash = by_hash[queries[by_hash].any(axis=1)]
     by_views = pairs_by_views(features, views, np.nonzero(queries)[0], allowed)
-    return np.unique(np.concatenate([by_hash, by_views]), axis=0)
+    return unique_pairs(by_hash, by_views)

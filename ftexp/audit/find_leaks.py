@@ -76,7 +76,7 @@ def find_leaks(
     with closing(FingerprintCache(None if cache is None else Path(cache).expanduser())) as known:
         seen = look_at_images(samples, extractor, known, available_cores())
         _check(samples, seen)
-        return find_all(samples, [one for one in seen if isinstance(one, Fingerprint)], known, "warn")
+        return find_all(samples, [one for one in seen if isinstance(one, Fingerprint)], known, "warn")[0]
 
 
 def _check(samples: Sequence[Sample], seen: Sequence[Fingerprint | str]) -> None:

@@ -25,6 +25,8 @@ GREY = np.array([299, 587, 114], dtype=np.uint32)
 # detail to distinguish a copy from another image of the same kind. Exact copies are found at any size.
 MIN_SIDE_FOR_NEAR_DUPLICATES = 24
 # The same for copies that were turned, framed or edited in other ways: smaller images have too few points that match.
+# Smaller images have no features, either: of 1,440 copies planted among images of 28 to 48 px, hashes alone found all
+# that hashes and features found.
 MIN_SIDE_FOR_EDITED_COPIES = 64
 CHUNK = 256
 
@@ -159,15 +161,12 @@ def _finish(looks: Mapping[str, Look], extractor: FeatureExtractor | None) -> di
     features: dict[str, Features] = {}
     views: dict[str, Features] = {}
     if extractor is not None:
-        large, larger = (
-            [key for key, look in looks.items() if _side(look.facts) >= side]
-            for side in (MIN_SIDE_FOR_NEAR_DUPLICATES, MIN_SIDE_FOR_EDITED_COPIES)
-        )
-        larger = larger if extractor.views else []
-        in_gray = [np.repeat(gray[key][:, :, None], 3, axis=2) for key in larger]
+        large = [key for key, look in looks.items() if _side(look.facts) >= MIN_SIDE_FOR_EDITED_COPIES]
         features = dict(zip(large, _features(extractor, [looks[key].thumbnail for key in large]), strict=True))
-        both = (_features(extractor, images) for images in ([looks[key].centre for key in larger], in_gray))
-        views = {key: np.stack(pair) for key, *pair in zip(larger, *both, strict=True)}
+        viewed = large if extractor.views else []
+        in_gray = [np.repeat(gray[key][:, :, None], 3, axis=2) for key in viewed]
+        both = (_features(extractor, images) for images in ([looks[key].centre for key in viewed], in_gray))
+        views = {key: np.stack(pair) for key, *pair in zip(viewed, *both, strict=True)}
     nothing = np.zeros(0, np.float16)
     return {
         key: Fingerprint(

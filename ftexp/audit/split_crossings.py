@@ -1,4 +1,4 @@
-"""Finds groups, times and labels that leak from one split into another."""
+"""Finds groups and times that leak from one split into another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ftexp.audit.findings import Finding
-from ftexp.audit.fingerprints import Fingerprint
 from ftexp.data.samples import SPLITS, Sample
 from ftexp.data.splitting.times import times_of
 
@@ -44,19 +43,4 @@ def find_future_in_training(samples: Sequence[Sample]) -> list[Finding]:
             latest, earliest = in_a[times[in_a].argmax()], in_b[times[in_b].argmin()]
             share = float((times[in_a] >= times[in_b].min()).mean())
             findings.append(Finding("time", "fail", a, dated[latest].path, b, dated[earliest].path, share))
-    return findings
-
-
-def find_two_labels(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
-    """Find images with equal pixels and different labels in train and val; labels of the test split are not used."""
-    first: dict[str, dict[str, Sample]] = {}
-    findings = []
-    for sample, fingerprint in zip(samples, prints, strict=True):
-        if sample.split == "test" or sample.split is None:
-            continue
-        seen = first.setdefault(fingerprint.pixels, {})
-        for label, other in seen.items():
-            if label != sample.label and other.split is not None and sample.label not in seen:
-                findings.append(Finding("two_labels", "warn", other.split, other.path, sample.split, sample.path, 1.0))
-        seen.setdefault(sample.label, sample)
     return findings

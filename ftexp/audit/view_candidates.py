@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ftexp.audit.candidates import BLOCK_ELEMENTS, Allowed
+from ftexp.audit.candidates import BLOCK_ELEMENTS
+from ftexp.audit.pairs import Allowed
 from ftexp.audit.parallel import map_batches
 
 NUM_NEIGHBOURS = 5

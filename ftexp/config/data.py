@@ -29,6 +29,8 @@ class DataConfig:
     # With split=time: the least time between two splits; samples in the gap are left out. The unit is days for dates,
     # and that of the column for numbers.
     time_gap: float = 0.0
+    # A table path,group, as audit.write_groups writes it: the images of a group stay in one split; null: none.
+    groups: str | None = None
     # True: find near duplicates before splitting, and keep them together in one split, like a group.
     tie_duplicates: bool = False
     # What to do with files that cannot be decoded or exceed a limit: error stops before training; skip leaves them out
@@ -63,6 +65,9 @@ class DataConfig:
                 f"data.tie_duplicates=true is not possible with data.split={self.split}, which fixes the split of each"
                 " sample; use stratified or group."
             )
+        refuse_empty("data.groups", self.groups)
+        if self.groups is not None and self.split == "time":
+            raise ConfigError("data.groups splits by group, and data.split=time by time; leave one of them out.")
         check(self.max_file_mib > 0, "data.max_file_mib", self.max_file_mib, "above 0")
         check(self.max_megapixels > 0, "data.max_megapixels", self.max_megapixels, "above 0")
         check(self.white_level is None or self.white_level > 0, "data.white_level", self.white_level, "null or above 0")
@@ -164,8 +169,11 @@ class AuditConfig:
     on_scene: Literal["warn", "fail", "ignore"] = MISSING
     # The database that keeps the fingerprint of each image for later runs, by its content; null: nothing is kept.
     cache: str | None = MISSING
+    # The table, path,group, of images that show one picture or scene, for data.groups; null: it is not written.
+    write_groups: str | None = None
 
     def __post_init__(self) -> None:
+        refuse_empty("audit.write_groups", self.write_groups)
         check(
             not self.geometry or self.features,
             "audit.geometry",

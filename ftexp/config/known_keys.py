@@ -13,7 +13,15 @@ from ftexp.config.root import SCHEMA, Config
 from ftexp.errors import closest
 
 # Settings that name a file or a folder; a "~" at their beginning means the home folder.
-PATHS = ("data.root", "data.file", "audit.cache", "runtime.cache_folder", "model.weights")
+PATHS = (
+    "data.root",
+    "data.file",
+    "data.groups",
+    "audit.cache",
+    "audit.write_groups",
+    "runtime.cache_folder",
+    "model.weights",
+)
 HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir")
 HYDRA_STRINGS = (*HYDRA_PATHS, "hydra.sweep.subdir", "hydra.sweeper.storage", "hydra.sweeper.study_name")
 

@@ -62,6 +62,21 @@ def test_geometry_finds_what_was_turned_and_ties_keep_it_together(data: Path, au
     assert "2 images have a copy" in (data / "out" / "ftexp.log").read_text()
 
 
+def test_groups_are_written_and_split_by(data: Path, audit: Audit) -> None:
+    for number, split in enumerate(("train", "val", "test")):
+        turned_and_cut(picture(3), 7 * number).save(data / "data" / split / "cats" / f"turned{number}.png")
+    source = ("data=imagefolder", "data.root=data", "data.split=stratified")
+    audit(*source, "audit.write_groups=groups.csv", "audit.on_leak=warn")
+    rows = [line.split(",") for line in (data / "groups.csv").read_text().splitlines()]
+    assert rows[0] == ["path", "group"]
+    assert {Path(path).stem for path, _ in rows[1:]} == {"turned0", "turned1", "turned2"}
+    assert len({group for _, group in rows[1:]}) == 1
+    log = (data / "out" / "ftexp.log").read_text()
+    assert "3 images are in 1 groups" in log
+    assert "has 3 of 33 images" in log
+    assert audit(*source, "data.groups=groups.csv").returncode == 0
+
+
 def test_a_leak_ends_with_exit_code_1_and_one_message(data: Path, audit: Audit) -> None:
     jpeg(photograph(0), 50).save(data / "data" / "test" / "cats" / "copy.jpg")
     done = audit(*SOURCE)

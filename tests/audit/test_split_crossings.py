@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import numpy as np
-from photographs import fingerprints_of
-
-from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.split_crossings import find_future_in_training, find_shared_groups, find_two_labels
+from ftexp.audit.split_crossings import find_future_in_training, find_shared_groups
 from ftexp.data.samples import Sample
 
 
@@ -39,18 +35,3 @@ def test_time_in_order_and_not() -> None:
 def test_the_same_moment_is_not_before() -> None:
     samples = [Sample("a", "x", "train", time="1"), Sample("b", "x", "val", time="1"), Sample("c", "x", "val")]
     assert len(find_future_in_training(samples)) == 1
-
-
-def test_two_labels_in_train_and_val_but_the_test_labels_stay_unseen() -> None:
-    def grey(path: str, level: int, label: str, split: str) -> Sample:
-        return Sample(path, label, split, pixels=np.full((8, 8, 3), level, np.uint8))
-
-    samples = [
-        grey("1", 10, "cat", "train"),
-        grey("2", 10, "dog", "train"),
-        grey("3", 10, "cat", "val"),
-        grey("4", 20, "cat", "train"),
-        grey("5", 20, "dog", "test"),
-    ]
-    found = find_two_labels(samples, fingerprints_of(samples, None, FingerprintCache(None), 1))
-    assert [(f.kind, f.severity, f.path_a, f.path_b) for f in found] == [("two_labels", "warn", "1", "2")]

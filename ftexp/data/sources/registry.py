@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from ftexp.config import (
     DataConfig,
@@ -13,6 +14,7 @@ from ftexp.config import (
 )
 from ftexp.data.samples import Sample
 from ftexp.data.sources.class_names import unify_names
+from ftexp.data.sources.given_groups import with_groups
 
 
 def read_samples(config: DataConfig) -> list[Sample]:
@@ -22,6 +24,8 @@ def read_samples(config: DataConfig) -> list[Sample]:
         DataError: when the source is missing, empty or inconsistent.
     """
     samples = unify_names(_list_samples(config))
+    if config.groups is not None:
+        samples = with_groups(samples, Path(config.groups))
     if config.white_level is None:
         return samples
     return [replace(sample, white_level=config.white_level) for sample in samples]

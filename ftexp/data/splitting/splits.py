@@ -97,7 +97,7 @@ def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[s
     if given:
         level = logging.WARNING if "test" in given else logging.INFO  # scores cannot be compared with published ones
         log.log(level, "The data's own splits are not used: data.split=%s makes new ones.", config.split)
-    by: By = config.split if config.split in ("group", "time") else "stratified"
+    by: By = config.split if config.split in ("group", "time") else "group" if config.groups else "stratified"
     return _cut(ordered, {"val": config.val_fraction, "test": config.test_fraction}, config, by, ties)
 
 

@@ -1,0 +1,71 @@
+"""Finds copies inside one split: they count a picture several times, and can have different labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ftexp.audit.duplicates import Pair, by_pixels, components
+from ftexp.audit.findings import Finding, finding
+from ftexp.audit.fingerprints import Fingerprint
+from ftexp.data.samples import SPLITS, Sample
+
+_EFFECT = {
+    "train": "Training sees these pictures more often than others",
+    "val": "These pictures count several times in the validation scores, so their intervals are too narrow",
+    "test": "These pictures count several times in the test scores, so their intervals are too narrow",
+}
+
+
+def describe_repeats(samples: Sequence[Sample], prints: Sequence[Fingerprint], near: Sequence[Pair]) -> list[str]:
+    """Say for each split with copies how many there are, which set is the largest, and what follows.
+
+    Args:
+        samples: all samples, each with its split.
+        prints: their fingerprints, in the same order.
+        near: near duplicates inside of splits.
+    """
+    lines = []
+    for split in SPLITS:
+        inside = [i for i, sample in enumerate(samples) if sample.split == split]
+        edges = [(members[0], other) for members in by_pixels([prints[i] for i in inside]) for other in members[1:]]
+        place = {number: at for at, number in enumerate(inside)}
+        edges += [(place[i], place[j]) for i, j, _ in near if i in place and j in place]
+        if edges:
+            sizes = np.bincount(set_of := components(edges, len(inside)))
+            repeats, largest = int((sizes - 1).sum()), int(sizes.argmax())
+            example = samples[inside[int(np.argmax(set_of == largest))]].path
+            lines.append(
+                f"{split}: {len(inside)} images, but {len(inside) - repeats} different pictures; {(sizes > 1).sum()} have"
+                f" copies in this split, up to {sizes[largest]} of one ({example}). {_EFFECT[split]}."
+            )
+    return lines
+
+
+def find_two_labels(samples: Sequence[Sample], prints: Sequence[Fingerprint], near: Sequence[Pair]) -> list[Finding]:
+    """Find pictures with different labels in train and val, one of which is wrong for certain.
+
+    Args:
+        samples: all samples; labels of the test split are not used.
+        prints: their fingerprints, in the same order.
+        near: near duplicates, within and across splits.
+
+    Returns:
+        For equal pixels, a finding for each label that the first image of these pixels does not have; the near
+        duplicates with two labels follow.
+    """
+    findings = []
+    for members in by_pixels(prints):
+        usable = [samples[i] for i in members if samples[i].split in ("train", "val")]
+        first_with = {sample.label: sample for sample in reversed(usable)}
+        findings += [
+            finding("two_labels", "warn", usable[0], other, 1.0)
+            for other in usable
+            if other.label != usable[0].label and first_with[other.label] is other
+        ]
+    for i, j, score in near:
+        first, second = samples[i], samples[j]
+        if first.label != second.label and {first.split, second.split} <= {"train", "val"}:
+            findings.append(finding("two_labels", "warn", first, second, score))
+    return findings
