@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, in_sweep, run_command
 from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import Config
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import command_began, end_process, garbage_left_alone
 from ftexp.run_folder import start_again
 
 # Command -> the module whose ``main`` it calls; ``python -m ftexp.COMMAND`` does the same.
@@ -41,6 +41,7 @@ def job(composed: DictConfig) -> object:
 
 
 def _fine_tune(config: Config, folder: Path) -> object:
+    began = command_began()
     sweeper = HydraConfig.get().sweeper
     overrides = own_overrides(HydraConfig.get().overrides.task)
     if in_sweep() and "pruner" in sweeper:
@@ -59,7 +60,7 @@ def _fine_tune(config: Config, folder: Path) -> object:
         from ftexp.run import run  # after the configuration was checked: importing torch takes seconds
 
     alone = not in_sweep()
-    return run(config, folder, score_test=alone, resumable=alone, overrides=overrides).value
+    return run(config, folder, score_test=alone, resumable=alone, overrides=overrides, began=began).value
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.guessing import read_against
 from ftexp.training.interruption import StopSignals
 from ftexp.training.out_of_memory import out_of_memory_explained
+from ftexp.training.run_time import RunTime
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def run(
     observers: Sequence[Observer] = (),
     overrides: Sequence[str] = (),
     splits: Splits | None = None,
+    began: float | None = None,
 ) -> RunResult:
     """Fine-tune as configured and write everything to ``folder``; torchrun's processes all call it and train together.
 
@@ -57,6 +59,7 @@ def run(
         observers: are told of every epoch, and are asked before each further one; what they raise ends the run.
         overrides: the overrides of the command, without passwords; they are saved and used when the run is resumed.
         splits: the data, where it has been read and split already; None: it is read and audited.
+        began: when the command began, by ``time.monotonic``, from which ``train.max_minutes`` counts; None: now.
 
     Returns:
         The best epoch and its validation metrics, the test metrics, and the verdict on each phase.
@@ -66,6 +69,7 @@ def run(
         DivergedError: when the loss of an epoch is not finite and no retry is left.
         PrunedError: when an observer stops the run early.
     """
+    at_work = time.monotonic()
     with process_group(config.runtime.device) as ranks, StopSignals() as stop:
         folder = ranks.broadcast(lambda: folder)
         with claimed(folder, new=not config.resume.run) if ranks.is_main else nullcontext():
@@ -73,13 +77,30 @@ def run(
             prepared = prepare(config, folder, ranks, score_test=score_test, overrides=overrides, splits=splits)
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
             with _recorder(prepared, folder) as recorder, memory:
-                fit = _fit(prepared, recorder, stop, observers, resumable=resumable)
+                since = began or at_work, at_work
+                run_time = _run_time(prepared, *since, score_test=score_test)
+                fit = _fit(prepared, recorder, stop, observers, run_time, resumable=resumable)
                 test, uses = score_test_split(fit, prepared.ledger, folder) if score_test else (None, 0)
                 return _finish(prepared, recorder, fit, test, uses, time.perf_counter() - started, with_page=resumable)
 
 
+def _run_time(prepared: Prepared, began: float, at_work: float, *, score_test: bool) -> RunTime | None:
+    """The time limit of the run, if it has one."""
+    config, splits = prepared.config, prepared.splits
+    if config.train.max_minutes is None:
+        return None
+    num_images = len(splits.train), len(splits.val), splits.test.num_samples if score_test else 0
+    return RunTime(config, prepared.network, prepared.runtime, prepared.phases, num_images, began, at_work - began)
+
+
 def _fit(
-    prepared: Prepared, recorder: Recorder, stop: StopSignals, observers: Sequence[Observer], *, resumable: bool
+    prepared: Prepared,
+    recorder: Recorder,
+    stop: StopSignals,
+    observers: Sequence[Observer],
+    run_time: RunTime | None,
+    *,
+    resumable: bool,
 ) -> Fit:
     """Train the phases. Afterwards the network has the best weights."""
     if prepared.depth.probe is not None and prepared.runtime.ranks.is_main:
@@ -97,6 +118,7 @@ def _fit(
         judges_labels=prepared.judges_labels,
         resumable=resumable,
         run_id=prepared.run_id,
+        run_time=run_time,
     )
 
 

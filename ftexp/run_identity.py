@@ -6,9 +6,8 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,7 @@ class RunIdentity:
         head_depth: ``last`` or ``all``, whichever ``head.depth=auto`` came to; ``last`` for a run before format 5.
         compiled: the names of the phases that are compiled; None for a run before format 6.
         decided: key, value and reason of each setting that was ``auto``; None for a run before format 7.
+        time_plan: what fits into ``train.max_minutes``, phase by phase; None without a limit, or before the first plan.
     """
 
     config: dict[str, Any]
@@ -64,6 +64,7 @@ class RunIdentity:
     head_depth: str = "last"
     compiled: list[str] | None = None
     decided: list[dict[str, Any]] | None = None
+    time_plan: list[dict[str, Any]] | None = None
 
     @classmethod
     def of(
@@ -186,15 +187,8 @@ class RunIdentity:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of Python and of the installed packages that the result of a run may depend on.
-
-    A run that neither tracks nor searches needs neither MLflow nor Optuna.
-    """
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
+    """The versions of Python and of the packages that the result of a run may depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def _is_new_field(key: str, config: Config, before: Mapping[str, Any]) -> bool:

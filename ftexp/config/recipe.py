@@ -94,6 +94,24 @@ class AugmentRuleConfig:
 
 
 @dataclass(slots=True)
+class TimeConfig:
+    """How ``train.max_minutes`` is shared out. Seconds of steps and validation are measured, not set here."""
+
+    # The cost of an epoch of each kind of phase relative to the others, until it has been measured.
+    head_cost: float = MISSING
+    part_cost: float = MISSING
+    all_cost: float = MISSING
+    # A phase is begun only if it has time for so many updates.
+    min_updates: int = MISSING
+    # Seconds for plots, the page and the end of the process: a constant, and a multiple of the seconds from the start
+    # of the process to the beginning of the run, which measure how fast the machine is.
+    end_seconds: float = MISSING
+    end_starts: float = MISSING
+    # Share of the time that stays unused, because steps do not all take equally long.
+    spare: float = MISSING
+
+
+@dataclass(slots=True)
 class RecipeConfig:
     """What ``auto`` comes to. A value that is given in place of ``auto`` always wins."""
 
@@ -102,6 +120,7 @@ class RecipeConfig:
     augment: AugmentRuleConfig = MISSING
     # Options of the group augment, by the names that recipe.augment uses.
     strengths: dict[str, AugmentConfig] = field(default_factory=dict)
+    time: TimeConfig = MISSING
 
     def __post_init__(self) -> None:
         for kind in ("head", "part", "all"):

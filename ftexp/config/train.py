@@ -147,6 +147,9 @@ class TrainConfig:
     # Weights of the fine-tuned backbone to try in its average with the backbone at the start of the run. Validation
     # chooses among them and 1, the fine-tuned backbone alone (WiSE-FT, Wortsman et al., 2022). []: no averaging.
     wise_ft: list[float] = MISSING
+    # The run ends within so many minutes, from the start of its process to its end; the phases are planned by measured
+    # times, with recipe.time. null: no limit, and nothing that changes results follows a clock.
+    max_minutes: float | None = None
 
     @property
     def images_per_step(self) -> int:
@@ -180,6 +183,8 @@ class TrainConfig:
         check(self.accumulate >= 1, "train.accumulate", self.accumulate, "at least 1")
         check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "at least 1, or null")
         check(self.ema is None or 0 < self.ema < 1, "train.ema", self.ema, "above 0 and below 1, or null")
+        minutes = self.max_minutes
+        check(minutes is None or minutes > 0, "train.max_minutes", minutes, "above 0, or null for no limit")
         check(self.l2_sp is None or self.l2_sp > 0, "train.l2_sp", self.l2_sp, "above 0, or null")
         check(
             all(0 <= alpha < 1 for alpha in self.wise_ft),

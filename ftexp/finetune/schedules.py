@@ -23,16 +23,22 @@ class Span:
         epochs: number of epochs.
         steps_per_epoch: optimizer updates (not batches) per epoch.
         num_samples: number of training images.
+        fitted: optimizer updates in the whole phase, if a time limit ends it within an epoch; None: all of its epochs.
     """
 
     epochs: int
     steps_per_epoch: int
     num_samples: int
+    fitted: int | None = None
 
     @property
     def steps(self) -> int:
         """Optimizer updates in the whole phase."""
-        return self.epochs * self.steps_per_epoch
+        return self.epochs * self.steps_per_epoch if self.fitted is None else self.fitted
+
+    def fitted_to(self, updates: int) -> Span:
+        """The same phase with another number of updates."""
+        return Span(math.ceil(updates / self.steps_per_epoch), self.steps_per_epoch, self.num_samples, updates)
 
 
 class Schedule:
@@ -80,6 +86,11 @@ class Schedule:
         """Go back to an earlier tick, and multiply all later rates by ``scale``."""
         self._tick = tick
         self._scale *= scale
+        self._apply()
+
+    def fit_to(self, updates: int) -> None:
+        """Spread the schedule over another number of updates of the whole phase; what is done counts."""
+        self._span = self._span.fitted_to(updates)
         self._apply()
 
     def state_dict(self) -> dict[str, float]:
@@ -151,7 +162,7 @@ def schedule_factor(config: SchedulerConfig, tick: int, span: Span) -> float:
     Source: linear warmup (Goyal et al., 2017), cosine decay (Loshchilov & Hutter, 2017), one cycle (Smith & Topin,
     2018; of the rate alone), staircase ``bit`` (Kolesnikov et al., 2020, arXiv 1912.11370; bit_hyperrule.py).
     """
-    total = span.epochs * (span.steps_per_epoch if config.interval == "step" else 1)
+    total = span.steps if config.interval == "step" else span.epochs
     warmup = _warmup_ticks(config, span, total)
     if tick < warmup:
         if config.name == "one_cycle":
@@ -183,6 +194,8 @@ def _warmup_ticks(config: SchedulerConfig, span: Span, total: int) -> int:
         key, ticks = f"warmup_epochs={config.warmup_epochs:g}", config.warmup_epochs * ticks_per_epoch
     else:
         key, ticks = f"warmup={config.warmup:g}" if config.warmup else "", (config.warmup or 0.0) * total
+    if span.fitted is not None:  # a warmup of given length may be longer than the time allows
+        return min(round(ticks), total // 2)
     if round(ticks) >= total:
         steps = span.epochs * span.steps_per_epoch
         raise ConfigError(f"scheduler.{key} is too long: a phase has {span.epochs} epochs, {steps} steps. Use less.")

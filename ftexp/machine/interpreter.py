@@ -7,8 +7,14 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+import psutil
+
+# Seconds that Python and Hydra may take before the configuration is composed, on a slow machine.
+MOST_TO_COMPOSE = 5.0
 
 
 @contextmanager
@@ -30,6 +36,15 @@ def garbage_left_alone() -> Iterator[None]:
             gc.freeze()
             atexit.register(gc.unfreeze)  # extension modules check for leaks when the process ends
         gc.enable()
+
+
+def command_began() -> float:
+    """When the command of this process began, by ``time.monotonic``; call it when the configuration is composed.
+
+    That is when the process began, unless it has done something else before: Hydra takes seconds at most.
+    """
+    age = time.time() - psutil.Process().create_time()
+    return time.monotonic() - min(max(age, 0.0), MOST_TO_COMPOSE)
 
 
 def end_process() -> None:

@@ -25,7 +25,7 @@ from ftexp.report.lines import epoch_line, explain_skipped, explain_verdict, lab
 from ftexp.report.phase_entries import phase_entry, skipped_entry
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
-from ftexp.report.result import RESULT_FILES, result_content, write_failure
+from ftexp.report.result import RESULT_FILES, keep_time_plan, result_content, write_failure
 from ftexp.report.solved import write_solution
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
@@ -102,6 +102,10 @@ class Recorder:
         self._labels = asdict(judged)
         log.info("labels  %s", labels_line(judged.suspects, judged.num_images))
 
+    def time_plan(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the plan under a time limit in ``run.json``."""
+        keep_time_plan(self.folder, entries)
+
     def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
         """Record a phase and the decision of the gate.
 
@@ -113,15 +117,14 @@ class Recorder:
         records = [record for record in self._history if record.phase == phase.name]
         if verdict is not None:
             log.info("gate    %s", explain_verdict(phase.name, verdict, self._metric, best.scores.num_samples))
-        entry = phase_entry(phase, records, best, self._metric, verdict, self._diagnosis, self._trainable)
-        self._phases.append(entry)
+        facts = self._metric, verdict, self._diagnosis, self._trainable
+        self._phases.append(phase_entry(phase, records, best, *facts))
 
     def skip(self, phases: Sequence[Phase], best_case: Verdict, num_samples: int) -> None:
         """Record phases that are not begun, because the gate could not keep them even in the best case."""
         names = ", ".join(phase.name for phase in phases)
         log.info("gate    %s skipped: %s", names, explain_skipped(best_case, self._metric, num_samples))
-        for phase in phases:
-            self._phases.append(skipped_entry(phase.name, best_case))
+        self._phases += [skipped_entry(phase.name, best_case) for phase in phases]
 
     def state(self) -> dict[str, object]:
         """What is needed to resume the run, as plain data, except for the epochs."""

@@ -10,8 +10,8 @@ from ftexp.errors import PrunedError, RankError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.intervals import accuracy_interval, bootstrap_intervals
 from ftexp.evaluation.scores import Scores
-from ftexp.files.json_files import write_json
-from ftexp.files.run_files import RESULT
+from ftexp.files.json_files import read_json, write_json
+from ftexp.files.run_files import IDENTITY, RESULT
 from ftexp.tracking.tracker import Status
 
 log = logging.getLogger(__name__)
@@ -121,3 +121,10 @@ def write_failure(folder: Path, error: BaseException) -> Status:
     except OSError as unwritten:  # probably the same full disk that ended the run
         log.warning("result.json cannot be written: %s.", unwritten)
     return status[1]
+
+
+def keep_time_plan(folder: Path, entries: Sequence[Mapping[str, object]]) -> None:
+    """Write the plan under a time limit into the ``run.json`` of a folder that has one."""
+    file = folder / IDENTITY
+    if file.exists():
+        write_json(file, {**read_json(file), "time_plan": list(entries)})

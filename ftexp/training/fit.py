@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,13 @@ from ftexp.data.splitting.splits import Splits
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.gate import best_case, judge
 from ftexp.evaluation.history import EpochRecord, Observer
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
-from ftexp.files.file_format import reading
 from ftexp.finetune.epochs import span_of
 from ftexp.finetune.freezing import set_train_mode
 from ftexp.finetune.param_groups import group_table
 from ftexp.finetune.phases import Phase
 from ftexp.machine.runtime import Runtime, seed_phase
 from ftexp.models.blocks import Network
-from ftexp.preprocessing import Preprocessing
-from ftexp.training.checkpoints.checkpoint import LAST, restore_weights
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.epoch_sums import EpochStats
 from ftexp.training.frozen_head import FrozenHead
@@ -35,9 +30,12 @@ from ftexp.training.interruption import StopSignals
 from ftexp.training.phase_loop import PhaseLoop
 from ftexp.training.phase_state import open_phase
 from ftexp.training.report import Report
+from ftexp.training.restore import restore
+from ftexp.training.run_time import RunTime
 from ftexp.training.solve import SolvedHead
-from ftexp.training.starting_weights import apply_wise_ft, backbone_state
-from ftexp.training.whole_batches import whole_batches
+from ftexp.training.starting_weights import backbone_state
+from ftexp.training.time_cuts import log_cuts
+from ftexp.training.wise_ft import average_with_start
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +54,7 @@ def fine_tune(
     judges_labels: bool = False,
     resumable: bool = True,
     run_id: str = "",
+    run_time: RunTime | None = None,
 ) -> Fit:
     """Train the phases one after the other, each from the best weights so far, as long as the gate keeps the result.
 
@@ -74,6 +73,7 @@ def fine_tune(
         judges_labels: whether the run tells how many labels look wrong; for one process, and if copies are known.
         resumable: whether ``last.pt`` is written, from which the run can be resumed.
         run_id: the id in ``run.json``, which is saved in every checkpoint.
+        run_time: plans the phases within ``train.max_minutes``; None: there is no limit.
 
     Returns:
         The training with its history and its best epoch; the best weights are in the network and in ``best.pt``.
@@ -87,7 +87,7 @@ def fine_tune(
     checkpoints = RunCheckpoints(folder, network, config, splits.class_to_idx, runtime.ranks, resumable, run_id)
     starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
     shared = network, config, runtime, checkpoints, report
-    loop = PhaseLoop(*shared, stop or StopSignals(), observers, starting_weights)
+    loop = PhaseLoop(*shared, stop or StopSignals(), observers, starting_weights, run_time)
     frozen_head = FrozenHead(network, config, runtime, splits, features)
     fit = Fit(*shared, splits, phases, loop, frozen_head, judges_labels)
     fit.run()
@@ -136,25 +136,27 @@ class Fit:
         """Train the remaining phases; afterwards the best weights are in the network."""
         length = self.config.train, len(self.splits.train), self.runtime.ranks.size
         self.report.plan(self.phases, self.network, [span_of(phase, self.network, *length) for phase in self.phases])
-        first, saved = self._resume() if self.config.resume.run else (0, None)
+        first, saved = restore(self.loop, len(self.phases)) if self.config.resume.run else (0, None)
+        if (run_time := self.loop.run_time) is not None:
+            run_time.measure(self.inputs(), self.splits.val)
         start = self._before_the_first_phase() if saved is None else None
         for number in range(first, len(self.phases)):
             begun = saved if number == first else None
             solved = start if number == 0 else None
             if (begun is None and self._is_hopeless(number)) or not self._run_phase(number, begun, solved):
                 break
-        if self.config.train.wise_ft:
-            self._apply_wise_ft()
+        if run_time is not None:
+            log_cuts(run_time)
+        if self.config.train.wise_ft and (run_time is None or run_time.allows_averages):
+            average_with_start(self.loop, self.inputs(), self.splits.val)
 
     def score(self, forward: Forward, batches: Batches, split: str = "validation") -> Scores:
         """Score all samples; the network has to be in eval mode. Raises DivergedError where the loss is not finite."""
-        size = self.runtime.ranks.local_batch_size(self.config.train.images_per_step)
-        whole = whole_batches(forward, self.network.module, size, self.runtime)
-        return self.loop.score(whole, batches, split)
+        return self.loop.score(forward, batches, split)
 
-    def inputs(self) -> InputSource:
-        """The source of the batches for this run's network and splits."""
-        return InputSource(self.config, self.network, self.splits, self.runtime)
+    def inputs(self, config: Config | None = None) -> InputSource:
+        """The source of the batches for this run's network and splits, with the run's configuration or another."""
+        return InputSource(config or self.config, self.network, self.splits, self.runtime)
 
     def _run_phase(self, number: int, saved: Mapping[str, Any] | None, start: EpochStats | None) -> bool:
         """Train one phase, starting from the weights in the network; afterwards the run's best weights are in it.
@@ -168,8 +170,13 @@ class Fit:
             Whether the gate keeps the result of the phase.
         """
         phase, network, settings = self.phases[number], self.network, self.config
+        if (run_time := self.loop.run_time) is not None:
+            begun = run_time.begin(number, knows_features=number == 0 and self.frozen_head.known is not None)
+            if begun is None:
+                return False
+            phase, settings = begun
         self.loop.before_epoch()
-        with open_phase(network, phase, settings.train) as groups, self.inputs() as source:
+        with open_phase(network, phase, settings.train) as groups, self.inputs(settings) as source:
             self.report.start_phase(phase, group_table(network, groups))
             set_train_mode(network, phase)
             if phase.solved:
@@ -207,47 +214,14 @@ class Fit:
 
     def _before_the_first_phase(self) -> EpochStats | None:
         """Judge the labels and solve the head, as far as the run does; what is told of a solved start."""
-        if self.judges_labels and (judged := self.frozen_head.judge_labels(self.phases[0])) is not None:
+        run_time = self.loop.run_time
+        if (
+            self.judges_labels
+            and (run_time is None or run_time.allows_labels)
+            and (judged := self.frozen_head.judge_labels(self.phases[0])) is not None
+        ):
             self.report.labels(judged)
-        head = self.frozen_head.solve_start(self.phases[0])
+        head = None
+        if run_time is None or run_time.allows_pass:
+            head = self.frozen_head.solve_start(self.phases[0])
         return None if head is None else self._told(head)
-
-    def _resume(self) -> tuple[int, Mapping[str, Any] | None]:
-        """Restore an interrupted run.
-
-        Returns:
-            The number of the phase to resume, and its saved state; 0 and None if training had not begun.
-        """
-        content = self.checkpoints.read_last()
-        if content is None:
-            return 0, None
-        file = self.checkpoints.folder / LAST
-        with reading(file):
-            run, phase = content["run"], content["phase"]
-            # The transforms are those that the run began with, even if another version of a library describes the
-            # weights differently.
-            self.network.preprocessing = Preprocessing.from_dict(content["preprocessing"])
-            restore_weights(self.network, content["model"], file)
-            self.history.extend(EpochRecord.from_row(record) for record in json.loads(run["history"]))
-            self.checkpoints.resume(run)
-            self.report.resume(json.loads(run["report"]), self.history)
-            number = int(run["phase_number"])
-            if not 0 <= number < len(self.phases):
-                raise ValueError(f"there is no phase {number}")
-        self.report.send_missing()
-        log.info("resume  %s is resumed after epoch %d", self.report.folder, len(self.history))
-        return number, phase
-
-    def _apply_wise_ft(self) -> None:
-        """Replace the best weights, which are in the network, by their best average with the starting weights."""
-        assert self.best is not None
-        network, metric, alphas = self.network, self.config.train.metric, [1.0, *self.config.train.wise_ft]
-        alone = self.best.scores.metric(metric)
-        with self.inputs() as source:
-            val = source.for_scoring(self.splits.val)
-            network.module.eval()
-            score = partial(self.score, network.module, val)
-            alpha, scores = apply_wise_ft(network, self.loop.starting_weights, alphas, score, metric)
-            label = METRICS[metric].label
-            log.info("wise-ft %s %.4f at alpha %g; alone %.4f", label, scores.metric(metric), alpha, alone)
-            self.checkpoints.replace_best(scores, alpha)

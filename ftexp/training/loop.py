@@ -137,7 +137,7 @@ def train_epoch(
     accumulate: int = 1,
     *,
     sums: EpochSums | None = None,
-    after_update: Callable[[EpochSums], None] = lambda _: None,
+    after_update: Callable[[EpochSums], bool] = lambda _: False,
 ) -> EpochStats:
     """Train for one epoch, or for the rest of one. Nothing is read back from the device before the end.
 
@@ -148,7 +148,7 @@ def train_epoch(
         bar: the progress bar.
         accumulate: batches per update; the last update of the epoch may have fewer.
         sums: the sums of the part of the epoch that is done; None: the epoch starts with its first batch.
-        after_update: is called after every update; what it raises ends the epoch.
+        after_update: is called after every update; the epoch ends there if it returns True, or raises.
 
     Raises:
         DivergedError: if the epoch's loss or gradient is not finite.
@@ -163,8 +163,9 @@ def train_epoch(
         if completes:
             sums.norms.append(step.update())
             sums.seconds = time.perf_counter() - started
-            after_update(sums)
         bar.advance(len(labels), loss.mean)
+        if completes and after_update(sums):
+            break
     whole = sums.over(step.runtime.ranks)
     stats = whole.stats(may_skip=step.scaler.is_enabled())
     if not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm)):

@@ -31,9 +31,11 @@ from ftexp.training.epoch_sums import EpochStats, EpochSums
 from ftexp.training.inputs.batches import Batches, Forward, Inputs
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import evaluate, train_epoch
+from ftexp.training.phase_end import has_another_epoch
 from ftexp.training.phase_state import PhaseState, begin_phase
 from ftexp.training.progress import Progress
 from ftexp.training.report import Report
+from ftexp.training.run_time import RunTime
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class PhaseLoop:
         stop: receives Ctrl-C and SIGTERM.
         observers: are called after every epoch, and before every epoch but the first; what they raise ends the run.
         starting_weights: of the backbone, by name; empty unless L2-SP or WiSE-FT needs them.
+        run_time: plans the phases within ``train.max_minutes``; None: there is no limit.
         history: the epochs of the whole run so far.
         progress: the progress bar.
     """
@@ -66,6 +69,7 @@ class PhaseLoop:
     stop: StopSignals
     observers: Sequence[Observer]
     starting_weights: Mapping[str, torch.Tensor]
+    run_time: RunTime | None = None
     history: list[EpochRecord] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
 
@@ -102,13 +106,15 @@ class PhaseLoop:
         untouched = FrozenBuffers(self.network, phase)
         with phase_forward(phase, inputs, self.config.runtime) as forward, self.stop.deferred():
             state = begin_phase(number, phase, groups, inputs, forward, self.config.train, self.starting_weights)
+            if self.run_time is not None and not phase.solved:
+                state.plan = self.run_time.plan(number, phase, state)
             if saved is not None:
                 with reading(self.checkpoints.folder / LAST):
                     state.load_state_dict(dict(saved), self.checkpoints.folder)
                 self.checkpoints.find_best_weights(state, len(self.history))
             if start is not None:
                 self._score_start(phase, state, start, forward, inputs.val)
-            while state.epochs_done < phase.epochs and not self._ran_out_of_patience(state, phase):
+            while has_another_epoch(self.config, phase, state, len(self.history)):
                 self.before_epoch()
                 started = time.perf_counter() - state.sums.seconds
                 state.begin_epoch()
@@ -125,6 +131,9 @@ class PhaseLoop:
                     state.sums = EpochSums()
                     continue
                 self._end_epoch(state, record, scores)
+                if state.plan is not None and self.run_time is not None:
+                    state.plan.after_epoch(state.updates_done)
+                    self.report.time_plan(self.run_time.entries())
         assert state.best is not None
         return state.best
 
@@ -155,17 +164,24 @@ class PhaseLoop:
             observe(record)
 
     def _train_epoch(self, phase: Phase, state: PhaseState, batches: Batches) -> EpochStats:
-        def after_update(sums: EpochSums) -> None:
+        def after_update(sums: EpochSums) -> bool:
+            if (plan := state.plan) is not None:
+                plan.after_update(state.updates_done)
             minutes = self.config.train.save_every_minutes
             due = minutes is not None and self.checkpoints.minutes_since > minutes
+            whole = plan is not None and state.updates_done >= plan.planned
             if self.runtime.ranks.size > 1 and len(sums.norms) % UPDATES_BETWEEN_MEETINGS:
-                return
+                return whole
             stop = self.runtime.ranks.all_reduce_max(self.stop.requested)
             if stop or self.runtime.ranks.all_reduce_max(due):
                 self._save_last(state)
             _honour(stop)
+            if plan is not None and self.runtime.ranks.all_reduce_max(plan.has_to_stop()):
+                plan.stop(state.updates_done)
+                return True
+            return whole
 
-        description = f"{phase.name} {state.epochs_done + 1}/{phase.epochs}"
+        description = f"{phase.name} {state.epochs_done + 1}/{state.epochs_of(phase)}"
         with self.progress.epoch(description, batches.num_batches) as bar:
             return train_epoch(
                 state.step,
@@ -176,23 +192,6 @@ class PhaseLoop:
                 sums=state.sums,
                 after_update=after_update,
             )
-
-    def _ran_out_of_patience(self, state: PhaseState, phase: Phase) -> bool:
-        patience = self.config.train.patience
-        if patience is None or state.best is None:
-            return False
-        waited = len(self.history) - state.best.record.epoch
-        if waited < patience:
-            return False
-        log.info(
-            "early   %s stops after %d of %d epochs: no better %s in the last %d (train.patience)",
-            phase.name,
-            state.epochs_done,
-            phase.epochs,
-            self.config.train.metric,
-            waited,
-        )
-        return True
 
     def _record(
         self, phase: Phase, state: PhaseState, stats: EpochStats, scores: Scores, seconds: float
@@ -236,6 +235,8 @@ class PhaseLoop:
 
     def _save_last(self, state: PhaseState) -> None:
         run = {"phase_number": state.number, "report": json.dumps(self.report.state())}
+        if self.run_time is not None:
+            run["time"] = json.dumps(self.run_time.state())
         self.checkpoints.save_last(self.history, run, state)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -24,15 +22,16 @@ from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import ParamGroup, build_param_groups
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Schedule
-from ftexp.machine.accelerator import has_generator, random_state_of, set_random_states
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.parametrized import adapters_state
 from ftexp.training.ema import Ema, build_ema
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.inputs.batches import Forward, Inputs
 from ftexp.training.loop import Step
+from ftexp.training.random_state import random_state, set_random_state
 from ftexp.training.recovery import Recovery
 from ftexp.training.starting_weights import L2SPPenalty
+from ftexp.training.time_plan import PhasePlan
 
 
 @dataclass(slots=True)
@@ -52,6 +51,7 @@ class PhaseState:
         rates: learning rate of each block at the beginning of the epoch.
         sums: the sums of the present epoch.
         best: the best epoch of this phase so far.
+        plan: the updates that fit into the time limit of the run; None: there is none.
     """
 
     number: int
@@ -66,6 +66,17 @@ class PhaseState:
     rates: dict[str, float] = field(default_factory=dict)
     sums: EpochSums = field(default_factory=EpochSums)
     best: Best | None = None
+    plan: PhasePlan | None = None
+
+    @property
+    def updates_done(self) -> int:
+        """Updates of the phase so far, by its plan."""
+        assert self.plan is not None
+        return self.epochs_done * self.plan.per_epoch + len(self.sums.norms)
+
+    def epochs_of(self, phase: Phase) -> int:
+        """Epochs that the phase trains: all of them, or as many as its time allows."""
+        return phase.epochs if self.plan is None else self.plan.epochs
 
     @property
     def in_mid_epoch(self) -> bool:
@@ -99,6 +110,7 @@ class PhaseState:
             "rates": self.rates,
             "sums": self.sums.state_dict(self.step.runtime.ranks),
             "best": self.best.state_dict() if self.best else None,
+            "plan": self.plan.state_dict() if self.plan else None,
             "random": self.step.runtime.ranks.all_gather(random_state(self.step.runtime.device)),
         }
 
@@ -130,6 +142,8 @@ class PhaseState:
         self.recovery.load_state_dict(state["recovery"])
         if state["best"] is not None:
             self.best = Best.from_state(state["best"], checkpoints, self.network.num_classes)
+        if self.plan is not None and state["plan"] is not None:
+            self.plan.load_state_dict(state["plan"])
         if ranks.rank < len(state["random"]):  # a rank that is new keeps its seed
             set_random_state(state["random"][ranks.rank], device)
 
@@ -217,25 +231,3 @@ def begin_phase(
 def head_parameters(network: Network) -> list[torch.Tensor]:
     """Copies of the head's present parameters."""
     return [parameter.detach().clone() for parameter in network.parameters(HEAD).values()]
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of every random generator that training on a device may use."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
-        "torch": torch.get_rng_state(),
-        "cuda": [random_state_of(device)] if has_generator(device) else [],
-    }
-
-
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restore the generators to what ``random_state`` returned."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if has_generator(device) and state["cuda"]:
-        set_random_states(device, state["cuda"])

@@ -52,6 +52,9 @@ class Report(Protocol):
     def epoch(self, record: EpochRecord) -> None:
         """Record an epoch; called after it has been saved."""
 
+    def time_plan(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Record what fits into ``train.max_minutes``, with an entry for each phase that was begun."""
+
     def end_phase(self, phase: Phase, best: Best, verdict: Verdict | None) -> None:
         """Record the end of a phase.
 

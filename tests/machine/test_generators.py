@@ -28,7 +28,7 @@ from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.run import run
 from ftexp.training.loop import Step
-from ftexp.training.phase_state import random_state, set_random_state
+from ftexp.training.random_state import random_state, set_random_state
 
 __all__ = ["workplace"]
 

@@ -19,7 +19,7 @@ from ftexp.models.prefix import split
 from ftexp.run import run
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.out_of_memory import out_of_memory_explained
-from ftexp.training.phase_state import random_state, set_random_state
+from ftexp.training.random_state import random_state, set_random_state
 
 # How many pages a tensor costs when equal ones were made and given back before it. The first few still find the place.
 COUNT_PAGES = """

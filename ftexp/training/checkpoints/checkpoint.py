@@ -33,7 +33,8 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 # 5: the phase has its adapters; the model's weights have them merged.
 # 6: the best epoch keeps the confidence of every validation image; older files lack it.
 # 7: the taps of the network's head; the heads of older files have none.
-FORMAT = 7
+# 8: the phase has its plan under a time limit, and the run its seconds so far; older files have no limit.
+FORMAT = 8
 # Length to which torch's message is cut.
 MAX_REASON = 300
 
@@ -193,6 +194,7 @@ def _upgrade(content: dict[str, Any]) -> None:
         sums["weights"] = [float(size) for size in sizes]
     if "phase" in content:
         content["phase"].setdefault("adapters", {})  # formats 1 to 4: there were none
+        content["phase"].setdefault("plan", None)  # formats 1 to 7: there was no time limit
     for part in ("run", "phase"):
         best = content.get(part, {}).get("best")
         if best and "losses" not in best:  # formats 1 to 3 have the mean loss only

@@ -1,0 +1,42 @@
+"""When a phase ends: after its epochs, when its time is over, or when it has stopped improving (``train.patience``)."""
+
+from __future__ import annotations
+
+import logging
+
+from ftexp.config import Config
+from ftexp.finetune.phases import Phase
+from ftexp.training.phase_state import PhaseState
+
+log = logging.getLogger(__name__)
+
+
+def has_another_epoch(config: Config, phase: Phase, state: PhaseState, epochs_of_run: int) -> bool:
+    """Whether a phase trains another epoch; arguments as ``ran_out_of_patience``."""
+    return state.epochs_done < state.epochs_of(phase) and not ran_out_of_patience(config, phase, state, epochs_of_run)
+
+
+def ran_out_of_patience(config: Config, phase: Phase, state: PhaseState, epochs_of_run: int) -> bool:
+    """Whether a phase has waited too long for a better epoch; a log line says so.
+
+    Args:
+        config: the configuration of the run.
+        phase: the phase.
+        state: its state.
+        epochs_of_run: completed epochs of the whole run.
+    """
+    patience = config.train.patience
+    if patience is None or state.best is None:
+        return False
+    waited = epochs_of_run - state.best.record.epoch
+    if waited < patience:
+        return False
+    log.info(
+        "early   %s stops after %d of %d epochs: no better %s in the last %d (train.patience)",
+        phase.name,
+        state.epochs_done,
+        phase.epochs,
+        config.train.metric,
+        waited,
+    )
+    return True
