@@ -40,8 +40,8 @@ from ftexp.models.prefix import split
 from ftexp.report.tables import format_table
 from ftexp.training.compilation import CompiledForward
 from ftexp.training.inputs.batches import Forward
-from ftexp.training.loop import Step
 from ftexp.training.losses import CrossEntropy
+from ftexp.training.step import Step
 
 # Scoring passes per training step: a validation split of a quarter of the training split.
 SCORING_SHARE = 0.25

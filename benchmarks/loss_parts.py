@@ -29,9 +29,10 @@ from ftexp.config import parse, register_schema
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
-from ftexp.training.loop import Step, train_epoch
+from ftexp.training.loop import train_epoch
 from ftexp.training.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss
 from ftexp.training.progress import Progress
+from ftexp.training.step import Step
 
 SMOOTHING, GAMMA = 0.1, 2.0
 WEIGHTS = torch.tensor([1 / 13, 1 / 2, 1.0])

@@ -30,8 +30,8 @@ from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
-from ftexp.training.loop import Step
 from ftexp.training.losses import CrossEntropy
+from ftexp.training.step import Step
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

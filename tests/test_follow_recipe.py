@@ -15,7 +15,7 @@ from ftexp.finetune.phases import plan_phases
 from ftexp.follow_recipe import follow_recipe
 from ftexp.head_solver import choose_solver, solved_as_in
 from ftexp.run import run
-from ftexp.training.loop import Step
+from ftexp.training.step import Step
 
 __all__ = ["workplace"]
 

@@ -16,7 +16,7 @@ from ftexp.run import run
 from ftexp.run_identity import RunIdentity
 from ftexp.run_result import RunResult
 from ftexp.training.checkpoints.checkpoint import load_checkpoint
-from ftexp.training.loop import Step
+from ftexp.training.step import Step
 
 __all__ = ["workplace"]
 

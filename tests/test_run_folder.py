@@ -35,7 +35,7 @@ from ftexp.run_result import BestEpoch, RunResult
 from ftexp.sweeps import trial as trial_module
 from ftexp.sweeps.sweep import _refuse_other_study
 from ftexp.sweeps.trial import run_trial
-from ftexp.training.loop import Step
+from ftexp.training.step import Step
 
 SETTINGS = ["data=imagefolder", "data.root=pictures", "data.image_size=32", "tracking=none", "audit.on_leak=off"]
 SETTINGS += ["stage=head", "stage.epochs=2", "train.batch_size=8"]

@@ -25,7 +25,7 @@ from ftexp.data_identity import DataIdentity
 from ftexp.errors import CheckpointError, DataError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_images import as_they_were, images_of, read_images, write_images
-from ftexp.training.loop import Step
+from ftexp.training.step import Step
 
 __all__ = ["workplace"]
 

@@ -14,7 +14,7 @@ from ftexp.evaluation.scores import ScoreKeeper
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
 from ftexp.training import phase_loop
-from ftexp.training.loop import Step
+from ftexp.training.step import Step
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from yaml import YAMLError
 from ftexp.config import SCHEMA, Config
 from ftexp.config.known_keys import unknown_setting
 from ftexp.config.moved import moved_to
-from ftexp.errors import DivergedError, UserError, nearest
+from ftexp.errors import DivergedError, UserError, nearest, out_of_memory
 
 # hydra/launcher=NAME -> the extra of ftexp that installs it.
 LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
@@ -49,6 +49,12 @@ def explain(error: BaseException) -> str | None:
         return (
             "hydra/launcher=submitit_slurm needs SLURM, and this machine has no srun. Start it on a login node, or "
             "use hydra/launcher=submitit_local or joblib."
+        )
+    if (memory := out_of_memory(error)) is not None:
+        return (
+            f"Out of memory ({_first_line(memory)[:200]}). Use smaller batches (train.batch_size; --batch-size of "
+            "predict and evaluate), smaller images (data.image_size) or a smaller model, or end other programs on the "
+            "device."
         )
     return None
 

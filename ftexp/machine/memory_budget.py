@@ -47,6 +47,11 @@ class MemoryBudget:
         """Reserve this many bytes for training steps from now on, in all phases."""
         self._step_bytes = num_bytes
 
+    @property
+    def is_step_measured(self) -> bool:
+        """Whether the memory of a step was measured, to choose a batch that fits."""
+        return self._step_bytes is not None
+
     def take(self, num_bytes: int) -> bool:
         """Try to reserve bytes on the device until the phase ends; returns whether there is enough memory."""
         if not self.keeps:

@@ -32,7 +32,8 @@ def out_of_memory_explained(settings: TrainConfig, runtime: Runtime) -> Iterator
 
 def _advice(settings: TrainConfig, runtime: Runtime, error: BaseException) -> str:
     size, said = settings.images_per_step, str(error).strip().partition("\n")[0][:200]
-    ways = ["fewer trainable blocks", "a smaller model or data.image_size"]
+    ways = ["train.batch_size=auto, which measures what fits", "fewer trainable blocks"]
+    ways.append("a smaller model or data.image_size")
     if size % (2 * runtime.ranks.size) == 0:
         half = f"train.batch_size={size // 2} train.accumulate={2 * settings.accumulate}, which makes the same updates"
         ways = [half, *ways]

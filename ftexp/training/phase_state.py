@@ -27,10 +27,10 @@ from ftexp.models.parametrized import adapters_state
 from ftexp.training.ema import Ema, build_ema
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.inputs.batches import Forward, Inputs
-from ftexp.training.loop import Step
 from ftexp.training.random_state import random_state, set_random_state
 from ftexp.training.recovery import Recovery
 from ftexp.training.starting_weights import L2SPPenalty
+from ftexp.training.step import Step
 from ftexp.training.time_plan import PhasePlan
 
 

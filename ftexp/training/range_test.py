@@ -27,10 +27,11 @@ from ftexp.training.frozen_head import FrozenHead
 from ftexp.training.inputs.batches import Batches
 from ftexp.training.inputs.features import KnownFeatures
 from ftexp.training.inputs.input_source import InputSource
-from ftexp.training.loop import Step, completes_update
+from ftexp.training.loop import completes_update
 from ftexp.training.losses import LossSum
 from ftexp.training.phase_state import build_step, open_phase
 from ftexp.training.starting_weights import backbone_state
+from ftexp.training.step import Step
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 120

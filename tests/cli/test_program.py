@@ -28,6 +28,13 @@ def raising(error: BaseException) -> Callable[[], int]:
             1,
             "ftexp: uri=sqlite://***@h.\n",
         ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\nmore"),
+            1,
+            "ftexp: Out of memory (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has). Use smaller batches "
+            "(train.batch_size; --batch-size of predict and evaluate), smaller images (data.image_size) or a smaller "
+            "model, or end other programs on the device.\n",
+        ),
         (KeyboardInterrupt(), 130, "ftexp: interrupted.\n"),
         (InterruptedRunError(15), 143, "ftexp: interrupted.\n"),
     ],

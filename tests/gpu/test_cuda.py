@@ -20,7 +20,8 @@ from ftexp.data.augment.batch_augmentation import BatchAugmentation
 from ftexp.preprocessing import Preprocessing
 from ftexp.run import run
 from ftexp.training.inputs.batches import Batches
-from ftexp.training.loop import EpochStats, Step, train_epoch
+from ftexp.training.loop import EpochStats, train_epoch
+from ftexp.training.step import Step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -27,8 +27,8 @@ from ftexp.machine.generators import forked_generators, seed_generators
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 from ftexp.run import run
-from ftexp.training.loop import Step
 from ftexp.training.random_state import random_state, set_random_state
+from ftexp.training.step import Step
 
 __all__ = ["workplace"]
 

@@ -121,10 +121,14 @@ def test_memory_that_runs_out_ends_in_a_message_with_the_way_out(configure: Comp
         raise RuntimeError("compiling failed") from error
     assert str(error).partition("\n")[0] in str(told.value)
     assert "train.batch_size=32 train.accumulate=4, which makes the same updates" in str(told.value)
+    assert "train.batch_size=auto, which measures what fits" in str(told.value)
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory_explained(config.train, runtime):
         raise RuntimeError("shapes do not fit")
     config = configure("train.batch_size=1")
-    with pytest.raises(DeviceError, match="Start again with fewer"), out_of_memory_explained(config.train, runtime):
+    with (
+        pytest.raises(DeviceError, match=r"Start again with train\.batch_size=auto"),
+        out_of_memory_explained(config.train, runtime),
+    ):
         raise error
 
 

@@ -25,7 +25,7 @@ from ftexp.training.checkpoints import checkpoint as checkpoint_module
 from ftexp.training.checkpoints.checkpoint import LAST, PREVIOUS, load_checkpoint, read_last
 from ftexp.training.fit import Fit
 from ftexp.training.interruption import StopSignals
-from ftexp.training.loop import Step
+from ftexp.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -25,7 +25,7 @@ from ftexp.cli.resume_arguments import expand
 from ftexp.data_identity import DataIdentity
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.run_identity import RunIdentity
-from ftexp.training.loop import Step
+from ftexp.training.step import Step
 
 
 def make_run(folder: Path, *overrides: str, status: str | None = None) -> Path:

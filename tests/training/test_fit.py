@@ -30,7 +30,8 @@ from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weigh
 from ftexp.training.compilation import CompiledForward
 from ftexp.training.inputs.batches import Forward
 from ftexp.training.inputs.input_source import InputSource
-from ftexp.training.loop import Step, evaluate
+from ftexp.training.loop import evaluate
+from ftexp.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

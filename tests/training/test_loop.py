@@ -13,9 +13,10 @@ from ftexp.config import RuntimeConfig
 from ftexp.errors import DivergedError
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.runtime import Runtime, prepare_runtime
-from ftexp.training.loop import Step, evaluate, train_epoch
+from ftexp.training.loop import evaluate, train_epoch
 from ftexp.training.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss, LossSum
 from ftexp.training.progress import Progress
+from ftexp.training.step import Step
 
 SETTINGS = {
     "device": "cpu",

@@ -21,9 +21,9 @@ from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
 from ftexp.report.range_plot import report_ranges
 from ftexp.training import phase_state, range_test
-from ftexp.training.loop import Step
 from ftexp.training.losses import LossSum
 from ftexp.training.range_test import HIGHEST, LOWEST, RangeTest, find_ranges, losses_of_updates, sweep_rates
+from ftexp.training.step import Step
 
 SPLITS = Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
 
