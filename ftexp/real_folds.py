@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from ftexp.inference.scoring import labelled, score_images
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.catalogue import locate_weights
 from ftexp.prepare import plan, run_name
-from ftexp.probe.cross_validation import FoldScores, Integers, draw_folds
+from ftexp.probe.cross_validation import FoldScores, Integers, announce, draw_folds
 from ftexp.probe.features import Features, number_groups
 from ftexp.run import run
 from ftexp.run_folder import start_again
@@ -112,11 +113,14 @@ def train_folds(
         folder,
         images.splits.test.num_samples,
     )
+    missing = [fold for fold in folds if status_of(folder / FOLDS / fold.name) != "finished"]
     scored = []
     with _one_parent(config, folder / FOLDS):
         for fold in folds:
-            place = folder / FOLDS / fold.name
+            place, started = folder / FOLDS / fold.name, time.perf_counter()
             _train(config, place, fold.splits, overrides)
+            if missing and fold is missing[0]:
+                announce("folds   the other runs", (time.perf_counter() - started) * (len(missing) - 1))
             scored.append(FoldScores(fold.repeat, fold.number, fold.held, _score(place, features.take(fold.held))))
     return scored
 

@@ -33,7 +33,9 @@ def test_more_images_are_told_of_in_words_and_files(small_pictures: Path, comman
         rows = [row for row in csv.DictReader(file) if row["score"] == "accuracy"]
     assert [row["from"] for row in rows] == [*["measured"] * 4, "power law", "power law"]
     assert [float(row["images"]) for row in rows[-2:]] == [48, 88]
-    points = f"{100 * step['gain']:+.1f} points ({100 * step['low']:.1f} to {100 * step['high']:.1f})"
+    assert step["measured_low"] <= step["gain"] <= step["measured_high"]
+    gain, *bands = (100 * step[name] for name in ("gain", "low", "high", "measured_low", "measured_high"))
+    points = "{:+.1f} points ({:.1f} to {:.1f}; measured once {:.1f} to {:.1f})".format(gain, *bands)
     assert f"40 more images (of the same kind): {points}" in ended.stdout
     assert Path("out/learning_curve.png").exists()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,11 @@ from ftexp.probe.out_of_fold import fit_head
 
 # Resamples of the groups for the intervals; fewer for metrics that sort probabilities.
 NUM_RESAMPLES, FEW_RESAMPLES = 1_000, 200
+
+# Seconds of waiting from which they are told beforehand.
+WORTH_SAYING = 15.0
+
+log = logging.getLogger(__name__)
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -91,10 +98,26 @@ def cross_validate(
         seed: of the first repeat; the next ones count up.
         metrics: the metrics that will be asked for.
     """
+    started = time.perf_counter()
     for repeat in range(num_repeats):
         for fold, held in enumerate(draw_folds(features, num_folds, seed + repeat)):
             rest = np.setdiff1d(np.arange(len(features.labels)), held)
-            yield FoldScores(repeat, fold, held, score_head(features.take(rest), features.take(held), metrics))
+            scores = score_head(features.take(rest), features.take(held), metrics)
+            if repeat == fold == 0:
+                seconds = (time.perf_counter() - started) * (num_folds * num_repeats - 1)
+                announce("folds   a head for every fold and repeat", seconds)
+            yield FoldScores(repeat, fold, held, scores)
+
+
+def announce(what: str, seconds: float) -> None:
+    """Say how long something is going to take, if that is long.
+
+    Args:
+        what: takes so long, after the prefix of its log lines.
+        seconds: that are left.
+    """
+    if seconds > WORTH_SAYING:
+        log.info("%s: about %.0f s more", what, seconds)
 
 
 def score_head(seen: Features, unseen: Features, metrics: Sequence[str]) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from ftexp.errors import DataError
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.metrics import OF_CONFUSION
 from ftexp.evaluation.scores import Scores
-from ftexp.probe.cross_validation import draw_folds, joined, score_head
+from ftexp.probe.cross_validation import announce, draw_folds, joined, score_head
 from ftexp.probe.features import Features
 
 # Shares of the training part of each fold, the largest first; a share that leaves a class too few groups is left out.
@@ -26,10 +25,6 @@ MIN_GROUPS = 3
 NUM_DRAWS = 500
 # For metrics that are not computed from the confusion matrix.
 FEW_DRAWS = 200
-# Seconds of waiting from which they are told beforehand.
-WORTH_SAYING = 15.0
-
-log = logging.getLogger(__name__)
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -159,7 +154,8 @@ def learning_curve(features: Features, num_folds: int, num_repeats: int, seed: i
                 counts[number].append(len(rows))
             held_rows.append(held)
             if len(held_rows) == 1:
-                _announce((time.perf_counter() - started) * (num_folds * num_repeats - 1), len(shares))
+                seconds = (time.perf_counter() - started) * (num_folds * num_repeats - 1)
+                announce(f"curve   heads of {len(shares)} sizes for every fold and repeat", seconds)
     return LearningCurve(
         sizes=np.array([np.mean(one) for one in counts]),
         scores=tuple(joined(one) for one in parts),
@@ -168,11 +164,6 @@ def learning_curve(features: Features, num_folds: int, num_repeats: int, seed: i
         repeats=np.repeat(np.arange(len(held_rows)) // num_folds, [len(held) for held in held_rows]),
         num_images=len(features.labels),
     )
-
-
-def _announce(seconds: float, num_sizes: int) -> None:
-    if seconds > WORTH_SAYING:
-        log.info("curve   heads of %d sizes for every fold and repeat: about %.0f s more", num_sizes, seconds)
 
 
 def errors_of(curve: LearningCurve, metric: str, seed: int) -> tuple[Errors, list[Errors]]:

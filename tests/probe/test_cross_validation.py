@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from scipy.special import softmax
 from sklearn.linear_model import Ridge
 
 from ftexp.errors import ConfigError
+from ftexp.probe import cross_validation
 from ftexp.probe.cross_validation import cross_validate, draw_folds, group_intervals, pooled
 from ftexp.probe.out_of_fold import fit_head
 from ftexp.report.cross_validation_files import write_cross_validation
@@ -58,6 +60,22 @@ def test_repeats_draw_new_folds_of_all_samples() -> None:
     assert [(one.repeat, one.fold) for one in folds] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     assert folds[0].rows.tolist() != folds[3].rows.tolist()
     assert pooled(folds).num_samples == 60
+
+
+def test_folds_that_take_long_are_said_to(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, after the first, for all that are left."""
+    caplog.set_level("INFO")
+    list(cross_validate(clouds(30), 3, 2, 0, []))
+    assert not caplog.messages
+    monkeypatch.setattr(cross_validation, "WORTH_SAYING", -1.0)
+    list(cross_validate(clouds(30), 3, 2, 0, []))
+    (said,) = caplog.messages
+    assert re.fullmatch(r"folds   a head for every fold and repeat: about \d+ s more", said)
+
+
+def test_more_folds_than_a_class_has_images_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"probe.folds=11 is not possible: no class has more than 10 images"):
+        draw_folds(clouds(30), 11, 0)
 
 
 def test_intervals_resample_groups() -> None:
