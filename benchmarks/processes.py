@@ -65,7 +65,8 @@ def run_process(
 def environment(variables: dict[str, str] | None = None) -> dict[str, str]:
     """The environment of all programs; byte code may be written, so that sources are compiled only once."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPATH": str(PROJECT), **(variables or {})}
+    path = os.pathsep.join(filter(None, (str(PROJECT), kept.get("PYTHONPATH"))))
+    return {**kept, "PYTHONPATH": path, **(variables or {})}
 
 
 def last_line(printed: str) -> Reached:

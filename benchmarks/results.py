@@ -42,5 +42,15 @@ def append_rows(section: str, rows: Sequence[Mapping[str, object]], path: Path =
     path.write_text(text, encoding="utf-8")
 
 
+def read_rows(path: Path) -> dict[str, list[dict[str, str]]]:
+    """Read back what ``append_rows`` wrote: section -> its rows."""
+    sections: dict[str, list[dict[str, str]]] = {}
+    for section in path.read_text(encoding="utf-8").split("\n## ")[1:]:
+        title, *lines = section.splitlines()
+        columns, _, *rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in lines if line]
+        sections[title] = [dict(zip(columns, row, strict=True)) for row in rows]
+    return sections
+
+
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -1,7 +1,7 @@
 """Compares ftexp with a hand-written loop, fastai, Lightning with finetuning-scheduler, and transformers' Trainer.
 
     python -m benchmarks.side_by_side TABLE [--root FOLDER] [--image-size 224] [--epochs 20] [--rounds 5] [--sides ...]
-                                      [--python PYTHON] [--allocator kept] [--log FILE]
+                                      [--python PYTHON] [--allocator kept] [--log FILE] [--device cpu]
 
 TABLE is ``head``, ``partial``, ``sweep`` (20 trials compared with 20 runs of the hand-written loop) or ``start`` (the
 time until ``--help``). Every framework runs as a whole process on the same images, weights, epochs and batches; they
@@ -58,7 +58,7 @@ def ftexp_command(arguments: argparse.Namespace, seed: int, folder: Path) -> lis
         f"stage={arguments.stage}",
         f"stage.epochs={arguments.epochs}",
         f"runtime.seed={seed}",
-        "runtime.device=cpu",
+        f"runtime.device={arguments.device}",
         f"runtime.cache_folder={folder}/cache",
         f"hydra.run.dir={folder}/run",
         "tracking=none",
@@ -71,7 +71,7 @@ def other_command(side: str, arguments: argparse.Namespace, seed: int) -> list[s
     return [
         *(str(arguments.python), str(script), "--root", str(arguments.root), "--stage", arguments.stage),
         *("--epochs", str(arguments.epochs), "--image-size", str(arguments.image_size), "--seed", str(seed)),
-        *("--workers", str(arguments.workers)),
+        *("--workers", str(arguments.workers), "--device", arguments.device),
     ]
 
 
@@ -107,7 +107,8 @@ def measure(side: str, arguments: argparse.Namespace, seed: int, log: Log) -> Ou
     """Measure one process; for ``sweep``, one run of a framework without sweeps, times the number of trials."""
     is_sweep = arguments.table == "sweep"
     what = f"{side} {arguments.stage}" + (f" {arguments.trials} trials" if is_sweep and side == "ftexp" else "")
-    data = f"{arguments.root.name} {arguments.image_size} px, {arguments.workers} workers"
+    on = "" if arguments.device == "cpu" else f" on {arguments.device}"
+    data = f"{arguments.root.name} {arguments.image_size} px, {arguments.workers} workers{on}"
     where = f"{data}, {arguments.epochs} epochs, {arguments.allocator}"
     if is_sweep and side == "ftexp":
         return log.once(f"{what}, {where}, seed {seed}", lambda: sweep(arguments, seed))
@@ -192,6 +193,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--sides", nargs="+", choices=SIDES)
     parser.add_argument("--allocator", choices=["default", "kept"], default="default")
     parser.add_argument("--log", type=Path)

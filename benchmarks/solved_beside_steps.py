@@ -39,7 +39,14 @@ def beside(name: str, overrides: Sequence[str], rounds: int) -> dict[str, object
         for number, solver in product(range(rounds + 1), seconds):  # the first round fills the cache
             folder = Path(temporary) / f"{solver}{number}"
             cache = f"runtime.cache_folder={temporary}/cache"
-            settings = ("stage=head", f"head.solver={solver}", "tracking=none", "audit.on_leak=off", cache)
+            settings = (
+                "stage=head",
+                "head.depth=last",
+                f"head.solver={solver}",
+                "tracking=none",
+                "audit.on_leak=off",
+                cache,
+            )
             result = run(ftexp.compose(*settings, "runtime.device=cpu", *overrides), folder, score_test=False)
             if number:
                 seconds[solver].append(after_the_pass(folder))

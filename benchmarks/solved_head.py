@@ -36,13 +36,14 @@ from ftexp.probe.strength import Chosen, score_logits, soft_targets, solve_on_va
 from ftexp.training.inputs.features import feature_inputs, gathered
 from ftexp.training.inputs.input_source import InputSource
 
+AS_IT_IS = ("head.depth=last", "tracking=none", "audit.on_leak=off", "runtime.device=cpu")
 SMOOTHING = 0.1
 EPOCHS, BATCH, RATE, DECAY = 15, 32, 1e-3, 1e-2
 
 
 def features_of(overrides: Sequence[str]) -> tuple[Tensor, Tensor, int]:
     """Features [N, D] and labels [N] of train and val together, and the number of classes."""
-    config = ftexp.compose("stage=head", "tracking=none", "audit.on_leak=off", "runtime.device=cpu", *overrides)
+    config = ftexp.compose("stage=head", *AS_IT_IS, *overrides)
     with TemporaryDirectory() as folder:
         prepared = prepare(config, Path(folder), ONE_PROCESS, score_test=False)
     prepared.network.module.eval()

@@ -74,6 +74,13 @@ def build_network(name: str) -> nn.Module:
     return timm.create_model(name, num_classes=10)
 
 
+def runtime_of(device: str) -> Runtime:
+    """The runtime of a run on this device with the defaults."""
+    register_schema()
+    with initialize_config_dir(str(conf_dir())):
+        return prepare_runtime(parse(compose("config", overrides=[f"runtime.device={device}"])).runtime)
+
+
 def measure(name: str, arguments: argparse.Namespace, runtime: Runtime) -> dict[str, object]:
     images = torch.randn(arguments.batch_size, 3, arguments.image_size, arguments.image_size)
     batch = runtime.place_images(images), torch.randint(10, (len(images),)).to(runtime.device)
@@ -115,9 +122,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
-    register_schema()
-    with initialize_config_dir(str(conf_dir())):
-        runtime = prepare_runtime(parse(compose("config", overrides=[f"runtime.device={arguments.device}"])).runtime)
+    runtime = runtime_of(arguments.device)
     rows = [measure(name, arguments, runtime) for name in arguments.models]
     print(format_table(rows))
     print(json.dumps(rows[-1]))  # for benchmarks.throughput

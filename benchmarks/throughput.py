@@ -2,14 +2,14 @@
 
     python -m benchmarks.throughput [--models resnet50 efficientnet_b0 vit_b_16] [--images 20000] [--batch-size 256]
                                     [--epochs 4] [--rounds 3] [--python PYTHON] [--sides step ftexp chapter ...]
-                                    [--device cuda] [--log FILE]
+                                    [--device cuda] [--log FILE] [--side 375] [--files FOLDER]
 
 Each side is a process, and they take turns: ``step`` is ftexp's training step, compiled, on one synthetic batch that is
 on the device already; the others train for so many epochs on the same files. Compared are images per second of training
 from the second epoch on, as a share of the step's, and the time of the first epoch, in which ftexp decodes the files
 for all epochs to come, and compiles. fastai, Lightning and the Trainer run in bf16, the hand-written loop (``chapter``)
 as it is, all with as many workers as there are cores; networks are torchvision's, without pretrained weights. The files
-hold smooth noise of 500 x 375 pixels, and are written for each call.
+hold smooth noise of 500 x 375 pixels, or of ``--side``, and are written for each call or once into ``--files``.
 
 Without a CUDA device, the table says so; ``--device cpu`` only tests the benchmark. Appends to benchmarks/results.md.
 """
@@ -65,7 +65,7 @@ def measure(arguments: argparse.Namespace, model: str, side: str, seed: int) -> 
         if side == "ftexp":
             command = ftexp_command(arguments, model, seed, folder)
             return run_process(command, folder, lambda _: read_run(folder / "run"))
-        more = ["--model", model, "--batch-size", str(arguments.batch_size), "--device", arguments.device]
+        more = ["--model", model, "--batch-size", str(arguments.batch_size)]
         return run_process([*other_command(side, arguments, seed), *more], folder, last_line)
 
 
@@ -76,7 +76,7 @@ def read_step(arguments: argparse.Namespace, printed: str) -> Reached:
 
 def compare(arguments: argparse.Namespace, model: str) -> list[dict[str, object]]:
     """Measure all in turn, round after round; a row each, with the share of the step's rate in the same round."""
-    names = ("device", "images", "image_size", "batch_size", "steps", "epochs", "workers", "cache_gib")
+    names = ("device", "images", "side", "image_size", "batch_size", "steps", "epochs", "workers", "cache_gib")
     settings = {name: getattr(arguments, name) for name in names}
     log = Log(arguments.log)
 
@@ -134,6 +134,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=["resnet50", "efficientnet_b0", "vit_b_16"])
     parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--side", type=int, default=375, help="the shorter side of the files, in pixels")
+    parser.add_argument("--files", type=Path, help="the folder in which the files are kept for further calls")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=50, help="of the synthetic side")
@@ -150,11 +152,11 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments.python, arguments.stage = arguments.python.absolute(), "full"
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as images:
-        arguments.root = Path(images)
+        arguments.root = arguments.files or Path(images)
         if arguments.device == "cuda" and not torch.cuda.is_available():
             rows = [not_measured(model, arguments) for model in arguments.models]
         else:
-            write_photographs(arguments.root, arguments.images)
+            write_photographs(arguments.root, arguments.images, arguments.side)
             rows = [row for model in arguments.models for row in compare(arguments, model)]
     print(format_table(rows))
     append_rows(SECTION, rows, *([arguments.results] if arguments.results else []))

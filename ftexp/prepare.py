@@ -24,6 +24,7 @@ from ftexp.finetune.recipe import Decision, foreseen
 from ftexp.follow_recipe import follow_recipe
 from ftexp.head_depth import Depth, settle_depth, wants_folds
 from ftexp.head_solver import choose_solver, keep_solvable, solved_as_in
+from ftexp.machine.device_choice import report_unused_gpus
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
 from ftexp.machine.runtime import Runtime, prepare_runtime
@@ -238,6 +239,7 @@ def open_ledger(config: TrackingConfig, started_in: Path | None = None) -> TestL
 
 
 def _introduce(config: Config, network: Network, runtime: Runtime) -> None:
+    report_unused_gpus(config.runtime.device, runtime.device, runtime.ranks)
     log.info(
         "model   %s at %d px on %s in %s; %s",
         network.name,

@@ -6,8 +6,9 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +188,15 @@ class RunIdentity:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that the result of a run may depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    """The versions of Python and of the installed packages that the result of a run may depend on.
+
+    A run that neither tracks nor searches needs neither MLflow nor Optuna.
+    """
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _is_new_field(key: str, config: Config, before: Mapping[str, Any]) -> bool:

@@ -153,7 +153,7 @@ def test_the_probe_gets_the_training_images_with_their_groups_and_copies(
     )
     for number in (3, 4, 5):
         shutil.copy(place / "pictures" / "dark" / "0.jpg", place / "pictures" / "dark" / f"{number}.jpg")
-    settings = ("stage=head", "head.depth=auto", "audit.on_leak=warn", "audit.features=false")
+    settings = ("stage=head", "head.depth=auto", "audit.on_leak=warn", "audit.features=false", "audit.labels=false")
     run(configured(configure, *settings), place / "run")
     (features,) = seen
     assert {sample.split for sample in features.samples} == {"train"}

@@ -89,15 +89,18 @@ class DeviceModule:
 
 
 @contextmanager
-def pretended() -> Iterator[Counts]:
-    """Let ``runtime.device=pretended`` be an accelerator within the ``with``; yields what is counted, from zero.
+def pretended(like: str = "cuda") -> Iterator[Counts]:
+    """Let ``runtime.device=pretended`` be a device within the ``with``; yields what is counted, from zero.
 
     torch knows the device from then on until the process ends; ftexp takes it within the ``with`` only.
+
+    Args:
+        like: the type of device whose row of ``ftexp/machine/device_kinds.py`` it has.
     """
     if not hasattr(torch, NAME):
         _register()
     COUNTS.clear()
-    kind = replace(device_kinds.KINDS["cuda"], fast_bf16=lambda: False, compiling="nothing is compiled for it")
+    kind = replace(device_kinds.KINDS[like], fast_bf16=lambda: False, compiling="nothing is compiled for it")
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(device_kinds.KINDS, {NAME: kind}))
         for owner, name, value in (

@@ -1,8 +1,8 @@
 """Tensors on the pretended accelerator: each holds a tensor on the CPU, with which every operation is computed.
 
 What a GPU refuses is refused: operations on tensors of several devices, and NumPy arrays that share the device's
-memory. What a GPU would wait for is counted: copies from memory that is not pinned, values that the host reads, and
-results whose shape depends on values.
+memory; and, if the device is like Apple's, float64. What a GPU would wait for is counted: copies from memory that is
+not pinned, values that the host reads, and results whose shape depends on values.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from benchmarks.pretended.counts import COUNTS
+from ftexp.machine.device_kinds import KINDS
 
 NAME = "pretended"
 aten = torch.ops.aten
@@ -48,6 +49,8 @@ class PretendedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, on_host: Tensor) -> PretendedTensor:
+        if on_host.dtype == torch.float64 and not KINDS[NAME].float64:
+            raise TypeError(f"cannot convert a tensor to float64 on {NAME}, which does not have it")
         made: PretendedTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             on_host.shape,
@@ -143,6 +146,8 @@ def copy_into(into: Tensor, source: Tensor, non_blocking: bool = False) -> Tenso
     elif isinstance(source, PretendedTensor):
         into.on_host.copy_(source.on_host)
     else:
+        if non_blocking and not KINDS[NAME].is_accelerator:
+            raise RuntimeError(f"the copy to {NAME} may read memory that is freed before it is made")
         as_it_is = source.dtype == into.dtype and _layout(source) == _layout(into)
         COUNTS.sent(source, non_blocking=non_blocking, as_it_is=as_it_is)
         into.on_host.copy_(source)

@@ -13,10 +13,12 @@ from functools import partial
 import cv2
 
 from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.common_points import NUM_REFERENCES, References
 from ftexp.audit.fingerprints import Fingerprint
 from ftexp.audit.geometry import COARSE_INLIERS, NOTHING_FITS, Alignment, align, may_fit
 from ftexp.audit.local_features import COARSE, FINE, Detail, LocalFeatures, find_local_features
 from ftexp.audit.progress import Progress
+from ftexp.data.digests import bytes_digest
 from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError, listed
@@ -53,8 +55,14 @@ def align_pairs(
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
             alignments += aligner.align(pairs[start : start + PAIRS_AT_ONCE])
             progress.at(len(alignments))
+        doubted = [pair for pair, one in zip(pairs, alignments, strict=True) if one.verdict]
+        nothing = aligner.with_common_points_alone(doubted, {number for pair in pairs for number in pair})
     aligner.report()
-    return alignments
+    if nothing:
+        log.info(
+            "audit   %d pairs share only what many pictures have (a logo, a frame, a form): not listed", len(nothing)
+        )
+    return [NOTHING_FITS if pair in nothing else one for pair, one in zip(pairs, alignments, strict=True)]
 
 
 @contextmanager
@@ -117,6 +125,27 @@ class _Aligner:
         self._cache.put({key: self._packed(new[key], one) for key, one in fresh.items()})
         return [known[key] if key in known else fresh[key] for key in keys]
 
+    def with_common_points_alone(self, pairs: Sequence[Pair], numbers: set[int]) -> set[Pair]:
+        """Which of the pairs that fit do so by points that many of the pictures with these numbers have."""
+        contents = {self._prints[number].content: number for number in numbers}
+        sample = [contents[content] for content in sorted(contents)[:NUM_REFERENCES]]
+        digest = bytes_digest(" ".join(self._prints[number].content for number in sample).encode())
+        keys = {pair: f"{self._key(self._ordered(pair))}: common points, of {digest}" for pair in pairs}
+        known: dict[str, bytes] = {}
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            known |= self._cache.get([keys[pair] for pair in pairs[start : start + PAIRS_AT_ONCE]])
+        new = [pair for pair in pairs if keys[pair] not in known]
+        if new:
+            references = References(sample, list(self._pool.map(partial(self._features, detail=COARSE), sample)))
+        for start in range(0, len(new), PAIRS_AT_ONCE):
+            chunk = new[start : start + PAIRS_AT_ONCE]
+            self._coarse.look_at(chunk)
+            nothing = self._pool.map(partial(self._is_common, references), chunk)
+            fresh = {keys[pair]: b"\1" if is_common else b"\0" for pair, is_common in zip(chunk, nothing, strict=True)}
+            self._cache.put(fresh)
+            known |= fresh
+        return {pair for pair in pairs if known[keys[pair]] == b"\1"}
+
     def report(self) -> None:
         """Say which images could not be aligned."""
         if self._plain:
@@ -151,6 +180,10 @@ class _Aligner:
     def _may_fit(self, pair: Pair) -> bool:
         both = self._coarse.of(pair)
         return both is not None and may_fit(*both)
+
+    def _is_common(self, references: References, pair: Pair) -> bool:
+        both = self._coarse.of(pair)
+        return both is not None and references.leave_nothing_of(pair, *both)
 
     def _align_closely(self, pair: Pair) -> Alignment:
         both = self._fine.of(pair)

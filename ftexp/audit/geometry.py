@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.audit.local_features import Floats, Gray, LocalFeatures, match
+from ftexp.audit.local_features import Descriptors, Floats, Gray, LocalFeatures, Numbers, match
 
 # In COARSE detail, one pair of neighbours in sixty has so many inliers, and of 840 copies of 21 kinds all but one.
 COARSE_INLIERS, COARSE_TOLERANCE_PIXELS, COARSE_TRIALS = 4, 1.8, 500
@@ -86,17 +86,30 @@ NOTHING_FITS = Alignment(0, 0.0, 0.0, 0, 0.0)
 
 def may_fit(first: LocalFeatures, second: LocalFeatures) -> bool:
     """Whether two pictures, or the mirror image of the first one, have to be aligned; from their COARSE features."""
-    return _may_fit(first, second) or _may_fit(first.mirrored(), second)
+    return any(len(_coarse_inliers(one, second)[0]) >= COARSE_INLIERS for one in (first, first.mirrored()))
 
 
-def _may_fit(first: LocalFeatures, second: LocalFeatures) -> bool:
-    before, after = match(first, second)
-    if len(before) < COARSE_INLIERS:
-        return False
-    _, inlier = cv2.estimateAffinePartial2D(
-        before, after, method=cv2.RANSAC, ransacReprojThreshold=COARSE_TOLERANCE_PIXELS, maxIters=COARSE_TRIALS
+def coarse_inliers(first: LocalFeatures, second: LocalFeatures) -> tuple[Descriptors, Descriptors]:
+    """The descriptors, uint8 [M, 128] each, of the points by which two pictures fit, the first one mirrored or not."""
+    rows, columns, seen = max(
+        ((*_coarse_inliers(one, second), one) for one in (first, first.mirrored())), key=lambda found: len(found[0])
     )
-    return inlier is not None and int(inlier.sum()) >= COARSE_INLIERS
+    return seen.descriptors[rows], second.descriptors[columns]
+
+
+def _coarse_inliers(first: LocalFeatures, second: LocalFeatures) -> tuple[Numbers, Numbers]:
+    rows, columns = match(first, second)
+    if len(rows) < COARSE_INLIERS:
+        return rows[:0], columns[:0]
+    _, inlier = cv2.estimateAffinePartial2D(
+        first.points[rows],
+        second.points[columns],
+        method=cv2.RANSAC,
+        ransacReprojThreshold=COARSE_TOLERANCE_PIXELS,
+        maxIters=COARSE_TRIALS,
+    )
+    follows = np.zeros(len(rows), bool) if inlier is None else inlier.ravel().astype(bool)
+    return rows[follows], columns[follows]
 
 
 def align(first: LocalFeatures, second: LocalFeatures) -> Alignment:
@@ -105,7 +118,8 @@ def align(first: LocalFeatures, second: LocalFeatures) -> Alignment:
 
 
 def _align(first: LocalFeatures, second: LocalFeatures) -> Alignment:
-    before, after = match(first, second)
+    rows, columns = match(first, second)
+    before, after = first.points[rows], second.points[columns]
     found = _transformation(before, after)
     if found is None:
         return NOTHING_FITS

@@ -33,6 +33,8 @@ SCALE = 510
 
 Gray = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Descriptors = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class LocalFeatures:
 
     gray: Gray
     points: Floats
-    descriptors: npt.NDArray[np.uint8]
+    descriptors: Descriptors
 
     def mirrored(self) -> LocalFeatures:
         """Those of the mirror image, without searching it: cells change places, and directions their sign."""
@@ -70,22 +72,22 @@ def find_local_features(image: Image.Image, detail: Detail = FINE) -> LocalFeatu
     return LocalFeatures(gray, points[:most], descriptors[:most])
 
 
-def match(first: LocalFeatures, second: LocalFeatures) -> tuple[Floats, Floats]:
+def match(first: LocalFeatures, second: LocalFeatures) -> tuple[Numbers, Numbers]:
     """Find the points of two images that look alike, each the other's nearest and clearly nearer than the next one.
 
     Returns:
-        Their positions in both images, float32 [M, 2] each.
+        Their numbers in both images, int64 [M] each.
     """
     if min(len(first.points), len(second.points)) < 2:
-        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
-    likeness = _unit(first.descriptors) @ _unit(second.descriptors).T
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    likeness = unit_descriptors(first.descriptors) @ unit_descriptors(second.descriptors).T
     nearest, everyone = likeness.argmax(axis=1), np.arange(len(likeness))
     mutual = likeness.argmax(axis=0)[nearest] == everyone
     best = likeness[everyone, nearest]
     likeness[everyone, nearest] = -1
     distance, next_distance = (np.sqrt(np.maximum(2 - 2 * value, 0)) for value in (best, likeness.max(axis=1)))
     rows = np.nonzero(mutual & (distance < LARGEST_RATIO * next_distance))[0]
-    return first.points[rows], second.points[nearest[rows]]
+    return rows, nearest[rows]
 
 
 # Lowe's ratio of the distances to the nearest and to the next descriptor.
@@ -104,7 +106,8 @@ def _resized(image: Image.Image, longer_side: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
 
 
-def _unit(descriptors: npt.NDArray[np.uint8]) -> Floats:
+def unit_descriptors(descriptors: Descriptors) -> Floats:
+    """Descriptors scaled to length 1, so that their products are their likeness, float32 [K, 128]."""
     values = descriptors.astype(np.float32)
     unit: Floats = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
     return unit

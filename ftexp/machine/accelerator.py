@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.backends import cpu
 
 from ftexp.machine.device_kinds import KINDS
 
@@ -21,14 +22,27 @@ def is_accelerator(device: torch.device) -> bool:
     return kind is not None and kind.is_accelerator
 
 
+def has_generator(device: torch.device) -> bool:
+    """Whether random numbers on a device come from a generator of its own."""
+    kind = KINDS.get(device.type)
+    return kind is not None and kind.has_generator
+
+
 def pinned(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor in pinned memory if the device is an accelerator and the tensor is on the CPU, else the tensor."""
     return tensor.pin_memory() if is_accelerator(device) and tensor.device.type == "cpu" else tensor
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; only a copy of pinned memory to an accelerator does not wait."""
+    return tensor.to(device, non_blocking=is_accelerator(device))
+
+
 def device_name(device: torch.device) -> str:
-    """The name of an accelerator's hardware."""
-    return str(_module(device).get_device_name(device))
+    """The name of a device's hardware; of a CPU, its vector instructions."""
+    if device.type == "mps":
+        return str(torch.backends.mps.get_name())
+    return str(_module(device).get_device_name(device) if is_accelerator(device) else cpu.get_cpu_capability())
 
 
 def available_bytes(device: torch.device) -> int:
@@ -62,24 +76,28 @@ def use(device: torch.device) -> None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until an accelerator has computed everything; other devices do not go on without the host."""
+    """Wait until a GPU has computed everything."""
     if is_accelerator(device):
         _module(device).synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def random_state_of(device: torch.device) -> Tensor:
     """The state of the generator that random numbers on a device are drawn from."""
-    state: Tensor = _module(device).get_rng_state(device) if is_accelerator(device) else torch.get_rng_state()
+    state: Tensor = _module(device).get_rng_state(device) if has_generator(device) else torch.get_rng_state()
     return state
 
 
 def set_random_states(device: torch.device, states: Sequence[Tensor]) -> None:
-    """Restore the generator of an accelerator.
+    """Restore the generator of a device; a state that another type of device has saved is not used.
 
     Args:
-        device: the accelerator.
+        device: a device with a generator of its own.
         states: its state; or, as earlier versions of ftexp saved them, those of all devices of its machine.
     """
+    if states[0].shape != random_state_of(device).shape:
+        return
     number = device.index or 0
     if len(states) == 1:
         _module(device).set_rng_state(states[0], device)

@@ -40,18 +40,24 @@ class DeviceKind:
     Attributes:
         is_accelerator: whether the device has memory of its own, to which pinned memory is copied without waiting, and
             a module of torch's that tells of it. Apple's GPU has the memory of the host.
+        has_generator: whether random numbers on the device come from a generator of its own.
+        float64: whether the device has float64.
         channels_last: the value of ``runtime.channels_last=auto``.
         fast_bf16: whether the device computes faster in bf16, so that ``runtime.precision=auto`` chooses it.
         has_bf16: whether the device can compute in bf16.
         fp16: whether ``runtime.precision=fp16`` is possible.
+        prepares_sizes: whether the first batch of another size takes seconds, so that smaller last batches are padded.
         compiling: what compiling costs and saves; or why ``runtime.compile=auto`` never compiles.
     """
 
     is_accelerator: bool
+    has_generator: bool
+    float64: bool
     channels_last: bool
     fast_bf16: Callable[[], bool]
     has_bf16: Callable[[], bool]
     fp16: bool
+    prepares_sizes: bool
     compiling: CompileCost | str
 
     @property
@@ -79,26 +85,37 @@ def _cuda_has_bf16_units() -> bool:
 KINDS = {
     "cpu": DeviceKind(
         is_accelerator=False,
+        has_generator=False,
+        float64=True,
         # Measured on two cores: EfficientNet-Lite0 trains 1.6 times faster with channels last.
         channels_last=True,
         # Without bf16 units, bf16 is 3 to 13 times slower.
         fast_bf16=_no,
         has_bf16=_yes,
         fp16=False,
+        prepares_sizes=False,
         # Measured (benchmarks/results.md, "What compiling costs and saves"): it pays back after 8,000 steps, or never.
         compiling="a CPU runs compiled steps hardly faster",
     ),
     "cuda": DeviceKind(
         is_accelerator=True,
+        has_generator=True,
+        float64=True,
         channels_last=True,
         fast_bf16=_cuda_has_bf16_units,
         has_bf16=_yes,
         fp16=True,
+        # cuDNN compiles the kernels of depthwise convolutions at run time, for each size again (cudnn-frontend#1066).
+        # Measured on an H100 with EfficientNet-Lite0 in bf16: 18 s for the first step, 12 s for one of another size.
+        prepares_sizes=True,
         # An estimate, no GPU has been measured yet: a graph takes 20 to 60 s, and saves 30 % of a step of 30 to 150 ms.
         compiling=CompileCost(fixed_seconds=20, seconds=60, saved_seconds=0.027),
     ),
     "mps": DeviceKind(
+        # So nothing is pinned, and copies wait: one that does not may read memory that is freed (pytorch#189690).
         is_accelerator=False,
+        has_generator=True,
+        float64=False,  # pytorch#122602
         # The backward pass of convolutions is up to 30 times slower with channels last (pytorch#193349), and some
         # layers compute wrong values from views of such tensors (pytorch#174345).
         channels_last=False,
@@ -106,6 +123,7 @@ KINDS = {
         fast_bf16=_no,
         has_bf16=_macos_has_bf16,
         fp16=False,
+        prepares_sizes=False,
         # A prototype (pytorch#150121) that trained convolutional networks four times slower (pytorch#192551).
         compiling="torch compiles for Apple GPUs as a prototype, which can be slower",
     ),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from ftexp.machine.accelerator import is_accelerator
+from ftexp.machine.accelerator import has_generator
 
 
 def seed_generators(*numbers: int) -> None:
@@ -30,7 +30,7 @@ def forked_generators(device: torch.device) -> Iterator[None]:
     """
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        own = is_accelerator(device)
+        own = has_generator(device)
         with torch.random.fork_rng([device] if own else [], device_type=device.type if own else "cuda"):
             yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import sys
 from contextlib import AbstractContextManager
@@ -13,7 +14,8 @@ from torch import nn
 
 from ftexp.config import RuntimeConfig
 from ftexp.errors import DeviceError
-from ftexp.machine.accelerator import device_name, forget_peak, is_accelerator, peak_bytes, use
+from ftexp.machine.accelerator import device_name, forget_peak, is_accelerator, moved, peak_bytes, use
+from ftexp.machine.device_choice import choose_device
 from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.generators import seed_generators
@@ -60,7 +62,7 @@ class Runtime:
 
         They are copied as they are and changed there: CUDA changes what it copies in memory that is not pinned.
         """
-        return images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
+        return moved(images, self.device).contiguous(memory_format=self.memory_format)
 
     def facts(self) -> dict[str, str]:
         """Device, precision and number of processes, as tags for the tracking store."""
@@ -68,11 +70,9 @@ class Runtime:
 
     def engine(self) -> dict[str, object]:
         """All that the last bits of a score follow from, beside weights, images and versions; for ``run.json``."""
-        own = is_accelerator(self.device)
-        kind = device_name(self.device) if own else torch.backends.cpu.get_cpu_capability()
         return {
             "device": self.device.type,
-            "device_kind": kind,
+            "device_kind": device_name(self.device),
             "precision": self.precision,
             "memory_format": str(self.memory_format).removeprefix("torch."),
             "threads": torch.get_num_threads(),
@@ -93,7 +93,7 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
     Raises:
         DeviceError: when this machine does not have the requested device or precision.
     """
-    device = _choose_device(config.device, ranks)
+    device = choose_device(config.device, ranks)
     precision = _choose_precision(config.precision, device)
     on_cuda, kind = device.type == "cuda", KINDS[device.type]
     seed_generators(config.seed)
@@ -105,6 +105,8 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
         use(device)
         forget_peak(device)
     if on_cuda:
+        if config.deterministic:  # cuBLAS reads it at its first call, and without it torch refuses matrix products
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_float32_matmul_precision("high")  # TF32, for runs in fp32 and for what autocast leaves in fp32
     channels_last = kind.channels_last if config.channels_last == "auto" else bool(config.channels_last)
     return Runtime(
@@ -127,7 +129,7 @@ def inference_runtime(device: str) -> Runtime:
     Raises:
         DeviceError: when the device is not there.
     """
-    chosen = _choose_device(device, ONE_PROCESS)
+    chosen = choose_device(device, ONE_PROCESS)
     if chosen.type == "cpu":
         keep_freed_memory()
     memory_format = torch.channels_last if KINDS[chosen.type].channels_last else torch.contiguous_format
@@ -154,29 +156,6 @@ def keep_freed_memory() -> bool:
 def seed_phase(seed: int, phase_number: int, ranks: Ranks) -> None:
     """Seed all generators for a phase, so that its random draws depend only on the seed, the phase and the rank."""
     seed_generators(seed, 1 + phase_number, ranks.rank)
-
-
-def _choose_device(name: str, ranks: Ranks) -> torch.device:
-    if ranks.size > 1 and ":" in name:
-        raise DeviceError(
-            f"runtime.device={name} is not possible with torchrun, which gives each process its own device. Use auto."
-        )
-    if ranks.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        name = f"cuda:{ranks.local_rank}"
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"runtime.device={name} is not a device; use auto, cpu, cuda, cuda:N or mps.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
-        raise DeviceError(f"runtime.device={name}: this machine has {found}. Use runtime.device=auto or cpu.")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("runtime.device=mps: this machine has no Apple GPU. Use runtime.device=auto or cpu.")
-    return device
 
 
 def _choose_precision(name: str, device: torch.device) -> str:

@@ -12,7 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from ftexp.machine.accelerator import pinned
+from ftexp.machine.accelerator import moved, pinned
 
 
 def to_device(values: Sequence[object], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
@@ -27,8 +27,8 @@ def to_device(values: Sequence[object], device: torch.device, dtype: torch.dtype
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of any shape on a device; the copy from the host does not wait for the device."""
-    return pinned(tensor, device).to(device, non_blocking=True)
+    """A tensor of any shape on a device; the copy to an accelerator does not wait for it."""
+    return moved(pinned(tensor, device), device)
 
 
 def batches_to_device(batches: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, ...]:

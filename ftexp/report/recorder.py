@@ -225,9 +225,8 @@ class Recorder:
         for name in filter(lambda name: (self.folder / name).exists(), RESULT_FILES):
             self._tracker.log_artifact(self.folder / name)
         self._tracker.log_artifact(self.folder / "checkpoints" / "best.pt", "checkpoints")
-        if self._diagnosis:
-            self._tracker.set_tags({"diagnosis": self._diagnosis.signal})
-        self._tracker.set_tags({DESCRIPTION: describe_run(self.folder)})
+        diagnosed = {"diagnosis": self._diagnosis.signal} if self._diagnosis else {}
+        self._tracker.set_tags({**diagnosed, DESCRIPTION: describe_run(self.folder)})
         if test:
             last = self._history[-1]
             scores = {f"test_{name}": value for name, value in test.metrics(last.val).items()}

@@ -14,6 +14,7 @@ from ftexp.config.machine import CUDA_GRAPHS, RuntimeConfig
 from ftexp.errors import out_of_memory
 from ftexp.finetune.phases import Phase
 from ftexp.training.inputs.batches import Forward, Inputs
+from ftexp.training.whole_batches import filled_up, whole_batches
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,15 @@ def phase_forward(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Iter
         inputs: the network and the batches of the phase.
         settings: ``runtime``.
     """
-    if not phase.compiled:
-        yield inputs.forward
-        return
-    own = inputs.runtime.ranks.local_batch_size
+    runtime = inputs.runtime
+    own = runtime.ranks.local_batch_size
     sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
+    if not phase.compiled:
+        yield whole_batches(inputs.forward, inputs.network.module, sizes[0], runtime)
+        return
     try:
-        yield CompiledForward(inputs.forward, *sizes, mode=settings.compile_mode)
+        compiled = CompiledForward(inputs.forward, *sizes, mode=settings.compile_mode)
+        yield whole_batches(compiled, inputs.network.module, sizes[0], runtime)
     finally:
         torch.compiler.reset()  # the memory of CUDA graphs, too, which the next phase or trial may need
 
@@ -45,8 +48,8 @@ class CompiledForward:
     """Runs a forward compiled; each mode (training, scoring) is compiled at its first full batch.
 
     A smaller last batch is not compiled separately. In scoring it is padded to the full size. In training it runs in
-    eager mode, because padding would change BatchNorm's statistics and the mean of the gradient. The network itself
-    is not changed: calls that do not go through this object run in eager mode.
+    eager mode, because padding would change BatchNorm's statistics; ``WholeBatches`` pads it before where it does not.
+    The network itself is not changed: calls that do not go through this object run in eager mode.
 
     Args:
         forward: the network, or its suffix.
@@ -81,7 +84,7 @@ class CompiledForward:
         size = self._training_size if trains else self._scoring_size
         if self._compiled is None or len(inputs) == 0 or (trains and len(inputs) != size):
             return self._eager(inputs)
-        whole = _filled_up(inputs, size) if len(inputs) < size else inputs
+        whole = filled_up(inputs, size) if len(inputs) < size else inputs
         if self._has_graphs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
@@ -100,15 +103,3 @@ class CompiledForward:
         self._compiled = None
         reason = " ".join(str(error).split())[:MAX_REASON]
         log.warning("compile %s: %s; continuing in eager mode (runtime.compile=false).", type(error).__name__, reason)
-
-
-def _filled_up(inputs: torch.Tensor, size: int) -> torch.Tensor:
-    """The inputs [B, ...] padded to ``size`` rows with copies of the last one, in the same memory layout."""
-    row = inputs[0]
-    spread = 1 + sum((length - 1) * stride for length, stride in zip(row.shape, row.stride(), strict=True))
-    row = row if spread == row.numel() else row.contiguous()
-    strides = (row.numel(), *row.stride())  # one row after the other, as in a full batch
-    whole = torch.empty_strided((size, *row.shape), strides, dtype=row.dtype, device=row.device)
-    whole[: len(inputs)] = inputs
-    whole[len(inputs) :] = inputs[-1:]
-    return whole

@@ -35,6 +35,7 @@ from ftexp.training.run_time import RunTime
 from ftexp.training.solve import SolvedHead
 from ftexp.training.starting_weights import backbone_state
 from ftexp.training.time_cuts import log_cuts
+from ftexp.training.whole_batches import whole_batches
 from ftexp.training.wise_ft import average_with_start
 
 log = logging.getLogger(__name__)
@@ -148,11 +149,13 @@ class Fit:
         if run_time is not None:
             log_cuts(run_time)
         if self.config.train.wise_ft and (run_time is None or run_time.allows_averages):
-            average_with_start(self.loop, self.inputs(), self.splits.val)
+            average_with_start(self.loop, self.inputs(), self.splits.val, self.score)
 
     def score(self, forward: Forward, batches: Batches, split: str = "validation") -> Scores:
         """Score all samples; the network has to be in eval mode. Raises DivergedError where the loss is not finite."""
-        return self.loop.score(forward, batches, split)
+        size = self.runtime.ranks.local_batch_size(self.config.train.images_per_step)
+        whole = whole_batches(forward, self.network.module, size, self.runtime)
+        return self.loop.score(whole, batches, split)
 
     def inputs(self, config: Config | None = None) -> InputSource:
         """The source of the batches for this run's network and splits, with the run's configuration or another."""

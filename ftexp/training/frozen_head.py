@@ -86,8 +86,9 @@ class FrozenHead:
         if (reason := why_unsolvable(self.network)) is not None:
             log.info("labels  not judged: %s", reason)
             return None
+        phase = replace(first, part=None)  # which is only told of where nothing can be cached: once is enough
         with self._source() as source:
-            features = self.features(replace(first, part=None, change=None), source, pretrained=True)
+            features = self.features(phase, source, pretrained=True)
             return judge_labels(self.network, features, self.splits, self.runtime, self.config.probe.odds)
 
     def _source(self) -> InputSource:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftexp.machine.accelerator import is_accelerator, random_state_of, set_random_states
+from ftexp.machine.accelerator import has_generator, random_state_of, set_random_states
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
         "torch": torch.get_rng_state(),
-        "cuda": [random_state_of(device)] if is_accelerator(device) else [],
+        "cuda": [random_state_of(device)] if has_generator(device) else [],
     }
 
 
@@ -29,5 +29,5 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if is_accelerator(device) and state["cuda"]:
+    if has_generator(device) and state["cuda"]:
         set_random_states(device, state["cuda"])

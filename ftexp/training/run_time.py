@@ -166,7 +166,7 @@ class RunTime:
             log.info(text, phase.name, least, room)
             return None
         if number == 0 and not room:
-            text = "time    train.max_minutes=%g is too short: %.0f s are used, and the end takes about %.0f s. It is exceeded."
+            text = "time    train.max_minutes=%g is too short: %.0f s are used, and the end takes about %.0f s."
             log.warning(text, self.config.train.max_minutes, self.used(), self.reserve)
         if phase.solved and not knows_features and a_pass > PASS_SHARE * room:
             text = "time    %s is trained by steps: to solve it would take about %.0f of %.0f s (train.max_minutes)"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 
 from ftexp.data.samples import Sample
 from ftexp.evaluation.metric_names import METRICS
+from ftexp.evaluation.scores import Scores
+from ftexp.training.inputs.batches import Batches, Forward
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.phase_loop import PhaseLoop
 from ftexp.training.starting_weights import apply_wise_ft, backbone_state
@@ -17,13 +19,16 @@ from ftexp.training.starting_weights import apply_wise_ft, backbone_state
 log = logging.getLogger(__name__)
 
 
-def average_with_start(loop: PhaseLoop, source: InputSource, val: Sequence[Sample]) -> None:
+def average_with_start(
+    loop: PhaseLoop, source: InputSource, val: Sequence[Sample], score: Callable[[Forward, Batches], Scores]
+) -> None:
     """Replace the best weights, which are in the network, by their best average with the starting weights.
 
     Args:
         loop: the loop that trained the network, with its starting weights and its checkpoints.
         source: opens the batches, and closes them.
         val: the validation samples.
+        score: scores a forward on batches.
     """
     network, config, best = loop.network, loop.config, loop.checkpoints.best
     assert best is not None
@@ -34,7 +39,7 @@ def average_with_start(loop: PhaseLoop, source: InputSource, val: Sequence[Sampl
     alone, label = best.scores.metric(metric), METRICS[metric].label
     with source:
         network.module.eval()
-        score = partial(loop.score, network.module, source.for_scoring(val))
-        alpha, scores = apply_wise_ft(network, loop.starting_weights, alphas, score, metric)
+        scored = partial(score, network.module, source.for_scoring(val))
+        alpha, scores = apply_wise_ft(network, loop.starting_weights, alphas, scored, metric)
         log.info("wise-ft %s %.4f at alpha %g; alone %.4f", label, scores.metric(metric), alpha, alone)
         loop.checkpoints.replace_best(scores, alpha)

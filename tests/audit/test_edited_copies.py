@@ -17,13 +17,15 @@ from photographs import fingerprints_of, save
 from PIL import Image
 
 from ftexp.audit import aligner, progress
+from ftexp.audit.aligner import align_pairs
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import find_near_duplicates
+from ftexp.audit.duplicates import MIN_LIKENESS, find_near_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.findings import Finding
 from ftexp.audit.geometry import Alignment
+from ftexp.audit.registration import likeness
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.samples import Sample
 from ftexp.errors import ConfigError, LeakError
@@ -206,3 +208,33 @@ def test_edited_photographs_are_found_and_nothing_else(tmp_path: Path, caplog: p
     assert min(hits.values()) >= 0.95, hits
     listed = {(one.path_a, one.path_b) for one in findings}
     assert [pair for pair in overlaid if pair in listed] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["flowers", "hymenoptera", "bccd_cells", "sign_digits"])
+def test_pictures_of_one_class_are_no_copies(folder: str, caplog: pytest.LogCaptureFixture) -> None:
+    """2,000 random pairs; without common points, four hands before one wall are taken for copies."""
+    caplog.set_level(logging.ERROR)
+    by_class: dict[str, list[Path]] = {}
+    for file in sorted(real_images(folder).rglob("*.jpg")):
+        by_class.setdefault(file.parent.name, []).append(file)
+    rng, files = np.random.default_rng(0), [file for one in by_class.values() for file in one]
+    number, drawn = {file: index for index, file in enumerate(files)}, set()
+    while len(drawn) < 2000:
+        members = by_class[files[rng.integers(len(files))].parent.name]
+        first, second = sorted(number[members[i]] for i in rng.choice(len(members), 2, replace=False))
+        drawn.add((first, second))
+    used = sorted({index for pair in drawn for index in pair})
+    samples = [Sample(str(files[index]), "a") for index in used]
+    pairs = [(used.index(first), used.index(second)) for first, second in sorted(drawn)]
+    prints = fingerprints_of(samples, None, NO_CACHE, 2)
+    thumbnails = torch.from_numpy(np.stack([one.thumbnail for one in prints]))
+    alike = likeness(*(thumbnails[torch.tensor([pair[side] for pair in pairs])] for side in (0, 1)))
+    aligned = align_pairs(samples, prints, pairs, NO_CACHE)
+    verdicts = {
+        (Path(samples[i].path).name, Path(samples[j].path).name): (one.verdict, round(float(score), 3))
+        for (i, j), one, score in zip(pairs, aligned, alike, strict=True)
+        if one.verdict or score >= MIN_LIKENESS
+    }
+    print(folder, verdicts)
+    assert [pair for pair, (verdict, score) in verdicts.items() if verdict == "edited" or score >= MIN_LIKENESS] == []

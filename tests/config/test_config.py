@@ -192,7 +192,7 @@ PLANS = {
     "optimizer.block_lrs={stge7:1}": "block_lrs.stge7: the network has no block stge7. Did you mean 'stage7'?",
     "stage=head optimizer.block_lrs={stage7:1}": "optimizer.block_lrs.stage7 has no effect: stage7 is frozen",
     "stage.phases=[{name:a,learn:blocks,blocks:[layer4],epochs:1}] stage.last_blocks=null": "has no block layer4",
-    "runtime.device=cuda": "runtime.device=cuda: this machine has no CUDA device. Use runtime.device=auto or cpu",
+    "runtime.device=cuda": "runtime.device=cuda: this machine has no CUDA device: ",
     "runtime.precision=fp16": "runtime.precision=fp16 needs a CUDA device",
 }
 

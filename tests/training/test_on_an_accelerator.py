@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Compose
 from PIL import Image
 from tiny_runs import colours, curve, fit, resumed, subfolder
@@ -68,6 +69,7 @@ def slow(*values: object, id: str) -> object:
         slow((*FULL, "optimizer=adan", "train.ema=0.9"), (2, 0), id="adan"),
         slow((*FULL, "loss=focal", "data.sampler=balanced"), (0, 0), id="focal loss"),
         slow((*FULL, "loss=bce"), (2, 0), id="binary cross-entropy"),
+        slow((*FULL, "loss.class_weights=balanced"), (2, 0), id="weights of classes"),
         slow((*FULL, "bn_policy=eval", "runtime.channels_last=false"), (2, 0), id="channels first"),
     ],
 )
@@ -134,6 +136,30 @@ def test_training_is_that_of_the_cpu(
     for device in ("cpu", "pretended"):
         settings = (*SETTINGS, f"stage={stage}", f"runtime.device={device}", "runtime.cache=memory")
         curves.append(curve(fit(configure(*settings, "augment=none"), splits, subfolder(tmp_path, device))))
+    assert [number for epoch in curves[1] for number in epoch] == pytest.approx(
+        [number for epoch in curves[0] for number in epoch], rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(("stage=full", "augment=light"), id="full"),
+        slow(("stage=staged", "stage.gate=off", "train.ema=0.9", "bn_policy=train"), id="staged"),
+        slow(("stage=head", "loss.class_weights=balanced"), id="solved head"),
+        slow(("stage=full", "augment.mixup=0.2", "loss=focal", "data.sampler=balanced"), id="mixed images"),
+    ],
+)
+def test_a_device_like_apples_needs_no_float64_and_no_copies_that_do_not_wait(
+    configure: Compose, splits: Splits, tmp_path: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout, whose numbers the CPU draws from the generator that augments, and the device does not."""
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, inputs: inputs)
+    curves = []
+    with pretended(like="mps"):
+        for device in ("cpu", "pretended"):
+            given = (*SETTINGS, *settings, f"runtime.device={device}", "runtime.cache=memory")
+            curves.append(curve(fit(configure(*given), splits, subfolder(tmp_path, device))))
     assert [number for epoch in curves[1] for number in epoch] == pytest.approx(
         [number for epoch in curves[0] for number in epoch], rel=1e-3
     )

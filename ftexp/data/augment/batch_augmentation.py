@@ -20,7 +20,8 @@ from ftexp.config import AugmentConfig
 from ftexp.data.augment.batch_colors import adjust_brightness, adjust_contrast, adjust_saturation
 from ftexp.data.augment.batch_policies import Operation, Policy
 from ftexp.data.augment.batch_resampling import RESIZE_KERNELS, resize_matrices
-from ftexp.machine.accelerator import is_accelerator
+from ftexp.machine.accelerator import is_accelerator, moved
+from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.transfer import to_device
 from ftexp.preprocessing import Preprocessing
 
@@ -71,9 +72,9 @@ class BatchAugmentation:
         self.device = device
 
     @staticmethod
-    def can_do(preprocessing: Preprocessing) -> bool:
-        """Whether the interpolation of the weights is supported."""
-        return preprocessing.interpolation in RESIZE_KERNELS
+    def can_do(preprocessing: Preprocessing, device: torch.device) -> bool:
+        """Whether the interpolation of the weights is supported, and the device has float64, which it computes in."""
+        return preprocessing.interpolation in RESIZE_KERNELS and KINDS[device.type].float64
 
     def __call__(self, images: Sequence[Tensor], epoch: int, indices: Sequence[int]) -> Tensor:
         """Augment images for one epoch.
@@ -127,7 +128,7 @@ class BatchAugmentation:
         for number, (image, draw) in enumerate(zip(images, draws, strict=True)):
             top, left, height, width = draw.crop
             canvas[number, :height, :width] = image[top : top + height, left : left + width]
-        canvas = canvas.to(self.device, non_blocking=True)
+        canvas = moved(canvas, self.device)
         down = resize_matrices(heights, shape[1], self._size, self._kernel)
         across = resize_matrices(widths, shape[2], self._size, self._kernel)
         mirrored = to_device([draw.mirrored for draw in draws], self.device)

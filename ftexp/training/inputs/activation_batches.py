@@ -17,6 +17,7 @@ from ftexp.models.block_boundary import layout_of
 from ftexp.models.prefix import Prefix
 from ftexp.training.inputs.batches import Batch, BatchContext, SampledBatches
 from ftexp.training.inputs.prefix_key import images_key
+from ftexp.training.whole_batches import whole_batches
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +124,12 @@ class KeptActivations:
     @torch.no_grad()
     def _compute(self, view: int, append: Append) -> Mapping[str, torch.Tensor]:
         layout: tuple[int, ...] = ()
+        runtime = self._context.runtime
+        size = runtime.ranks.local_batch_size(self._images.num_images(0))
+        prefix = whole_batches(self._prefix, None, size, runtime)
         for images, _ in self._images.epoch(view):
-            with self._context.runtime.autocast():
-                activations = self._prefix(images)
+            with runtime.autocast():
+                activations = prefix(images)
             # Rows are stored in their order in memory, and returned in the network's layout.
             layout = layout or layout_of(activations)
             append(activations.permute(layout))

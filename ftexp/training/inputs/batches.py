@@ -15,6 +15,7 @@ from torch import nn
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.sampler import EpochSampler
 from ftexp.data.loading.tensor_store import TensorStore
+from ftexp.machine.accelerator import moved
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 
@@ -76,10 +77,7 @@ class BatchContext:
     def normalised(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Turn uint8 images into float32 [B, 3, H, W] on the device, in its memory format; labels stay the same."""
         for images, labels in batches:
-            yield (
-                self.normalizer(self.runtime.place_images(images)),
-                labels.to(self.runtime.device, non_blocking=True),
-            )
+            yield self.normalizer(self.runtime.place_images(images)), moved(labels, self.runtime.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,10 @@ def test_a_policy_changes_the_crops_and_blanks_stay_on_top(policy: str) -> None:
 
 
 def test_filters_that_only_pillow_has_use_pillow() -> None:
-    assert BatchAugmentation.can_do(PREPROCESSING)
-    assert not BatchAugmentation.can_do(Preprocessing(8, 8, "lanczos", (0,) * 3, (1,) * 3))
+    cpu, without_float64 = torch.device("cpu"), torch.device("mps")
+    assert BatchAugmentation.can_do(PREPROCESSING, cpu)
+    assert not BatchAugmentation.can_do(Preprocessing(8, 8, "lanczos", (0,) * 3, (1,) * 3), cpu)
+    assert not BatchAugmentation.can_do(PREPROCESSING, without_float64)
 
 
 def test_no_images_are_a_batch_of_none() -> None:

@@ -1,0 +1,60 @@
+"""Runs the tests marked gpu and gives a row with what they said.
+
+python -m benchmarks.gpu.run_tests [--device cuda]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from xml.etree import ElementTree
+
+import torch
+
+from benchmarks.processes import PROJECT
+from benchmarks.results import append_rows, machine, versions
+
+SECTION = "Tests on a GPU"
+# Each test compiles or starts a run, mostly on one core; more of them at once wait for each other's compilers.
+PROCESSES = 3
+
+
+def read_junit(file: Path) -> dict[str, object]:
+    """The counts, and the names of those that failed."""
+    cases = ElementTree.parse(file).getroot().findall(".//testcase")
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = [case for case in cases if case.find("skipped") is not None]
+    longest = max((float(case.get("time", "0")) for case in cases), default=0.0)
+    return {
+        "passed": len(cases) - len(failed) - len(skipped),
+        "failed": ", ".join(str(case.get("name")) for case in failed) or 0,
+        "skipped": len(skipped),
+        "longest, s": f"{longest:.0f}",
+    }
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--results", type=Path)
+    arguments = parser.parse_args(given)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "junit.xml"
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu", f"--junitxml={report}", "-q", "-rA"]
+        command += ["-p", "no:cacheprovider", *(["-n", str(PROCESSES)] if arguments.device == "cuda" else [])]
+        code = subprocess.run(command, cwd=PROJECT, check=False).returncode
+        counts = read_junit(report)
+    on_cuda = arguments.device == "cuda"
+    device = {"device": torch.cuda.get_device_name() if on_cuda else "cpu"}
+    row = {"date": date.today().isoformat(), **device, **counts, "machine": machine(), "versions": versions()}
+    append_rows(SECTION, [row], *([arguments.results] if arguments.results else []))
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,171 @@
+"""Which recipe wins? Validation and test scores of fine-tuning with other settings, over data sets and seeds.
+
+    python -m benchmarks.recipes --sets photos=FOLDER cells=FOLDER --cells cells.jsonl [--seeds 0 1 2] [--recipes ...]
+                                 [--per-class 120] [--processes 6] [--device cuda] [--minutes 3]
+    python -m benchmarks.recipes --cells cells.jsonl --table
+
+Each cell is one run: a set, a recipe of ``RECIPES`` and a seed, which also draws the splits; validation and test have
+the same images for every recipe of a seed. Cells that the file has are left out, so the command may be stopped at any
+time; ``--minutes`` starts no cell after so many. ``--table`` adds rows to benchmarks/results.md: for each recipe the
+mean over sets and seeds of the score at the best epoch by validation, and its paired difference from the first recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import statistics
+import tempfile
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks.head_init import draw
+from benchmarks.results import append_rows, machine, versions
+
+SECTION = "Recipes over data sets and seeds"
+_FULL = ("stage=full", "stage.epochs=20", "augment=light")
+# Name of a recipe -> its settings; the first is the one that the others are compared with.
+RECIPES: dict[str, tuple[str, ...]] = {
+    "full, light, 20 epochs": _FULL,
+    "partial, as it is": ("stage=partial",),
+    "head on all depths": ("stage=head", "head.depth=all"),
+    "full, no smoothing": (*_FULL, "loss.label_smoothing=0"),
+    "full, medium": ("stage=full", "stage.epochs=20", "augment=medium"),
+    "full, rates x 0.3": (*_FULL, "optimizer.head_lr=3e-4", "optimizer.backbone_lr=1.5e-4"),
+    "full, rates x 3": (*_FULL, "optimizer.head_lr=3e-3", "optimizer.backbone_lr=1.5e-3"),
+    "full, 10 epochs, no augmentation": ("stage=full",),
+    "full, block decay 0.9": (*_FULL, "optimizer.block_decay=0.9"),
+    "full, EMA 0.99": (*_FULL, "train.ema=0.99"),
+    "full, 40 epochs, medium": ("stage=full", "stage.epochs=40", "augment=medium"),
+    "last 4 blocks, light": ("stage=partial", "stage.last_blocks=4", "stage.epochs=20", "augment=light"),
+    "full, solved head": (*_FULL, "head.init=solved"),
+    "full, WiSE-FT": (*_FULL, "train.wise_ft=[0.3,0.5,0.7,0.85]"),
+    "staged, light": ("stage=staged", "augment=light"),
+    "full, BatchNorm in training": (*_FULL, "bn_policy=train"),
+    "full, weight decay 0.1": (*_FULL, "optimizer.weight_decay=0.1"),
+    "full, mixup 0.2": (*_FULL, "augment.mixup=0.2"),
+    "full, no clipping": (*_FULL, "train.clip_norm=null"),
+    "full, batches of 64": (*_FULL, "train.batch_size=64"),
+    "full, 40 epochs, light": ("stage=full", "stage.epochs=40", "augment=light"),
+    "full, head rate x 3": (*_FULL, "optimizer.head_lr=3e-3"),
+}
+Cell = dict[str, Any]
+
+
+def measure(root: Path, cell: Cell, device: str) -> Cell:
+    """The scores of one run at its best epoch by validation."""
+    import ftexp
+    from ftexp.run import run
+
+    logging.disable(logging.INFO)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        draw(root, cell["per class"], cell["seed"], Path(folder) / "images.csv")
+        config = ftexp.compose(
+            *RECIPES[cell["recipe"]],
+            "data=manifest",
+            f"data.file={folder}/images.csv",
+            f"data.root={root}",
+            "data.split_column=split",
+            f"data.image_size={cell['image size']}",
+            f"runtime.seed={cell['seed']}",
+            f"runtime.cache_folder={folder}/cache",
+            f"runtime.device={device}",
+            "runtime.compile=false",
+            "tracking=none",
+            "audit.on_leak=off",
+        )
+        result = run(config, Path(folder) / "run", resumable=False)
+    assert result.test is not None
+    scores = {"val": result.value, "test": result.test["accuracy"], "val loss": result.test.get("loss")}
+    return {**cell, **scores, "seconds": time.perf_counter() - started}
+
+
+def _measured(given: tuple[Path, Cell, str, float]) -> Cell | None:
+    root, cell, device, until = given
+    if time.time() > until:
+        return None
+    try:
+        return measure(root, cell, device)
+    except Exception:
+        return {**cell, "error": traceback.format_exc()[-1500:]}
+
+
+def missing_cells(arguments: argparse.Namespace) -> Iterator[tuple[Path, Cell, str, float]]:
+    known = {tuple(cell[name] for name in ("set", "recipe", "seed", "per class")) for cell in read(arguments.cells)}
+    until = time.time() + 60 * arguments.minutes
+    for seed in arguments.seeds:
+        for recipe in arguments.recipes:
+            for given in arguments.sets:
+                name, _, folder = given.partition("=")
+                if (name, recipe, seed, arguments.per_class) not in known:
+                    cell = {"set": name, "recipe": recipe, "seed": seed, "per class": arguments.per_class}
+                    size = {"image size": arguments.image_size}
+                    yield Path(folder).resolve(), {**cell, **size}, arguments.device, until
+
+
+def read(path: Path) -> list[Cell]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
+    by_recipe: dict[str, dict[tuple[str, int], Cell]] = defaultdict(dict)
+    for cell in cells:
+        if "error" not in cell:
+            by_recipe[cell["recipe"]][cell["set"], cell["seed"]] = cell
+    base = by_recipe[next(iter(RECIPES))]
+    for recipe, of_recipe in by_recipe.items():
+        both = [(cell, base[key]) for key, cell in of_recipe.items() if key in base]
+        if not both:
+            continue
+        row: dict[str, object] = {"date": date.today().isoformat(), "recipe": recipe}
+        for score in ("val", "test"):
+            gains = [100 * (cell[score] - first[score]) for cell, first in both]
+            spread = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+            row[score] = f"{statistics.fmean(cell[score] for cell, _ in both):.4f}"
+            row[f"{score}, points more"] = f"{statistics.fmean(gains):+.2f} ± {spread:.2f}"
+        for name in sorted({cell["set"] for cell, _ in both}):
+            of_set = [(c["val"] - b["val"], c["test"] - b["test"]) for c, b in both if c["set"] == name]
+            row[name] = " / ".join(f"{100 * statistics.fmean(values):+.1f}" for values in zip(*of_set, strict=True))
+        seconds = statistics.median(cell["seconds"] for cell, _ in both)
+        yield {**row, "seconds": f"{seconds:.0f}", "n": len(both), "machine": machine(), "versions": versions()}
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sets", nargs="+", default=[], help="NAME=FOLDER of classes")
+    parser.add_argument("--cells", type=Path, required=True)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--per-class", type=int, default=0, help="training images; 0: all")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--minutes", type=float, default=1e6)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--results", type=Path)
+    arguments = parser.parse_args(given)
+    # Not daemons, because a run may start processes that load its images.
+    with ProcessPoolExecutor(arguments.processes, multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_measured, given) for given in missing_cells(arguments)]):
+            cell = done.result()
+            if cell is None:
+                continue
+            with arguments.cells.open("a") as file:
+                file.write(json.dumps(cell) + "\n")
+            print(json.dumps(cell), flush=True)
+    if arguments.table:
+        rows = list(rows_of(read(arguments.cells)))
+        append_rows(SECTION, rows, *([arguments.results] if arguments.results else []))
+
+
+if __name__ == "__main__":
+    main()
