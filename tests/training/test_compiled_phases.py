@@ -76,14 +76,14 @@ def test_every_phase_is_two_graphs_and_has_the_curve_of_eager_code(
 @pytest.mark.parametrize(
     ("settings", "phases", "rel"),
     [
-        (("stage=head", "head.solver=sgd"), 1, 1e-3),
-        (("stage=partial",), 1, 1e-3),
-        (("stage=full",), 1, 1e-3),
-        (("stage=full", "bn_policy=train", "train.ema=0.9", "augment.mixup=0.4"), 1, 1e-3),
-        (("stage=full", "runtime.precision=bf16"), 1, 3e-2),
-        (("stage=staged", "stage.gate=off", "bn_policy=train", "train.ema=0.9"), 3, 1e-3),
-        (("stage=staged", "stage.gate=off", "bn_policy=train", "train.ema=0.9", "runtime.precision=bf16"), 3, 3e-2),
-        (("stage=lora", "stage.rank=1", "runtime.precision=bf16"), 1, 3e-2),
+        (("stage=head", "head.solver=sgd"), 1, 3e-4),
+        (("stage=partial",), 1, 3e-4),
+        (("stage=full",), 1, 3e-4),
+        (("stage=full", "bn_policy=train", "train.ema=0.9", "augment.mixup=0.4"), 1, 3e-4),
+        (("stage=full", "runtime.precision=bf16"), 1, 5e-3),
+        (("stage=staged", "stage.gate=off", "bn_policy=train", "train.ema=0.9"), 3, 3e-4),
+        (("stage=staged", "stage.gate=off", "bn_policy=train", "train.ema=0.9", "runtime.precision=bf16"), 3, 5e-3),
+        (("stage=lora", "stage.rank=1", "runtime.precision=bf16"), 1, 5e-3),
     ],
     ids=["head", "partial", "full", "statistics", "bf16", "staged", "staged-bf16", "lora"],
 )
