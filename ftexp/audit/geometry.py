@@ -46,6 +46,7 @@ BLUR_PIXELS, WINDOW, LEAST_VARIANCE, LEAST_CORRELATION = 2.0, 15, 20.0, 0.8
 # The variance below which a window is divided by this one, so that noise does not correlate.
 DAMPING = 4.0
 
+Pixels = npt.NDArray[np.uint8]
 Verdict = Literal["edited", "scene"]
 
 
@@ -114,22 +115,55 @@ def _coarse_inliers(first: LocalFeatures, second: LocalFeatures) -> tuple[Number
 
 def align(first: LocalFeatures, second: LocalFeatures) -> Alignment:
     """Align the first picture, or its mirror image, with the second one; from their FINE features."""
-    return max((_align(one, second) for one in (first, first.mirrored())), key=lambda found: found.inliers)
+    return _best(first, second)[0]
 
 
-def _align(first: LocalFeatures, second: LocalFeatures) -> Alignment:
+def laid_over(first: LocalFeatures, second: LocalFeatures, size: tuple[int, int], image: Pixels) -> Pixels | None:
+    """Lay the second picture over the first one, as they fit.
+
+    Args:
+        first: the FINE features of one picture.
+        second: those of the other.
+        size: the width and the height of the result, in pixels: those of the first picture, or of the same shape.
+        image: the second picture, uint8 [H, W, 3], of any size.
+
+    Returns:
+        uint8 [height, width, 4], transparent where the second picture shows nothing; None if they do not fit.
+    """
+    found, matrix, mirrored = _best(first, second)
+    if found.inliers == 0:
+        return None
+    to_first = np.linalg.inv(matrix.astype(np.float64))
+    width = first.gray.shape[1]
+    if mirrored:
+        to_first = np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]]) @ to_first
+    enlarged = np.diag([size[0] / width, size[1] / first.gray.shape[0], 1])
+    reduced = np.diag([second.gray.shape[1] / image.shape[1], second.gray.shape[0] / image.shape[0], 1])
+    opaque = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+    return np.asarray(cv2.warpPerspective(opaque, enlarged @ to_first @ reduced, size, flags=cv2.INTER_AREA), np.uint8)
+
+
+def _best(first: LocalFeatures, second: LocalFeatures) -> tuple[Alignment, Floats, bool]:
+    """How they fit, the transformation from the first picture or its mirror image to the second, and which it is."""
+    both = ((*_align(one, second), mirrored) for mirrored, one in enumerate((first, first.mirrored())))
+    alignment, matrix, mirrored = max(both, key=lambda found: found[0].inliers)
+    return alignment, matrix, bool(mirrored)
+
+
+def _align(first: LocalFeatures, second: LocalFeatures) -> tuple[Alignment, Floats]:
     rows, columns = match(first, second)
     before, after = first.points[rows], second.points[columns]
     found = _transformation(before, after)
     if found is None:
-        return NOTHING_FITS
+        return NOTHING_FITS, np.eye(3, dtype=np.float32)
     matrix, inlier = found
     num_inliers = int(inlier.sum())
     if num_inliers >= INLIERS_FOR_PERSPECTIVE:
         matrix = _with_perspective(before, after, matrix, num_inliers)
     agreement, overlap = _agreement(first.gray, second.gray, matrix)
     cells = min(_inner_cells(before[inlier], first.gray.shape), _inner_cells(after[inlier], second.gray.shape))
-    return Alignment(num_inliers, agreement, overlap, cells, _moved(matrix, first.gray.shape, second.gray.shape))
+    moved = _moved(matrix, first.gray.shape, second.gray.shape)
+    return Alignment(num_inliers, agreement, overlap, cells, moved), matrix
 
 
 def _transformation(before: Floats, after: Floats) -> tuple[Floats, npt.NDArray[np.bool_]] | None:

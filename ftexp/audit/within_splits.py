@@ -35,10 +35,10 @@ def describe_repeats(samples: Sequence[Sample], prints: Sequence[Fingerprint], n
         if edges:
             sizes = np.bincount(set_of := components(edges, len(inside)))
             repeats, largest = int((sizes - 1).sum()), int(sizes.argmax())
-            example = samples[inside[int(np.argmax(set_of == largest))]].path
+            example, num_sets = samples[inside[int(np.argmax(set_of == largest))]].path, int((sizes > 1).sum())
             lines.append(
-                f"{split}: {len(inside)} images, but {len(inside) - repeats} different pictures; {(sizes > 1).sum()} have"
-                f" copies in this split, up to {sizes[largest]} of one ({example}). {_EFFECT[split]}."
+                f"{split}: {len(inside)} images, but {len(inside) - repeats} different pictures; {num_sets} have copies"
+                f" in this split, up to {sizes[largest]} of one ({example}). {_EFFECT[split]}."
             )
     return lines
 

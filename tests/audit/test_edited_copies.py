@@ -126,6 +126,23 @@ def test_few_pictures_are_kept_in_memory(samples: list[Sample], monkeypatch: pyt
     assert found_in(samples) == whole
 
 
+@pytest.mark.parametrize("kind", ["16 bit", "alpha", "palette", "a line", "one colour"])
+def test_strange_pictures(kind: str, samples: list[Sample], tmp_path: Path) -> None:
+    copy = turned_and_cut(picture(5), 7)
+    transparent = copy.convert("RGBA")
+    transparent.paste((0, 0, 0, 0), (0, 0, 60, 60))
+    strange: dict[str, Image.Image] = {
+        "16 bit": Image.fromarray(np.asarray(copy.convert("L")).astype(np.uint16) * 257),
+        "alpha": transparent,
+        "palette": copy.convert("P"),
+        "a line": copy.resize((20_000, 10)),
+        "one colour": Image.new("RGB", copy.size, "red"),
+    }
+    sample = save(tmp_path, "strange.png", strange[kind], "val")
+    found = [one for one in found_in([*samples, sample]) if one.path_b == sample.path]
+    assert [Path(one.path_a).name for one in found] == (["5.png"] if kind in ("16 bit", "alpha", "palette") else [])
+
+
 def test_a_picture_that_is_gone_is_named(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
     prints = fingerprints_of(samples, Coarse())
     Path(samples[-1].path).unlink()

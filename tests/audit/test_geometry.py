@@ -7,7 +7,7 @@ import pytest
 from edits import EDITS, OVERLAYS, picture
 from PIL import Image, ImageOps
 
-from ftexp.audit.geometry import Alignment, align, may_fit
+from ftexp.audit.geometry import Alignment, align, laid_over, may_fit
 from ftexp.audit.local_features import COARSE, FINE, find_local_features, match
 
 
@@ -57,6 +57,19 @@ def test_what_lies_on_different_pictures_does_not_make_them_copies_or_scenes(kin
         assert found.agreement < 0.5
     if kind != "date":
         assert found.inliers >= 14  # the points of the overlay do match
+
+
+@pytest.mark.parametrize("kind", ["turned by 7°", "caption, mirrored", "perspective", "corner"])
+def test_a_copy_is_laid_over_the_original(kind: str) -> None:
+    original, copy = picture(1), EDITS[kind](picture(1)).resize((500, 400))
+    first, second = find_local_features(original), find_local_features(copy)
+    laid = laid_over(first, second, (165, 140), np.asarray(copy))
+    assert laid is not None
+    small = np.asarray(original.resize((165, 140)))
+    shown = laid[:, :, 3] == 255
+    assert shown.mean() > 0.5
+    assert np.abs(laid[:, :, :3].astype(int) - small)[shown].mean() < 8
+    assert laid_over(first, find_local_features(picture(2)), (165, 140), np.asarray(copy)) is None
 
 
 def test_another_photograph_of_a_scene_is_a_scene() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from browser import visit
 from conftest import scores_of
+from PIL import Image
 
 from ftexp.data.samples import Sample
 from ftexp.errors import CheckpointError
@@ -59,6 +60,7 @@ def finished_run(folder: Path, classes: list[str], **result: object) -> None:
     write_csv(folder / "splits.csv", splits)
     leak = {"kind": "same_image", "severity": "fail", "split_a": "val", "path_a": HOSTILE, "split_b": "train"}
     write_csv(folder / "leaks.csv", [{**leak, "path_b": "b", "score": 1}])
+    Image.new("RGB", (30, 20), "red").save(folder / "leaks.png")
     phase = {"name": "head", "epochs": 2, "trainable_parameters": 28, "seconds": 2.0, "best_epoch": 1}
     diagnosis = {"signal": "overfitting", "sentence": HOSTILE, "override": "augment=light"}
     gate = {"kept": False, "before": 0.5, "after": 0.25, "gained": 1, "lost": 4, "p_value": None}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from ftexp.errors import UserError
 from ftexp.evaluation.scores import Scores
 from ftexp.models.blocks import Network
 from ftexp.report.page.heat_map import heat_maps
+from ftexp.report.page.pictures import data_uri
 
 # Of each kind. A heat map takes a pass forward and one back.
 MOST_WRONG, LEAST_SURE = 8, 4
@@ -137,8 +136,8 @@ def _example(
         sample.label,
         tuple((classes[row], float(probabilities[row])) for row in order),
         float(probabilities[classes.index(sample.label)]),
-        _data_uri(image),
-        None if heat is None else _data_uri(_overlaid(image, heat)),
+        data_uri(image),
+        None if heat is None else data_uri(_overlaid(image, heat)),
     )
 
 
@@ -147,9 +146,3 @@ def _overlaid(image: Image.Image, heat: npt.NDArray[np.float32]) -> Image.Image:
     strength = Image.fromarray(np.round(255 * heat).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
     colours = Image.fromarray(np.round(255 * colormaps["inferno"](np.asarray(strength))[..., :3]).astype(np.uint8))
     return Image.blend(image.convert("L").convert("RGB"), colours, OPACITY)
-
-
-def _data_uri(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -24,6 +24,7 @@ from ftexp.report.page.charts import FRAME, curves, reliability
 from ftexp.report.page.confusion import draw_matrix, most_confused
 from ftexp.report.page.examples import draw_examples
 from ftexp.report.page.facts import MAX_CLASSES, MAX_FINDINGS, MAX_GROUPS, Calibration, Facts
+from ftexp.report.page.pictures import leaking_pairs
 from ftexp.tracking.report_page import PICTURES_BEGIN, PICTURES_END
 
 # In the place of a number that there is not.
@@ -48,6 +49,7 @@ def write_report(folder: Path, network: Network, samples: Sequence[Sample], scor
         "facts": facts,
         "scores": scores,
         "examples": examples,
+        "leaking_pairs": leaking_pairs(folder),
         "matrix": draw_matrix(scores.confusion, facts.classes),
         "pairs": most_confused(scores.confusion, facts.classes),
         "curves": curves(facts.history, facts.result["metric"], facts.result["best"]["epoch"]),
