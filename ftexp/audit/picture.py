@@ -47,9 +47,7 @@ def draw_worst_pairs(path: Path, findings: Sequence[Finding], samples: Sequence[
 
 def _one_over_the_other(first: Image.Image, second: Image.Image) -> Image.Image | None:
     """The first picture pale and in gray, and on it the second one where both show the same."""
-    pixels = np.asarray(second)
-    features = (find_local_features(one) for one in (first, second))
-    laid = laid_over(*features, first.size, pixels)
+    laid = laid_over(find_local_features(first), find_local_features(second), first.size, np.asarray(second))
     if laid is None:
         return None
     below = np.asarray(Image.blend(first.convert("L").convert("RGB"), Image.new("RGB", first.size, "white"), 0.5))
