@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from benchmarks.pretended.counts import COUNTS, Counts, is_pinned, pin
-from benchmarks.pretended.tensor import GENERATOR, NAME, PretendedTensor, copy_into, drawing
+from benchmarks.pretended.tensor import GENERATOR, NAME, PretendedTensor, copy_into, drawing, is_forked
 from ftexp.config import machine
 from ftexp.machine import device_kinds
 
@@ -44,7 +44,7 @@ class DeviceModule:
     is_initialized = is_available
 
     def _is_in_bad_fork(self) -> bool:
-        return False
+        return is_forked()
 
     def current_device(self) -> int:
         return 0
@@ -80,6 +80,9 @@ class DeviceModule:
         return 0
 
     memory_reserved = max_memory_allocated = memory_allocated
+
+    def get_per_process_memory_fraction(self, device: object) -> float:
+        return 1.0
 
     def reset_peak_memory_stats(self, device: object) -> None:
         """Nothing is measured."""

@@ -7,6 +7,7 @@ not pinned, values that the host reads, and results whose shape depends on value
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -40,6 +41,8 @@ READS = {
 INDEXES = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default}
 # The numbers that are drawn on the device, in order.
 GENERATOR = torch.Generator()
+# The process that uses the device; those that are forked from it may not.
+_PROCESS = os.getpid()
 
 
 class PretendedTensor(Tensor):
@@ -51,6 +54,8 @@ class PretendedTensor(Tensor):
     def __new__(cls, on_host: Tensor) -> PretendedTensor:
         if on_host.dtype == torch.float64 and not KINDS[NAME].float64:
             raise TypeError(f"cannot convert a tensor to float64 on {NAME}, which does not have it")
+        if is_forked():
+            raise RuntimeError(f"Cannot re-initialize {NAME} in forked subprocess")
         made: PretendedTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             on_host.shape,
@@ -99,6 +104,11 @@ class PretendedTensor(Tensor):
         with drawing(func):
             result = func(*on_host_args, **on_host_kwargs)
         return return_and_correct_aliasing(func, args, kwargs, tree_map_only(Tensor, PretendedTensor, result))
+
+
+def is_forked() -> bool:
+    """Whether this process was forked from the one that uses the device."""
+    return os.getpid() != _PROCESS
 
 
 @cache

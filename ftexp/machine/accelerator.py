@@ -46,10 +46,21 @@ def device_name(device: torch.device) -> str:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes of an accelerator that are free, including those that torch has reserved and does not use."""
+    """Bytes that this process may still take on an accelerator.
+
+    They are those that are free, with those that torch has reserved and does not use, up to the process's share.
+    """
     module = _module(device)
-    unused = module.memory_reserved(device) - module.memory_allocated(device)
-    return int(module.mem_get_info(device)[0] + unused)
+    allocated = module.memory_allocated(device)
+    free, total = module.mem_get_info(device)
+    unused = module.memory_reserved(device) - allocated
+    share = module.get_per_process_memory_fraction(device) * total - allocated
+    return int(min(free + unused, share))
+
+
+def limit_memory(device: torch.device, share: float) -> None:
+    """Let this process take this share of an accelerator's memory, and leave the rest to others."""
+    _module(device).set_per_process_memory_fraction(share, device)
 
 
 def peak_bytes(device: torch.device) -> int:

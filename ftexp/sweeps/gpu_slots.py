@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ftexp.config import RuntimeConfig
+from ftexp.machine.accelerator import limit_memory
 from ftexp.machine.cores import available_cores
 
 SECONDS_BETWEEN_TRIES = 0.5
@@ -44,7 +45,10 @@ def gpu_slot(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jo
             number = take_free_slot(folder, num_gpus * trials_per_gpu, held)
             if number is None:
                 time.sleep(SECONDS_BETWEEN_TRIES)
-        yield replace(config, device=f"cuda:{number % num_gpus}")
+        device = torch.device("cuda", number % num_gpus)
+        if trials_per_gpu > 1:  # else each would take what is free as if it were alone
+            limit_memory(device, 1 / trials_per_gpu)
+        yield replace(config, device=str(device))
 
 
 def threads_per_trial(num_jobs: int) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ftexp.config import Config
+from ftexp.errors import ConfigError
+from ftexp.finetune.batchnorm import takes_batch_statistics
 from ftexp.finetune.epochs import epoch_of
 from ftexp.finetune.phases import Phase
 from ftexp.machine.device_kinds import KINDS, CompileCost
@@ -40,8 +42,20 @@ def choose_compiled(
         num_train: number of training images.
         runtime: the device and the processes.
         begun: the names of the phases that are compiled in the run that is resumed; None: the run is new.
+
+    Raises:
+        ConfigError: if a phase has to be compiled that has SyncBatchNorm, at which torch breaks its graphs
+            (pytorch#161302) or fails (pytorch#107372).
     """
     stepped = [phase for phase in phases if not phase.solved]
+    synchronised = {
+        phase.name for phase in stepped if runtime.ranks.size > 1 and takes_batch_statistics(network, phase)
+    }
+    if config.runtime.compile is True and synchronised:
+        raise ConfigError(
+            f"runtime.compile=true: torch does not compile SyncBatchNorm, which {', '.join(sorted(synchronised))} "
+            "needs because several processes train together. Use runtime.compile=auto, bn_policy=eval or one process."
+        )
     if config.runtime.compile != "auto":
         chosen = {phase.name for phase in stepped if config.runtime.compile}
     elif isinstance(cost := KINDS[runtime.device.type].compiling, str):
@@ -52,7 +66,10 @@ def choose_compiled(
         chosen = set(begun)
         log.info("compile as the run began: %s (runtime.compile=auto)", ", ".join(begun) or "no phase")
     else:
-        chosen = {phase.name for phase in stepped if _pays(phase, config, network, num_train, runtime, cost)}
+        open_to_it = [phase for phase in stepped if phase.name not in synchronised]
+        chosen = {phase.name for phase in open_to_it if _pays(phase, config, network, num_train, runtime, cost)}
+        for name in sorted(synchronised):
+            log.info("compile off in %s: torch does not compile SyncBatchNorm (runtime.compile=auto)", name)
     return tuple(replace(phase, compiled=phase.name in chosen) for phase in phases)
 
 

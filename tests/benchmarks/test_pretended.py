@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -110,3 +111,16 @@ def test_random_numbers_come_from_a_generator_of_its_own(counts: Counts) -> None
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(0)
     assert torch.rand(3, device="pretended").tolist() == first
+
+
+@pytest.mark.usefixtures("counts")
+def test_a_forked_process_may_not_use_it() -> None:
+    tensor = on_device()
+    child = os.fork()
+    if child == 0:
+        try:
+            tensor + 1
+        except RuntimeError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

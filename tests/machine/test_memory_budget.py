@@ -82,10 +82,18 @@ def test_a_cpu_keeps_nothing_and_is_shared_by_processes(monkeypatch: pytest.Monk
     assert not budget.take(0)
 
 
-def test_on_cuda_memory_that_torch_holds_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("share", "available"), [(1.0, 800), (0.5, 400)])
+def test_on_cuda_memory_that_torch_holds_and_does_not_use_is_free_up_to_the_share_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, share: float, available: int
+) -> None:
     """After a phase, torch keeps what its steps took; the next phase's steps take it again."""
-    for name, answer in (("mem_get_info", (200, 1000)), ("memory_reserved", 700), ("memory_allocated", 100)):
+    for name, answer in (
+        ("mem_get_info", (200, 1000)),
+        ("memory_reserved", 700),
+        ("memory_allocated", 100),
+        ("get_per_process_memory_fraction", share),
+    ):
         monkeypatch.setattr(torch.cuda, name, lambda _, answer=answer: answer)
     budget = budget_of(torch.device("cuda"), 1)
-    assert budget.most_for_step() == 0.85 * 800
-    assert [budget.take(401), budget.take(400)] == [False, True]
+    assert budget.most_for_step() == 0.85 * available
+    assert [budget.take(available // 2 + 1), budget.take(available // 2)] == [False, True]

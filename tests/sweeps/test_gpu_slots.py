@@ -22,15 +22,20 @@ def on(device: str) -> RuntimeConfig:
 def test_each_trial_has_a_gpu_until_all_are_taken_then_they_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shares: list[tuple[float, torch.device]] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: shares.append(given))
     with ExitStack() as trials:
         devices = [
             trials.enter_context(gpu_slot(on("auto"), tmp_path, trials_per_gpu=2, num_jobs=1)).device for _ in range(4)
         ]
         assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+        assert shares == [(0.5, torch.device(device)) for device in devices], "of the memory of their GPU"
         assert take_free_slot(tmp_path, 4, ExitStack()) is None, "the fifth has to wait"
-    with gpu_slot(on("cuda"), tmp_path, trials_per_gpu=2, num_jobs=1) as free_again:
+    shares.clear()
+    with gpu_slot(on("cuda"), tmp_path, trials_per_gpu=1, num_jobs=1) as free_again:
         assert free_again.device == "cuda:0"
+    assert not shares, "all of it"
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps"])

@@ -11,9 +11,10 @@ import torch
 from conftest import Compose, draw_pictures
 from tiny_runs import NAMES, fresh_network, resumed, subfolder
 
+from ftexp.errors import ConfigError
 from ftexp.finetune.phases import Phase, plan_phases
 from ftexp.machine.device_kinds import KINDS, CompileCost
-from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.prepare import prepare
 from ftexp.training.compile_choice import choose_compiled
@@ -126,3 +127,23 @@ def test_a_solved_head_has_no_steps_to_compile(configure: Compose, caplog: pytes
 
 def test_equal_shares_of_larger_networks_pay_back_after_equally_many_steps() -> None:
     assert [COST.least_steps(share) for share in (1, 1 / 2, 1 / 4, 1 / 8)] == [16, 20, 28, 44]
+
+
+def test_synchronised_statistics_are_not_compiled(configure: Compose, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two processes, with BatchNorm that takes statistics in its blocks: a head on frozen blocks has none."""
+
+    def of_two(*settings: str) -> list[str]:
+        config, network = configure(*SETTINGS, *settings), fresh_network()
+        runtime = replace(prepare_runtime(config.runtime), device=torch.device("cuda"), ranks=Ranks(0, 2))
+        marked = choose_compiled(config, plan_phases(config, NAMES, network), network, 44, runtime)
+        return [phase.name for phase in marked if phase.compiled]
+
+    statistics = ("stage=full", "stage.epochs=9", "bn_policy=train")
+    with caplog.at_level("INFO", logger="ftexp.training"):
+        assert of_two(*statistics) == []
+    assert caplog.messages == ["compile off in full: torch does not compile SyncBatchNorm (runtime.compile=auto)"]
+    with pytest.raises(ConfigError, match=r"runtime\.compile=true: torch does not compile SyncBatchNorm, which full"):
+        of_two(*statistics, "runtime.compile=true")
+    assert of_two("stage=full", "stage.epochs=9", "bn_policy=eval") == ["full"]
+    assert of_two("stage=head", "stage.epochs=1", "bn_policy=train", "runtime.compile=true") == ["head"]
+    assert chosen(configure, *statistics) == ["full"], "one process has no SyncBatchNorm"
