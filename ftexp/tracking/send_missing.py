@@ -47,7 +47,9 @@ def send_missing(tracker: Tracker, folder: Path) -> Sent:
     if known is None:
         return Sent(0, 0, 0)
     identity = read_json(folder / "run.json")
-    params = {key: value for key, value in flatten_data(identity["config"]).items() if key not in known.params}
+    decided = {decision["key"]: decision["value"] for decision in identity.get("decided") or []}
+    settings = flatten_data(identity["config"]) | flatten_data(decided)  # as a run sends them: without auto
+    params = {key: value for key, value in settings.items() if key not in known.params}
     if params:
         tracker.log_params(params)
         about = {"folder": str(folder.absolute()), DESCRIPTION: describe_run(folder)}

@@ -270,7 +270,7 @@ def test_batch_sizes_are_measured_before_synchronised_layers_are_put_in(
         calls.append("synchronise")
         return module
 
-    splits = SimpleNamespace(classes=("a", "b"), train=[], val=[])
+    splits = SimpleNamespace(classes=("a", "b"), train=[0] * 8, val=[])
     for name, instead in {
         "_read_or_record_refusal": lambda *_, **__: splits,
         "locate_weights": lambda *_: None,
