@@ -35,11 +35,13 @@ class Depth:
         network: the network with its head.
         features: what enters its last layer; None if that took no pass over the images.
         probe: what each block knows; None without a pass, and in a resumed run.
+        frozen_engine: what ran the frozen blocks in that pass; None without a pass.
     """
 
     network: Network
     features: KnownFeatures | None = None
     probe: DepthProbe | None = None
+    frozen_engine: str | None = None
 
     @property
     def chosen(self) -> str:
@@ -90,6 +92,7 @@ def settle_depth(
     with InputSource(config, tapped, splits, runtime) as source:
         phase = replace(phases[0], learning=(HEAD,), part=None, change=None, solved=True)
         known = compute_features(source, tapped, phase, runtime)
+        engine = source.frozen_engine
     rows = known.train.gathered_rows(runtime)
     train = gathered(lambda features: features, known.train, runtime)
     layer = last_layer(tapped)
@@ -103,10 +106,10 @@ def settle_depth(
     probed = None if begun_with else runtime.ranks.broadcast(probe)
     if wanted == "auto" and probed is not None and not probed.prefers_all:
         undo()
-        return Depth(network, known.last(width), probed)
+        return Depth(network, known.last(width), probed, engine)
     if network.keeps_rows:
         log.info("head    newly initialised: rows of the file of weights do not fit it (head.depth=%s)", wanted)
-    return Depth(tapped, known, probed)
+    return Depth(tapped, known, probed, engine)
 
 
 def _taps(config: Config, network: Network, num_train: int, *, only_if_small: bool) -> tuple[Tap, ...]:

@@ -35,6 +35,7 @@ from ftexp.read_data import read_data, record_refusal
 from ftexp.run_identity import RunIdentity
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.compile_choice import choose_compiled
+from ftexp.training.engine_choice import confirm_engine, settle_engine
 from ftexp.training.judging import MAX_JUDGED
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,10 @@ class Prepared:
         """The name of the run in the tracking store."""
         return run_name(self.config, self.phases)
 
+    def _engine(self) -> dict[str, object]:
+        compiles = any(phase.compiled for phase in self.phases)
+        return {**self.runtime.engine(), "compile": compiles, "frozen_pass": self.config.runtime.frozen_engine}
+
     def identity(self, mlflow_run_id: str | None) -> RunIdentity:
         """The identity of the run, with the ID that the tracking store gave it."""
         return RunIdentity.of(
@@ -93,7 +98,7 @@ class Prepared:
             mlflow_run_id=mlflow_run_id,
             run_id=self.run_id,
             overrides=self.overrides,
-            engine={**self.runtime.engine(), "compile": any(phase.compiled for phase in self.phases)},
+            engine=self._engine(),
             head_solver="solved" if any(phase.solved for phase in self.phases) else "sgd",
             head_depth=self.depth.chosen,
             compiled=[phase.name for phase in self.phases if phase.compiled],
@@ -160,8 +165,11 @@ def prepare(
     phases = solved_as_in(phases, planned)
     if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
         network.module = synchronise_statistics(network.module, runtime.device)
+    num_images, engine = len(splits.train) + len(splits.val), begun.frozen_engine if begun else None
+    settled = settle_engine(settled, network, phases, num_images, runtime, engine)
     depth = settle_depth(settled, network, splits, phases, runtime, begun.head_depth if begun else None)
     phases = keep_solvable(config, planned, phases, depth.network, len(splits.train))
+    settled = confirm_engine(settled, depth.network, phases, runtime, depth.frozen_engine)
     before = begun.compiled if begun else None
     phases = choose_compiled(settled, phases, depth.network, len(splits.train), runtime, before)
     return Prepared(

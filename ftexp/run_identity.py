@@ -129,6 +129,11 @@ class RunIdentity:
                 images = read_images(folder)
             return cls(**facts, config=config, data=DataIdentity(**of_data, images=images))
 
+    @property
+    def frozen_engine(self) -> str:
+        """What runs the frozen blocks: torch (``eager``) in a run that does not say so."""
+        return str((self.engine or {}).get("frozen_pass", "eager"))
+
     def warn_of_versions(self) -> None:
         """Warn of packages whose versions differ from those that the run began with: they may change its results."""
         now = installed_versions()

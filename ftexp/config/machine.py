@@ -36,6 +36,9 @@ class RuntimeConfig:
     # The largest size of the cache; on disk, the least recently used entries are removed.
     cache_gib: float = MISSING
     cache_folder: str = MISSING
+    # What runs the frozen blocks once for the cache. auto: on the CPU in fp32, ONNX Runtime if there are enough images
+    # and frozen blocks, by their numbers; else torch (eager). Both agree to 1e-4 of the largest output.
+    frozen_engine: Literal["auto", "eager", "onnxruntime"] = MISSING
     # Whether to cache decoded and resized images in cache_folder, too. auto: if all of them fit into cache_gib; off:
     # every file is decoded in every epoch.
     pixels: Literal["auto", "off"] = MISSING

@@ -13,6 +13,7 @@ HARMLESS = (
     "runtime.compile_mode",
     "runtime.channels_last",
     "runtime.cache_folder",  # but not runtime.cache and runtime.cache_gib, which augment.views=auto depends on
+    "runtime.frozen_engine",
     "runtime.pixels",
     "runtime.workers",
     "tracking",

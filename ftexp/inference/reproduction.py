@@ -60,7 +60,13 @@ def reproduction(
 
 def engine_facts(runtime: Runtime, batch_size: int) -> dict[str, Any]:
     """What computes an evaluation, in the words of ``run.json``; the forward pass is never compiled."""
-    return {**runtime.engine(), "compile": False, "batch_size": batch_size, **_versions(installed_versions())}
+    return {
+        **runtime.engine(),
+        "compile": False,
+        "frozen_pass": "eager",
+        "batch_size": batch_size,
+        **_versions(installed_versions()),
+    }
 
 
 def _versions(versions: Mapping[str, str]) -> dict[str, str]:

@@ -14,9 +14,9 @@ from ftexp.data.loading.tensor_store import Append, StoreError, TensorStore
 from ftexp.machine.runtime import Runtime
 from ftexp.machine.transfer import batches_to_device, send
 from ftexp.models.block_boundary import layout_of
-from ftexp.models.prefix import Prefix
 from ftexp.training.inputs.batches import Batch, BatchContext, SampledBatches
-from ftexp.training.inputs.prefix_key import images_key
+from ftexp.training.inputs.frozen_engine import Engine
+from ftexp.training.inputs.prefix_key import engine_digest, images_key
 from ftexp.training.whole_batches import whole_batches
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ class KeptActivations:
     """The activations of some samples, view by view; each view is computed when it is first needed.
 
     Args:
-        prefix: the frozen blocks.
-        prefix_digest: a name for all that the activations depend on except the images.
+        engine: runs the frozen blocks.
+        prefix_digest: a name for all that the activations depend on except the images and the engine.
         images: batches of the samples in order; epoch v gives their view v.
         context: the device, the digests of the images, and the store for activations.
         num_views: number of views; epoch e uses view e modulo this number.
@@ -68,15 +68,15 @@ class KeptActivations:
 
     def __init__(
         self,
-        prefix: Prefix,
+        engine: Engine,
         prefix_digest: str,
         images: SampledBatches,
         context: BatchContext,
         num_views: int = 1,
         random: str = "",
     ) -> None:
-        self._prefix = prefix
-        self._prefix_digest = prefix_digest
+        self._engine = engine
+        self._prefix_digest = engine_digest(prefix_digest, engine.name)
         self._images = images
         self._context = context
         self._num_views = num_views
@@ -126,7 +126,7 @@ class KeptActivations:
         layout: tuple[int, ...] = ()
         runtime = self._context.runtime
         size = runtime.ranks.local_batch_size(self._images.num_images(0))
-        prefix = whole_batches(self._prefix, None, size, runtime)
+        prefix = whole_batches(self._engine.open(), None, size, runtime)
         for images, _ in self._images.epoch(view):
             with runtime.autocast():
                 activations = prefix(images)

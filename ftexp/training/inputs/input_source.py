@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from ftexp.config import AugmentConfig, Config
+from ftexp.config import AugmentConfig, Config, RuntimeConfig
 from ftexp.data.augment.batch_augmentation import BatchAugmentation
 from ftexp.data.augment.transforms import ImageTransform, Normalizer, eval_transform, train_transform
 from ftexp.data.loading.sampler import BatchSettings, EpochSampler
@@ -25,11 +25,18 @@ from ftexp.training.imbalance import class_counts
 from ftexp.training.inputs.activation_batches import KeptActivations
 from ftexp.training.inputs.batches import BatchContext, Batches, Forward, Inputs, SampledBatches
 from ftexp.training.inputs.choose_batches import choose_batches
+from ftexp.training.inputs.frozen_engine import choose_engine
 from ftexp.training.inputs.prefix_cache import KeptPrefix, keep_prefix
 from ftexp.training.losses import build_loss
 from ftexp.training.mixing import mix
 
 log = logging.getLogger(__name__)
+
+
+def activation_store(settings: RuntimeConfig) -> TensorStore:
+    """The store for the activations of frozen blocks; without a folder if they are not kept for later runs."""
+    folder = Path(settings.cache_folder).expanduser() if settings.cache in ("auto", "disk") else None
+    return TensorStore(folder, settings.cache_gib)
 
 
 class InputSource:
@@ -48,6 +55,8 @@ class InputSource:
         self._runtime = runtime
         self._splits = splits
         self._opened: list[Batches] = []
+        # What ran the frozen blocks of the last phase; None: no phase has had any.
+        self.frozen_engine: str | None = None
         settings = config.runtime
         folder = Path(settings.cache_folder).expanduser()
         self._context = BatchContext(
@@ -55,7 +64,7 @@ class InputSource:
             Normalizer(network.preprocessing),
             splits.digests,
             pixels=TensorStore(folder, settings.cache_gib) if settings.pixels != "off" else None,
-            activations=TensorStore(folder if settings.cache in ("auto", "disk") else None, settings.cache_gib),
+            activations=activation_store(settings),
         )
 
     def __enter__(self) -> InputSource:
@@ -173,7 +182,12 @@ class InputSource:
             self._open(self._sampler(samples, in_order), of_each)
             for samples, of_each in ((self._splits.train, transform), (self._splits.val, as_it_is))
         )
-        return keep_prefix(self._network, first, phase, train, val, self._context)
+        num_images = len(self._splits.train) + len(self._splits.val)
+        blocks = self._network.names.index(first)
+        asked = choose_engine(self._config.runtime.frozen_engine, num_images, blocks, self._runtime)
+        kept = keep_prefix(self._network, first, phase, train, val, self._context, asked)
+        self.frozen_engine = kept.engine if kept else self.frozen_engine
+        return kept
 
     def _batch_augmentation(self, augment: AugmentConfig) -> BatchAugmentation | None:
         """The augmentation on the device, if every epoch has new views and the device has room for images; else None.

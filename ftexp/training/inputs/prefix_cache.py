@@ -18,7 +18,8 @@ from ftexp.models.blocks import Network
 from ftexp.models.prefix import Prefix, split
 from ftexp.training.inputs.activation_batches import KeptActivations
 from ftexp.training.inputs.batches import BatchContext, Forward, SampledBatches
-from ftexp.training.inputs.prefix_key import prefix_digest
+from ftexp.training.inputs.frozen_engine import engine_of
+from ftexp.training.inputs.prefix_key import EAGER, prefix_digest
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,13 @@ class KeptPrefix:
         suffix: function from activations to logits [B, C].
         train: activations of the training samples.
         val: activations of the validation samples.
+        engine: what runs the frozen blocks, ``eager`` or ``onnxruntime``.
     """
 
     suffix: Forward
     train: KeptActivations
     val: KeptActivations
+    engine: str
 
 
 def keep_prefix(
@@ -48,6 +51,7 @@ def keep_prefix(
     train_images: SampledBatches,
     val_images: SampledBatches,
     context: BatchContext,
+    asked: str,
 ) -> KeptPrefix | None:
     """Run the frozen prefix once over the training and validation samples, and cache its activations.
 
@@ -60,6 +64,7 @@ def keep_prefix(
         train_images: batches of all training samples in order, the same on every rank; epoch v gives view v.
         val_images: the same for the validation samples.
         context: what all batches of a run share.
+        asked: what is to run the prefix, ``eager`` or ``onnxruntime``.
 
     Returns:
         The activations and the suffix; None if they cannot be cached, and then a log line says why.
@@ -75,9 +80,10 @@ def keep_prefix(
         log.info("cache   off: %s", error)
         return None
     frozen = prefix_digest(network, first_learning_block, runtime)
+    engine = engine_of(asked, network, prefix, frozen, context.activations)
     random = f"{augment.image_changes()} {train_images.sampler.settings.seed}" if augment.changes_images else ""
-    train = KeptActivations(prefix, frozen, train_images, context, num_views, random)
-    val = KeptActivations(prefix, frozen, val_images, context)
+    train = KeptActivations(engine, frozen, train_images, context, num_views, random)
+    val = KeptActivations(engine, frozen, val_images, context)
     unkept = not (_can_open(val) and (bool(random) or _can_open(train)))
     if runtime.ranks.all_reduce_max(unkept):  # on any rank
         return None
@@ -88,13 +94,14 @@ def keep_prefix(
         num_bytes += train.of_view(0).num_bytes
         anything_new = runtime.ranks.all_reduce_max(train.num_found + val.num_found < 2)  # on any rank
         log.info(
-            "cache   the activations before %s %s, %.1f s; they take %.1f MiB",
+            "cache   the activations before %s %s%s, %.1f s; they take %.1f MiB",
             first_learning_block,
             "were computed once" if anything_new else "of these images were cached",
+            "" if engine.name == EAGER else " by ONNX Runtime",
             time.perf_counter() - started,
             num_bytes / 2**20,
         )
-    return KeptPrefix(suffix, train, val)
+    return KeptPrefix(suffix, train, val, engine.name)
 
 
 def why_views_differ(augment: AugmentConfig) -> str | None:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Final
 
 import timm
 import torch
@@ -19,6 +21,9 @@ from ftexp.models.blocks import Network
 
 # Part of every name; raise it when the cached content changes, so that older files are not used.
 VERSION = 4
+# What runs the frozen blocks.
+EAGER: Final = "eager"
+ONNXRUNTIME: Final = "onnxruntime"
 
 
 def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime) -> str:
@@ -48,6 +53,14 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def engine_digest(frozen: str, engine: str) -> str:
+    """The name of a prefix that an engine runs: that from ``prefix_digest`` for torch's own operators."""
+    if engine == EAGER:
+        return frozen
+    versions = [f"{package} {version(package)}" for package in ("onnx", "onnxruntime")]
+    return hashlib.blake2b(" ".join([frozen, engine, *versions]).encode(), digest_size=16).hexdigest()
 
 
 def _hardware(device: torch.device) -> list[object]:
