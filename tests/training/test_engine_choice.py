@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Compose, draw_pictures
-from tiny_runs import NAMES, fresh_network, resumed, subfolder
+from tiny_runs import NAMES, SMALL, colours, curve, fit, fresh_network, resumed, subfolder
 
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.finetune.phases import plan_phases
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
@@ -69,3 +71,17 @@ def test_run_json_names_the_engine_that_runs_and_a_resumed_run_keeps_it(
     monkeypatch.setattr(frozen_engine, "LEAST_WORK", 10**9 if exports else 1)
     again = prepare(resumed(config, folder), folder, ONE_PROCESS, score_test=False)
     assert prepared.config.runtime.frozen_engine == again.config.runtime.frozen_engine == engine
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_activations_of_one_engine_are_not_used_for_the_other(configure: Compose, tmp_path: Path) -> None:
+    splits = Splits(colours(16, seed=1), colours(8, seed=2), TestSplit(colours(4, seed=3)), ("b", "g", "r", "x"))
+    kept = (*SMALL, "stage=head", "runtime.cache=disk", f"runtime.cache_folder={tmp_path / 'kept'}")
+    curves, files = [], []
+    for number, engine in enumerate(("onnxruntime", "eager", "onnxruntime")):
+        config = configure(*kept, f"runtime.frozen_engine={engine}")
+        curves.append(curve(fit(config, splits, subfolder(tmp_path, str(number)))))
+        files.append(len(list((tmp_path / "kept").glob("*.safetensors"))))
+    assert files == [3, 5, 5], "the exported file, and the activations of train and val by each engine"
+    assert curves[0] == curves[2]
+    assert curves[0][-1] == pytest.approx(curves[1][-1], rel=1e-3)

@@ -28,7 +28,7 @@ from ftexp.training.inputs.prefix_key import EAGER, ONNXRUNTIME, engine_digest
 log = logging.getLogger(__name__)
 
 # Images times frozen blocks from which ONNX Runtime pays with runtime.frozen_engine=auto (benchmarks/results.md, "The
-# frozen pass"): to export takes 1 to 7 s in one thread, and each block of an image is 1 to 4 ms faster.
+# frozen pass"): to export takes 1 to 15 s in one thread, and each block of an image is 0.5 to 4 ms faster.
 LEAST_WORK = 6_000
 # In the place of a layout: the file is the reason why there is none.
 REFUSED = (-1,)
