@@ -75,6 +75,7 @@ def measure(root: Path, cell: Cell, size: int) -> Cell:
             *([f"stage.epochs={cell['epochs']}"] if cell["epochs"] else []),
             f"head.init={init}",
             "head.depth=last",
+            "head.depth=last",
             f"optimizer.head_lr={HEAD_RATE * rates * head}",
             f"optimizer.backbone_lr={BACKBONE_RATE * rates}",
             "data=manifest",
