@@ -19,7 +19,7 @@ from ftexp.models.prefix import SplitError
 
 SIGNATURES = {
     "compose": "(*overrides)",
-    "find_leaks": "(paths, labels, splits, *, groups=None, times=None, features=True, geometry=False, "
+    "find_leaks": "(paths, labels, splits, *, groups=None, times=None, features=True, geometry=None, "
     "cache=None, device='cpu')",
     "fine_tune": "(settings=(), *, folder=None, resume=False, score_test=True, observers=())",
     "load": "(what, *, device='auto', trust=False)",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from omegaconf import MISSING
 
 from ftexp.config.check import check
-from ftexp.config.train import AugmentConfig
 from ftexp.errors import ConfigError, nearest
 
 # The value of a setting that the recipe decides.
@@ -85,12 +85,28 @@ class StrengthConfig:
 
 @dataclass(slots=True)
 class AugmentRuleConfig:
-    """Names of ``recipe.strengths`` for each kind of phase."""
+    """Names of ``augment.strengths``, which ``augment=auto`` has, for each kind of phase."""
 
     small_up_to: int = MISSING
     head: StrengthConfig = MISSING
     part: StrengthConfig = MISSING
     all: StrengthConfig = MISSING
+
+    def check(self, strengths: Collection[str]) -> None:
+        """Check that every name is one of these.
+
+        Raises:
+            ConfigError: if there is another.
+        """
+        for kind in ("head", "part", "all"):
+            strength = getattr(self, kind)
+            for size in ("small", "large"):
+                name = getattr(strength, size)
+                if name not in strengths:
+                    raise ConfigError(
+                        f"recipe.augment.{kind}.{size}={name}: there is no such strength."
+                        f"{nearest(name, list(strengths))} Allowed are {', '.join(strengths)}."
+                    )
 
 
 @dataclass(slots=True)
@@ -118,17 +134,4 @@ class RecipeConfig:
     budgets: FamilyBudgetsConfig = MISSING
     rates: OptimizerRatesConfig = MISSING
     augment: AugmentRuleConfig = MISSING
-    # Options of the group augment, by the names that recipe.augment uses.
-    strengths: dict[str, AugmentConfig] = field(default_factory=dict)
     time: TimeConfig = MISSING
-
-    def __post_init__(self) -> None:
-        for kind in ("head", "part", "all"):
-            strength = getattr(self.augment, kind)
-            for size in ("small", "large"):
-                name = getattr(strength, size)
-                if name not in self.strengths:
-                    raise ConfigError(
-                        f"recipe.augment.{kind}.{size}={name}: there is no such strength."
-                        f"{nearest(name, list(self.strengths))} Allowed are {', '.join(self.strengths)}."
-                    )

@@ -60,6 +60,8 @@ class Config:
         return list(dict.fromkeys([self.train.metric, *(name for name in objectives if name in METRICS)]))
 
     def __post_init__(self) -> None:
+        if isinstance(self.augment, AutoAugmentConfig):
+            self.recipe.augment.check(self.augment.strengths)
         if self.train.accumulate > 1 and self.runtime.may_record_graphs:
             raise ConfigError(
                 f"runtime.compile_mode={self.runtime.compile_mode} is not possible with "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args, get_type_hints
 
 from omegaconf import MISSING
@@ -94,6 +94,8 @@ class AutoAugmentConfig(AnyAugmentConfig):
     mixup: int | float | str = "auto"
     cutmix: int | float | str = "auto"
     views: int | float | str = "auto"
+    # Options of the group augment, by the names that recipe.augment uses.
+    strengths: dict[str, AugmentConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.settled(AugmentConfig())  # which checks what was given
@@ -104,7 +106,7 @@ class AutoAugmentConfig(AnyAugmentConfig):
         Raises:
             ConfigError: for a value that is not allowed.
         """
-        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        given = {one.name: getattr(self, one.name) for one in fields(AugmentConfig)}
         values = {name: getattr(decided, name) if value == "auto" else value for name, value in given.items()}
         for name, value in values.items():
             if name not in ("policy", "views") and isinstance(value, str):

@@ -63,7 +63,7 @@ def decide(config: Config, family: Family, num_samples: int, updates_per_epoch: 
             rule = config.recipe.augment
             size = "small" if num_samples <= rule.small_up_to else "large"
             name = getattr(getattr(rule, kind), size)
-            settings = asdict(config.augment.settled(config.recipe.strengths[name]))
+            settings = asdict(config.augment.settled(config.augment.strengths[name]))
             reason = f"{name}, for {num_samples:,} training images (recipe.augment.{kind}.{size})"
             decisions.append(Decision(f"{key}.augment", settings, reason))
     return tuple(decisions)

@@ -14,7 +14,7 @@ def flatten(config: Config) -> dict[str, object]:
 
 def flatten_data(data: dict[str, Any]) -> dict[str, object]:
     """Like ``flatten``, for a configuration as plain data."""
-    return dict(_leaves("", data))
+    return dict(_leaves("", data)) if data else {}
 
 
 def _leaves(prefix: str, value: Any) -> list[tuple[str, object]]:
