@@ -2,7 +2,7 @@
 
 As with words that most texts have, a point counts as common by the pictures of a sample that have it, too. Measured
 with a likeness of 0.88: in each of 280 pairs of copies planted among 3,240 pictures, at least four fifths of the points
-remained; in pairs with one caption, ruler, logo or date on both, which 80 of the pictures had, fewer than ten points did.
+remained; in pairs with one caption, ruler, logo or date on both, which 80 of the pictures had, fewer than ten did.
 """
 
 from __future__ import annotations

@@ -98,6 +98,7 @@ MISTAKES = {
     "loss=focus": "There is no loss=focus. Did you mean 'focal'?",
     "loss=focal loss.label_smoothing=0.1": "loss.label_smoothing. It belongs to loss=cross_entropy or loss=bce",
     "loss=bce loss.class_weights=effective": "loss.class_weights. It belongs to loss=cross_entropy",
+    "optimizer=lion optimizer.eps=1": "There is no setting optimizer.eps. It belongs to optimizer=adamw or",
     # Settings that had another name.
     "train.loss=focal": "train.loss is called loss now: loss=focal.",
     "+train.label_smoothing=0.2": "train.label_smoothing is called loss.label_smoothing now: "
@@ -115,45 +116,6 @@ MISTAKES = {
     "data=imagefolder data.root=${pictures}": "data.root: Interpolation key 'pictures' not found. ${group.key} refers",
     "stage.epochs=${stage.epochs}": "stage.epochs: Recursive interpolation detected. ${group.key} refers to",
     "sweep.objectives=[${nosuch}]": "sweep.objectives[0]: Interpolation key 'nosuch' not found.",
-    # Values out of range.
-    "optimizer.head_lr=inf": "optimizer.head_lr=inf is not allowed: it must be a finite number.",
-    "optimizer.block_lrs={stage7:inf}": "optimizer.block_lrs.stage7=inf is not allowed: it must be a finite number.",
-    "stage.epochs=0": "stage.epochs=0 is not allowed: it must be at least 1",
-    "stage.epochs=many": "stage.epochs=many is not allowed: it must be at least 1, or auto",
-    "augment=auto augment.erasing=some": "augment.erasing=some is not allowed: it must be auto, or a number",
-    "augment=auto augment.policy=all": "augment.policy=all is not allowed: it must be auto, none, trivial, rand",
-    "augment=auto recipe.augment.all.small=strongest": "recipe.augment.all.small=strongest: there is no such strength. Did you",
-    "recipe.budgets.cnn.all.max_epochs=2": "recipe.budgets: min_epochs=8 is not allowed: it must be from 1 to",
-    "stage.last_blocks=0": "stage.last_blocks=0 is not allowed: it must be at least 1",
-    "optimizer.head_lr=0": "optimizer.head_lr=0 is not allowed: it must be auto, or above 0",
-    "optimizer.block_decay=1.5": "optimizer.block_decay=1.5 is not allowed",
-    "optimizer.betas=[0.9]": "optimizer.betas=[0.9] is not allowed: it must be two numbers",
-    "optimizer=adan optimizer.betas=[0.9,0.9]": "optimizer.betas=[0.9, 0.9] is not allowed: it must be three numbers",
-    "optimizer=lion optimizer.betas=[0.9,1]": "optimizer.betas=[0.9, 1.0] is not allowed: it must be two numbers",
-    "optimizer=lion optimizer.eps=1": "There is no setting optimizer.eps. It belongs to optimizer=adamw or",
-    "optimizer.block_lrs={stage7:-1}": "optimizer.block_lrs.stage7=-1.0 is not allowed: it must be above 0",
-    "scheduler.warmup=1": "scheduler.warmup=1.0 is not allowed: it must be a fraction of the phase",
-    "train.batch_size=0": "train.batch_size=0 is not allowed",
-    "train.clip_norm=0": "train.clip_norm=0.0 is not allowed: it must be above 0, or null for no clipping",
-    "train.accumulate=0": "train.accumulate=0 is not allowed: it must be at least 1",
-    "train.ema=1": "train.ema=1.0 is not allowed: it must be above 0 and below 1, or null",
-    "train.l2_sp=0": "train.l2_sp=0.0 is not allowed: it must be above 0, or null",
-    "train.wise_ft=[0.5,1]": "train.wise_ft=[0.5, 1.0] is not allowed: it must be numbers, each at least 0 and below 1",
-    "train.patience=0": "train.patience=0 is not allowed: it must be at least 1, or null",
-    "loss.label_smoothing=1": "loss.label_smoothing=1.0 is not allowed",
-    "augment.mixup=-1": "augment.mixup=-1.0 is not allowed: it must be 0 or above",
-    "augment.cutmix=-1": "augment.cutmix=-1.0 is not allowed: it must be 0 or above",
-    "augment.views=0": "augment.views=0 is not allowed: it must be auto, inf, or at least 1",
-    "augment.views=some": "augment.views=some is not allowed: it must be auto, inf, or at least 1",
-    "augment.erasing=2": "augment.erasing=2.0 is not allowed: it must be a probability",
-    "data.val_fraction=0": "data.val_fraction=0.0 is not allowed: it must be between 0 and 1",
-    "data.val_fraction=0.9": "data.val_fraction + data.test_fraction=1.1 is not allowed: it must be below 1",
-    "model.image_size=4": "model.image_size=4 is not allowed: it must be null or >= 8",
-    "runtime.device=gpu": "runtime.device=gpu is not allowed: it must be auto, cpu, cuda, cuda:N or mps",
-    "runtime.compile=yes": "runtime.compile=yes is not allowed: it must be auto, true or false",
-    "runtime.workers=-1": "runtime.workers=-1 is not allowed",
-    "runtime.seed=-1": "runtime.seed=-1 is not allowed",
-    "tracking.uri=null": "tracking.uri=null is not allowed: it must be an MLflow tracking URI",
     # Missing, malformed, contradicting.
     "data=imagefolder": "data.root has no value. Give one, for example data.root=VALUE",
     "~optimizer": "'~optimizer' would remove optimizer, which a run needs. Omit it to use the value in conf/",
@@ -185,6 +147,54 @@ def test_mistakes_end_as_one_message(
     assert ended.stderr.startswith("ftexp: ")
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+# Values out of range; the errors of the program all come from this check.
+VALUES = {
+    "optimizer.head_lr=inf": "optimizer.head_lr=inf is not allowed: it must be a finite number.",
+    "optimizer.block_lrs={stage7:inf}": "optimizer.block_lrs.stage7=inf is not allowed: it must be a finite number.",
+    "stage.epochs=0": "stage.epochs=0 is not allowed: it must be at least 1",
+    "stage.epochs=many": "stage.epochs=many is not allowed: it must be at least 1, or auto",
+    "augment=auto augment.erasing=some": "augment.erasing=some is not allowed: it must be auto, or a number",
+    "augment=auto augment.policy=all": "augment.policy=all is not allowed: it must be auto, none, trivial, rand",
+    "augment=auto recipe.augment.all.small=strongest": "recipe.augment.all.small=strongest: there is no such strength.",
+    "recipe.budgets.cnn.all.max_epochs=2": "recipe.budgets: min_epochs=8 is not allowed: it must be from 1 to",
+    "stage.last_blocks=0": "stage.last_blocks=0 is not allowed: it must be at least 1",
+    "optimizer.head_lr=0": "optimizer.head_lr=0 is not allowed: it must be auto, or above 0",
+    "optimizer.block_decay=1.5": "optimizer.block_decay=1.5 is not allowed",
+    "optimizer.betas=[0.9]": "optimizer.betas=[0.9] is not allowed: it must be two numbers",
+    "optimizer=adan optimizer.betas=[0.9,0.9]": "optimizer.betas=[0.9, 0.9] is not allowed: it must be three numbers",
+    "optimizer=lion optimizer.betas=[0.9,1]": "optimizer.betas=[0.9, 1.0] is not allowed: it must be two numbers",
+    "optimizer.block_lrs={stage7:-1}": "optimizer.block_lrs.stage7=-1.0 is not allowed: it must be above 0",
+    "scheduler.warmup=1": "scheduler.warmup=1.0 is not allowed: it must be a fraction of the phase",
+    "train.batch_size=0": "train.batch_size=0 is not allowed",
+    "train.clip_norm=0": "train.clip_norm=0.0 is not allowed: it must be above 0, or null for no clipping",
+    "train.accumulate=0": "train.accumulate=0 is not allowed: it must be at least 1",
+    "train.ema=1": "train.ema=1.0 is not allowed: it must be above 0 and below 1, or null",
+    "train.l2_sp=0": "train.l2_sp=0.0 is not allowed: it must be above 0, or null",
+    "train.wise_ft=[0.5,1]": "train.wise_ft=[0.5, 1.0] is not allowed: it must be numbers, each at least 0 and below 1",
+    "train.patience=0": "train.patience=0 is not allowed: it must be at least 1, or null",
+    "loss.label_smoothing=1": "loss.label_smoothing=1.0 is not allowed",
+    "augment.mixup=-1": "augment.mixup=-1.0 is not allowed: it must be 0 or above",
+    "augment.cutmix=-1": "augment.cutmix=-1.0 is not allowed: it must be 0 or above",
+    "augment.views=0": "augment.views=0 is not allowed: it must be auto, inf, or at least 1",
+    "augment.views=some": "augment.views=some is not allowed: it must be auto, inf, or at least 1",
+    "augment.erasing=2": "augment.erasing=2.0 is not allowed: it must be a probability",
+    "data.val_fraction=0": "data.val_fraction=0.0 is not allowed: it must be between 0 and 1",
+    "data.val_fraction=0.9": "data.val_fraction + data.test_fraction=1.1 is not allowed: it must be below 1",
+    "model.image_size=4": "model.image_size=4 is not allowed: it must be null or >= 8",
+    "runtime.device=gpu": "runtime.device=gpu is not allowed: it must be auto, cpu, cuda, cuda:N or mps",
+    "runtime.compile=yes": "runtime.compile=yes is not allowed: it must be auto, true or false",
+    "runtime.workers=-1": "runtime.workers=-1 is not allowed",
+    "runtime.seed=-1": "runtime.seed=-1 is not allowed",
+    "tracking.uri=null": "tracking.uri=null is not allowed: it must be an MLflow tracking URI",
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), VALUES.items(), ids=list(VALUES))
+def test_values_out_of_range_are_refused(settings: str, message: str, configure: Compose) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        configure(*settings.split())
 
 
 PLANS = {
