@@ -32,8 +32,10 @@ _REFERENCES = " ${group.key} refers to another setting, ${oc.env:NAME} to an env
 
 
 def register_schema() -> None:
-    """Register the schema with Hydra. Call it once before composing."""
+    """Register the schema with Hydra, before composing; further calls do nothing."""
     store = ConfigStore.instance()
+    if "_config.yaml" in store.repo:
+        return
     store.store(name="_config", node=Config, replace=True)
     store.store(group="hydra/sweeper", name="_search", node=SearchSweeperConfig, replace=True)
     for group, nodes in SCHEMA.items():

@@ -48,6 +48,7 @@ def test_clean(data: Path, audit: Audit) -> None:
     assert len((data / "out" / "splits.csv").read_text().splitlines()) == 31
 
 
+@pytest.mark.slow
 def test_geometry_finds_what_was_turned_and_ties_keep_it_together(data: Path, audit: Audit) -> None:
     picture(3).save(data / "data" / "train" / "cats" / "original.png")
     turned_and_cut(picture(3), 7).save(data / "data" / "test" / "cats" / "turned.png")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +50,19 @@ def found_in(samples: list[Sample], cache: FingerprintCache = NO_CACHE, on_scene
     return find_edited_copies(samples, fingerprints_of(samples, Coarse(), cache), cache, on_scene, [])
 
 
-@pytest.fixture
-def samples(tmp_path: Path) -> list[Sample]:
-    """Six pictures, and copies of two of them in other splits."""
-    others = [save(tmp_path, f"{seed}.png", picture(seed), "train" if seed % 2 else "val") for seed in range(6)]
-    turned = save(tmp_path, "turned.png", turned_and_cut(picture(1), 7), "test")
-    oblique = save(tmp_path, "oblique.png", in_perspective(picture(3)), "val")
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    folder = tmp_path_factory.mktemp("drawn")
+    others = [save(folder, f"{seed}.png", picture(seed), "train" if seed % 2 else "val") for seed in range(6)]
+    turned = save(folder, "turned.png", turned_and_cut(picture(1), 7), "test")
+    oblique = save(folder, "oblique.png", in_perspective(picture(3)), "val")
     return [*others, turned, oblique]
+
+
+@pytest.fixture
+def samples(drawn: list[Sample], tmp_path: Path) -> list[Sample]:
+    """Six pictures, and copies of two of them in other splits."""
+    return [replace(sample, path=shutil.copy(sample.path, tmp_path)) for sample in drawn]
 
 
 def test_copies_in_other_splits_are_found(samples: list[Sample]) -> None:
