@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ftexp.config import Config, TrackingConfig
-from ftexp.config.uri import sqlite_file
+from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
-from ftexp.data.splitting.test_ledger import TestLedger
+from ftexp.data.splitting.test_ledger import TestLedger, open_ledger
 from ftexp.data_identity import DataIdentity
 from ftexp.errors import LeakError
 from ftexp.evaluation.metric_names import check_defined
@@ -233,17 +232,6 @@ def plan(config: Config) -> tuple[Phase, ...]:
 def foresee(config: Config) -> Config:
     """The configuration with a value in place of every ``auto``, as far as the network alone tells it."""
     return foreseen(config, build_skeleton(config.model, num_classes=2))
-
-
-def open_ledger(config: TrackingConfig, started_in: Path | None = None) -> TestLedger:
-    """Open the count of test openings: beside the tracking database, or in the working folder if there is none.
-
-    Args:
-        config: the settings of the run's tracking.
-        started_in: the working folder of the run; None: that of this process.
-    """
-    store = sqlite_file(config.uri or "", started_in)
-    return TestLedger((store.parent if store else started_in or Path.cwd()) / "test_ledger.sqlite")
 
 
 def _introduce(config: Config, network: Network, runtime: Runtime) -> None:

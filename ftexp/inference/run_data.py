@@ -17,12 +17,11 @@ from ftexp.config import SCHEMA, DataConfig, TrackingConfig, with_changes
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, Sample
 from ftexp.data.sources.registry import read_samples
-from ftexp.data.splitting.test_ledger import TestLedger
+from ftexp.data.splitting.test_ledger import TestLedger, open_ledger
 from ftexp.data.splitting.test_split import digest_of_test_set
 from ftexp.errors import ConfigError, DataError, listed
 from ftexp.files.file_format import reading
 from ftexp.files.run_files import IDENTITY
-from ftexp.prepare import open_ledger
 from ftexp.run_identity import RunIdentity
 from ftexp.run_images import KnownImage
 

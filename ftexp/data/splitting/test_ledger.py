@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ftexp.config import TrackingConfig
+from ftexp.config.uri import sqlite_file
 from ftexp.errors import DataError
 
 SECONDS_TO_WAIT_FOR_OTHERS = 60
@@ -107,3 +109,14 @@ class TestLedger:
                 "move it away to begin a new count. It is kept beside the tracking store: set another folder with "
                 "tracking.uri=sqlite:///FOLDER/mlflow.db."
             ) from error
+
+
+def open_ledger(config: TrackingConfig, started_in: Path | None = None) -> TestLedger:
+    """Open the count of test openings: beside the tracking database, or in the working folder if there is none.
+
+    Args:
+        config: the settings of the run's tracking.
+        started_in: the working folder of the run; None: that of this process.
+    """
+    store = sqlite_file(config.uri or "", started_in)
+    return TestLedger((store.parent if store else started_in or Path.cwd()) / "test_ledger.sqlite")
