@@ -48,6 +48,16 @@ POINT = 0.01
 Cell = dict[str, Any]
 
 
+def drawn_data(root: Path, per_class: int, seed: int, image_size: int, folder: Path) -> list[str]:
+    """Write a table of the images with their splits into a folder; the settings of a run on these data."""
+    draw(root, per_class, seed, folder / "images.csv")
+    return [
+        *("data=manifest", f"data.file={folder}/images.csv", f"data.root={root}", "data.split_column=split"),
+        *(f"data.image_size={image_size}", f"runtime.seed={seed}", f"runtime.cache_folder={folder}/cache"),
+        *("tracking=none", "audit.on_leak=off"),
+    ]
+
+
 def draw(root: Path, per_class: int, seed: int, table: Path) -> None:
     """Write a table of the images with their splits."""
     images = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
@@ -69,7 +79,7 @@ def measure(root: Path, cell: Cell, size: int) -> Cell:
     """The validation scores of every epoch, that of the solved head, and the test score."""
     init, rates, head = STARTS[cell["start"]]
     with tempfile.TemporaryDirectory() as folder:
-        draw(root, cell["per class"], cell["seed"], Path(folder) / "images.csv")
+        data = drawn_data(root, cell["per class"], cell["seed"], size, Path(folder))
         config = ftexp.compose(
             f"stage={cell['stage']}",
             *([f"stage.epochs={cell['epochs']}"] if cell["epochs"] else []),
@@ -78,16 +88,8 @@ def measure(root: Path, cell: Cell, size: int) -> Cell:
             "head.depth=last",
             f"optimizer.head_lr={HEAD_RATE * rates * head}",
             f"optimizer.backbone_lr={BACKBONE_RATE * rates}",
-            "data=manifest",
-            f"data.file={folder}/images.csv",
-            f"data.root={root}",
-            "data.split_column=split",
-            f"data.image_size={size}",
-            f"runtime.seed={cell['seed']}",
-            f"runtime.cache_folder={folder}/cache",
             "runtime.device=cpu",
-            "tracking=none",
-            "audit.on_leak=off",
+            *data,
         )
         result = run(config, Path(folder) / "run", resumable=False)
         with (result.folder / "metrics.csv").open(newline="") as file:

@@ -27,7 +27,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.head_init import draw
+from benchmarks.head_init import drawn_data
 from benchmarks.results import append_rows, machine, versions
 
 SECTION = "Recipes over data sets and seeds"
@@ -68,20 +68,12 @@ def measure(root: Path, cell: Cell, device: str) -> Cell:
     logging.disable(logging.INFO)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        draw(root, cell["per class"], cell["seed"], Path(folder) / "images.csv")
+        data = drawn_data(root, cell["per class"], cell["seed"], cell["image size"], Path(folder))
         config = ftexp.compose(
             *RECIPES[cell["recipe"]],
-            "data=manifest",
-            f"data.file={folder}/images.csv",
-            f"data.root={root}",
-            "data.split_column=split",
-            f"data.image_size={cell['image size']}",
-            f"runtime.seed={cell['seed']}",
-            f"runtime.cache_folder={folder}/cache",
             f"runtime.device={device}",
             "runtime.compile=false",
-            "tracking=none",
-            "audit.on_leak=off",
+            *data,
         )
         result = run(config, Path(folder) / "run", resumable=False)
     assert result.test is not None

@@ -22,6 +22,11 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, load {os.getloadavg()[0]:.1f}"
 
 
+def hardware(device: str) -> str:
+    """The name of the GPU, or ``cpu``."""
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
 def versions() -> str:
     """The versions of Python and the packages that the figures depend on."""
     return f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"

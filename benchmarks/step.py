@@ -74,26 +74,35 @@ def build_network(name: str) -> nn.Module:
     return timm.create_model(name, num_classes=10)
 
 
-def runtime_of(device: str) -> Runtime:
-    """The runtime of a run on this device with the defaults."""
+def runtime_of(device: str, *settings: str) -> Runtime:
+    """The runtime of a run on this device with the defaults, but for these settings."""
     register_schema()
     with initialize_config_dir(str(conf_dir())):
-        return prepare_runtime(parse(compose("config", overrides=[f"runtime.device={device}"])).runtime)
+        return prepare_runtime(parse(compose("config", overrides=[f"runtime.device={device}", *settings])).runtime)
+
+
+def build(name: str, runtime: Runtime) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The network on the device, in training mode, compiled if the runtime says so, and its optimizer."""
+    model = build_network(name)
+    runtime.place(model)
+    model.train()
+    if runtime.compile:
+        model.compile()
+    return model, torch.optim.AdamW(model.parameters(), 1e-4, fused=runtime.device.type == "cuda")
+
+
+def noise(images: int, size: int, runtime: Runtime) -> Batch:
+    """One synthetic batch on the device."""
+    pixels = torch.randn(images, 3, size, size)
+    return runtime.place_images(pixels), torch.randint(10, (images,)).to(runtime.device)
 
 
 def measure(name: str, arguments: argparse.Namespace, runtime: Runtime) -> dict[str, object]:
-    images = torch.randn(arguments.batch_size, 3, arguments.image_size, arguments.image_size)
-    batch = runtime.place_images(images), torch.randint(10, (len(images),)).to(runtime.device)
+    batch = noise(arguments.batch_size, arguments.image_size, runtime)
     sides: list[Callable[[Batch], object]] = []
     for make in (bare, ours):
         torch.manual_seed(0)
-        model = build_network(name)
-        runtime.place(model)
-        model.train()
-        if runtime.compile:
-            model.compile()
-        fused = runtime.device.type == "cuda"
-        sides.append(make(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=fused), runtime))
+        sides.append(make(*build(name, runtime), runtime))
     for step in sides:
         time_steps(step, batch, 3)  # warm up, compile
     seconds = [[time_steps(step, batch, arguments.steps) for step in sides] for _ in range(arguments.rounds)]

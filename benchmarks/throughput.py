@@ -31,7 +31,7 @@ import torch
 
 from benchmarks.image_folders import ONE_FOR_VAL, with_test_split, write_photographs
 from benchmarks.processes import Log, Outcome, Reached, last_line, read_run, run_process, take_turns
-from benchmarks.results import append_rows, machine, versions
+from benchmarks.results import append_rows, hardware, machine, versions
 from benchmarks.side_by_side import OTHERS, other_command
 from ftexp.report.tables import format_table
 
@@ -107,7 +107,7 @@ def row(model: str, side: str, outcomes: dict[str, list[Outcome]], arguments: ar
         f"of the {arguments.sides[0]}'s": f"{statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})",
         "first epoch, s": "-" if side == "step" else f"{statistics.median(first):.1f}",
         "n": len(rates),
-        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+        "device": hardware(arguments.device),
         "machine": machine(),
         "versions": versions(),
     }

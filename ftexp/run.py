@@ -77,8 +77,7 @@ def run(
             prepared = prepare(config, folder, ranks, score_test=score_test, overrides=overrides, splits=splits)
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
             with _recorder(prepared, folder) as recorder, memory:
-                since = began or at_work, at_work
-                run_time = _run_time(prepared, *since, score_test=score_test)
+                run_time = _run_time(prepared, began or at_work, at_work, score_test=score_test)
                 fit = _fit(prepared, recorder, stop, observers, run_time, resumable=resumable)
                 test, uses = score_test_split(fit, prepared.ledger, folder) if score_test else (None, 0)
                 return _finish(prepared, recorder, fit, test, uses, time.perf_counter() - started, with_page=resumable)

@@ -25,7 +25,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 python3 -m pip install -q --no-index --no-deps --upgrade --target "$here/site" "$here"/wheels/*.whl
 # ftexp itself comes from the checkout in which this runs; only what its wheel says of the package is kept.
 rm -rf "$here/site/ftexp"
-PYTHONPATH="$PWD:$here/site" exec python3 -m benchmarks.gpu --data "$here/images" "$@"
+[ -d "$here/images" ] && set -- --data "$here/images" "$@"
+PYTHONPATH="$PWD:$here/site" exec python3 -m benchmarks.gpu "$@"
 """
 
 

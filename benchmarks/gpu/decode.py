@@ -24,7 +24,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from benchmarks.image_folders import write_photographs
-from benchmarks.results import append_rows, machine, versions
+from benchmarks.results import append_rows, hardware, machine, versions
 from ftexp.data.loading.decoding import decode
 
 SECTION = "Decoding JPEG files"
@@ -80,7 +80,7 @@ def main(given: Sequence[str] | None = None) -> None:
             "n": len(found),
             "gray levels apart, mean": "-" if side == "cores" else f"{levels.float().mean():.3f}",
             "largest": "-" if side == "cores" else int(levels.max()),
-            "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+            "device": hardware(arguments.device),
             "machine": machine(),
             "versions": versions(),
         }

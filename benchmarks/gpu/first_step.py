@@ -13,79 +13,47 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch._dynamo.utils import counters
 
-from benchmarks.results import append_rows, machine, versions
-from benchmarks.step import build_network
+from benchmarks.results import append_rows, hardware, machine, versions
+from benchmarks.step import Batch, bare, build, noise, runtime_of, time_steps
+from ftexp.finetune.batchnorm import batch_norms
 
 SECTION = "First steps on a device"
 
 
-class Timer:
-    """Seconds of a call, until the device is done with it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def __call__(self, call: Callable[[], object]) -> float:
-        self._wait()
-        started = time.perf_counter()
-        call()
-        self._wait()
-        return time.perf_counter() - started
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    device = torch.device(arguments.device)
-    timer, size = Timer(device), arguments.image_size
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    network = build_network(arguments.model).to(device, memory_format=torch.channels_last)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=device.type == "cuda")
-
-    def batch(images: int) -> tuple[torch.Tensor, torch.Tensor]:
-        noise = torch.randn(images, 3, size, size, device=device).to(memory_format=torch.channels_last)
-        return noise, torch.randint(10, (images,), device=device)
-
-    def step(forward: Callable[[torch.Tensor], torch.Tensor], given: tuple[torch.Tensor, torch.Tensor]) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bf16"):
-            loss = nn.functional.cross_entropy(forward(given[0]), given[1])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+    runtime = runtime_of(arguments.device, f"runtime.precision={arguments.precision}", "runtime.compile=false")
+    network, optimizer = build(arguments.model, runtime)
+    for layer in batch_norms(network):
+        layer.eval()
+    full = noise(arguments.batch_size, arguments.image_size, runtime)
+    rest = noise(max(2, arguments.batch_size * 3 // 5), arguments.image_size, runtime)
+    step = bare(network, optimizer, runtime)
 
     @torch.no_grad()
-    def score(given: tuple[torch.Tensor, torch.Tensor]) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bf16"):
-            network(given[0])
+    def score(batch: Batch) -> None:
+        with runtime.autocast():
+            network(batch[0])
 
-    full, rest = batch(arguments.batch_size), batch(max(2, arguments.batch_size * 3 // 5))
-    first = timer(lambda: step(network, full))
-    other, scoring = timer(lambda: step(network, rest)), timer(lambda: score(full))
-    steady = statistics.median(timer(lambda: step(network, full)) for _ in range(arguments.steps))
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else float("nan")
-    compiled = torch.compile(network, dynamic=False)
-    compiling = timer(lambda: step(compiled, full))
-    after = statistics.median(timer(lambda: step(compiled, full)) for _ in range(arguments.steps))
+    def seconds(call: Callable[[Batch], object], batch: Batch) -> float:
+        return time_steps(call, batch, 1)
+
+    first, other, scoring = seconds(step, full), seconds(step, rest), seconds(score, full)
+    steady = statistics.median(seconds(step, full) for _ in range(arguments.steps))
+    peak = runtime.peak_memory_mib()
+    network.compile(dynamic=False)
+    compiling = seconds(step, full)
+    after = statistics.median(seconds(step, full) for _ in range(arguments.steps))
     return {
         "date": date.today().isoformat(),
         "network": arguments.model,
-        "batch": f"{arguments.batch_size} at {size} px, {arguments.precision}",
+        "batch": f"{arguments.batch_size} at {arguments.image_size} px, {arguments.precision}",
         "first step, s": f"{first:.1f}",
         "another size, s": f"{other:.1f}",
         "first scoring, s": f"{scoring:.1f}",
@@ -94,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "graphs": counters["stats"]["unique_graphs"],
         "compiled step, ms": f"{1e3 * after:.1f}",
         "peak MiB": f"{peak:.0f}",
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "device": hardware(arguments.device),
         "machine": machine(),
         "versions": versions(),
     }

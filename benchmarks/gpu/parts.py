@@ -165,7 +165,7 @@ def _throughput(number: int) -> Callable[[Setting, Path], list[list[str]]]:
             models=sizes.models[number],
             images=sizes.images,
             side=sizes.side,
-            files=setting.out / "photographs",
+            files=setting.out / f"photographs-{sizes.images}-{sizes.side}",
             image_size=sizes.image_size,
             batch_size=sizes.batch_size,
             epochs=sizes.epochs,

@@ -17,12 +17,10 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-import torch
-
-from benchmarks.head_init import draw
+from benchmarks.head_init import drawn_data
 from benchmarks.image_folders import folder_or_digits
 from benchmarks.processes import Log, Outcome, Reached, run_process
-from benchmarks.results import append_rows, machine, versions
+from benchmarks.results import append_rows, hardware, machine, versions
 
 SECTION = "bf16 and fp32"
 POINT = 0.01
@@ -40,13 +38,11 @@ def read_seconds(run: Path) -> Reached:
 def measure(arguments: argparse.Namespace, root: Path, precision: str, seed: int) -> Outcome:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        draw(root, arguments.per_class, seed, folder / "images.csv")
+        data = drawn_data(root, arguments.per_class, seed, arguments.image_size, folder)
         command = [
             *(sys.executable, "-m", "ftexp", "stage=full", f"stage.epochs={arguments.epochs}", "augment=light"),
-            *("data=manifest", f"data.file={folder}/images.csv", f"data.root={root}", "data.split_column=split"),
-            *(f"data.image_size={arguments.image_size}", f"runtime.seed={seed}", f"runtime.precision={precision}"),
-            *(f"runtime.device={arguments.device}", f"runtime.cache_folder={folder}/cache", "tracking=none"),
-            *("audit.on_leak=off", f"hydra.run.dir={folder}/run"),
+            *(f"runtime.precision={precision}", f"runtime.device={arguments.device}", f"hydra.run.dir={folder}/run"),
+            *data,
         ]
         return run_process(command, folder, lambda _: read_seconds(folder / "run"))
 
@@ -82,7 +78,7 @@ def main(given: Sequence[str] | None = None) -> None:
                     "epochs to within a point of it, s": f"{statistics.median(near):.1f}",
                     "whole run, s": f"{statistics.median(outcome.seconds for outcome in outcomes):.1f}",
                     "n": len(outcomes),
-                    "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+                    "device": hardware(arguments.device),
                     "machine": machine(),
                     "versions": versions(),
                 }

@@ -16,11 +16,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.results import append_rows, machine, versions
-from benchmarks.step import build_network, ours, runtime_of, time_steps
+from benchmarks.results import append_rows, hardware, machine, versions
+from benchmarks.step import build, noise, ours, runtime_of, time_steps
 
 SECTION = "Kernels and gaps of a compiled step"
 STEPS = 5
@@ -42,14 +41,8 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     runtime = runtime_of(arguments.device)
     on_cuda = runtime.device.type == "cuda"
-    images = torch.randn(arguments.batch_size, 3, arguments.image_size, arguments.image_size)
-    batch = runtime.place_images(images), torch.randint(10, (len(images),)).to(runtime.device)
-    model = build_network(arguments.model)
-    runtime.place(model)
-    model.train()
-    if runtime.compile:
-        model.compile()
-    step = ours(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=on_cuda), runtime)
+    batch = noise(arguments.batch_size, arguments.image_size, runtime)
+    step = ours(*build(arguments.model, runtime), runtime)
     time_steps(step, batch, 3)
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]) as profiled:
         started = time.perf_counter()
@@ -67,7 +60,7 @@ def main(given: Sequence[str] | None = None) -> None:
         "step, ms": f"{1e3 * wall / STEPS:.1f}",
         "busy": f"{min(1.0, total / wall):.2f}",
         "longest kernels": ", ".join(f"{e.key[:40]} {own_time(e, on_cuda) / 1e4 / total:.0f} %" for e in kernels[:3]),
-        "device": torch.cuda.get_device_name() if on_cuda else "cpu",
+        "device": hardware(arguments.device),
         "machine": machine(),
         "versions": versions(),
     }

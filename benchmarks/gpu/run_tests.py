@@ -14,10 +14,8 @@ from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
 
-import torch
-
 from benchmarks.processes import PROJECT
-from benchmarks.results import append_rows, machine, versions
+from benchmarks.results import append_rows, hardware, machine, versions
 
 SECTION = "Tests on a GPU"
 # Each test compiles or starts a run, mostly on one core; more of them at once wait for each other's compilers.
@@ -49,9 +47,8 @@ def main(given: Sequence[str] | None = None) -> int:
         command += ["-p", "no:cacheprovider", *(["-n", str(PROCESSES)] if arguments.device == "cuda" else [])]
         code = subprocess.run(command, cwd=PROJECT, check=False).returncode
         counts = read_junit(report)
-    on_cuda = arguments.device == "cuda"
-    device = {"device": torch.cuda.get_device_name() if on_cuda else "cpu"}
-    row = {"date": date.today().isoformat(), **device, **counts, "machine": machine(), "versions": versions()}
+    device = hardware(arguments.device)
+    row = {"date": date.today().isoformat(), "device": device, **counts, "machine": machine(), "versions": versions()}
     append_rows(SECTION, [row], *([arguments.results] if arguments.results else []))
     return code
 

@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[str, str]] = {
         "data.split=group (for a group of the data's own test split: remove its images from train and val)",
     ),
     "time": ("training on images later than those of a later split", "data.split=time"),
-    "two_labels": ("one picture under two labels, one of which is wrong", "remove or relabel one of each pair"),
+    "two_labels": ("one picture, or nearly the same, under two labels", "remove or relabel one of each pair"),
     "one_colour": ("an image of a single colour", "look at these files, and remove those that show nothing"),
     "black": ("an image that is nearly black", "look at these files; data.white_level can help for those of 16 bits"),
     "saturated": ("an image that is nearly all white", "look at these files; they can be overexposed"),

@@ -19,7 +19,7 @@ _EFFECT = {
 
 
 def describe_repeats(samples: Sequence[Sample], prints: Sequence[Fingerprint], near: Sequence[Pair]) -> list[str]:
-    """Say for each split with copies how many there are, which set is the largest, and what follows.
+    """Say for each split with copies how many there are, which image has most, and what follows.
 
     Args:
         samples: all samples, each with its split.
@@ -35,16 +35,16 @@ def describe_repeats(samples: Sequence[Sample], prints: Sequence[Fingerprint], n
         if edges:
             sizes = np.bincount(set_of := components(edges, len(inside)))
             repeats, largest = int((sizes - 1).sum()), int(sizes.argmax())
-            example, num_sets = samples[inside[int(np.argmax(set_of == largest))]].path, int((sizes > 1).sum())
+            example = samples[inside[int(np.argmax(set_of == largest))]].path
             lines.append(
-                f"{split}: {len(inside)} images, but {len(inside) - repeats} different pictures; {num_sets} have copies"
-                f" in this split, up to {sizes[largest]} of one ({example}). {_EFFECT[split]}."
+                f"{split}: {repeats} of {len(inside)} images repeat another one of this split; {example} is there "
+                f"{sizes[largest]} times. {_EFFECT[split]}."
             )
     return lines
 
 
 def find_two_labels(samples: Sequence[Sample], prints: Sequence[Fingerprint], near: Sequence[Pair]) -> list[Finding]:
-    """Find pictures with different labels in train and val, one of which is wrong for certain.
+    """Find pictures with different labels in train and val: for equal pixels, one of them is wrong for certain.
 
     Args:
         samples: all samples; labels of the test split are not used.

@@ -108,7 +108,8 @@ KINDS = {
         # cuDNN compiles the kernels of depthwise convolutions at run time, for each size again (cudnn-frontend#1066).
         # Measured on an H100 with EfficientNet-Lite0 in bf16: 18 s for the first step, 12 s for one of another size.
         prepares_sizes=True,
-        # An estimate, no GPU has been measured yet: a graph takes 20 to 60 s, and saves 30 % of a step of 30 to 150 ms.
+        # An estimate, compiling has not been measured on a GPU yet: a graph takes 20 to 60 s, and saves 30 % of a step
+        # of 30 to 150 ms.
         compiling=CompileCost(fixed_seconds=20, seconds=60, saved_seconds=0.027),
     ),
     "mps": DeviceKind(

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,8 @@ from ftexp.models.prefix import Prefix
 # The largest difference from torch's own operators, as a share of the largest output. Measured: up to 2e-6.
 TOLERANCE = 1e-4
 _INPUT, _OUTPUT = "images", "activations"
+# The private function of torch by which the exporter switches on printing its graph.
+_PRINTS_GRAPH = "_jit_set_onnx_log_enabled"
 
 
 class ExportError(RuntimeError):
@@ -130,13 +131,15 @@ def _attention_of_parts() -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """No warnings, which no user can change, and no graph: on an error, the exporter would switch on printing it."""
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, switch = logger.level, getattr(torch._C, _PRINTS_GRAPH, _nothing)
     logger.setLevel(logging.ERROR)
+    setattr(torch._C, _PRINTS_GRAPH, _nothing)
     try:
-        with warnings.catch_warnings(), patch.object(torch._C, "_jit_set_onnx_log_enabled", _nothing, create=True):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        setattr(torch._C, _PRINTS_GRAPH, switch)
         logger.setLevel(level)
 
 

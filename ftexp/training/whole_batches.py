@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ftexp.finetune.batchnorm import batch_norms
 from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.runtime import Runtime
 from ftexp.training.inputs.batches import Forward
@@ -62,4 +62,4 @@ def filled_up(inputs: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _uses_batch_statistics(module: nn.Module | None) -> bool:
-    return module is not None and any(part.training for part in module.modules() if isinstance(part, _BatchNorm))
+    return module is not None and any(layer.training for layer in batch_norms(module))

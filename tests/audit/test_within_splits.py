@@ -23,10 +23,10 @@ def test_copies_in_one_split_are_counted_with_the_largest_set_and_what_follows()
     assert all(samples[i].split == samples[j].split for i, j, _ in within)
     assert all(samples[i].split != samples[j].split for i, j, _ in across)
     assert describe_repeats(samples, prints, within) == [
-        "train: 8 images, but 5 different pictures; 1 have copies in this split, up to 4 of one (burst0). Training sees"
-        " these pictures more often than others.",
-        "val: 2 images, but 1 different pictures; 1 have copies in this split, up to 2 of one (a). These pictures count"
-        " several times in the validation scores, so their intervals are too narrow.",
+        "train: 3 of 8 images repeat another one of this split; burst0 is there 4 times. Training sees these pictures"
+        " more often than others.",
+        "val: 1 of 2 images repeat another one of this split; a is there 2 times. These pictures count several times in"
+        " the validation scores, so their intervals are too narrow.",
     ]
 
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ftexp.evaluation.history import EpochRecord
+from ftexp.report.page.charts import curves
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
 
 
@@ -101,3 +102,9 @@ def test_class_names_of_any_script_give_no_warning(tmp_path):
         warnings.simplefilter("error")
         plot_confusion_matrix(np.eye(2, dtype=np.int64), ["蚂蚁\n", "$\\frac"], tmp_path / "confusion.png", "test")
     assert (tmp_path / "confusion.png").stat().st_size > 5_000
+
+
+def test_the_page_draws_learning_rates_only_where_there_are_any():
+    solved = record(1, "head", lr_head=0.0, lr_backbone=None)
+    assert [chart.title for chart in curves([solved], "accuracy", 1)] == ["Loss", "Validation scores"]
+    assert [chart.title for chart in curves([solved, record(2)], "accuracy", 2)][2:] == ["Learning rate"]

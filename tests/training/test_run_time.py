@@ -19,8 +19,8 @@ from ftexp.errors import InterruptedRunError
 from ftexp.finetune.phases import plan_phases
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.run import run
-from ftexp.training.loop import Step
 from ftexp.training.run_time import RunTime
+from ftexp.training.step import Step
 from ftexp.training.time_cuts import log_cuts, seconds_of_cuts
 from ftexp.training.time_plan import PhasePlan
 
@@ -104,6 +104,14 @@ def test_a_run_ends_in_time_says_what_was_cut_and_keeps_its_plan(
 
 def test_enough_time_changes_no_number(workplace: Workplace) -> None:
     assert workplace.run("train.max_minutes=60") == workplace.run()
+
+
+def test_the_time_before_a_resume_counts(configure: Compose) -> None:
+    stopped, goes_on = timed(configure), timed(configure)
+    stopped.clock = lambda: 25.0
+    goes_on.resume(stopped.state() | {"plan": [{"phase": "head"}]})
+    assert (goes_on.used(), goes_on.left) == (25.0, 35.0)
+    assert goes_on.entries() == [{"phase": "head"}]
 
 
 def test_a_resumed_run_keeps_the_plan_and_counts_the_time_before(

@@ -22,11 +22,13 @@ def with_groups(samples: Sequence[Sample], file: Path) -> list[Sample]:
         file: the table; its paths are those of ``splits.csv``.
 
     Raises:
-        DataError: when samples have groups already, the table names an image twice, or none of its images is in the
-            data.
+        DataError: when samples have groups already, there is no such table, it names an image twice, or none of its
+            images is in the data.
     """
     if any(sample.group is not None for sample in samples):
         raise DataError(f"data.groups={file}, but the data has groups of its own. Give one of them.")
+    if not file.exists():
+        raise DataError(f"data.groups={file}: there is no such file. audit.write_groups writes one.")
     group_of: dict[str, str] = {}
     for where, row in text_rows(file, ("path", "group")):
         if group_of.setdefault(row["path"], row["group"]) != row["group"]:

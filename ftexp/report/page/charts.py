@@ -67,7 +67,7 @@ class Chart:
 
 
 def curves(history: Sequence[EpochRecord], metric: str, best_epoch: int) -> list[Chart]:
-    """Loss, validation scores and learning rates over the epochs.
+    """Loss, validation scores and, if there are any, learning rates over the epochs.
 
     Args:
         history: one record per epoch, at least one.
@@ -80,8 +80,9 @@ def curves(history: Sequence[EpochRecord], metric: str, best_epoch: int) -> list
     columns = {
         "Loss": {"train": ("a", "train_loss"), "validation": ("b", "val_loss")},
         "Validation scores": {METRICS[name].label: (colour, f"val_{name}") for name, colour in scores.items()},
-        "Learning rate": {"head": ("a", "lr_head"), "block next to the head": ("b", "lr_backbone")},
     }
+    if any(record.lr_head or record.lr_backbone for record in history):  # a head that is solved has no rate
+        columns["Learning rate"] = {"head": ("a", "lr_head"), "block next to the head": ("b", "lr_backbone")}
     return [_curve(title, lines, history, best_epoch) for title, lines in columns.items()]
 
 

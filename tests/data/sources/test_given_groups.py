@@ -34,6 +34,8 @@ def test_the_images_of_a_group_stay_in_one_split(samples: list[Sample], tmp_path
 
 
 def test_tables_that_do_not_fit(samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(DataError, match=r"data\.groups=.*nosuch\.csv: there is no such file"):
+        with_groups(samples, tmp_path / "nosuch.csv")
     with pytest.raises(DataError, match=r"none of its 2 paths is an image of the data, for example x/00\.png"):
         with_groups(samples, table(tmp_path, "x/00.png,1\nx/01.png,1\n"))
     with pytest.raises(DataError, match=r"line 3: 00\.png has two groups, 1 and 2"):
