@@ -60,8 +60,9 @@ def choose_compiled(
         chosen = {phase.name for phase in stepped if config.runtime.compile}
     elif isinstance(cost := KINDS[runtime.device.type].compiling, str):
         chosen = set()
-        if stepped:
-            log.info("compile off: %s (runtime.compile=auto)", cost)
+        if stepped:  # run.json says so too; on a CPU it is what everyone expects
+            level = logging.DEBUG if runtime.device.type == "cpu" else logging.INFO
+            log.log(level, "compile off: %s (runtime.compile=auto)", cost)
     elif begun is not None:
         chosen = set(begun)
         log.info("compile as the run began: %s (runtime.compile=auto)", ", ".join(begun) or "no phase")
