@@ -20,7 +20,8 @@ DRIVER = Path("/proc/driver/nvidia/version")
 def choose_device(name: str, ranks: Ranks) -> torch.device:
     """The device that a setting names; of ``auto``, the first of CUDA, Apple's GPU and the CPU that is there.
 
-    Under torchrun, each process of a host has a GPU of its own.
+    A CUDA device has its number, also where the setting has none. Under torchrun, each process of a host has a GPU of
+    its own.
 
     Args:
         name: ``runtime.device``.
@@ -35,10 +36,9 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
         )
     if ranks.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         return _own_gpu(ranks)
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
+    if name == "auto" and not torch.cuda.is_available():
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    name = "cuda" if name == "auto" else name
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -48,7 +48,8 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
         raise DeviceError(f"runtime.device={name}: this machine has {found}. Use runtime.device=auto or cpu.")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("runtime.device=mps: this machine has no Apple GPU. Use runtime.device=auto or cpu.")
-    return device
+    # With its number: what torch says of a process's share of the memory needs it.
+    return torch.device("cuda", _current_gpu()) if device == torch.device("cuda") else device
 
 
 def report_unused_gpus(name: str, device: torch.device, ranks: Ranks) -> None:
@@ -77,6 +78,11 @@ def why_no_cuda() -> str:
     except (RuntimeError, AssertionError) as error:  # no driver, one that is too old, a GPU that does not answer
         return " ".join(str(error).split())[:200].split(". ")[0].rstrip(".")
     return "torch counts none"
+
+
+def _current_gpu() -> int:
+    """The number of the GPU that torch uses where none is named; it is 0 until somebody says otherwise."""
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
 
 
 def _hidden() -> bool:

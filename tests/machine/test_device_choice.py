@@ -50,7 +50,19 @@ def test_auto_is_the_first_that_is_there(gpus: Gpus, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device("auto", ONE_PROCESS) == torch.device("mps")
     gpus(1)
-    assert choose_device("auto", ONE_PROCESS) == CUDA
+    assert choose_device("auto", ONE_PROCESS) == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(("current", "number"), [(None, 0), (1, 1)])
+def test_a_gpu_without_a_number_is_the_one_that_torch_uses(
+    gpus: Gpus, monkeypatch: pytest.MonkeyPatch, current: int | None, number: int
+) -> None:
+    gpus(2)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: current is not None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    for name in ("auto", "cuda"):
+        assert choose_device(name, ONE_PROCESS) == torch.device("cuda", number)
+    assert choose_device("cuda:0", ONE_PROCESS) == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda"])
