@@ -82,7 +82,8 @@ def why_no_cuda() -> str:
 
 def _current_gpu() -> int:
     """The number of the GPU that torch uses where none is named; it is 0 until somebody says otherwise."""
-    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.current_device() if initialized else 0
 
 
 def _hidden() -> bool:
