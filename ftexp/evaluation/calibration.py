@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
 from ftexp.errors import DataError
@@ -112,6 +111,8 @@ def fit_temperature(logits: Floats, labels: Integers) -> float:
 
     def slope(inverse: float) -> float:
         return float(((softmax(inverse * values, axis=1) * values).sum(axis=1) - of_label).mean())
+
+    from scipy.optimize import brentq  # takes 0.3 s, and only this needs it
 
     if not of_label.any():
         raise DataError(

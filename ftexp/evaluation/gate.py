@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import binomtest
 
 from ftexp.config import StageConfig
 from ftexp.evaluation.intervals import num_resamples
@@ -84,9 +83,12 @@ def mcnemar(gained: int, lost: int) -> float:
 
     Source: McNemar (1947), in its exact binomial form.
     """
-    if gained + lost == 0:
-        return 1.0
-    return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
+    differing = gained + lost
+    ways, at_least = 1, 0  # the ways to choose `losses` of those that differ, and their sum
+    for losses in range(lost + 1):
+        at_least += ways
+        ways = ways * (differing - losses) // (losses + 1)
+    return at_least / 2**differing
 
 
 def paired_bootstrap(before: Scores, after: Scores, metric: str, seed: int = 0) -> float:

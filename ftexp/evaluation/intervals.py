@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.metrics import OF_CONFUSION, Integers
@@ -17,6 +17,8 @@ from ftexp.evaluation.scores import Scores
 log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 2_000
+# Of the standard normal distribution.
+QUANTILE_975 = 1.959963984540054
 # Resamples for metrics that sort probabilities: at least MIN_RESAMPLES, and beyond that only as many as sort no more
 # than this number of probabilities in all.
 MIN_RESAMPLES = 200
@@ -73,8 +75,12 @@ def num_resamples(scores: Scores, metric: str) -> int:
 
 def accuracy_interval(num_correct: int, num_samples: int) -> Interval:
     """The 95 % interval of an accuracy by Wilson's formula (1927), which stays valid near 0 and 1."""
-    interval = binomtest(num_correct, num_samples).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    share, squared = num_correct / num_samples, QUANTILE_975**2 / num_samples
+    centre = share + squared / 2
+    half = math.sqrt(squared * (share * (1 - share) + squared / 4))
+    low = 0.0 if num_correct == 0 else (centre - half) / (1 + squared)
+    high = 1.0 if num_correct == num_samples else (centre + half) / (1 + squared)
+    return low, high
 
 
 def smallest_difference(num_samples: int) -> float:

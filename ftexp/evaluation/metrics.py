@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score, roc_curve
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
@@ -97,14 +95,21 @@ def auroc(labels: Integers, probabilities: Floats) -> float:
         positive = labels == index
         num_positive, num_negative = int(positive.sum()), int((~positive).sum())
         if num_negative:
-            rank_sum = rankdata(probabilities[:, index])[positive].sum()
+            rank_sum = _mean_ranks(probabilities[:, index])[positive].sum()
             areas.append((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
     return float(np.mean(areas)) if areas else float("nan")
 
 
 def average_precision(labels: Integers, probabilities: Floats) -> float:
-    """Average precision, one class against the rest: the mean over the classes that occur; arguments as ``auroc``."""
-    return float(np.mean([average_precision_score(labels == k, probabilities[:, k]) for k in np.unique(labels)]))
+    """Average precision, one class against the rest: the mean over the classes that occur; arguments as ``auroc``.
+
+    The precision at each threshold, weighted by the recall that it adds.
+    """
+    values = []
+    for index in np.unique(labels):
+        hits, chosen = _counts_by_threshold(labels == index, probabilities[:, index])
+        values.append(np.sum(np.diff(hits, prepend=0) * hits / chosen) / hits[-1])
+    return float(np.mean(values))
 
 
 def sensitivity_at(specificity: float, labels: Integers, probabilities: Floats) -> float:
@@ -117,8 +122,24 @@ def sensitivity_at(specificity: float, labels: Integers, probabilities: Floats) 
     """
     if len(np.unique(labels)) < 2:
         return float("nan")
-    false_positives, true_positives, _ = roc_curve(labels == 1, probabilities[:, 1], drop_intermediate=False)
-    return float(true_positives[false_positives <= 1 - specificity + 1e-12].max())
+    hits, chosen = _counts_by_threshold(labels == 1, probabilities[:, 1])
+    false_alarms = chosen - hits
+    allowed = false_alarms / false_alarms[-1] <= 1 - specificity + 1e-12
+    return float(hits[allowed].max(initial=0) / hits[-1])
+
+
+def _counts_by_threshold(positive: npt.NDArray[np.bool_], scores: Floats) -> tuple[Integers, Integers]:
+    """How many positive samples, and how many of all, have at least each score that occurs; the highest score first."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of those with the same score
+    return np.cumsum(positive[order])[last], last + 1
+
+
+def _mean_ranks(values: Floats) -> Values:
+    """Ranks from 1, float64 [N]; equal values share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean_ranks: Values = (np.cumsum(counts) - (counts - 1) / 2)[which]
+    return mean_ranks
 
 
 # The functions by what they need. Those of confusion matrices take several at once, as a bootstrap draws them.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ftexp.errors import ConfigError
 from ftexp.evaluation.metric_names import METRICS
@@ -61,6 +60,8 @@ def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
     Raises:
         ConfigError: if there are fewer groups than folds, or a class has fewer than two groups.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # takes a second
+
     labels, groups = features.labels.numpy(), features.groups.numpy()
     if features.num_groups < num_folds:
         raise ConfigError(

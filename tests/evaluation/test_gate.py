@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from conftest import scores_of
 
 from ftexp.config import PhaseConfig, StageConfig
@@ -27,6 +28,12 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(9, 1) == pytest.approx(11 / 1024)
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(1, 9) > 0.99
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(1, 0), (0, 1), (30, 12), (400, 371), (5_100, 4_900)])
+def test_mcnemar_is_scipys(gained: int, lost: int) -> None:
+    expected = binomtest(gained, gained + lost, alternative="greater").pvalue
+    assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_significant_gain_is_kept_with_its_numbers() -> None:

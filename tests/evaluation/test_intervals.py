@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from conftest import scores_of
 
 from ftexp.evaluation.intervals import (
@@ -73,7 +74,14 @@ def test_wilson_interval_by_hand() -> None:
     # 9 of 10, z = 1.96: centre (0.9 + 0.192) / 1.384, half width 1.96 * sqrt(0.009 + 0.0096) / 1.384.
     low, high = accuracy_interval(9, 10)
     assert (low, high) == (pytest.approx(0.5958, abs=1e-4), pytest.approx(0.9821, abs=1e-4))
-    assert accuracy_interval(10, 10)[1] == pytest.approx(1.0)
+    assert accuracy_interval(10, 10)[1] == 1.0
+    assert accuracy_interval(0, 10)[0] == 0.0
+
+
+@pytest.mark.parametrize(("correct", "samples"), [(0, 3), (3, 3), (1, 2), (877, 1000), (99_999, 100_000)])
+def test_wilson_interval_is_scipys(correct: int, samples: int) -> None:
+    expected = binomtest(correct, samples).proportion_ci(method="wilson")
+    assert accuracy_interval(correct, samples) == pytest.approx((expected.low, expected.high), rel=1e-12)
 
 
 def test_smallest_difference_by_hand() -> None:

@@ -48,6 +48,15 @@ def test_a_metric_is_scikit_learns(name: str, num_classes: int) -> None:
     assert scores.metric(name) == pytest.approx(EXPECTED[name](scores), abs=1e-6)
 
 
+def test_sensitivity_is_on_scikit_learns_curve() -> None:
+    for seed in range(5):
+        scores = drawn(num_classes=2, seed=seed)
+        false_positives, true_positives, _ = sk.roc_curve(scores.labels, scores.probabilities[:, 1])
+        for percent in (90, 95, 99):
+            highest = true_positives[false_positives <= 1 - percent / 100 + 1e-12].max()
+            assert scores.metric(f"sensitivity_at_{percent}") == pytest.approx(highest)
+
+
 def test_the_registry_and_the_functions_have_the_same_names() -> None:
     functions = {"confusion": OF_CONFUSION, "samples": OF_SAMPLES, "probabilities": OF_PROBABILITIES}
     for need, named in functions.items():

@@ -9,10 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
 from ftexp.config import DataConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, Sample, sorted_naturally
@@ -230,14 +226,18 @@ def join_groups(groups: Sequence[str], ties: Sequence[str | None]) -> list[str]:
     Returns:
         The joined group of each sample: the same for samples that any chain of groups and ties connects.
     """
-    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
-    by_tie: dict[str, int] = {}
-    edges = [
-        (by_tie.setdefault(tie, names[group]), names[group])
-        for group, tie in zip(groups, ties, strict=True)
-        if tie is not None
-    ]
-    rows, columns = zip(*edges, strict=True) if edges else ((), ())
-    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(names), len(names)))
-    _, component = connected_components(graph, directed=False)
-    return [str(component[names[group]]) for group in groups]
+    parents = {group: group for group in groups}  # each set of joined groups is a tree, and its root stands for it
+    by_tie: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while parents[group] != group:
+            parents[group] = parents[parents[group]]
+            group = parents[group]
+        return group
+
+    for group, tie in zip(groups, ties, strict=True):
+        if tie is not None:
+            parents[root(group)] = root(by_tie.setdefault(tie, group))
+    roots = [root(group) for group in groups]
+    numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(roots))}
+    return [numbers[name] for name in roots]

@@ -40,13 +40,11 @@ def heat_maps(network: Network, images: Tensor, targets: Tensor) -> npt.NDArray[
     Raises:
         ConfigError: for a network without a layer that keeps places apart.
     """
-    from captum.attr import LayerGradientXActivation
-
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         layer = find_layer(network, images[:1], targets[:1])
-        attribution = LayerGradientXActivation(network.module, layer).attribute(images, targets)
-    grids = _as_grids(attribution.detach())
+        attribution = _gradient_times_output(network, layer, images, targets)
+    grids = _as_grids(attribution)
     assert grids is not None, "find_layer chooses layers with a grid"
     maps = grids.sum(dim=3).relu()
     highest = maps.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
@@ -88,6 +86,20 @@ def find_layer(network: Network, image: Tensor, target: Tensor) -> nn.Module:
             if grid is not None and grid.shape[3] == width and _reached(grid) > MIN_SHARE_WITH_GRADIENT:
                 return module
     raise ConfigError(f"{network.name} has no layer that keeps the places of an image apart.")
+
+
+def _gradient_times_output(network: Network, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """The output of a layer times the gradient of the targets' logits, in the shape of the output."""
+    outputs: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        outputs.append(output)
+        return output.clone()  # which what follows may change in place
+
+    with layer.register_forward_hook(keep):
+        logits = network.module(images)
+    (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), outputs[-1:])
+    return gradient * outputs[-1].detach()
 
 
 def _reached(gradient: Tensor) -> float:

@@ -274,3 +274,4 @@ def test_ties_join_groups_over_chains() -> None:
     chain = join_groups(["g1", "g2", "g2", "g3", "g4"], ["t", "t", "u", "u", None])
     assert len(set(chain[:4])) == 1
     assert chain[4] != chain[0]
+    assert join_groups(["d", "b", "a", "c"], [None, "t", "u", "u"]) == ["0", "1", "2", "2"]
