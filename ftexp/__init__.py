@@ -48,7 +48,10 @@ __all__ = ["__version__", *_EXPORTS]
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'ftexp' has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
+    from ftexp.machine.deferred_dynamo import dynamo_imported_when_used
+
+    with dynamo_imported_when_used():
+        return getattr(import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, in_sweep, run_command
 from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import Config
-from ftexp.machine.interpreter import command_began, end_process, garbage_left_alone
+from ftexp.machine.interpreter import command_began, end_process, quick_imports
 from ftexp.run_folder import start_again
 
 # Command -> the module whose ``main`` it calls; ``python -m ftexp.COMMAND`` does the same.
@@ -45,7 +45,7 @@ def _fine_tune(config: Config, folder: Path) -> object:
     sweeper = HydraConfig.get().sweeper
     overrides = own_overrides(HydraConfig.get().overrides.task)
     if in_sweep() and "pruner" in sweeper:
-        with garbage_left_alone():
+        with quick_imports():
             from ftexp.sweeps.trial import TrialAddress, run_trial
 
         subdir = str(HydraConfig.get().sweep.subdir)  # for a trial, its number
@@ -56,7 +56,7 @@ def _fine_tune(config: Config, folder: Path) -> object:
         return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs, overrides)
     if in_sweep():
         start_again(folder, finished=False)
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.run import run  # after the configuration was checked: importing torch takes seconds
 
     alone = not in_sweep()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ftexp.cli.program import end_program, make_parser
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import garbage_left_alone
+from ftexp.machine.interpreter import quick_imports
 
 if TYPE_CHECKING:
     from ftexp.inference.calibration import Calibration
@@ -52,7 +52,7 @@ def _calibrate(given: argparse.Namespace) -> int:
     for name, share in (("--coverage", given.coverage), ("--accuracy", given.accuracy)):
         if share is not None and not 0 < share < 1:
             raise ConfigError(f"{name} {share:g}: it has to be above 0 and below 1.")
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.inference.calibrate import calibrate
         from ftexp.inference.evaluate import evaluate_split
         from ftexp.inference.load import find_checkpoint, load_checkpoint_file

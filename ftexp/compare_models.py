@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 log = logging.getLogger("ftexp.compare_models")  # not __main__, as which it may run
 
@@ -47,7 +47,7 @@ def job(composed: DictConfig) -> None:
 
 def compare_and_write(config: Config, folder: Path) -> None:
     """Cross-validate a head on each network, and write the table to ``folder``."""
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.named_models import named_models
         from ftexp.probed_models import probe_models
         from ftexp.report.model_comparison import write_comparison

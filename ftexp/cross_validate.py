@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import Config
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 log = logging.getLogger("ftexp.cross_validate")  # not __main__, as which it may run
 
@@ -51,7 +51,7 @@ def job(composed: DictConfig) -> None:
 
 def validate_and_write(config: Config, folder: Path) -> None:
     """Score the head, or with ``probe.real_folds`` the stage, on held-out folds, and write what was found."""
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.frozen_features import compute_features, scored_metrics
         from ftexp.probe.cross_validation import cross_validate
         from ftexp.real_folds import read_independent, train_folds

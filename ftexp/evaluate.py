@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ftexp.cli.program import end_program, make_parser
 from ftexp.errors import ConfigError
 from ftexp.evaluation.metric_names import METRICS
-from ftexp.machine.interpreter import garbage_left_alone
+from ftexp.machine.interpreter import quick_imports
 
 if TYPE_CHECKING:
     from ftexp.inference.run_evaluation import RunEvaluation
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(given: argparse.Namespace, output: Path | None) -> int:
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.report.evaluation_files import claim, write_evaluation
         from ftexp.report.evaluation_text import evaluation_lines
     if output is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ftexp.cli.program import end_program, make_parser
 from ftexp.exporting.formats import FORMATS, PRECISIONS
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 WHAT = (
     "Write a run as one file for another runtime: decoded RGB pixels in (image, uint8 [N, H, W, 3], any number and "
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
 
     def task() -> int:
-        with garbage_left_alone():
+        with quick_imports():
             from ftexp.exporting.export import Export, export
 
         return export(

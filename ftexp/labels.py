@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 log = logging.getLogger("ftexp.labels")  # not __main__, as which it may run
 
@@ -41,7 +41,7 @@ def job(composed: DictConfig) -> None:
 
 def check_and_write(config: Config, folder: Path) -> None:
     """Judge the labels of train and val, and write the table, the page and the cleaned manifest to ``folder``."""
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.frozen_features import compute_features
         from ftexp.probe.label_check import check_labels, nearest_neighbours
         from ftexp.report.label_files import judge, write_cleaned, write_labels

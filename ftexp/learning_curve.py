@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 log = logging.getLogger("ftexp.learning_curve")  # not __main__, as which it may run
 
@@ -45,7 +45,7 @@ def job(composed: DictConfig) -> None:
 
 def draw_and_write(config: Config, folder: Path) -> None:
     """Score heads on more and more of the images, and write what was found to ``folder``."""
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.frozen_features import compute_features, scored_metrics
         from ftexp.probe.curve import learning_curve
         from ftexp.report.learning_curve_files import steps_ahead, write_learning_curve

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 HELP = """ftexp.lr_find suggests learning rates by a range test. It does not train a model.
 
@@ -35,7 +35,7 @@ def job(composed: DictConfig) -> None:
 
 def find_rates(config: Config, folder: Path) -> None:
     """Read the data, build the network, run the range tests, and write the table and the plot to ``folder``."""
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.follow_recipe import follow_recipe
         from ftexp.head_depth import settle_depth, wants_folds
         from ftexp.machine.generators import seed_generators

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 log = logging.getLogger("ftexp.pick_images")
 
@@ -49,7 +49,7 @@ def pick_and_write(config: Config, folder: Path) -> None:
         )
     if not os.path.isdir(os.path.expanduser(unlabelled)):
         raise ConfigError(f"probe.unlabelled={unlabelled} is not a folder. Name a folder of images without labels.")
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.probe.picking import pick_images
         from ftexp.report.pick_files import write_picks
         from ftexp.unlabelled_images import compute_with_unlabelled

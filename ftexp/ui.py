@@ -11,7 +11,7 @@ from typing import Any
 from ftexp.cli.program import end_program, make_parser
 from ftexp.config.uri import VARIABLE, at_home, check_uri, hide_credentials, sqlite_file
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import garbage_left_alone
+from ftexp.machine.interpreter import quick_imports
 from ftexp.tracking.mlflow_store import PRIVACY, START_LIMITS, quiet
 from ftexp.tracking.pages import experiment_page, is_server
 from ftexp.tracking.tracker import brief
@@ -65,7 +65,7 @@ def show(uri: str, port: int) -> int:
 
 def _experiments(uri: str) -> Sequence[tuple[str, str]]:
     """The name and the id of each experiment that has runs, the one used last first."""
-    with garbage_left_alone():
+    with quick_imports():
         from mlflow import MlflowClient  # takes seconds
         from mlflow.exceptions import MlflowException
 

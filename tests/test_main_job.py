@@ -24,11 +24,11 @@ from PIL import Image
 NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
 
 
-def ftexp(*arguments: str, folder: Path, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+def ftexp(*arguments: str, folder: Path, seconds: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ftexp", *arguments],
         cwd=folder,
-        env={**os.environ, **NO_NETWORK},
+        env={**os.environ, **NO_NETWORK, **environment},
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -48,7 +48,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ended(workplace: Path) -> subprocess.CompletedProcess[str]:
-    return ftexp(folder=workplace)
+    return ftexp(folder=workplace, PYTHONPROFILEIMPORTTIME="1")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,12 @@ def test_it_reaches_the_promised_accuracy_and_says_so_last(
     assert f"test accuracy {test['accuracy']:.4f}" in last_line
     assert str(run_folder) in last_line
     assert "Traceback" not in ended.stderr
+
+
+def test_it_does_not_import_what_it_has_no_use_for(ended: subprocess.CompletedProcess[str]) -> None:
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if "import time:" in line}
+    assert "torch" in imported
+    assert not imported & {"torch._dynamo", "torch._inductor", "timm.optim"}
 
 
 def test_the_result_is_complete(run_folder: Path) -> None:

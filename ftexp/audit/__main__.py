@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 HELP = """ftexp.audit splits the data and searches for leaks between the splits, without training.
 
@@ -46,7 +46,7 @@ def audit_once(config: Config, folder: Path) -> None:
     """Read, split and audit the configured data, and write the tables to ``folder``."""
     if config.audit.on_leak == "off":
         raise ConfigError("audit.on_leak=off switches the audit off, which is all this command does: set fail or warn.")
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.machine.runtime import prepare_runtime
         from ftexp.read_data import read_data
 

@@ -88,7 +88,8 @@ def mcnemar(gained: int, lost: int) -> float:
     for losses in range(lost + 1):
         at_least += ways
         ways = ways * (differing - losses) // (losses + 1)
-    return at_least / 2**differing
+    p_value: float = at_least / 2**differing
+    return p_value
 
 
 def paired_bootstrap(before: Scores, after: Scores, metric: str, seed: int = 0) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
-from timm.optim import Adan, Lion
 from torch.optim import Optimizer
 
 from ftexp.config import OptimizerConfig
@@ -39,22 +40,41 @@ def build_optimizer(config: OptimizerConfig, groups: Sequence[ParamGroup], devic
     return BUILDERS[type(config)](config, params, is_accelerator(device))
 
 
+@cache
+def eager(optimizer: type[Any]) -> type[Any]:
+    """An optimizer class that does the same, and does not import torch._dynamo, which takes a second.
+
+    torch's decorators keep ``torch.compile`` out of the methods of optimizers, and import it for that. Here nothing
+    compiles an optimizer, so these methods are the decorated functions themselves.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    return type(optimizer.__name__, (optimizer,), {**methods, "step": torch.no_grad()(inspect.unwrap(optimizer.step))})
+
+
 def _adamw(config: AdamWConfig, groups: Groups, on_accelerator: bool) -> Optimizer:
     beta1, beta2 = config.betas
-    return torch.optim.AdamW(groups, betas=(beta1, beta2), eps=config.eps, fused=on_accelerator)
+    adamw: Optimizer = eager(torch.optim.AdamW)(groups, betas=(beta1, beta2), eps=config.eps, fused=on_accelerator)
+    return adamw
 
 
 def _sgd(config: SgdConfig, groups: Groups, on_accelerator: bool) -> Optimizer:
-    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, fused=on_accelerator)
+    options = {"momentum": config.momentum, "nesterov": config.nesterov}
+    sgd: Optimizer = eager(torch.optim.SGD)(groups, **options, fused=on_accelerator)
+    return sgd
 
 
 def _lion(config: LionConfig, groups: Groups, on_accelerator: bool) -> Optimizer:
-    lion: Optimizer = Lion(groups, betas=tuple(config.betas), foreach=on_accelerator)
+    from timm.optim import Lion  # imports torch._dynamo
+
+    lion: Optimizer = eager(Lion)(groups, betas=tuple(config.betas), foreach=on_accelerator)
     return lion
 
 
 def _adan(config: AdanConfig, groups: Groups, on_accelerator: bool) -> Optimizer:
-    adan: Optimizer = Adan(groups, betas=tuple(config.betas), eps=config.eps, foreach=on_accelerator)
+    from timm.optim import Adan  # imports torch._dynamo
+
+    adan: Optimizer = eager(Adan)(groups, betas=tuple(config.betas), eps=config.eps, foreach=on_accelerator)
     return adan
 
 

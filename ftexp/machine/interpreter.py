@@ -13,8 +13,17 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
+from ftexp.machine.deferred_dynamo import dynamo_imported_when_used
+
 # Seconds that Python and Hydra may take before the configuration is composed, on a slow machine.
 MOST_TO_COMPOSE = 5.0
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Within the ``with``, importing torch and what is built on it takes as few seconds as it can."""
+    with garbage_left_alone(), dynamo_imported_when_used():
+        yield
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
     precision = _choose_precision(config.precision, device)
     on_cuda, kind = device.type == "cuda", KINDS[device.type]
     seed_generators(config.seed)
-    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler
+        torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = on_cuda and not config.deterministic
     if device.type == "cpu":
         keep_freed_memory()

@@ -13,7 +13,7 @@ from ftexp.cli.command_line import conf_dir
 from ftexp.cli.program import end_program, make_parser
 from ftexp.config import ModelConfig, parse, register_schema
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 if TYPE_CHECKING:  # importing torch takes seconds, so it is imported only after the configuration has been checked
     from ftexp.models.blocks import Network
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def show_catalogue() -> None:
     """Print one line per option of ``model``."""
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.models.describe import catalogue_row
         from ftexp.report.tables import format_table
 
@@ -67,7 +67,7 @@ def show_model(option: str, overrides: list[str]) -> None:
     """
     config = parse(compose("config", overrides=[f"model={option}", *overrides]))
 
-    with garbage_left_alone():
+    with quick_imports():
         from ftexp.models import describe
         from ftexp.models.catalogue import build_skeleton, weights_state
         from ftexp.report.tables import format_table

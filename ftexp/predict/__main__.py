@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftexp.cli.program import end_program, make_parser
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import end_process, garbage_left_alone
+from ftexp.machine.interpreter import end_process, quick_imports
 
 WHAT = """Classify images with a trained network. A file that cannot be read is a row with an error, and ends nothing.
 Exit code: 0; 1 when no image at all could be read, or an argument is wrong; 130 after Ctrl-C. The same command goes on
@@ -89,7 +89,7 @@ def _predict(given: argparse.Namespace) -> int:
         given.threshold = _probability(given.threshold)
     if given.overwrite and not given.output:
         raise ConfigError("--overwrite belongs to --output, which is not given.")
-    with garbage_left_alone():  # torch takes seconds: it is imported once the arguments are known to be good
+    with quick_imports():  # torch takes seconds: it is imported once the arguments are known to be good
         from ftexp.inference.calibration import read_threshold
         from ftexp.inference.load import load
         from ftexp.predict.command import Destination, predict_images

@@ -10,7 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from ftexp.machine.interpreter import garbage_left_alone
+from ftexp.machine.interpreter import quick_imports
 
 
 class SearchSweeper(Sweeper):
@@ -32,7 +32,7 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search with the overrides of the command line."""
-        with garbage_left_alone():
+        with quick_imports():
             from ftexp.sweeps.frozen_config import freeze_config
             from ftexp.sweeps.sweep import sweep  # imports Optuna and more, which takes seconds
 

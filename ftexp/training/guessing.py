@@ -11,6 +11,7 @@ from torch import Tensor
 from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.evaluation.diagnosis import Setting
+from ftexp.finetune.optimizers import eager
 from ftexp.training.losses import Loss, build_loss
 
 
@@ -48,7 +49,7 @@ def chance_loss(loss: Loss, shares: Tensor) -> float:
         shares: the frequencies of the classes, float64 [C], all above 0.
     """
     logits = shares.log()[None].requires_grad_()
-    optimizer = torch.optim.LBFGS(
+    optimizer = eager(torch.optim.LBFGS)(
         [logits], max_iter=100, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe"
     )
 
@@ -58,6 +59,6 @@ def chance_loss(loss: Loss, shares: Tensor) -> float:
         torch.autograd.backward(mean)
         return mean
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     with torch.no_grad():
         return loss(logits, shares[None]).mean.item()

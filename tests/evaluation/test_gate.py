@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from conftest import scores_of
+from scipy.stats import binomtest
 
 from ftexp.config import PhaseConfig, StageConfig
 from ftexp.evaluation import gate

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from conftest import scores_of
+from scipy.stats import binomtest
 
 from ftexp.evaluation.intervals import (
     accuracy_interval,

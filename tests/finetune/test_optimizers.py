@@ -9,7 +9,7 @@ from torch import nn
 
 from ftexp.config.optim import OPTIMIZERS
 from ftexp.errors import ConfigError
-from ftexp.finetune.optimizers import BUILDERS, build_optimizer
+from ftexp.finetune.optimizers import BUILDERS, build_optimizer, eager
 from ftexp.finetune.param_groups import ParamGroup
 
 FIRST_STEPS = {
@@ -56,6 +56,22 @@ def test_the_first_step_by_hand(configure: Compose, name: str, after: float) -> 
         ("head", "head"),
         ("stem", "vector"),
     ]
+
+
+def test_an_eager_optimizer_is_torchs() -> None:
+    weights = [nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
+    plain, ours = torch.optim.AdamW([weights[0]], lr=0.1), eager(torch.optim.AdamW)([weights[1]], lr=0.1)
+    for step in range(4):
+        for weight, optimizer in zip(weights, (plain, ours), strict=True):
+            optimizer.zero_grad()
+            assert weight.grad is None
+            (weight * torch.tensor([[1.0, -2.0], [3.0, step]])).square().sum().backward()
+            optimizer.step()
+    assert torch.equal(*weights)
+    restored = eager(torch.optim.AdamW)([nn.Parameter(torch.ones(2, 2))])
+    restored.load_state_dict(plain.state_dict())
+    assert str(restored.state_dict()) == str(ours.state_dict()) == str(plain.state_dict())
+    assert (type(ours).__name__, type(ours).__mro__[1]) == ("AdamW", torch.optim.AdamW)
 
 
 @pytest.mark.parametrize("name", [name for name, kind in OPTIMIZERS.items() if hasattr(kind, "betas")])
