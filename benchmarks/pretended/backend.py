@@ -52,8 +52,9 @@ class DeviceModule:
     def device_count(self) -> int:
         return 1
 
-    def set_device(self, device: object) -> None:
+    def set_device(self, device: torch.device) -> None:
         """There is one."""
+        _need_number(device)
 
     def get_device_name(self, device: object) -> str:
         return "pretended accelerator"
@@ -81,7 +82,8 @@ class DeviceModule:
 
     memory_reserved = max_memory_allocated = memory_allocated
 
-    def get_per_process_memory_fraction(self, device: object) -> float:
+    def get_per_process_memory_fraction(self, device: torch.device) -> float:
+        _need_number(device)
         return 1.0
 
     def reset_peak_memory_stats(self, device: object) -> None:
@@ -89,6 +91,12 @@ class DeviceModule:
 
     def empty_cache(self) -> None:
         """Nothing is cached."""
+
+
+def _need_number(device: torch.device) -> None:
+    """As some functions of ``torch.cuda``."""
+    if device.index is None:
+        raise ValueError(f"Expected a torch.device with a specified index or an integer, but got:{device}")
 
 
 @contextmanager

@@ -80,6 +80,12 @@ def empty_cache(device: torch.device) -> None:
     _module(device).empty_cache()
 
 
+def current(device: torch.device) -> torch.device:
+    """The accelerator that torch uses where none of its type is named by its number: the first, unless one was set."""
+    module = _module(device)
+    return torch.device(device.type, module.current_device() if module.is_initialized() else 0)
+
+
 def use(device: torch.device) -> None:
     """Make an accelerator the one on which torch allocates where no number is named."""
     if device.index is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ftexp.errors import DeviceError
+from ftexp.machine.accelerator import current, is_accelerator
 from ftexp.machine.distributed import Ranks
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
     """The device that a setting names; of ``auto``, the first of CUDA, Apple's GPU and the CPU that is there.
 
     A CUDA device has its number, also where the setting has none. Under torchrun, each process of a host has a GPU of
-    its own.
+    its own. A part of a GPU that was divided (MIG) is a device like any other: torch counts those that
+    CUDA_VISIBLE_DEVICES names, and says how much memory each has.
 
     Args:
         name: ``runtime.device``.
@@ -49,7 +51,7 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("runtime.device=mps: this machine has no Apple GPU. Use runtime.device=auto or cpu.")
     # With its number: what torch says of a process's share of the memory needs it.
-    return torch.device("cuda", _current_gpu()) if device == torch.device("cuda") else device
+    return current(device) if is_accelerator(device) and device.index is None else device
 
 
 def report_unused_gpus(name: str, device: torch.device, ranks: Ranks) -> None:
@@ -78,12 +80,6 @@ def why_no_cuda() -> str:
     except (RuntimeError, AssertionError) as error:  # no driver, one that is too old, a GPU that does not answer
         return " ".join(str(error).split())[:200].split(". ")[0].rstrip(".")
     return "torch counts none"
-
-
-def _current_gpu() -> int:
-    """The number of the GPU that torch uses where none is named; it is 0 until somebody says otherwise."""
-    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return torch.cuda.current_device() if initialized else 0
 
 
 def _hidden() -> bool:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from ftexp.machine import device_choice
 from ftexp.machine.device_choice import choose_device, report_unused_gpus, why_no_cuda
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import prepare_runtime
+from ftexp.models.blocks import Network
+from ftexp.prepare import prepare
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TOO_OLD = (
@@ -141,6 +144,28 @@ def test_a_run_that_uses_one_of_several_gpus_says_how_to_use_all(gpus: Gpus, cap
         assert not caplog.messages
         report_unused_gpus("auto", CUDA, ONE_PROCESS)
     assert caplog.messages == ["device  1 of 4 GPUs is used; all are by torchrun --nproc-per-node=4 -m ftexp ..."]
+
+
+def test_every_run_is_told_of_gpus_that_it_does_not_use(
+    configure: Compose, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ToldError(Exception):
+        pass
+
+    def report(*given: object) -> None:
+        raise ToldError(*given)
+
+    for name, instead in {
+        "_read_or_record_refusal": lambda *_: SimpleNamespace(classes=("a", "b"), train=[], val=[]),
+        "locate_weights": lambda *_: None,
+        "build_network": lambda *_: network,
+        "_identify": lambda *_: None,
+        "report_unused_gpus": report,
+    }.items():
+        monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
+    with pytest.raises(ToldError) as told:
+        prepare(configure("runtime.device=cpu"), tmp_path, ONE_PROCESS, score_test=False)
+    assert told.value.args == ("cpu", CPU, ONE_PROCESS)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
