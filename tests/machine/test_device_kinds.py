@@ -10,11 +10,13 @@ from conftest import Compose
 
 import ftexp
 from ftexp.config import RuntimeConfig
+from ftexp.data.augment.batch_augmentation import BatchAugmentation
 from ftexp.errors import DeviceError
 from ftexp.machine.accelerator import device_name, wait_for
 from ftexp.machine.generators import forked_generators
 from ftexp.machine.runtime import Runtime, inference_runtime, prepare_runtime
 from ftexp.machine.transfer import send
+from ftexp.preprocessing import Preprocessing
 from ftexp.training.phase_state import random_state, set_random_state
 
 MPS = torch.device("mps")
@@ -50,6 +52,9 @@ def test_auto_takes_what_is_right_and_fast_there_and_a_value_that_is_given_wins(
     assert choices(prepare_runtime(settings(configure, *given))) == ("mps", "bf16", True, True)
     assert choices(inference_runtime("auto")) == ("mps", "fp32", False, False)
     assert not prepare_runtime(settings(configure)).memory.keeps
+    bicubic = Preprocessing(64, 72, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    can_augment = [BatchAugmentation.can_do(bicubic, torch.device(name)) for name in ("mps", "cpu", "cuda")]
+    assert can_augment == [False, True, True], "it has no float64"
 
 
 @pytest.mark.usefixtures("apple")

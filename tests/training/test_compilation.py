@@ -101,6 +101,7 @@ def test_whole_batches_may_differ_between_training_and_scoring(net: TinyNet) -> 
         for size in (6, 5):
             forward(IMAGES[:size].clone())
     assert len(compiled) == 2
+    assert compiled[0] == compiled[1], "no size is an input: each graph is for its own"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def chosen(
             ["full"],
             "on in full: it saves time from 16 steps on if 2 of 2 blocks are ",
         ),
+        (("stage=full", "stage.epochs=3", "train.accumulate=2"), ["full"], "there are 18 (runtime.compile=auto)"),
         (("stage=partial", "stage.epochs=3"), [], "off in partial: it saves time from 20 steps on if 1 of 2 blocks "),
         (("stage=partial", "stage.epochs=4"), ["partial"], "trained, and there are 24 (runtime.compile=auto)"),
         (("stage=head", "stage.epochs=10000"), [], "off in head: a head on cached activations is too small to gain"),

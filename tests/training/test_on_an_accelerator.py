@@ -58,7 +58,7 @@ def slow(*values: object, id: str) -> object:
     ("settings", "copies"),  # copies from the host in each step of the first epoch, and of the second
     [
         pytest.param(FULL, (2, 0), id="images on the device"),
-        pytest.param(("stage=full", "augment=light"), (5, 3), id="fresh views of images on the device"),
+        pytest.param(("stage=full", "augment=light", *AUGMENTED), (6, 4), id="fresh views of images on the device"),
         pytest.param(("stage=partial",), (0, 0), id="activations on the device"),
         slow(("stage=head", "head.init=random"), (0, 0), id="activations before the head"),
         slow(("stage=partial", "augment=light", "augment.views=2"), (0, 0), id="views"),

@@ -13,7 +13,8 @@ from tiny_runs import colours, curve, fit, subfolder
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.machine.device_kinds import KINDS
-from ftexp.training.whole_batches import WholeBatches
+from ftexp.machine.runtime import prepare_runtime
+from ftexp.training.whole_batches import WholeBatches, whole_batches
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -57,6 +58,12 @@ def test_every_row_of_an_image_is_kept() -> None:
     """As where a prefix gives several rows for each image."""
     windows = WholeBatches(lambda images: images.repeat_interleave(4, 0), None, 8)
     assert torch.equal(windows(IMAGES[:3]), IMAGES[:3].repeat_interleave(4, 0))
+
+
+@pytest.mark.parametrize(("device", "pads"), [("cpu", False), ("mps", False), ("cuda", True)])
+def test_batches_are_padded_where_another_size_costs_seconds(configure: Compose, device: str, pads: bool) -> None:
+    runtime = replace(prepare_runtime(configure("runtime.device=cpu").runtime), device=torch.device(device))
+    assert isinstance(whole_batches(torch.relu, None, 8, runtime), WholeBatches) is pads
 
 
 @pytest.mark.parametrize(
