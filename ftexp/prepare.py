@@ -36,6 +36,7 @@ from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.compile_choice import choose_compiled
 from ftexp.training.engine_choice import confirm_engine, settle_engine
 from ftexp.training.judging import MAX_JUDGED
+from ftexp.training.kernel_search import choose_kernel_search
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ def prepare(
     settled = confirm_engine(settled, depth.network, phases, runtime, depth.frozen_engine)
     before = begun.compiled if begun else None
     phases = choose_compiled(settled, phases, depth.network, len(splits.train), runtime, before)
+    choose_kernel_search(settled, phases, depth.network, len(splits.train), runtime)
     return Prepared(
         given=config,
         config=settled,

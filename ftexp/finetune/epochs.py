@@ -97,6 +97,11 @@ def epoch_of(
     return epoch_length(num_samples, settings.images_per_step, settings.accumulate, least)
 
 
+def num_steps(phase: Phase, network: Network, settings: TrainConfig, num_samples: int, num_processes: int) -> int:
+    """The number of batches of all epochs of a phase; the arguments are those of ``epoch_of``."""
+    return phase.epochs * epoch_of(phase, network, settings, num_samples, num_processes).num_batches
+
+
 def span_of(phase: Phase, network: Network, settings: TrainConfig, num_samples: int, num_processes: int) -> Span:
     """The length of a phase for its schedule; the arguments are those of ``epoch_of``."""
     length = epoch_of(phase, network, settings, num_samples, num_processes)

@@ -47,6 +47,8 @@ class DeviceKind:
         has_bf16: whether the device can compute in bf16.
         fp16: whether ``runtime.precision=fp16`` is possible.
         prepares_sizes: whether the first batch of another size takes seconds, so that smaller last batches are padded.
+        search_steps: the number of steps of a run from which cuDNN tries its kernels for every size of batch and takes
+            the fastest (``torch.backends.cudnn.benchmark``); None: the device does not use cuDNN.
         compiling: what compiling costs and saves; or why ``runtime.compile=auto`` never compiles.
     """
 
@@ -58,6 +60,7 @@ class DeviceKind:
     has_bf16: Callable[[], bool]
     fp16: bool
     prepares_sizes: bool
+    search_steps: int | None
     compiling: CompileCost | str
 
     @property
@@ -94,6 +97,7 @@ KINDS = {
         has_bf16=_yes,
         fp16=False,
         prepares_sizes=False,
+        search_steps=None,
         # Measured (benchmarks/results.md, "What compiling costs and saves"): it pays back after 8,000 steps, or never.
         compiling="a CPU runs compiled steps hardly faster",
     ),
@@ -108,6 +112,9 @@ KINDS = {
         # cuDNN compiles the kernels of depthwise convolutions at run time, for each size again (cudnn-frontend#1066).
         # Measured on an H100 with EfficientNet-Lite0 in bf16: 18 s for the first step, 12 s for one of another size.
         prepares_sizes=True,
+        # Measured on an H200 with EfficientNet-Lite0 in bf16, four processes at once, n = 1: the first step takes 38 s
+        # with the search, and 17 s without. The search has to save 4 ms of a step of 47 ms to make up for it.
+        search_steps=5_000,
         # An estimate, compiling has not been measured on a GPU yet: a graph takes 20 to 60 s, and saves 30 % of a step
         # of 30 to 150 ms.
         compiling=CompileCost(fixed_seconds=20, seconds=60, saved_seconds=0.027),
@@ -125,6 +132,7 @@ KINDS = {
         has_bf16=_macos_has_bf16,
         fp16=False,
         prepares_sizes=False,
+        search_steps=None,
         # A prototype (pytorch#150121) that trained convolutional networks four times slower (pytorch#192551).
         compiling="torch compiles for Apple GPUs as a prototype, which can be slower",
     ),

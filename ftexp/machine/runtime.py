@@ -76,6 +76,7 @@ class Runtime:
             "precision": self.precision,
             "memory_format": str(self.memory_format).removeprefix("torch."),
             "threads": torch.get_num_threads(),
+            "cudnn_benchmark": self.device.type == "cuda" and torch.backends.cudnn.benchmark,
             "processes": self.ranks.size,
         }
 
@@ -99,7 +100,7 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
     seed_generators(config.seed)
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler
         torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = on_cuda and not config.deterministic
+    torch.backends.cudnn.benchmark = False  # until it is known that a run has many steps: training/kernel_search.py
     if device.type == "cpu":
         keep_freed_memory()
     if is_accelerator(device):

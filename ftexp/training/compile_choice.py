@@ -12,7 +12,7 @@ from dataclasses import replace
 from ftexp.config import Config
 from ftexp.errors import ConfigError
 from ftexp.finetune.batchnorm import takes_batch_statistics
-from ftexp.finetune.epochs import epoch_of
+from ftexp.finetune.epochs import num_steps
 from ftexp.finetune.phases import Phase
 from ftexp.machine.device_kinds import KINDS, CompileCost
 from ftexp.machine.runtime import Runtime
@@ -74,11 +74,17 @@ def choose_compiled(
     return tuple(replace(phase, compiled=phase.name in chosen) for phase in phases)
 
 
-def _pays(phase: Phase, config: Config, network: Network, num_train: int, runtime: Runtime, cost: CompileCost) -> bool:
-    num_steps = phase.epochs * epoch_of(phase, network, config.train, num_train, runtime.ranks.size).num_batches
-    trained, blocks = len(phase.learning) - 1, len(network.names) - 1
+def blocks_of_step(phase: Phase, config: Config, network: Network) -> tuple[int, int]:
+    """How many blocks, the head excepted, a training step of a phase trains, and how many frozen ones it also runs."""
     first = network.names.index(phase.learning[0])
     frozen = first if config.runtime.cache == "off" or why_views_differ(phase.augment) is not None else 0
+    return len(phase.learning) - 1, frozen
+
+
+def _pays(phase: Phase, config: Config, network: Network, num_train: int, runtime: Runtime, cost: CompileCost) -> bool:
+    steps = num_steps(phase, network, config.train, num_train, runtime.ranks.size)
+    trained, frozen = blocks_of_step(phase, config, network)
+    blocks = len(network.names) - 1
     share = (trained + FORWARD_SHARE * frozen) / blocks
     if share == 0:
         reason = "a head on cached activations is too small to gain from it"
@@ -88,12 +94,12 @@ def _pays(phase: Phase, config: Config, network: Network, num_train: int, runtim
     log.info(
         "compile %s in %s: it saves time from %s steps on if %d of %d blocks are trained%s, and there are %s "
         "(runtime.compile=auto)",
-        "on" if num_steps >= least else "off",
+        "on" if steps >= least else "off",
         phase.name,
         f"{least:,}",
         trained,
         blocks,
         f" and {frozen} more run" if frozen else "",
-        f"{num_steps:,}",
+        f"{steps:,}",
     )
-    return num_steps >= least
+    return steps >= least

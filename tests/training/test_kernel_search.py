@@ -1,0 +1,95 @@
+"""cuDNN searches for the fastest kernels where a run has enough steps with blocks in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import Compose
+from tiny_runs import NAMES, fresh_network
+
+from ftexp.finetune.phases import plan_phases
+from ftexp.machine.device_kinds import KINDS
+from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.machine.runtime import prepare_runtime
+from ftexp.models.blocks import Network
+from ftexp.prepare import prepare
+from ftexp.training.kernel_search import choose_kernel_search
+
+# 44 images in batches of 8 are 6 steps an epoch.
+SETTINGS = ("train.batch_size=8", "runtime.device=cpu", "stage.gate=off")
+
+
+@pytest.fixture(autouse=True)
+def sixty_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = torch.backends.cudnn.benchmark
+    monkeypatch.setitem(KINDS, "cuda", replace(KINDS["cuda"], search_steps=60))
+    yield
+    torch.backends.cudnn.benchmark = before
+
+
+def searches(configure: Compose, *settings: str, device: str = "cuda", solved: bool = False) -> bool:
+    """Whether cuDNN searches, after a run whose choice was the opposite."""
+    config, network = configure(*SETTINGS, *settings), fresh_network()
+    runtime = replace(prepare_runtime(configure("runtime.device=cpu").runtime), device=torch.device(device))
+    phases = [replace(phase, solved=solved) for phase in plan_phases(config, NAMES, network)]
+    chosen = set()
+    for before in (False, True):
+        torch.backends.cudnn.benchmark = before
+        choose_kernel_search(config, phases, network, 44, runtime)
+        chosen.add(torch.backends.cudnn.benchmark)
+    assert len(chosen) == 1 or device != "cuda"
+    return chosen == {True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (("stage=full", "stage.epochs=10"), True),
+        (("stage=full", "stage.epochs=9"), False),
+        (("stage=full", "stage.epochs=10", "train.accumulate=2"), True),
+        (("stage=full", "stage.epochs=10", "runtime.deterministic=true"), False),
+        (("stage=staged", "stage.epochs=5"), True),  # the last blocks, then all; the head does not count
+        (("stage=staged", "stage.epochs=4"), False),
+        (("stage=head", "stage.epochs=99"), False),
+        (("stage=head", "stage.epochs=10", "runtime.cache=off"), True),
+    ],
+)
+def test_the_steps_of_all_phases_decide(configure: Compose, settings: tuple[str, ...], expected: bool) -> None:
+    assert searches(configure, *settings) is expected
+
+
+def test_a_solved_head_has_no_steps(configure: Compose) -> None:
+    assert not searches(configure, "stage=head", "stage.epochs=10", "runtime.cache=off", solved=True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_other_devices_have_no_such_search(configure: Compose, device: str) -> None:
+    assert not searches(configure, "stage=full", "stage.epochs=99", device=device)
+    assert torch.backends.cudnn.benchmark, "whoever uses CUDA beside the run chooses"
+
+
+def test_a_run_chooses_before_it_trains_and_run_json_says_so(
+    configure: Compose, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = SimpleNamespace(classes=("a", "b"), train=[0] * 8, val=[])
+    for name, instead in {
+        "_read_or_record_refusal": lambda *_: splits,
+        "locate_weights": lambda *_: None,
+        "build_network": lambda *_: network,
+        "_identify": lambda *_: None,
+    }.items():
+        monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
+    monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], search_steps=3))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a GPU")
+    for epochs, expected in ((2, False), (3, True)):  # of one batch each
+        config = configure("runtime.device=cpu", "stage=full", f"stage.epochs={epochs}")
+        prepared = prepare(config, tmp_path, ONE_PROCESS, score_test=False)
+        assert torch.backends.cudnn.benchmark is expected
+        assert prepared.runtime.engine()["cudnn_benchmark"] is False, "the CPU does not use cuDNN"
+        on_cuda = replace(prepared.runtime, device=torch.device("cuda"))
+        assert on_cuda.engine()["cudnn_benchmark"] is expected
