@@ -29,10 +29,10 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 from benchmarks.results import append_rows, machine, versions
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import find_near_duplicates, find_same_images
+from ftexp.audit.duplicates import find_same_images, near_duplicate_findings, near_duplicates
 from ftexp.audit.edited_copies import find_edited_copies
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.audit.fingerprints import Fingerprint, look_at_images
+from ftexp.audit.fingerprints import look_at_images
 from ftexp.data.samples import Sample
 
 # Run in CleanVision's environment: folder -> sets of paths on the last line of its output.
@@ -112,11 +112,11 @@ def plant(folders: list[Path], work: Path, per_kind: int) -> tuple[list[Sample],
 def by_audit(samples: list[Sample]) -> set[frozenset[str]]:
     """The pairs of paths that the audit finds."""
     extractor, threads, cache = PretrainedFeatures(torch.device("cpu"), views=True), os.cpu_count() or 1, NOTHING_KEPT
-    seen = look_at_images(samples, extractor, cache, threads)
-    prints = [one for one in seen if isinstance(one, Fingerprint)]
+    prints = look_at_images(samples, extractor, cache, threads).prints
     assert len(prints) == len(samples)
-    findings = find_same_images(samples, prints) + find_near_duplicates(samples, prints)
-    findings += find_edited_copies(samples, prints, cache, "ignore", findings)
+    across, _ = near_duplicates(samples, prints)
+    findings = find_same_images(samples, prints) + near_duplicate_findings(samples, across.near)
+    findings += find_edited_copies(samples, prints, cache, "ignore", findings, across.by_hash)
     return {frozenset((finding.path_a, finding.path_b)) for finding in findings}
 
 

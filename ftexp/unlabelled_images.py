@@ -14,7 +14,7 @@ from torch import Tensor
 from ftexp.audit.audit import look
 from ftexp.audit.duplicates import tie_duplicates
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
@@ -69,8 +69,8 @@ def _read_unlabelled(config: Config, images: Images, folder: Path, device: torch
     listed = [Sample(one.path, placeholder, white_level=level) for one in given_images(root) if one.path is not None]
     extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
     seen = look(listed, config.data, config.audit, extractor, config.runtime.workers, images.splits.digests)
-    bad = [(sample, one) for sample, one in zip(listed, seen, strict=True) if isinstance(one, str)]
-    good = [(sample, one) for sample, one in zip(listed, seen, strict=True) if isinstance(one, Fingerprint)]
+    bad = [(listed[number], reason) for number, reason in seen.bad.items()]
+    good = [sample for number, sample in enumerate(listed) if number not in seen.bad]
     if bad:
         write_rows(folder / UNREADABLE, [{"path": sample.path, "reason": reason} for sample, reason in bad])
         log.warning(
@@ -82,7 +82,7 @@ def _read_unlabelled(config: Config, images: Images, folder: Path, device: torch
             bad[0][1],
             folder / UNREADABLE,
         )
-    new, num_known = _without_copies(images, [s for s, _ in good], [one for _, one in good])
+    new, num_known = _without_copies(images, good, seen.prints)
     num_repeated = len(good) - num_known - len(new)
     log.info(
         "images  %d in %s: %d cannot be read, %d are copies of labelled images, %d are further copies of one image; "
@@ -99,11 +99,9 @@ def _read_unlabelled(config: Config, images: Images, folder: Path, device: torch
     return tuple(new)
 
 
-def _without_copies(
-    images: Images, samples: Sequence[Sample], prints: Sequence[Fingerprint]
-) -> tuple[list[Sample], int]:
+def _without_copies(images: Images, samples: Sequence[Sample], prints: Fingerprints) -> tuple[list[Sample], int]:
     """The samples that are no copy of a labelled image, the first of each set of copies; how many are of labelled."""
-    ties = tie_duplicates([*images.samples, *samples], [*images.look.of(images.samples), *prints])
+    ties = tie_duplicates([*images.samples, *samples], Fingerprints([*images.look.of(images.samples), *prints]))
     known = {ties.get(sample.path) for sample in images.samples} - {None}
     seen, new, num_known = set(known), list[Sample](), 0
     for sample in samples:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from functools import partial
 
 import cv2
+import numpy as np
+import torch
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.common_points import NUM_REFERENCES, References
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.geometry import COARSE_INLIERS, NOTHING_FITS, Alignment, align, may_fit
 from ftexp.audit.local_features import COARSE, FINE, Detail, LocalFeatures, find_local_features
+from ftexp.audit.pairs import Numbers
 from ftexp.audit.progress import Progress
 from ftexp.data.digests import bytes_digest
 from ftexp.data.loading.images import open_image
@@ -37,43 +41,57 @@ log = logging.getLogger(__name__)
 Pair = tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Two samples by their numbers, the first one smaller, and how their pictures fit."""
+
+    first: int
+    second: int
+    alignment: Alignment
+
+
 def align_pairs(
-    samples: Sequence[Sample], prints: Sequence[Fingerprint], pairs: Sequence[Pair], cache: FingerprintCache
-) -> list[Alignment]:
-    """How each pair of images fits.
+    samples: Sequence[Sample], prints: Fingerprints, pairs: Numbers, cache: FingerprintCache
+) -> list[Aligned]:
+    """Find the pairs of images of which one was edited into the other, or that show one scene.
 
     Args:
         samples: all samples.
         prints: their fingerprints, in the same order.
-        pairs: the numbers of two samples each.
+        pairs: the numbers of two samples each, int64 [P, 2].
         cache: keeps how pairs fit, by the contents of both; an audit that was interrupted goes on from there.
+
+    Returns:
+        Those that fit, in the order of ``pairs``.
     """
-    alignments: list[Alignment] = []
+    found: list[Aligned] = []
     progress = Progress("aligned", "pairs of pictures", len(pairs))
-    with ThreadPoolExecutor(available_cores()) as pool, _one_thread_each():
+    with _one_thread_each(), ThreadPoolExecutor(available_cores()) as pool:
         aligner = _Aligner(samples, prints, cache, pool)
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            alignments += aligner.align(pairs[start : start + PAIRS_AT_ONCE])
-            progress.at(len(alignments))
-        doubted = [pair for pair, one in zip(pairs, alignments, strict=True) if one.verdict]
-        nothing = aligner.with_common_points_alone(doubted, {number for pair in pairs for number in pair})
+            chunk: list[Pair] = [(int(first), int(second)) for first, second in pairs[start : start + PAIRS_AT_ONCE]]
+            found += [Aligned(*pair, one) for pair, one in zip(chunk, aligner.align(chunk), strict=True) if one.verdict]
+            progress.at(start + len(chunk))
+        nothing = aligner.with_common_points_alone([(one.first, one.second) for one in found], np.unique(pairs))
     aligner.report()
     if nothing:
         log.info(
             "audit   %d pairs share only what many pictures have (a logo, a frame, a form): not listed", len(nothing)
         )
-    return [NOTHING_FITS if pair in nothing else one for pair, one in zip(pairs, alignments, strict=True)]
+    return [one for one in found if (one.first, one.second) not in nothing]
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """The pairs are spread over the cores, not each of them."""
-    before = cv2.getNumThreads()
+    """The pairs are spread over the cores, not each of them; threads that are started meanwhile inherit it."""
+    before = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        cv2.setNumThreads(before)
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
 
 
 class _Kept:
@@ -101,7 +119,7 @@ class _Aligner:
     def __init__(
         self,
         samples: Sequence[Sample],
-        prints: Sequence[Fingerprint],
+        prints: Fingerprints,
         cache: FingerprintCache,
         pool: ThreadPoolExecutor,
     ) -> None:
@@ -125,11 +143,11 @@ class _Aligner:
         self._cache.put({key: self._packed(new[key], one) for key, one in fresh.items()})
         return [known[key] if key in known else fresh[key] for key in keys]
 
-    def with_common_points_alone(self, pairs: Sequence[Pair], numbers: set[int]) -> set[Pair]:
+    def with_common_points_alone(self, pairs: Sequence[Pair], numbers: Numbers) -> set[Pair]:
         """Which of the pairs that fit do so by points that many of the pictures with these numbers have."""
-        contents = {self._prints[number].content: number for number in numbers}
-        sample = [contents[content] for content in sorted(contents)[:NUM_REFERENCES]]
-        digest = bytes_digest(" ".join(self._prints[number].content for number in sample).encode())
+        contents = {self._prints.content(number): number for number in numbers.tolist()} if pairs else {}
+        sample = [contents[content] for content in heapq.nsmallest(NUM_REFERENCES, contents)]
+        digest = bytes_digest(" ".join(self._prints.content(number) for number in sample).encode())
         keys = {pair: f"{self._key(self._ordered(pair))}: common points, of {digest}" for pair in pairs}
         known: dict[str, bytes] = {}
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
@@ -158,16 +176,16 @@ class _Aligner:
 
     def _ordered(self, pair: Pair) -> Pair:
         """By content, so that a pair fits in one way whatever the order of the samples."""
-        first, second = sorted(pair, key=lambda number: self._prints[number].content)
+        first, second = sorted(pair, key=self._prints.content)
         return first, second
 
     def _key(self, pair: Pair) -> str:
-        parts = [f"{self._prints[number].content} {self._samples[number].white_level}" for number in pair]
+        parts = [f"{self._prints.content(number)} {self._samples[number].white_level}" for number in pair]
         return ":".join([*parts, VERSION])
 
     def _packed(self, pair: Pair, alignment: Alignment) -> bytes:
         """With the contents of images that have no points, so that they are counted again."""
-        plain = [content for number in pair if (content := self._prints[number].content) in self._plain]
+        plain = [content for number in pair if (content := self._prints.content(number)) in self._plain]
         return json.dumps([astuple(alignment), plain]).encode()
 
     def _align(self, pairs: Sequence[Pair]) -> list[Alignment]:
@@ -197,5 +215,5 @@ class _Aligner:
             self._unreadable.add(self._samples[number].path)
             return None
         if len(found.points) < COARSE_INLIERS:
-            self._plain.add(self._prints[number].content)
+            self._plain.add(self._prints.content(number))
         return found

@@ -15,7 +15,8 @@ from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_same_images, near_duplicate_findings, near_duplicates, tie_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.findings import KINDS, Finding, write_leaks
-from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, Reason, look_at_images
+from ftexp.audit.fingerprint_table import Fingerprints
+from ftexp.audit.fingerprints import FeatureExtractor, Seen, look_at_images
 from ftexp.audit.groups import write_groups
 from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
@@ -83,7 +84,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
 
 
 def find_all(
-    samples: Sequence[Sample], prints: Sequence[Fingerprint], cache: FingerprintCache, on_scene: OnScene
+    samples: Sequence[Sample], prints: Fingerprints, cache: FingerprintCache, on_scene: OnScene
 ) -> tuple[list[Finding], list[str]]:
     """Find everything that an audit can find, and describe what repeats within a split.
 
@@ -93,18 +94,18 @@ def find_all(
         cache: keeps how pairs of pictures fit.
         on_scene: whether scenes are listed, and with which severity.
     """
-    near, inside = near_duplicates(samples, prints)
-    copies = [*find_same_images(samples, prints), *near_duplicate_findings(samples, near)]
+    across, within = near_duplicates(samples, prints)
+    copies = [*find_same_images(samples, prints), *near_duplicate_findings(samples, across.near)]
     findings = [
         *copies,
-        *find_edited_copies(samples, prints, cache, on_scene, copies),
+        *find_edited_copies(samples, prints, cache, on_scene, copies, across.by_hash),
         *find_shared_groups(samples),
         *find_future_in_training(samples),
-        *find_two_labels(samples, prints, [*near, *inside]),
+        *find_two_labels(samples, prints, [*across.near, *within.near]),
         *find_blank_images(samples, prints),
         *find_shortcuts(samples, prints),
     ]
-    return findings, describe_repeats(samples, prints, inside)
+    return findings, describe_repeats(samples, prints, within.near)
 
 
 def find_ties(samples: Sequence[Sample], config: AuditConfig, look: Look) -> dict[str, str]:
@@ -124,16 +125,18 @@ class Look:
     """The fingerprints of all images, from one decoding of each.
 
     Attributes:
-        prints: path -> fingerprint.
+        prints: the fingerprints.
+        place: path -> its number among the fingerprints.
         seconds: the time that it took.
     """
 
-    prints: Mapping[str, Fingerprint]
+    prints: Fingerprints
+    place: Mapping[str, int]
     seconds: float
 
-    def of(self, samples: Sequence[Sample]) -> list[Fingerprint]:
+    def of(self, samples: Sequence[Sample]) -> Fingerprints:
         """The fingerprints of these samples, in their order."""
-        return [self.prints[sample.path] for sample in samples]
+        return self.prints.take([self.place[sample.path] for sample in samples])
 
 
 def look(
@@ -143,8 +146,8 @@ def look(
     extractor: FeatureExtractor | None,
     workers: int | str = "auto",
     digests: ContentDigests | None = None,
-) -> list[Fingerprint | Reason]:
-    """For every sample its fingerprint, or the reason why its image is bad; the arguments are ``screen_and_look``'s."""
+) -> Seen:
+    """The fingerprint of every sample, or the reason why its image is bad; the arguments are ``screen_and_look``'s."""
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
     with closing(_open_cache(config)) as cache:
         return look_at_images(samples, extractor, cache, threads, ImageLimits.of(data), digests)
@@ -180,11 +183,10 @@ def screen_and_look(
     """
     started = time.perf_counter()
     seen = look(samples, data, config, extractor, workers, digests)
-    bad = [(sample, one) for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
-    prints = {s.path: one for s, one in zip(samples, seen, strict=True) if isinstance(one, Fingerprint)}
-    report_depth([one.depth for one in prints.values()], data.white_level)
-    good = leave_out(samples, bad, data, folder)
-    return good, Look(prints, time.perf_counter() - started)
+    report_depth(seen.depths, data.white_level)
+    good = leave_out(samples, [(samples[number], reason) for number, reason in seen.bad.items()], data, folder)
+    place = {sample.path: number for number, sample in enumerate(good)}
+    return good, Look(seen.prints, place, time.perf_counter() - started)
 
 
 def _open_cache(config: AuditConfig, needed: bool = True) -> FingerprintCache:

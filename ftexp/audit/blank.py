@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.audit.findings import Finding
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.data.samples import Sample
 
 # Limits for the 64 x 64 thumbnail, in gray levels from 0 to 255.
@@ -16,11 +16,20 @@ MAX_SPREAD_OF_ONE_COLOUR = 1
 MAX_LEVEL_OF_BLACK = 15
 MIN_LEVEL_OF_WHITE = 253
 MIN_SHARE_OF_WHITE = 0.99
+CHUNK = 1024
 
 
-def find_blank_images(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
+def find_blank_images(samples: Sequence[Sample], prints: Fingerprints) -> list[Finding]:
     """Find blank images by their thumbnails; returns one warning for each."""
-    kinds = [(sample, _kind(one.thumbnail)) for sample, one in zip(samples, prints, strict=True)]
+    kinds = [
+        (sample, _kind(thumbnail))
+        for start in range(0, len(samples), CHUNK)
+        for sample, thumbnail in zip(
+            samples[start : start + CHUNK],
+            prints.thumbnails(range(start, min(start + CHUNK, len(samples)))),
+            strict=True,
+        )
+    ]
     return [Finding(kind, "warn", sample.split or "", sample.path, "", "", 1.0) for sample, kind in kinds if kind]
 
 

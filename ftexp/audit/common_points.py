@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.audit.geometry import COARSE_INLIERS, coarse_inliers
-from ftexp.audit.local_features import Descriptors, LocalFeatures, unit_descriptors
+from ftexp.audit.local_features import Descriptors, LocalFeatures, products, unit_descriptors
 
 # The size of the sample, the least one from which something follows, and in how many of its pictures a point is common.
 NUM_REFERENCES, LEAST_REFERENCES = 200, 20
@@ -52,6 +52,6 @@ class References:
         """Which of the matches of a pair, by their descriptors in both pictures, are of common points."""
         one, other = unit_descriptors(first), unit_descriptors(second)
         needed = np.maximum((one * other).sum(axis=1) - MARGIN, LEAST_LIKENESS)
-        has_point = np.stack([(other @ reference.T).max(axis=1) >= needed for reference in self._descriptors])
+        has_point = np.stack([products(other, reference).max(axis=1) >= needed for reference in self._descriptors])
         common: npt.NDArray[np.bool_] = has_point[~np.isin(self._numbers, pair)].sum(axis=0) >= LEAST_WITH_THE_POINT
         return common

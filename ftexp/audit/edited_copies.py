@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.audit.aligner import align_pairs
+from ftexp.audit.aligner import Aligned, align_pairs
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.candidates import pairs_by_hash, unique_pairs
+from ftexp.audit.feature_candidates import FeatureCandidates
 from ftexp.audit.findings import Finding, finding
-from ftexp.audit.fingerprints import MIN_SIDE_FOR_EDITED_COPIES, Fingerprint
-from ftexp.audit.geometry import Alignment
-from ftexp.audit.pairs import Allowed, Wanted, differ, pictures_apart
-from ftexp.audit.view_candidates import pairs_by_views
+from ftexp.audit.fingerprint_table import Fingerprints
+from ftexp.audit.fingerprints import MIN_SIDE_FOR_EDITED_COPIES
+from ftexp.audit.pairs import Numbers, Wanted, both, differ, unique_pairs
 from ftexp.data.samples import SPLITS, Sample
 
 log = logging.getLogger(__name__)
@@ -26,21 +24,13 @@ log = logging.getLogger(__name__)
 OnScene = Literal["warn", "fail", "ignore"]
 
 
-@dataclass(frozen=True, slots=True)
-class Aligned:
-    """Two samples by their numbers, the first one smaller, and how their pictures fit."""
-
-    first: int
-    second: int
-    alignment: Alignment
-
-
 def find_edited_copies(
     samples: Sequence[Sample],
-    prints: Sequence[Fingerprint],
+    prints: Fingerprints,
     cache: FingerprintCache,
     on_scene: OnScene,
     known: Collection[Finding],
+    by_hash: Numbers,
 ) -> list[Finding]:
     """Find edited copies and scenes in two splits.
 
@@ -50,11 +40,12 @@ def find_edited_copies(
         cache: keeps how pairs fit, by the contents of both.
         on_scene: whether scenes are listed, and with which severity.
         known: copies that were found already, which are not listed twice.
+        by_hash: pairs in two splits whose hashes are alike, int64 [P, 2].
     """
     split_of = np.array([SPLITS.index(sample.split) if sample.split else -1 for sample in samples])
     listed_already = {frozenset((one.path_a, one.path_b)) for one in known}
     findings = []
-    for one in find_aligned(samples, prints, split_of > 0, partial(differ, split_of), cache):
+    for one in find_aligned(samples, prints, split_of > 0, partial(differ, split_of), cache, by_hash):
         first, second = sorted((one.first, one.second), key=lambda number: split_of[number])
         if frozenset((samples[first].path, samples[second].path)) in listed_already:
             continue
@@ -68,10 +59,11 @@ def find_edited_copies(
 
 def find_aligned(
     samples: Sequence[Sample],
-    prints: Sequence[Fingerprint],
+    prints: Fingerprints,
     queries: npt.NDArray[np.bool_],
     wanted: Wanted,
     cache: FingerprintCache,
+    by_hash: Numbers,
 ) -> list[Aligned]:
     """Find pairs of images of which one was edited into the other, or that show one scene.
 
@@ -81,40 +73,29 @@ def find_aligned(
         queries: bool [N], the images whose neighbours are looked at.
         wanted: which pairs to search.
         cache: keeps how pairs fit, by the contents of both.
+        by_hash: wanted pairs whose hashes are alike, which text and watermarks change least, int64 [P, 2].
 
     Returns:
         The pairs with a verdict, those with most inliers first.
     """
-    numbers = np.array([i for i, one in enumerate(prints) if one.views.size], dtype=np.int64)
-    _report_small(prints)
+    have_views = prints.have_views
+    numbers = np.nonzero(have_views)[0]
+    _report_small(prints.sides, len(numbers))
     if len(numbers) < 2:
         return []
-    chosen = _candidates([prints[i] for i in numbers], queries[numbers], pictures_apart(prints, numbers, wanted))
-    pairs = [(int(i), int(j)) for i, j in numbers[chosen]]
-    alignments = align_pairs(samples, prints, pairs, cache)
-    found = [Aligned(*pair, one) for pair, one in zip(pairs, alignments, strict=True) if one.verdict]
+    by_hash = by_hash[have_views[by_hash].all(axis=1) & queries[by_hash].any(axis=1)]
+    unequal = both(wanted, partial(differ, prints.pictures))
+    by_views = FeatureCandidates(prints, numbers).edited(unequal, numbers[queries[numbers]])
+    found = align_pairs(samples, prints, unique_pairs(by_hash, by_views), cache)
     return sorted(found, key=lambda one: -one.alignment.inliers)
 
 
-def _report_small(prints: Sequence[Fingerprint]) -> None:
+def _report_small(sides: Numbers, num_searched: int) -> None:
     """Say how many images are too small, if any is searched."""
-    small = sum(one.side < MIN_SIDE_FOR_EDITED_COPIES for one in prints)
-    if small > 0 and any(one.views.size for one in prints):
+    small = int((sides < MIN_SIDE_FOR_EDITED_COPIES).sum())
+    if small > 0 and num_searched > 0:
         log.info(
             "audit   %d images with a side under %d px are not aligned, so no edited copies of them are found.",
             small,
             MIN_SIDE_FOR_EDITED_COPIES,
         )
-
-
-def _candidates(
-    prints: Sequence[Fingerprint], queries: npt.NDArray[np.bool_], allowed: Allowed
-) -> npt.NDArray[np.int64]:
-    """The pairs to align: by the features of views, and by hashes, which text and watermarks change least."""
-    features, views, thumbnails = (
-        np.stack([getattr(one, name) for one in prints]) for name in ("features", "views", "thumbnail")
-    )
-    by_hash = pairs_by_hash(thumbnails, allowed)
-    by_hash = by_hash[queries[by_hash].any(axis=1)]
-    by_views = pairs_by_views(features, views, np.nonzero(queries)[0], allowed)
-    return unique_pairs(by_hash, by_views)

@@ -13,7 +13,7 @@ from ftexp.audit.audit import find_all
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.findings import Finding
-from ftexp.audit.fingerprints import Fingerprint, look_at_images
+from ftexp.audit.fingerprints import Seen, look_at_images
 from ftexp.data.samples import SPLITS, Sample
 from ftexp.errors import DataError, listed
 from ftexp.machine.cores import available_cores
@@ -76,11 +76,11 @@ def find_leaks(
     with closing(FingerprintCache(None if cache is None else Path(cache).expanduser())) as known:
         seen = look_at_images(samples, extractor, known, available_cores())
         _check(samples, seen)
-        return find_all(samples, [one for one in seen if isinstance(one, Fingerprint)], known, "warn")[0]
+        return find_all(samples, seen.prints, known, "warn")[0]
 
 
-def _check(samples: Sequence[Sample], seen: Sequence[Fingerprint | str]) -> None:
-    bad = [f"{sample.path}: {one}" for sample, one in zip(samples, seen, strict=True) if isinstance(one, str)]
+def _check(samples: Sequence[Sample], seen: Seen) -> None:
+    bad = [f"{samples[number].path}: {reason}" for number, reason in seen.bad.items()]
     if bad:
         raise DataError(
             f"{len(bad)} of {len(samples)} files cannot be read as images: {listed(bad, 5)}. Leave them out."

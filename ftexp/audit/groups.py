@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import tie_duplicates
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.data.samples import Sample
 from ftexp.files.whole_file import replaced_whole
 
@@ -20,9 +20,7 @@ LARGE_SHARE = 0.05
 log = logging.getLogger(__name__)
 
 
-def write_groups(
-    file: Path, samples: Sequence[Sample], prints: Sequence[Fingerprint], cache: FingerprintCache | None
-) -> None:
+def write_groups(file: Path, samples: Sequence[Sample], prints: Fingerprints, cache: FingerprintCache | None) -> None:
     """Write ``path,group`` for every image that belongs to a group of two and more.
 
     Args:

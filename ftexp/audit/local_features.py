@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 
@@ -80,7 +81,7 @@ def match(first: LocalFeatures, second: LocalFeatures) -> tuple[Numbers, Numbers
     """
     if min(len(first.points), len(second.points)) < 2:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    likeness = unit_descriptors(first.descriptors) @ unit_descriptors(second.descriptors).T
+    likeness = products(unit_descriptors(first.descriptors), unit_descriptors(second.descriptors))
     nearest, everyone = likeness.argmax(axis=1), np.arange(len(likeness))
     mutual = likeness.argmax(axis=0)[nearest] == everyone
     best = likeness[everyone, nearest]
@@ -111,3 +112,10 @@ def unit_descriptors(descriptors: Descriptors) -> Floats:
     values = descriptors.astype(np.float32)
     unit: Floats = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
     return unit
+
+
+def products(first: Floats, second: Floats) -> Floats:
+    """The product of each pair of rows, by torch: on several threads at a time, NumPy takes ten times as long, because
+    the threads of its BLAS wait for each other.
+    """
+    return np.asarray((torch.from_numpy(first) @ torch.from_numpy(second).T).numpy())

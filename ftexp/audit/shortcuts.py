@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 from ftexp.audit.findings import Finding
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprint
 from ftexp.audit.look import EXIF_FIELDS
 from ftexp.data.samples import Sample
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ftexp.audit.duplicates import Pair, by_pixels, components
+from ftexp.audit.duplicates import by_pixels, components
 from ftexp.audit.findings import Finding, finding
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprints
+from ftexp.audit.near_duplicates import Pair
 from ftexp.data.samples import SPLITS, Sample
 
 _EFFECT = {
@@ -18,7 +19,7 @@ _EFFECT = {
 }
 
 
-def describe_repeats(samples: Sequence[Sample], prints: Sequence[Fingerprint], near: Sequence[Pair]) -> list[str]:
+def describe_repeats(samples: Sequence[Sample], prints: Fingerprints, near: Sequence[Pair]) -> list[str]:
     """Say for each split with copies how many there are, which image has most, and what follows.
 
     Args:
@@ -26,10 +27,10 @@ def describe_repeats(samples: Sequence[Sample], prints: Sequence[Fingerprint], n
         prints: their fingerprints, in the same order.
         near: near duplicates inside of splits.
     """
-    lines = []
+    lines, pictures = [], prints.pictures
     for split in SPLITS:
         inside = [i for i, sample in enumerate(samples) if sample.split == split]
-        edges = [(members[0], other) for members in by_pixels([prints[i] for i in inside]) for other in members[1:]]
+        edges = [(members[0], other) for members in by_pixels(pictures[inside]) for other in members[1:]]
         place = {number: at for at, number in enumerate(inside)}
         edges += [(place[i], place[j]) for i, j, _ in near if i in place and j in place]
         if edges:
@@ -43,7 +44,7 @@ def describe_repeats(samples: Sequence[Sample], prints: Sequence[Fingerprint], n
     return lines
 
 
-def find_two_labels(samples: Sequence[Sample], prints: Sequence[Fingerprint], near: Sequence[Pair]) -> list[Finding]:
+def find_two_labels(samples: Sequence[Sample], prints: Fingerprints, near: Sequence[Pair]) -> list[Finding]:
     """Find pictures with different labels in train and val: for equal pixels, one of them is wrong for certain.
 
     Args:
@@ -56,7 +57,7 @@ def find_two_labels(samples: Sequence[Sample], prints: Sequence[Fingerprint], ne
         duplicates with two labels follow.
     """
     findings = []
-    for members in by_pixels(prints):
+    for members in by_pixels(prints.pictures):
         usable = [samples[i] for i in members if samples[i].split in ("train", "val")]
         first_with = {sample.label: sample for sample in reversed(usable)}
         findings += [

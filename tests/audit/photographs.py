@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.fingerprints import FeatureExtractor, Fingerprint, look_at_images
+from ftexp.audit.fingerprint_table import Fingerprints
+from ftexp.audit.fingerprints import FeatureExtractor, look_at_images
 from ftexp.data.samples import Sample
 
 SIDE = 120
@@ -43,11 +44,11 @@ def fingerprints_of(
     extractor: FeatureExtractor | None = None,
     cache: FingerprintCache | None = None,
     workers: int = 1,
-) -> list[Fingerprint]:
+) -> Fingerprints:
     """Of images all of which are good."""
-    prints = look_at_images(samples, extractor, cache or FingerprintCache(None), workers)
-    assert [one for one in prints if not isinstance(one, Fingerprint)] == []
-    return [one for one in prints if isinstance(one, Fingerprint)]
+    seen = look_at_images(samples, extractor, cache or FingerprintCache(None), workers)
+    assert seen.bad == {}
+    return seen.prints
 
 
 def save(

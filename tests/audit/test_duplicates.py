@@ -6,7 +6,7 @@ from photographs import PLANTED, fingerprints_of, photograph
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.data.samples import Sample
 from ftexp.data.sources.digits import read_digits
 
@@ -15,7 +15,7 @@ def sample(path: str, image: object, split: str = "train") -> Sample:
     return Sample(path, "a", split, pixels=np.asarray(image))
 
 
-def prints_of(samples: list[Sample]) -> list[Fingerprint]:
+def prints_of(samples: list[Sample]) -> Fingerprints:
     return fingerprints_of(samples, None, FingerprintCache(None), 1)
 
 

@@ -6,6 +6,7 @@ import csv
 import logging
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +23,13 @@ from ftexp.audit import aligner, progress
 from ftexp.audit.aligner import align_pairs
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import MIN_LIKENESS, find_near_duplicates
+from ftexp.audit.duplicates import find_near_duplicates, near_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.findings import Finding
+from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.geometry import Alignment
+from ftexp.audit.near_duplicates import MIN_LIKENESS
 from ftexp.audit.registration import likeness
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.samples import Sample
@@ -47,7 +50,18 @@ class Coarse:
 
 
 def found_in(samples: list[Sample], cache: FingerprintCache = NO_CACHE, on_scene: OnScene = "warn") -> list[Finding]:
-    return find_edited_copies(samples, fingerprints_of(samples, Coarse(), cache), cache, on_scene, [])
+    return edited_copies(samples, fingerprints_of(samples, Coarse(), cache), cache, on_scene)
+
+
+def edited_copies(
+    samples: list[Sample],
+    prints: Fingerprints,
+    cache: FingerprintCache = NO_CACHE,
+    on_scene: OnScene = "warn",
+    known: Sequence[Finding] = (),
+) -> list[Finding]:
+    by_hash = near_duplicates(samples, prints)[0].by_hash
+    return find_edited_copies(samples, prints, cache, on_scene, known, by_hash)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +89,8 @@ def test_copies_in_other_splits_are_found(samples: list[Sample]) -> None:
     assert all(0.49 <= one.score <= 1 and (one.inliers or 0) >= 12 for one in found)
     known = [Finding("near_duplicate", "fail", one.split_b, one.path_b, one.split_a, one.path_a, 1) for one in found]
     prints = fingerprints_of(samples, Coarse())
-    assert find_edited_copies(samples, prints, NO_CACHE, "warn", known) == []
-    assert find_edited_copies(samples, fingerprints_of(samples), NO_CACHE, "warn", []) == []  # without features
+    assert edited_copies(samples, prints, known=known) == []
+    assert edited_copies(samples, fingerprints_of(samples)) == []  # without features
 
 
 def test_within_a_split_nothing_leaks(samples: list[Sample]) -> None:
@@ -154,7 +168,7 @@ def test_strange_pictures(kind: str, samples: list[Sample], tmp_path: Path) -> N
 def test_a_picture_that_is_gone_is_named(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
     prints = fingerprints_of(samples, Coarse())
     Path(samples[-1].path).unlink()
-    found = find_edited_copies(samples, prints, NO_CACHE, "warn", [])
+    found = edited_copies(samples, prints)
     assert [Path(one.path_b).name for one in found] == ["turned.png"]
     assert f"read at first and not again, so they were not aligned: {samples[-1].path}" in caplog.text
 
@@ -192,7 +206,7 @@ def test_views_have_fingerprints_of_their_own(samples: list[Sample], tmp_path: P
     without.views = False
     assert [one.views.size for one in fingerprints_of(samples, without, cache)] == [0] * len(samples)
     assert all(one.views.shape == (2, 192) for one in fingerprints_of(samples, Coarse(), cache))
-    assert find_edited_copies(samples, fingerprints_of(samples, without, cache), cache, "warn", []) == []
+    assert edited_copies(samples, fingerprints_of(samples, without, cache), cache) == []
 
 
 def test_geometry_needs_features() -> None:
@@ -226,7 +240,7 @@ def test_edited_photographs_are_found_and_nothing_else(tmp_path: Path, caplog: p
             overlaid.append((samples[-2].path, samples[-1].path))
     prints = fingerprints_of(samples, PretrainedFeatures(torch.device("cpu"), views=True), NO_CACHE, 2)
     near = find_near_duplicates(samples, prints)
-    findings = [*near, *find_edited_copies(samples, prints, NO_CACHE, "warn", near)]
+    findings = [*near, *edited_copies(samples, prints, known=near)]
     copies = {(one.path_a, one.path_b) for one in findings if one.kind != "same_scene"}
     hits = {kind: np.mean([pair in copies for pair, of in pairs.items() if of == kind]) for kind in EDITS}
     print(hits)
@@ -253,13 +267,15 @@ def test_pictures_of_one_class_are_no_copies(folder: str, caplog: pytest.LogCapt
     samples = [Sample(str(files[index]), "a") for index in used]
     pairs = [(used.index(first), used.index(second)) for first, second in sorted(drawn)]
     prints = fingerprints_of(samples, None, NO_CACHE, 2)
-    thumbnails = torch.from_numpy(np.stack([one.thumbnail for one in prints]))
-    alike = likeness(*(thumbnails[torch.tensor([pair[side] for pair in pairs])] for side in (0, 1)))
-    aligned = align_pairs(samples, prints, pairs, NO_CACHE)
+    alike = likeness(*(torch.from_numpy(prints.thumbnails([pair[side] for pair in pairs])) for side in (0, 1)))
+    verdict = {
+        (one.first, one.second): one.alignment.verdict
+        for one in align_pairs(samples, prints, np.array(pairs), NO_CACHE)
+    }
     verdicts = {
-        (Path(samples[i].path).name, Path(samples[j].path).name): (one.verdict, round(float(score), 3))
-        for (i, j), one, score in zip(pairs, aligned, alike, strict=True)
-        if one.verdict or score >= MIN_LIKENESS
+        (Path(samples[i].path).name, Path(samples[j].path).name): (verdict.get((i, j)), round(float(score), 3))
+        for (i, j), score in zip(pairs, alike, strict=True)
+        if (i, j) in verdict or score >= MIN_LIKENESS
     }
     print(folder, verdicts)
     assert [pair for pair, (verdict, score) in verdicts.items() if verdict == "edited" or score >= MIN_LIKENESS] == []

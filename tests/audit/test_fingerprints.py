@@ -10,7 +10,7 @@ from PIL import Image
 
 from ftexp.audit import look
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprint
 from ftexp.data.samples import Sample
 
 

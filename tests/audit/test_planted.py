@@ -15,7 +15,7 @@ from PIL import Image
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_near_duplicates, find_same_images
 from ftexp.audit.features import PretrainedFeatures
-from ftexp.audit.fingerprints import MIN_SIDE_FOR_NEAR_DUPLICATES
+from ftexp.audit.near_duplicates import MIN_SIDE_FOR_NEAR_DUPLICATES
 from ftexp.data.samples import Sample
 
 FOLDERS = ["hymenoptera", "sign_digits", "bccd_cells"]

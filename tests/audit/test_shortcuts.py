@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ftexp.audit.fingerprints import Fingerprint
+from ftexp.audit.fingerprint_table import Fingerprint
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.data.samples import Sample
 

@@ -20,9 +20,9 @@ def test_copies_in_one_split_are_counted_with_the_largest_set_and_what_follows()
     samples += [sample("c", photograph(1), split="test"), sample("d", photograph(8), split="test")]
     prints = fingerprints_of(samples)
     across, within = near_duplicates(samples, prints)
-    assert all(samples[i].split == samples[j].split for i, j, _ in within)
-    assert all(samples[i].split != samples[j].split for i, j, _ in across)
-    assert describe_repeats(samples, prints, within) == [
+    assert all(samples[i].split == samples[j].split for i, j, _ in within.near)
+    assert all(samples[i].split != samples[j].split for i, j, _ in across.near)
+    assert describe_repeats(samples, prints, within.near) == [
         "train: 3 of 8 images repeat another one of this split; burst0 is there 4 times. Training sees these pictures"
         " more often than others.",
         "val: 1 of 2 images repeat another one of this split; a is there 2 times. These pictures count several times in"
@@ -51,7 +51,7 @@ def test_two_labels_of_near_copies() -> None:
     for split, number in (("train", 1), ("val", 1), ("test", 0)):
         samples = [sample("1", photograph(1)), sample("2", copy, "dog", split), sample("3", photograph(2), "dog")]
         prints = fingerprints_of(samples)
-        near = [pair for pairs in near_duplicates(samples, prints) for pair in pairs]
+        near = [pair for found in near_duplicates(samples, prints) for pair in found.near]
         found = find_two_labels(samples, prints, near)
         assert [(f.path_a, f.path_b) for f in found] == [("1", "2")] * number
         assert all(0.88 <= f.score < 1 for f in found)
