@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,6 +42,28 @@ class Reached:
 
     accuracy: float | None = None
     images_per_second: tuple[float, ...] = ()
+
+
+def interpreter(given: str) -> Path:
+    """The interpreter that a command names, by its path or by its name; a link, as of an environment, stays one.
+
+    Raises:
+        ArgumentTypeError: if there is no such program.
+    """
+    found = shutil.which(given)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"there is no program {given}")
+    return Path(found).absolute()
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within the ``with``, SIGTERM, as ``timeout`` sends it, ends this process as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_process(

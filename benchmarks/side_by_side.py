@@ -36,6 +36,7 @@ from benchmarks.processes import (
     Outcome,
     Reached,
     environment,
+    interpreter,
     last_line,
     read_run,
     run_process,
@@ -187,7 +188,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--root", type=Path)
-    parser.add_argument("--python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--python", type=interpreter, default=Path(sys.executable))
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
@@ -199,7 +200,6 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
-    arguments.python = arguments.python.absolute()
     arguments.stage = "partial" if arguments.table == "partial" else "head"
     arguments.sides = arguments.sides or (("ftexp", "chapter") if arguments.table == "sweep" else SIDES)
     section, make_rows = TABLES[arguments.table]

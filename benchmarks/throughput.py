@@ -5,7 +5,8 @@
                                     [--device cuda] [--log FILE] [--side 375] [--files FOLDER]
 
 Each side is a process, and they take turns: ``step`` is ftexp's training step, compiled, on one synthetic batch that is
-on the device already; the others train for so many epochs on the same files. Compared are images per second of training
+on the device already; the others train for so many epochs on the same files, ``ftexp`` compiled and ``ftexp_auto`` as
+``runtime.compile=auto`` decides. Compared are images per second of training
 from the second epoch on, as a share of the step's, and the time of the first epoch, in which ftexp decodes the files
 for all epochs to come, and compiles. fastai, Lightning and the Trainer run in bf16, the hand-written loop (``chapter``)
 as it is, all with as many workers as there are cores; networks are torchvision's, without pretrained weights. The files
@@ -30,23 +31,25 @@ from pathlib import Path
 import torch
 
 from benchmarks.image_folders import ONE_FOR_VAL, with_test_split, write_photographs
-from benchmarks.processes import Log, Outcome, Reached, last_line, read_run, run_process, take_turns
+from benchmarks.processes import Log, Outcome, Reached, interpreter, last_line, read_run, run_process, take_turns
 from benchmarks.results import append_rows, hardware, machine, versions
 from benchmarks.side_by_side import OTHERS, other_command
 from ftexp.report.tables import format_table
 
 SECTION = "Full fine-tuning from JPEG files, on a GPU"
-SIDES = ("step", "ftexp", *OTHERS)
+# runtime.compile of ftexp's sides.
+COMPILED = {"ftexp": "true", "ftexp_auto": "auto"}
+SIDES = ("step", *COMPILED, *OTHERS)
 
 
-def ftexp_command(arguments: argparse.Namespace, model: str, seed: int, folder: Path) -> list[str]:
+def ftexp_command(arguments: argparse.Namespace, model: str, seed: int, folder: Path, compiled: str) -> list[str]:
     return [
         *(sys.executable, "-m", "ftexp"),
         *("data=imagefolder", f"data.root={with_test_split(arguments.root, folder)}"),
         *(f"model={model}", "model.weights=null", f"model.image_size={arguments.image_size}"),
         *("stage=full", f"stage.epochs={arguments.epochs}", f"train.batch_size={arguments.batch_size}"),
         *(f"runtime.seed={seed}", f"runtime.device={arguments.device}", f"runtime.cache_folder={folder}/cache"),
-        f"runtime.cache_gib={arguments.cache_gib}",
+        *(f"runtime.cache_gib={arguments.cache_gib}", f"runtime.compile={compiled}"),
         *(f"hydra.run.dir={folder}/run", "tracking=none", "audit.on_leak=off"),
     ]
 
@@ -62,8 +65,9 @@ def measure(arguments: argparse.Namespace, model: str, side: str, seed: int) -> 
         folder = Path(temporary)
         if side == "step":
             return run_process(step_command(arguments, model), folder, partial(read_step, arguments))
-        if side == "ftexp":
-            command = ftexp_command(arguments, model, seed, folder)
+        if side in COMPILED:
+            compiled = COMPILED[side] if arguments.device == "cuda" else "auto"
+            command = ftexp_command(arguments, model, seed, folder, compiled)
             return run_process(command, folder, lambda _: read_run(folder / "run"))
         more = ["--model", model, "--batch-size", str(arguments.batch_size)]
         return run_process([*other_command(side, arguments, seed), *more], folder, last_line)
@@ -144,12 +148,12 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache-gib", type=float, default=16.0)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="of the other frameworks")
+    parser.add_argument("--python", type=interpreter, default=Path(sys.executable), help="of the other frameworks")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--log", type=Path)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
-    arguments.python, arguments.stage = arguments.python.absolute(), "full"
+    arguments.stage = "full"
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as images:
         arguments.root = arguments.files or Path(images)

@@ -29,6 +29,7 @@ from pathlib import Path
 from benchmarks.gpu.carry import CARRIED, prepare
 from benchmarks.gpu.outcomes import collect, run_part
 from benchmarks.gpu.parts import DRY, FULL, PARTS, Setting, lacking
+from benchmarks.processes import interpreter, terminated_as_interrupted
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="a folder of images for each class")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--minutes", type=float, default=8.0, help="the longest time of one part")
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="of the other frameworks")
+    parser.add_argument("--python", type=interpreter, default=Path(sys.executable), help="of the other frameworks")
     parser.add_argument("--dry", action="store_true", help="tiny sizes, on the CPU")
     parser.add_argument("--list", action="store_true", help="name the parts and what they lack here")
     parser.add_argument("--prepare", type=Path, help="the folder to carry to a machine without a network")
@@ -51,14 +52,15 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     out = arguments.out.resolve()
     data = None if arguments.data is None else arguments.data.resolve()
-    setting = Setting(out, data, arguments.python.absolute(), DRY if arguments.dry else FULL)
+    setting = Setting(out, data, arguments.python, DRY if arguments.dry else FULL)
     if arguments.list:
         for name, part in PARTS.items():
             missing = lacking(part, setting)
             print(f"{name:18} {part.what}" + (f"; left out, it lacks {', '.join(missing)}" if missing else ""))
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    ended = {name: run_part(name, PARTS[name], setting, 60 * arguments.minutes) for name in arguments.parts}
+    with terminated_as_interrupted():
+        ended = {name: run_part(name, PARTS[name], setting, 60 * arguments.minutes) for name in arguments.parts}
     return collect(ended, setting, arguments.results)
 
 

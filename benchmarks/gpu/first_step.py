@@ -1,12 +1,13 @@
 """What does a network cost before it is fast: the first step, the first batch of another size, compiling?
 
     python -m benchmarks.gpu.first_step --model tf_efficientnet_lite0 [--precision bf16] [--batch-size 32]
-                                        [--image-size 224] [--steps 50] [--device cuda]
+                                        [--image-size 224] [--steps 50] [--device cuda] [--search]
 
 One process, one network, forward, loss, backward, clipping and update in turn: the first step (libraries and kernels
 are loaded, and cuDNN builds a plan for each convolution), one of another batch size, a scoring pass, the median of the
 steps after these, then the same compiled. cuDNN compiles the plans of depthwise convolutions at run time from version
-9.10 on (NVIDIA/cudnn-frontend, issue 1066), for each batch size again.
+9.10 on (NVIDIA/cudnn-frontend, issue 1066), for each batch size again. With ``--search``, cuDNN tries all its kernels
+and takes the fastest, as it does in runs of many steps.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SECTION = "First steps on a device"
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
     runtime = runtime_of(arguments.device, f"runtime.precision={arguments.precision}", "runtime.compile=false")
+    torch.backends.cudnn.benchmark = arguments.search
     network, optimizer = build(arguments.model, runtime)
     for layer in batch_norms(network):
         layer.eval()
@@ -53,7 +55,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     return {
         "date": date.today().isoformat(),
         "network": arguments.model,
-        "batch": f"{arguments.batch_size} at {arguments.image_size} px, {arguments.precision}",
+        "batch": f"{arguments.batch_size} at {arguments.image_size} px, {arguments.precision}"
+        + (", cuDNN searches" if arguments.search else ""),
         "first step, s": f"{first:.1f}",
         "another size, s": f"{other:.1f}",
         "first scoring, s": f"{scoring:.1f}",
@@ -76,6 +79,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--search", action="store_true", help="torch.backends.cudnn.benchmark")
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
     row = measure(arguments)

@@ -142,10 +142,20 @@ def _tests(setting: Setting, rows: Path) -> list[list[str]]:
 def _first_step(setting: Setting, rows: Path) -> list[list[str]]:
     sizes = setting.sizes
     given = {"batch_size": min(32, sizes.batch_size), "image_size": sizes.image_size, "steps": sizes.steps}
+    precisions = ("bf16", "fp32") if _on_cuda(setting) else ("fp32",)
+    cases = [(model, precision, False) for model in sizes.small for precision in precisions]
+    cases.append((sizes.small[0], precisions[0], True))
     return [
-        _command("gpu.first_step", model=model, precision=precision, **given, device=sizes.device, results=rows)
-        for model in sizes.small
-        for precision in (("bf16", "fp32") if _on_cuda(setting) else ("fp32",))
+        _command(
+            "gpu.first_step",
+            *(["--search"] if search else []),
+            model=model,
+            precision=precision,
+            **given,
+            device=sizes.device,
+            results=rows,
+        )
+        for model, precision, search in cases
     ]
 
 
@@ -171,7 +181,7 @@ def _throughput(number: int) -> Callable[[Setting, Path], list[list[str]]]:
             epochs=sizes.epochs,
             steps=sizes.steps,
             rounds=1,
-            sides=["step", "ftexp", *(_others(setting) if number == 0 else ())],
+            sides=["step", "ftexp", "ftexp_auto", *(_others(setting) if number == 0 else ())],
             python=setting.python,
             device=sizes.device,
             log=setting.out / "throughput.jsonl",
@@ -214,7 +224,8 @@ def _precision(setting: Setting, rows: Path) -> list[list[str]]:
 
 def _decode(setting: Setting, rows: Path) -> list[list[str]]:
     sizes = setting.sizes
-    return [_command("gpu.decode", images=min(sizes.images, 2000), device=sizes.device, results=rows)]
+    given = {"images": min(sizes.images, 2000), "device": sizes.device, "results": rows}
+    return [_command("gpu.decode", data=data, **given) for data in dict.fromkeys((None, setting.data))]
 
 
 def _profile(setting: Setting, rows: Path) -> list[list[str]]:
@@ -236,6 +247,6 @@ PARTS: dict[str, Part] = {
     "throughput_4": Part("the same, fourth network, beside the bare step", _throughput(3)),
     "cached": Part("head and partial with the cache, beside the other frameworks", _cached),
     "precision": Part("accuracy in bf16 and fp32, and the time to reach it", _precision),
-    "decode": Part("decoding JPEG files on the device and by the cores", _decode),
+    "decode": Part("decoding JPEG files by Pillow, by torchvision and by the device", _decode),
     "profile": Part("time of the kernels and of the gaps between them in a step", _profile),
 }

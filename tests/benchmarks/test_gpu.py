@@ -17,6 +17,7 @@ from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.outcomes import collect, run_part
 from benchmarks.gpu.parts import DRY, Part, Setting
 from benchmarks.gpu.run_tests import read_junit
+from benchmarks.processes import interpreter
 from benchmarks.results import append_rows, read_rows
 
 ROW = "| speed | n |\n| --- | --- |\n| 3 | 5 |\n"
@@ -101,6 +102,30 @@ def test_the_list_names_what_a_machine_lacks(
         ["one", "a", "test;", "left", "out,", "it", "lacks", "no_such_module"],
         ["two", "a", "test"],
     ]
+
+
+def test_an_interpreter_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "own-python"
+    link.symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert interpreter("own-python") == interpreter("./own-python") == link, "a link stays one"
+    with pytest.raises(SystemExit):
+        main(["--list", "--python", "python-that-is-not-there"])
+
+
+def test_being_terminated_keeps_what_was_measured_and_stops_the_part(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = part_of("import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(77.5)")
+    monkeypatch.setattr("benchmarks.gpu.__main__.PARTS", {"slow": child})
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        main(["--dry", "--out", str(setting.out), "--parts", "slow"])
+    assert json.loads((setting.out / "slow.json").read_text())["reason"] == "interrupted"
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert "time.sleep(77.5)" not in listed
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

@@ -139,6 +139,22 @@ def test_without_a_gpu_the_table_says_not_measured(monkeypatch: pytest.MonkeyPat
     assert "| all | not measured | not measured | not measured | 0 | no GPU was at hand |" in row
 
 
+@pytest.mark.parametrize(
+    ("side", "device", "compiled"),
+    [("ftexp", "cuda", "true"), ("ftexp_auto", "cuda", "auto"), ("ftexp", "cpu", "auto")],
+)
+def test_ftexp_is_measured_compiled_and_as_it_decides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, side: str, device: str, compiled: str
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(throughput, "run_process", lambda command, *_: commands.append(command))
+    monkeypatch.setattr(throughput, "with_test_split", lambda root, _: root)
+    sizes = {"image_size": 32, "epochs": 1, "batch_size": 8, "cache_gib": 1.0}
+    throughput.measure(argparse.Namespace(root=tmp_path, device=device, **sizes), "resnet18", side, 0)
+    (command,) = commands
+    assert [word for word in command if word.startswith("runtime.compile=")] == [f"runtime.compile={compiled}"]
+
+
 @pytest.mark.slow
 def test_throughput_beside_the_step_and_the_chapters_loop(tmp_path: Path) -> None:
     tiny = [*TINY_GPU_TABLE, "--steps", "2", "--epochs", "2", "--rounds", "1", "--device", "cpu"]
