@@ -51,11 +51,13 @@ class InterruptedRunError(KeyboardInterrupt):
 
     Attributes:
         signal: the number of the signal.
+        saved: whether all that was to be saved is on the disk; not if a second signal came before that.
     """
 
-    def __init__(self, signal: int) -> None:
+    def __init__(self, signal: int, *, saved: bool = True) -> None:
         super().__init__(f"interrupted by signal {signal}")
         self.signal = signal
+        self.saved = saved
 
 
 class PrunedError(Exception):

@@ -165,6 +165,8 @@ def _finish(
         return recorder.finish(best, test, splits, test_uses=uses, peak_memory_mib=memory, seconds=seconds)
 
     result = runtime.ranks.broadcast(finish)
+    if not config.train.keep_last:
+        fit.checkpoints.remove_last()
     if runtime.ranks.is_main and with_page:
         _write_page(prepared, recorder, best)
     if runtime.ranks.is_main and test is not None and config.tracking.wants_model:

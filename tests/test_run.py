@@ -11,7 +11,8 @@ from tiny_runs import resumed
 from workplaces import Workplace, workplace
 
 from ftexp import prepare
-from ftexp.errors import CheckpointError, InterruptedRunError
+from ftexp.cli.resume_arguments import expand
+from ftexp.errors import CheckpointError, ConfigError, InterruptedRunError
 from ftexp.run import run
 from ftexp.run_identity import RunIdentity
 from ftexp.run_result import RunResult
@@ -32,7 +33,8 @@ def test_whether_it_can_be_resumed_does_not_depend_on_whether_the_test_split_is_
     resumable: bool,
 ) -> None:
     folder = workplace.folder / "run"
-    run(workplace.begin("stage=head"), folder, score_test=score_test, resumable=resumable)
+    config = workplace.begin("stage=head", "train.keep_last=true")
+    run(config, folder, score_test=score_test, resumable=resumable)
     assert (folder / "checkpoints" / "last.pt").exists() == resumable
     assert (json.loads((folder / "result.json").read_text())["test"] is not None) == score_test
 
@@ -42,7 +44,7 @@ def test_a_resumed_run_is_the_run_that_began_and_no_configuration_is_changed(
 ) -> None:
     """With train.batch_size=auto, for which the resumed run takes the size that is in run.json."""
     folder = workplace.folder / "run"
-    config = workplace.begin("stage=head", "stage.epochs=1", "train.batch_size=auto")
+    config = workplace.begin("stage=head", "stage.epochs=1", "train.batch_size=auto", "train.keep_last=true")
     again = resumed(config, folder)
     before = deepcopy((config, again))
     with monkeypatch.context() as patch:
@@ -57,6 +59,14 @@ def test_a_resumed_run_is_the_run_that_began_and_no_configuration_is_changed(
     assert RunIdentity.read(folder) == replace(begun, batch_size=2, config=RunIdentity.read(folder).config)
     assert load_checkpoint(folder / "checkpoints" / "last.pt")["run_id"] == begun.run_id
     assert (config, again) == before
+
+
+def test_a_finished_run_has_no_more_files_than_are_of_use(workplace: Workplace) -> None:
+    folder = workplace.folder / "run"
+    run(workplace.begin("stage=head", "stage.epochs=2", "train.wise_ft=[]"), folder)
+    assert [file.name for file in (folder / "checkpoints").iterdir()] == ["best.pt"]
+    with pytest.raises(ConfigError, match=r"this run has finished; its result is in .*result\.json"):
+        expand([f"resume={folder}"])
 
 
 def test_a_run_returns_what_its_folder_says(workplace: Workplace) -> None:

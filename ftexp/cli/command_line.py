@@ -102,10 +102,10 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
             config = parse(composed)
             paths = written_paths(config, folder, in_sweep=in_sweep())
             return task(config, folder)
-    except InterruptedRunError:
+    except InterruptedRunError as stopped:
         if in_sweep():
             log.warning("Everything is saved. To resume the sweep, give the same command again.")
-        elif (folder / "checkpoints" / "last.pt").exists():
+        elif stopped.saved and (folder / "checkpoints" / "last.pt").exists():
             log.warning("Everything is saved. Resume with: python -m ftexp %s", shlex.quote(f"resume={folder}"))
         raise
     except (UserError, DivergedError) as error:

@@ -136,6 +136,8 @@ class TrainConfig:
     patience: int | None = MISSING
     # Save also within an epoch, when this many minutes have passed since the last save; null: only after each epoch.
     save_every_minutes: float | None = MISSING
+    # Keep last.pt and previous.pt, from which a run can be resumed, when it has finished.
+    keep_last: bool = False
     # How often per phase an epoch whose training or validation loss is not finite is repeated, from the weights before
     # it and with half the learning rates, before the run fails.
     nan_retries: int = MISSING

@@ -94,6 +94,8 @@ def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
         CheckpointError: when the file is damaged, or no checkpoint of ftexp.
     """
     content = load_checkpoint(path)
+    if content.get("frozen") is not None:
+        raise CheckpointError(f"{path} has only the weights that its run has trained so far. Give best.pt beside it.")
     with reading(path):
         settings = ModelConfig(**{**content["config"]["model"], "weights": None, "class_map": {}})
         taps = [Tap.from_dict(tap) for tap in content["taps"]]

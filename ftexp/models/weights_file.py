@@ -80,6 +80,10 @@ def read_weights(path: Path, source: str | None = None) -> WeightsFile:
             f"{path} cannot be read as weights: {reason.rstrip('.')}. The file is damaged, or was not written by "
             "torch.save(model.state_dict(), FILE) or by safetensors."
         ) from error
+    if isinstance(content, Mapping) and content.get("frozen") is not None and "phase" in content:
+        raise WeightsError(
+            f"{path} has only the weights that its run of ftexp has trained so far. Give best.pt beside it."
+        )
     key, found, passed_over = _network(path, content)
     facts = [*_facts(content), *_facts(_description(path))]
     return WeightsFile(

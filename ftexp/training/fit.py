@@ -91,7 +91,8 @@ def fine_tune(
     loop = PhaseLoop(*shared, stop or StopSignals(), observers, starting_weights, run_time)
     frozen_head = FrozenHead(network, config, runtime, splits, features)
     fit = Fit(*shared, splits, phases, loop, frozen_head, judges_labels)
-    fit.run()
+    with checkpoints:
+        fit.run()
     return fit
 
 

@@ -216,7 +216,7 @@ class PhaseLoop:
         )
 
     def _end_epoch(self, state: PhaseState, record: EpochRecord, scores: Scores) -> None:
-        """Save everything, and only then report the epoch, so that a reported epoch is never lost."""
+        """Save everything, and report the epoch; if the run is killed before it is written, it is trained again."""
         value = scores.metric(self.config.train.metric)
         state.schedule.after_epoch(value if METRICS[self.config.train.metric].maximize else -value)
         state.epochs_done += 1

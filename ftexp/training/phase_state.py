@@ -47,6 +47,7 @@ class PhaseState:
         ema: the moving average of the weights.
         recovery: restores the beginning of the epoch after a loss that is not finite.
         head: copies of the head's parameters at the beginning of the phase.
+        learning: the blocks of which something learns.
         epochs_done: completed epochs of this phase.
         rates: learning rate of each block at the beginning of the epoch.
         sums: the sums of the present epoch.
@@ -62,6 +63,7 @@ class PhaseState:
     ema: Ema
     recovery: Recovery
     head: list[torch.Tensor]
+    learning: tuple[str, ...]
     epochs_done: int = 0
     rates: dict[str, float] = field(default_factory=dict)
     sums: EpochSums = field(default_factory=EpochSums)
@@ -225,7 +227,8 @@ def begin_phase(
     ema = build_ema(network, phase, None if phase.solved else settings.ema)
     step = build_step(optimizer, inputs, forward, settings, starting_weights, (schedule.after_step, ema.update))
     recovery = Recovery(network, optimizer, schedule, ema, 0 if phase.solved else settings.nan_retries)
-    return PhaseState(number, network, optimizer, schedule, step, ema, recovery, head_parameters(network))
+    head = head_parameters(network)
+    return PhaseState(number, network, optimizer, schedule, step, ema, recovery, head, phase.learning)
 
 
 def head_parameters(network: Network) -> list[torch.Tensor]:

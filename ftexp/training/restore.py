@@ -11,6 +11,7 @@ from ftexp.evaluation.history import EpochRecord
 from ftexp.files.file_format import reading
 from ftexp.preprocessing import Preprocessing
 from ftexp.training.checkpoints.checkpoint import LAST, restore_weights
+from ftexp.training.checkpoints.learned_weights import whole_weights
 from ftexp.training.phase_loop import PhaseLoop
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def restore(loop: PhaseLoop, num_phases: int) -> tuple[int, Mapping[str, Any] | 
         # The transforms are those that the run began with, even if another version of a library describes the weights
         # differently.
         loop.network.preprocessing = Preprocessing.from_dict(content["preprocessing"])
-        restore_weights(loop.network, content["model"], file)
+        restore_weights(loop.network, whole_weights(content, loop.network, file), file)
         loop.history.extend(EpochRecord.from_row(record) for record in json.loads(run["history"]))
         loop.checkpoints.resume(run)
         loop.report.resume(json.loads(run["report"]), loop.history)

@@ -1,7 +1,8 @@
 """Checkpoints: plain tensors and plain data, which are written atomically and read only if they are complete.
 
 ``best.pt`` holds the best weights. ``last.pt`` holds the latest weights, with all that is needed to resume training.
-The ``last.pt`` before it is kept as ``previous.pt``, in case ``last.pt`` is damaged.
+What the first phase does not train is left out of it: the pretrained weights have it, and a digest tells whether they
+are the same. The ``last.pt`` before it is kept as ``previous.pt``, in case ``last.pt`` is damaged.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import torch
+from torch import Tensor
 
 from ftexp.config import Config, as_data
 from ftexp.errors import CheckpointError, FormatError
@@ -22,6 +24,7 @@ from ftexp.files.whole_file import replaced_whole
 from ftexp.models.blocks import Network
 from ftexp.models.eval_caches import load_weights
 from ftexp.models.parametrized import plain_state
+from ftexp.training.checkpoints.snapshot import snapshot
 
 log = logging.getLogger(__name__)
 
@@ -34,25 +37,31 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 # 6: the best epoch keeps the confidence of every validation image; older files lack it.
 # 7: the taps of the network's head; the heads of older files have none.
 # 8: the phase has its plan under a time limit, and the run its seconds so far; older files have no limit.
-FORMAT = 8
+# 9: last.pt may leave out the frozen weights and has their digest; in older files the weights are complete.
+FORMAT = 9
 # Length to which torch's message is cut.
 MAX_REASON = 300
 
 
 def checkpoint_content(
-    network: Network, config: Config, class_to_idx: dict[str, int], **facts: object
+    network: Network,
+    config: Config,
+    class_to_idx: dict[str, int],
+    weights: Mapping[str, Tensor] | None = None,
+    **facts: object,
 ) -> dict[str, object]:
-    """The content of a checkpoint: the weights, and all that is needed to use them.
+    """The content of a checkpoint: the weights, and all that is needed to use them. It is a copy of the present state.
 
     Args:
         network: the network.
         config: the configuration of the run.
         class_to_idx: the index of each class.
+        weights: the weights to save; None: all of them.
         facts: further entries, such as the epoch and its score.
     """
-    return {
+    content: dict[str, object] = {
         "format": FORMAT,
-        "model": {name: tensor.detach().cpu() for name, tensor in plain_state(network.module).items()},
+        "model": plain_state(network.module) if weights is None else weights,
         "model_name": network.name,
         "taps": [tap.as_dict() for tap in network.taps],
         "preprocessing": network.preprocessing.as_dict(),
@@ -60,6 +69,7 @@ def checkpoint_content(
         "config": as_data(config),
         **facts,
     }
+    return snapshot(content)
 
 
 def write_checkpoint(path: Path, content: dict[str, object]) -> None:

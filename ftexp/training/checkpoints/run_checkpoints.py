@@ -6,19 +6,22 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ftexp.config import Config
-from ftexp.errors import CheckpointError, FormatError
+from ftexp.errors import CheckpointError, FormatError, InterruptedRunError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
 from ftexp.machine.distributed import Ranks
 from ftexp.models.blocks import Network
 from ftexp.training.checkpoints.checkpoint import (
+    LAST,
+    PREVIOUS,
     checkpoint_content,
     load_checkpoint,
     read_last,
@@ -26,6 +29,8 @@ from ftexp.training.checkpoints.checkpoint import (
     write_checkpoint,
     write_last,
 )
+from ftexp.training.checkpoints.learned_weights import digest_of, split_weights
+from ftexp.training.checkpoints.ordered_writer import OrderedWriter
 from ftexp.training.phase_state import PhaseState
 
 log = logging.getLogger(__name__)
@@ -40,6 +45,10 @@ UNBLENDED = "unblended.pt"
 @dataclass(slots=True)
 class RunCheckpoints:
     """Writes and reads the checkpoints of a run in the main process. All ranks have to call each method.
+
+    A thread writes copies of the state, in the order in which they are saved, so that ``best.pt`` is never of an epoch
+    that ``last.pt`` does not have. A save waits until the files of the save before it are written, and raises what has
+    kept them from being written. At the end of a ``with``, all files are written.
 
     This class alone decides which file holds the best weights. ``best.pt`` holds those of the kept phases. The first
     phase writes to it directly, because there are no earlier weights to compare with. A later phase writes to
@@ -65,6 +74,17 @@ class RunCheckpoints:
     run_id: str = ""
     best: Best | None = None
     _saved_at: float = field(default_factory=time.monotonic)
+    _writer: OrderedWriter = field(default_factory=OrderedWriter)
+    _frozen: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self._writer.close()
+        except InterruptedRunError as second:
+            raise InterruptedRunError(second.signal, saved=False) from error
 
     @property
     def minutes_since(self) -> float:
@@ -80,7 +100,7 @@ class RunCheckpoints:
         metric = self.config.train.metric
         facts = {"epoch": best.record.epoch, "metric": metric, "value": best.scores.metric(metric)}
         if self.ranks.is_main:
-            write_checkpoint(best.checkpoint, self._content(**facts))
+            self._write(write_checkpoint, best.checkpoint, self._content(**facts))
 
     def save_best_of(self, state: PhaseState) -> None:
         """Write the present weights of a phase (their EMA, if there is one) as those of its best epoch."""
@@ -98,12 +118,13 @@ class RunCheckpoints:
         """
         if not self.resumable:
             return
+        self._writer.wait()
         phase = state.state_dict()
         best = self.best.state_dict() if self.best else None
         run = {**run, "best": best, "history": json.dumps([record.as_row() for record in history])}
         if self.ranks.is_main:
             facts = {"epoch": len(history), "run": run, "phase": phase}
-            write_last(self.folder, self._content(**facts))
+            self._write(write_last, self.folder, self._content(**self._weights(state), **facts))
         self._saved_at = time.monotonic()
 
     def read_last(self) -> dict[str, Any] | None:
@@ -128,6 +149,7 @@ class RunCheckpoints:
             best: the best epoch of the phase that has ended.
             kept: the decision of the gate; the first phase is always kept.
         """
+        self._writer.wait()
         if kept:
             if (
                 self.ranks.is_main and best.checkpoint.exists()
@@ -147,6 +169,7 @@ class RunCheckpoints:
             alpha: share of the best epoch's weights in the average.
         """
         assert self.best is not None
+        self._writer.wait()
         self.best = replace(self.best, scores=scores, alpha=alpha)
         if self.ranks.is_main:
             os.replace(self.best.checkpoint, self.folder / UNBLENDED)
@@ -168,8 +191,26 @@ class RunCheckpoints:
             log.warning("resume  the weights of the best epoch, %d, are missing; the best later epoch is used.", epoch)
             state.best = None
 
-    def _content(self, **facts: object) -> dict[str, object]:
+    def remove_last(self) -> None:
+        """Remove what only a resume needs, once the run has finished."""
+        if self.ranks.is_main:
+            for name in (LAST, PREVIOUS, UNBLENDED):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def _write(self, write: Callable[[Path, dict[str, object]], None], path: Path, content: dict[str, object]) -> None:
+        self._writer.put(partial(write, path, content))
+
+    def _content(self, **facts: Any) -> dict[str, object]:
         return checkpoint_content(self.network, self.config, self.class_to_idx, run_id=self.run_id, **facts)
+
+    def _weights(self, state: PhaseState) -> dict[str, object]:
+        """What a resumed run cannot compute: in the first phase, the blocks that learn and a digest of all others."""
+        if state.number or self.config.model.weights is None:
+            return {"frozen": None}
+        learned, others = split_weights(self.network, state.learning)
+        if self._frozen is None:
+            self._frozen = digest_of(others)
+        return {"weights": learned, "frozen": self._frozen}
 
     def _read_own_last(self) -> dict[str, Any] | None:
         content = read_last(self.folder)

@@ -49,13 +49,15 @@ def die_half_way(content: object, file: object) -> None:
 def test_best_pt_stays_whole_when_the_process_dies_while_it_is_written(
     checkpoints: RunCheckpoints, owner: object, name: str, death: Callable[..., None]
 ) -> None:
-    checkpoints.save_best(best_of(1, checkpoints))
+    with checkpoints:
+        checkpoints.save_best(best_of(1, checkpoints))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, death)
-        with pytest.raises(KilledError):
+        with pytest.raises(KilledError), checkpoints:
             checkpoints.save_best(best_of(2, checkpoints))
     assert load_checkpoint(checkpoints.folder / BEST)["epoch"] == 1
-    checkpoints.save_best(best_of(2, checkpoints))
+    with checkpoints:
+        checkpoints.save_best(best_of(2, checkpoints))
     assert load_checkpoint(checkpoints.folder / BEST)["epoch"] == 2
 
 
@@ -90,7 +92,8 @@ def test_the_weights_of_a_later_phase_are_best_pt_once_they_are_kept(checkpoints
         with torch.no_grad():
             checkpoints.network.module.token.fill_(epoch)
         best = best_of(epoch, checkpoints)
-        checkpoints.save_best(best)
+        with checkpoints:
+            checkpoints.save_best(best)
         waits = {file.name for file in checkpoints.folder.iterdir()}
         assert waits == ({BEST} if epoch == 1 else {BEST, "candidate.pt"})
         assert load_checkpoint(checkpoints.folder / BEST)["epoch"] == (1 if checkpoints.best is None else reached[-1])
