@@ -17,7 +17,7 @@ import torch
 from scipy.fft import dct
 
 from ftexp.audit.fingerprint_table import Fingerprints
-from ftexp.audit.neighbours import Found, Neighbours
+from ftexp.audit.neighbours import Found, Neighbours, as_bytes
 from ftexp.audit.pairs import Numbers, Wanted, unique_pairs
 from ftexp.audit.progress import Progress
 
@@ -56,7 +56,7 @@ class HashCandidates:
         self._prints, self._numbers = prints, numbers
         self._standard = _Standard(self._raw(numbers[:: -(-len(numbers) // MAX_STANDARD)], WINDOWS[:1])[:, 0])
         wholes = [
-            torch.from_numpy(self._hashes(numbers[start : start + CHUNK], WINDOWS[:1])[:, 0].astype(np.float16))
+            as_bytes(torch.from_numpy(self._hashes(numbers[start : start + CHUNK], WINDOWS[:1])[:, 0]))
             for start in range(0, len(numbers), CHUNK)
         ]
         self._neighbours = Neighbours(torch.cat(wholes), numbers)
