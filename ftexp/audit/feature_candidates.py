@@ -28,6 +28,8 @@ NUM_NEAR, LEAST_OF_NEAR = 2, 0.6
 # flowers, hashes and these neighbours found 837; without the division, and with a least likeness of 0.5, they found 834
 # among a third more pairs.
 NUM_EDITED, LEAST_OF_EDITED, POWER_OF_EDITED = 5, 0.3, 0.75
+# The spread can be told from so many images for each feature; with fewer they are not divided.
+IMAGES_FOR_POWER, LEAST_WITHOUT_POWER = 4, 0.5
 WHOLE, CENTRE, GRAY = 0, 1, 2
 # Of many images, this number of principal components is compared. They are those of a sample of this size.
 NUM_COMPONENTS = 128
@@ -64,10 +66,12 @@ class FeatureCandidates:
 
     def edited(self, wanted: Wanted, queries: Numbers) -> Numbers:
         """Find pairs that can be edited copies or show one scene: for each query, its nearest; pairs as ``near``."""
+        is_enough = len(self._numbers) >= IMAGES_FOR_POWER * self._prints.features(self._numbers[:1]).shape[2]
+        power, least = (POWER_OF_EDITED, LEAST_OF_EDITED) if is_enough else (0, LEAST_WITHOUT_POWER)
         parts = [
             part
             for views in ((WHOLE, CENTRE), (GRAY,))
-            for part in self._search(views, [wanted], queries, NUM_EDITED, LEAST_OF_EDITED, POWER_OF_EDITED)
+            for part in self._search(views, [wanted], queries, NUM_EDITED, least, power)
         ]
         return unique_pairs(Found.joined(parts).nearest(0, NUM_EDITED).pairs)
 
