@@ -1,16 +1,18 @@
 """Compares how accurate ftexp's defaults and other programs are after equal wall time: data sets x sides x seeds.
 
     python -m benchmarks.accuracy --data NAME=FOLDER ... --log FILE [--minutes 3] [--seeds 0 1 2] [--sides ftexp plain]
-                                  [--stage auto] [--python SIDE=PYTHON ...] [--image-size 224] [--cells 1]
+                                  [--ftexp-minutes 0.3 3] [--stage auto] [--python SIDE=PYTHON ...] [--image-size 224]
+                                  [--cells 1]
 
 FOLDER has ``train/CLASS`` and ``test/CLASS`` (or ``val/CLASS``, which is the test then), or only ``CLASS``, of which a
 quarter becomes the test. A fifth of train is for validation, the same for all sides and seeds. Every cell is a process
 of its own, which gets the same minutes, predicts the test images and writes their probabilities; accuracy, macro F1 and
 calibration error are computed here, of all sides alike. FILE keeps a line for each cell: the same command goes on with
 the cells that are missing, ``--cells`` says how many at most. A side is a program in ``benchmarks/frameworks``
-(``SIDE_accuracy.py``); ``--python`` gives it an interpreter of another environment. A side that cannot run is named
-with the reason. At the end, the table of all cells goes to benchmarks/results.md, with paired tests against the first
-side.
+(``SIDE_accuracy.py``: fastai, lightning, transformers, autogluon, lightly); ``--python`` gives it an interpreter of
+another environment. A side that cannot run is named with the reason. At the end, the table of all cells goes to
+benchmarks/results.md, with paired tests against the first side. ``--ftexp-minutes`` gives ftexp other times than the
+others: a row for each, and each of the others is tested against all of them.
 """
 
 from __future__ import annotations
@@ -143,22 +145,28 @@ def missing(arguments: argparse.Namespace, known: Sequence[Cell]) -> Iterator[Ce
     """The cells that have not been measured, seed by seed, so that the sides take turns."""
     done = {cell.key for cell in known}
     for seed, data, side in product(arguments.seeds, arguments.data, arguments.sides):
-        cell = Cell(data, side, seed, arguments.minutes)
-        if cell.key not in done:
-            yield cell
+        for minutes in minutes_of(side, arguments):
+            cell = Cell(data, side, seed, minutes)
+            if cell.key not in done:
+                yield cell
+
+
+def minutes_of(side: str, arguments: argparse.Namespace) -> list[float]:
+    return list(arguments.ftexp_minutes) if side == FTEXP and arguments.ftexp_minutes else [arguments.minutes]
 
 
 def rows(cells: Sequence[Cell], arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """A row for each data set and side, and the paired test of each side against the first one over all cells."""
+    """A row for each data set, side and time, and the paired tests of each side against the first over all cells."""
     table: list[dict[str, object]] = []
-    for data, side in product(arguments.data, arguments.sides):
-        mine = [cell for cell in cells if (cell.data, cell.side, cell.minutes) == (data, side, arguments.minutes)]
+    timed = [(side, minutes) for side in arguments.sides for minutes in minutes_of(side, arguments)]
+    for data, (side, minutes) in product(arguments.data, timed):
+        mine = [cell for cell in cells if (cell.data, cell.side, cell.minutes) == (data, side, minutes)]
         good = [cell for cell in mine if cell.accuracy is not None]
         row: dict[str, object] = {"date": date.today().isoformat(), "data": data, "side": side, "n": len(good)}
-        row["minutes"] = arguments.minutes
+        row["minutes"] = minutes
         for name in ("accuracy", "macro_f1", "calibration_error", "seconds", "peak_mib"):
             row[name] = spread([float(getattr(cell, name)) for cell in good])
-        row["p against " + arguments.sides[0]] = p_value(cells, side, arguments)
+        row[f"{arguments.sides[0]} against it"] = paired_tests(cells, side, arguments)
         row["not run"] = next((cell.reason for cell in mine if cell.reason), "")
         table.append({**row, "machine": machine(), "versions": versions()})
     return table
@@ -171,16 +179,22 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4g}{deviation}"
 
 
-def p_value(cells: Sequence[Cell], side: str, arguments: argparse.Namespace) -> str:
-    """Wilcoxon's signed-rank test over data sets and seeds, of the accuracies in pairs with the first side's."""
+def paired_tests(cells: Sequence[Cell], side: str, arguments: argparse.Namespace) -> str:
+    """How much better the first side is, in the mean over data sets and seeds, for each of its times.
+
+    Wilcoxon's signed-rank test of the accuracies in pairs; only cells that both have count.
+    """
+    first, found = arguments.sides[0], []
     of = {cell.key: cell.accuracy for cell in cells if cell.accuracy is not None}
-    keys = [(d, s) for d, s in product(arguments.data, arguments.seeds)]
-    first = [of.get((d, arguments.sides[0], s, arguments.minutes)) for d, s in keys]
-    other = [of.get((d, side, s, arguments.minutes)) for d, s in keys]
-    pairs = [(a, b) for a, b in zip(first, other, strict=True) if a is not None and b is not None]
-    if side == arguments.sides[0] or len(pairs) < 2 or all(a == b for a, b in pairs):
-        return ""
-    return f"{wilcoxon(*zip(*pairs, strict=True)).pvalue:.3f} (n = {len(pairs)})"
+    for minutes in minutes_of(first, arguments):
+        keys = [
+            ((d, first, s, minutes), (d, side, s, arguments.minutes)) for d in arguments.data for s in arguments.seeds
+        ]
+        gains = [of[a] - of[b] for a, b in keys if a in of and b in of]
+        if side != first and gains:
+            p = f", p = {wilcoxon(gains).pvalue if any(gains) else 1:.3f}" if len(gains) > 1 else ""
+            found.append(f"{minutes:g} min: {statistics.mean(gains):+.4f}{p} (n = {len(gains)})")
+    return "; ".join(found)
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -194,6 +208,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", type=named, required=True)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--ftexp-minutes", nargs="+", type=float, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--sides", nargs="+", default=[FTEXP, "plain"])
     parser.add_argument("--stage", default="partial")
@@ -217,7 +232,8 @@ def main(given: Sequence[str] | None = None) -> None:
         known.append(measured)
         with arguments.log.open("a") as file:
             file.write(json.dumps(asdict(measured)) + "\n")
-        print(f"{cell.data} {cell.side} seed {cell.seed}: {measured.reason or measured.accuracy}", flush=True)
+        what = f"{cell.data} {cell.side} seed {cell.seed}, {cell.minutes:g} min"
+        print(f"{what}: {measured.reason or measured.accuracy}", flush=True)
     table = rows(known, arguments)
     print(format_table(table))
     append_rows(SECTION, table, *([arguments.results] if arguments.results else []))
