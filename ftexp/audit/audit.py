@@ -21,7 +21,7 @@ from ftexp.audit.groups import write_groups
 from ftexp.audit.picture import draw_worst_pairs
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.audit.split_crossings import find_future_in_training, find_shared_groups
-from ftexp.audit.within_splits import describe_repeats, find_two_labels
+from ftexp.audit.within_splits import describe_repeats, find_repeats, find_two_labels
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.images import ImageLimits
@@ -102,6 +102,7 @@ def find_all(
         *find_shared_groups(samples),
         *find_future_in_training(samples),
         *find_two_labels(samples, prints, [*across.near, *within.near]),
+        *find_repeats(samples, prints, within.near),
         *find_blank_images(samples, prints),
         *find_shortcuts(samples, prints),
     ]
@@ -211,7 +212,7 @@ def _report(findings: Sequence[Finding]) -> list[str]:
                 " for all classes."
                 for f in found
             ]
-        elif found:
+        elif found and kind not in ("repeat", "near_repeat"):  # those have a line for each split
             first = found[0]
             other = f" and {first.path_b} ({first.split_b})" if first.path_b else ""
             lines.append(

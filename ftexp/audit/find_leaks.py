@@ -48,8 +48,8 @@ def find_leaks(
 
     Returns:
         What was found: copies, near copies, edited copies, scenes and groups in two splits, training on the future, one
-        image under two labels, blank images, and labels that can be told without looking at the image. Those of
-        severity ``fail`` make scores look better than the model is.
+        image under two labels or again in one split, blank images, and labels that can be told without looking at the
+        image. Those of severity ``fail`` make scores look better than the model is.
 
     Raises:
         DataError: when the lists differ in length, a split has another name, or an image cannot be read.

@@ -29,6 +29,8 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "time": ("training on images later than those of a later split", "data.split=time"),
     "two_labels": ("one picture, or nearly the same, under two labels", "remove or relabel one of each pair"),
+    "repeat": ("the same image again in one split", "keep one of each"),
+    "near_repeat": ("nearly the same image again in one split", "look at these pairs, and keep one of each"),
     "one_colour": ("an image of a single colour", "look at these files, and remove those that show nothing"),
     "black": ("an image that is nearly black", "look at these files; data.white_level can help for those of 16 bits"),
     "saturated": ("an image that is nearly all white", "look at these files; they can be overexposed"),
@@ -41,7 +43,8 @@ KINDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A pair of samples that leaks, a blank image, or a field from which the label can be predicted (a shortcut).
+    """A pair of samples that leaks or is one image twice, a blank image, or a field from which the label can be
+    predicted (a shortcut).
 
     Attributes:
         kind: a key of ``KINDS``.

@@ -44,6 +44,27 @@ def describe_repeats(samples: Sequence[Sample], prints: Fingerprints, near: Sequ
     return lines
 
 
+def find_repeats(samples: Sequence[Sample], prints: Fingerprints, near: Sequence[Pair]) -> list[Finding]:
+    """Find images that are in one split again, exactly or nearly.
+
+    Args:
+        samples: all samples, each with its split.
+        prints: their fingerprints, in the same order.
+        near: near duplicates inside of splits.
+
+    Returns:
+        A warning for each image whose pixels are those of an earlier one of its split, with the first of them; then
+        one for each pair of near duplicates.
+    """
+    first: dict[tuple[int, str | None], Sample] = {}
+    findings = []
+    for picture, sample in zip(prints.pictures.tolist(), samples, strict=True):
+        earlier = first.setdefault((picture, sample.split), sample)
+        if earlier is not sample:
+            findings.append(finding("repeat", "warn", earlier, sample, 1.0))
+    return findings + [finding("near_repeat", "warn", samples[i], samples[j], score) for i, j, score in near]
+
+
 def find_two_labels(samples: Sequence[Sample], prints: Fingerprints, near: Sequence[Pair]) -> list[Finding]:
     """Find pictures with different labels in train and val: for equal pixels, one of them is wrong for certain.
 

@@ -4,7 +4,7 @@ import numpy as np
 from photographs import PLANTED, fingerprints_of, photograph
 
 from ftexp.audit.duplicates import near_duplicates
-from ftexp.audit.within_splits import describe_repeats, find_two_labels
+from ftexp.audit.within_splits import describe_repeats, find_repeats, find_two_labels
 from ftexp.data.samples import Sample
 
 
@@ -22,6 +22,12 @@ def test_copies_in_one_split_are_counted_with_the_largest_set_and_what_follows()
     across, within = near_duplicates(samples, prints)
     assert all(samples[i].split == samples[j].split for i, j, _ in within.near)
     assert all(samples[i].split != samples[j].split for i, j, _ in across.near)
+    listed = find_repeats(samples, prints, within.near)
+    exact = [(one.split_a, one.path_a, one.path_b) for one in listed if one.kind == "repeat"]
+    assert exact == [("train", "burst0", "burst1"), ("train", "burst0", "burst2"), ("val", "a", "b")]
+    near = [one for one in listed if one.kind == "near_repeat"]
+    assert {one.path_b for one in near} | {one.path_a for one in near} >= {"small"}
+    assert all(one.split_a == one.split_b and one.severity == "warn" for one in listed)
     assert describe_repeats(samples, prints, within.near) == [
         "train: 3 of 8 images repeat another one of this split; burst0 is there 4 times. Training sees these pictures"
         " more often than others.",
