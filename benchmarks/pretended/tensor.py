@@ -82,6 +82,10 @@ class PretendedTensor(Tensor):
     def __repr__(self, **_: object) -> str:
         return f"{NAME}({self.on_host!r})"
 
+    def data_ptr(self) -> int:
+        """Where it lies; torch says 0 of all wrappers, as if they shared their memory."""
+        return self.on_host.data_ptr()
+
     def tolist(self) -> Any:
         """Torch refuses this for wrappers; of a GPU it copies the tensor to the host."""
         return self.cpu().tolist()

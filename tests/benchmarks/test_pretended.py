@@ -114,6 +114,12 @@ def test_random_numbers_come_from_a_generator_of_its_own(counts: Counts) -> None
 
 
 @pytest.mark.usefixtures("counts")
+def test_tensors_have_addresses_of_their_own() -> None:
+    first, second = on_device(), nn.Parameter(on_device())
+    assert first.data_ptr() == first.view(6).data_ptr() != second.data_ptr() == second.detach().data_ptr()
+
+
+@pytest.mark.usefixtures("counts")
 def test_a_forked_process_may_not_use_it() -> None:
     tensor = on_device()
     child = os.fork()
