@@ -34,7 +34,7 @@ def find_listed(where: str, path: str, root: Path) -> str:
         )
     full = _inside(where, path, root)
     kind = _kind(where, full, path)
-    for other in _other_spellings(path):
+    for other in _other_spellings(path) if kind == "gone" else ():
         if kind == "gone":
             spelt = _inside(where, other, root)
             kind = _kind(where, spelt, path)
@@ -47,8 +47,8 @@ def find_listed(where: str, path: str, root: Path) -> str:
 def _inside(where: str, path: str, root: Path) -> str:
     # Links are not resolved: the owner of the root may have put links into it, but a table must not lead out by "..".
     full = os.path.normpath(os.path.join(root, path))
-    top = os.path.abspath(root)
-    if os.path.commonpath((os.path.abspath(full), top)) != top:
+    top, absolute = os.path.abspath(root), full if os.path.isabs(full) else os.path.abspath(full)
+    if absolute != top and not absolute.startswith(os.path.join(top, "")):
         raise DataError(
             f"{where}: {shorten(path)} is outside data.root={root}. Set data.root to a folder that contains all images."
         )

@@ -58,8 +58,11 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
 
     samples: list[Sample] = []
     first_seen: dict[str, tuple[str, str]] = {}
+    names: dict[str, str] = {}  # one string for all rows with the same class, group, time or split
     for where, row in rows:
-        sample = _to_sample(where, {key: row[column].strip() for key, column in wanted.items()}, wanted, root)
+        texts = {key: row[column].strip() for key, column in wanted.items()}
+        texts |= {key: names.setdefault(text, text) for key, text in texts.items() if key != "path"}
+        sample = _to_sample(where, texts, wanted, root)
         _refuse_second(where, sample, first_seen)
         samples.append(sample)
     if not samples:
@@ -109,7 +112,8 @@ def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None
 
 
 def _refuse_second(where: str, sample: Sample, first_seen: dict[str, tuple[str, str]]) -> None:
-    line, label = first_seen.setdefault(os.path.abspath(sample.path), (where, sample.label))
+    path = sample.path if os.path.isabs(sample.path) else os.path.abspath(sample.path)
+    line, label = first_seen.setdefault(path, (where, sample.label))
     if line != where:
         advice = "Keep one of them." if label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"
         raise DataError(f"{where}: {sample.path} is listed twice, first in {line}. {advice}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -29,9 +28,11 @@ def cut_stratified(labels: Sequence[str], fractions: Mapping[str, float], seed: 
     Raises:
         DataError: when a class has fewer samples than there are splits.
     """
-    counts = Counter(labels)
-    num_splits = 1 + len(fractions)
-    few = [f"{name} ({counts[name]})" for name in sorted_naturally(counts) if counts[name] < num_splits]
+    members: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    num_splits, names = 1 + len(fractions), sorted_naturally(members)
+    few = [f"{name} ({len(members[name])})" for name in names if len(members[name]) < num_splits]
     if few:
         raise DataError(
             f"Too few images to put one of each class into train, {' and '.join(fractions)}: {listed(few)}."
@@ -39,8 +40,8 @@ def cut_stratified(labels: Sequence[str], fractions: Mapping[str, float], seed: 
         )
     assigned = ["train"] * len(labels)
     rng = np.random.default_rng(seed)
-    for name in sorted_naturally(counts):
-        shuffled = rng.permutation([index for index, label in enumerate(labels) if label == name]).tolist()
+    for name in names:
+        shuffled = rng.permutation(members[name]).tolist()
         for split, count in allocate(len(shuffled), fractions).items():
             for _ in range(count):
                 assigned[shuffled.pop()] = split
