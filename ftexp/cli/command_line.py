@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ftexp.cli.arguments import MULTIRUN, readable
-from ftexp.cli.help_options import register_options
+from ftexp.cli.help_options import help_of_a_run, register_options
 from ftexp.cli.messages import explain
 from ftexp.cli.redaction import redact_saved
 from ftexp.cli.resume_arguments import expand
@@ -58,11 +58,15 @@ def run_command(
     Args:
         task: is called with the composed configuration.
         under_torchrun: whether several processes can do the task together.
-        own_help: the text that ``--help`` prints; None: the help of a run, from conf/hydra/help.
+        own_help: the text that ``--help`` prints; None: the help of a run, from conf/hydra/help, and with other
+            arguments beside ``--help``, Hydra's way to print it.
     """
     keep_streams()
     if own_help is not None and {"--help", "-h"} & set(sys.argv[1:]):
         print(own_help)
+        return
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_of_a_run(conf_dir()))
         return
     if "--version" in sys.argv[1:]:
         print(version_line())

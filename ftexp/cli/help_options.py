@@ -16,6 +16,16 @@ def register_options(conf: Path) -> None:
     OmegaConf.register_resolver(RESOLVER, partial(list_options, conf), replace=True)
 
 
+def help_of_a_run(conf: Path) -> str:
+    """What ``python -m ftexp --help`` prints, read from ``conf/hydra/help/short.yaml`` as Hydra would.
+
+    Hydra composes all settings for it and lists all groups, which takes longer than everything else.
+    """
+    register_options(conf)
+    help_config = OmegaConf.load(conf / "hydra" / "help" / "short.yaml")
+    return str(OmegaConf.create({"hydra": {"help": help_config}}).hydra.help.template)
+
+
 def list_options(conf: Path, group: str) -> str:
     """List the options of a group as text; the default comes first, with a star before it.
 

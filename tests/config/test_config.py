@@ -245,6 +245,12 @@ def test_help_and_mistakes_come_without_importing_torch(tmp_path: Path, argument
     assert not imported & {"torch", "timm", "mlflow", "sklearn", "optuna"}
 
 
+def test_help_alone_is_what_hydra_prints_with_other_arguments(command_line: CommandLine) -> None:
+    alone, with_others = (command_line(*arguments).stdout for arguments in (["--help"], ["--help", "stage=head"]))
+    assert alone == with_others
+    assert "stage      * partial, auto" in alone
+
+
 def test_every_command_has_a_help_of_its_own(command_line: CommandLine) -> None:
     for flag, first, command in (("--help", "ftexp.lr_find suggests", lr_find), ("-h", "ftexp.audit splits", audit)):
         shown = command_line(flag, "stage=head", entry=command)
