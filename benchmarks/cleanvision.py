@@ -1,11 +1,12 @@
-"""Copies planted in photographs, also edited ones: what the audit finds, and what CleanVision finds.
+"""Copies planted in photographs, also edited ones: what the audit finds, and what CleanVision and fastdup find.
 
-    python -m benchmarks.cleanvision --images ../shared/data/hymenoptera ../shared/data/sign_digits --python PYTHON
+    python -m benchmarks.cleanvision --images ../shared/data/flowers --python PYTHON [--fastdup PYTHON]
 
 PYTHON is the interpreter of another environment with ``pip install cleanvision==0.3.7``, because its requirements may
-conflict with those of ftexp. Without ``--python``, only the audit is measured. Features are computed and not read from
-a cache, as in a first run. The two take turns; rows go to benchmarks/results.md. CleanVision's time includes starting
-its process, about a second; the audit's includes loading its network, but not the import of torch.
+conflict with those of ftexp; so is that of ``--fastdup``, with ``pip install fastdup==2.54``. Without them, only the
+audit is measured. Features are computed and not read from a cache, as in a first run. The sides take turns; rows go to
+benchmarks/results.md. The time of CleanVision and fastdup includes starting their process, about a second; the audit's
+includes loading its network, but not the import of torch.
 """
 
 from __future__ import annotations
@@ -44,6 +45,17 @@ lab.find_issues({"exact_duplicates": {}, "near_duplicates": {}}, n_jobs=1, verbo
 print(json.dumps([s for kind in ("exact_duplicates", "near_duplicates") for s in lab.info[kind]["sets"]]))
 """
 
+
+# Run in fastdup's environment, on two threads as the others: folder, folder for its files -> pairs of paths.
+FASTDUP = """
+import json, sys
+import fastdup
+run = fastdup.create(work_dir=sys.argv[2], input_dir=sys.argv[1])
+run.run(threshold=0.9, nearest_neighbors_k=5, num_threads=2, verbose=False, print_summary=False, overwrite=True)
+found = run.similarity()
+print()
+print(json.dumps(found[["filename_from", "filename_to"]].values.tolist()))
+"""
 
 NOTHING_KEPT = FingerprintCache(None)
 
@@ -127,6 +139,14 @@ def by_cleanvision(python: str, work: Path) -> set[frozenset[str]]:
     return {frozenset((a, b)) for members in sets for a in members for b in members if a != b}
 
 
+def by_fastdup(python: str, work: Path) -> set[frozenset[str]]:
+    """The pairs of paths that fastdup finds, from its default threshold of likeness on."""
+    with tempfile.TemporaryDirectory() as files:
+        command = [python, "-I", "-c", FASTDUP, str(work), files]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {frozenset(pair) for pair in json.loads(done.stdout.splitlines()[-1]) if pair[0] != pair[1]}
+
+
 def main() -> None:
     """Measure both, and print a line for each kind of copy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,6 +154,7 @@ def main() -> None:
     parser.add_argument("--per-kind", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", help="interpreter that has cleanvision")
+    parser.add_argument("--fastdup", help="interpreter that has fastdup")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder).resolve()
@@ -141,6 +162,8 @@ def main() -> None:
         finders: dict[str, Callable[[], set[frozenset[str]]]] = {"ftexp": lambda: by_audit(samples)}
         if given.python:
             finders["CleanVision"] = lambda: by_cleanvision(given.python, work)
+        if given.fastdup:
+            finders["fastdup 2.54"] = lambda: by_fastdup(given.fastdup, work)
         wall: dict[str, list[float]] = {name: [] for name in finders}
         processor: dict[str, list[float]] = {name: [] for name in finders}
         found: dict[str, set[frozenset[str]]] = {}
@@ -168,7 +191,7 @@ def main() -> None:
             | {"machine": machine(), "versions": versions()}
             for name in finders
         ]
-    append_rows("Planted copies, also edited ones, beside CleanVision 0.3.7", rows)
+    append_rows("Planted copies, also edited ones, beside CleanVision 0.3.7 and fastdup", rows)
     for row in rows:
         print(row)
 

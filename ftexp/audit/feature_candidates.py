@@ -87,10 +87,13 @@ class FeatureCandidates:
         """The nearest of each image, by the best of these views of both."""
         queries = self._numbers if queries is None else np.intersect1d(queries, self._numbers)
         spaces = {view: self._space(view, power) for view in views}
-        parts = (self._vectors(self._numbers, spaces[view], view) for view in views)
-        keys = torch.cat([as_bytes(vectors) for of_view in parts for _, vectors in of_view])
+        parts = (part for view in views for part in self._vectors(self._numbers, spaces[view], view))
+        keys = torch.empty((len(views) * len(self._numbers), spaces[views[0]].size), dtype=torch.int8)
+        done = 0
+        for owners, vectors in parts:
+            keys[done : done + len(owners)] = as_bytes(vectors)
+            done += len(owners)
         neighbours = Neighbours(keys, np.tile(self._numbers, len(views)))
-        del keys
         progress = Progress("compared the features of", "images", len(queries) * len(views))
         found: list[list[Found]] = [[] for _ in wanted]
         done = 0
@@ -128,6 +131,7 @@ class _Space:
         variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
         spreads = variances[-components:].clamp_min(LEAST_VARIANCE * variances[-1].clamp_min(1e-9)).sqrt()
         self._axes = axes[:, -components:] * spreads**-power
+        self.size = self._axes.shape[1]
 
     def __call__(self, features: npt.NDArray[np.float16]) -> Tensor:
         """Of length 1, float32 [N, components]."""

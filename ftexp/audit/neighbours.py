@@ -72,7 +72,7 @@ class Neighbours:
     """Keys among which neighbours are searched.
 
     Args:
-        keys: the ``as_bytes`` of vectors of length 1, int8 [K, D].
+        keys: the ``as_bytes`` of vectors of length 1, int8 [K, D]; they are put in another order in place.
         owners: the number of the image that each key is of, int64 [K].
     """
 
@@ -82,7 +82,9 @@ class Neighbours:
         order = np.random.default_rng(0).permutation(len(keys))
         order = order[np.argsort(cell[order], kind="stable")]
         self._ends = np.cumsum(np.bincount(cell, minlength=len(self._centres)))
-        self._keys, self._owners = keys[torch.from_numpy(order)], owners[order]
+        self._keys, self._owners, rows = keys, owners[order], torch.from_numpy(order)
+        for column in range(keys.shape[1]):  # without a second copy of all of them
+            keys[:, column] = keys[rows, column]
 
     def search(
         self, queries: Tensor, owners: Numbers, wanted: Sequence[Wanted], number: int, least: float
