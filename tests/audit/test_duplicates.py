@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from photographs import PLANTED, fingerprints_of, photograph
 
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import find_near_duplicates, find_same_images, tie_duplicates
+from ftexp.audit.duplicates import components, find_near_duplicates, find_same_images, tie_duplicates
 from ftexp.audit.fingerprint_table import Fingerprints
+from ftexp.audit.near_duplicates import NearDuplicates
+from ftexp.audit.pairs import differ
 from ftexp.data.samples import Sample
 from ftexp.data.sources.digits import read_digits
 
@@ -83,6 +87,22 @@ def test_ties_gather_all_copies_of_an_image() -> None:
     assert set(ties) == {s.path for s in [*copies, *other]}
     assert len({ties[s.path] for s in copies}) == 1
     assert ties["x"] == ties["y"] != ties["original"]
+
+
+def test_ties_of_copies_that_are_hidden_by_nearer_ones() -> None:
+    """Three copies of each kind are each other's nearest, so that the kinds meet in a later round."""
+    samples = list(STRANGERS[:6])
+    for kind in ("half size", "cropped by 10 %", "flipped"):
+        changed = np.asarray(PLANTED[kind](photograph(1)))
+        for number in range(3):
+            samples.append(sample(f"{kind} {number}", np.clip(changed.astype(int) + number, 0, 255).astype(np.uint8)))
+    prints = prints_of(samples)
+    (first,) = NearDuplicates(prints).search([partial(differ, np.arange(len(samples)))])
+    edges = [(i, j) for i, j, _ in first.near]
+    assert len(set(components(edges, len(samples))[6:].tolist())) > 1
+    ties = tie_duplicates(samples, prints)
+    assert set(ties) == {one.path for one in samples[6:]}
+    assert len(set(ties.values())) == 1
 
 
 def test_one_image_alone() -> None:
