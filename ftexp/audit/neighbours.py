@@ -155,7 +155,7 @@ def _centres(keys: Tensor) -> Tensor:
         return torch.zeros((1, keys.shape[1]))
     number = int(CELLS_PER_ROOT * len(keys) ** 0.5)
     chosen = np.random.default_rng(0).permutation(len(keys))[: number * SAMPLES_PER_CELL]
-    sample = keys[torch.from_numpy(np.sort(chosen))].float()
+    sample = keys[torch.from_numpy(np.sort(chosen))].float().div_(LARGEST_BYTE)
     centres = sample[:: len(sample) // number][:number].clone()
     for _ in range(ROUNDS):
         cell = torch.cat(_nearest_centres(sample, centres, 1))[:, 0]
