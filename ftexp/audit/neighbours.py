@@ -78,7 +78,7 @@ class Neighbours:
 
     def __init__(self, keys: Tensor, owners: Numbers) -> None:
         self._centres = _centres(keys)
-        cell = torch.cat(_nearest_centres(keys, self._centres, 1))[:, 0].numpy()
+        cell = _nearest_centres(keys, self._centres, 1)[:, 0].numpy()
         order = np.random.default_rng(0).permutation(len(keys))
         order = order[np.argsort(cell[order], kind="stable")]
         self._ends = np.cumsum(np.bincount(cell, minlength=len(self._centres)))
@@ -98,7 +98,7 @@ class Neighbours:
             number: how many neighbours of a query are found at most.
             least: the least likeness of a neighbour, a product of their vectors.
         """
-        probed = torch.cat(_nearest_centres(queries, self._centres, CELLS_OF_A_QUERY)).numpy()
+        probed = _nearest_centres(queries, self._centres, CELLS_OF_A_QUERY).numpy()
         order = np.argsort(probed, axis=None, kind="stable")
         rows, ends = order // probed.shape[1], np.cumsum(np.bincount(probed.ravel(), minlength=len(self._centres)))
         tasks = [
@@ -158,26 +158,28 @@ def _centres(keys: Tensor) -> Tensor:
     sample = keys[torch.from_numpy(np.sort(chosen))].float().div_(LARGEST_BYTE)
     centres = sample[:: len(sample) // number][:number].clone()
     for _ in range(ROUNDS):
-        cell = torch.cat(_nearest_centres(sample, centres, 1))[:, 0]
+        cell = _nearest_centres(sample, centres, 1)[:, 0]
         sums = torch.zeros_like(centres).index_add_(0, cell, sample)
         filled = sums.norm(dim=1) > 1e-6  # a centre without vectors stays where it is
         centres[filled] = torch.nn.functional.normalize(sums[filled])
     return centres
 
 
-def _nearest_centres(vectors: Tensor, centres: Tensor, number: int) -> list[Tensor]:
-    """The numbers of the nearest centres of each vector, in blocks, int64 [., number or fewer]."""
-    number = min(number, len(centres))
+def _nearest_centres(vectors: Tensor, centres: Tensor, number: int) -> Tensor:
+    """The numbers of the nearest centres of each vector, int64 [N, number or fewer]."""
+    # One tensor for all: thousands of small ones between the large products would keep the allocator from using the
+    # room of a product again, which took several GB among a million images.
+    nearest = torch.zeros((len(vectors), min(number, len(centres))), dtype=torch.int64)
+    size = max(1, BLOCK_ELEMENTS // len(centres))
 
     @torch.inference_mode()
-    def of_block(block: Tensor) -> Tensor:
-        if len(centres) == 1:
-            return torch.zeros((len(block), 1), dtype=torch.int64)
-        product = block.float() @ centres.T
-        nearest = []
-        for _ in range(number):  # for a few of them, faster than topk
-            nearest.append(product.argmax(dim=1))
-            product.scatter_(1, nearest[-1][:, None], -torch.inf)
-        return torch.stack(nearest, dim=1)
+    def of_block(start: int) -> None:
+        product = vectors[start : start + size].float() @ centres.T
+        for rank in range(nearest.shape[1]):  # for a few of them, faster than topk
+            best = product.argmax(dim=1)
+            nearest[start : start + size, rank] = best
+            product.scatter_(1, best[:, None], -torch.inf)
 
-    return map_batches(of_block, torch.split(vectors, max(1, BLOCK_ELEMENTS // len(centres))))
+    if len(centres) > 1:
+        map_batches(of_block, range(0, len(vectors), size))
+    return nearest
