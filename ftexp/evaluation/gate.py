@@ -26,6 +26,7 @@ class Verdict:
         gained: validation samples that only the later phase classified correctly.
         lost: validation samples that only the earlier phase classified correctly.
         p_value: probability of at least this gain if both are equally good; None if the gate does not test it.
+        min_errors: ``stage.min_errors``, if a phase is not begun because fewer validation samples are wrong.
     """
 
     kept: bool
@@ -34,6 +35,7 @@ class Verdict:
     gained: int
     lost: int
     p_value: float | None
+    min_errors: int | None = None
 
 
 def judge(stage: StageConfig, metric: str, before: Scores, after: Scores) -> Verdict:
@@ -63,7 +65,7 @@ def best_case(stage: StageConfig, metric: str, before: Scores) -> Verdict:
 
     If this one would not be kept, none will be: no metric of any resample can be higher. With ``significant`` and
     accuracy that is so if fewer than five samples are wrong (0.5 ** 4 = 0.06, 0.5 ** 5 = 0.03), and with ``better`` if
-    the metric cannot rise by more than the margin.
+    the metric cannot rise by more than the margin. Nor is a phase kept if fewer than ``min_errors`` samples are wrong.
 
     Args:
         stage: the settings of the gate.
@@ -75,7 +77,9 @@ def best_case(stage: StageConfig, metric: str, before: Scores) -> Verdict:
         certain = np.eye(before.num_classes, dtype=before.probabilities.dtype)[before.labels]
     nothing = {name: np.zeros_like(getattr(before, name)) for name in ("ranks", "losses")}
     perfect = replace(before, predictions=before.labels, probabilities=certain, **nothing)
-    return judge(stage, metric, before, perfect)
+    verdict = judge(stage, metric, before, perfect)
+    too_few = verdict.gained < stage.min_errors
+    return replace(verdict, kept=False, min_errors=stage.min_errors) if too_few else verdict
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -83,6 +83,10 @@ def explain_skipped(best_case: Verdict, metric: str, num_samples: int) -> str:
         metric: ``train.metric``, which the gate compares.
         num_samples: number of validation images.
     """
+    if best_case.min_errors is not None:
+        return (
+            f"{best_case.gained} of {num_samples} images are wrong, fewer than stage.min_errors={best_case.min_errors}"
+        )
     rise = f"validation {METRICS[metric].label} would go from {best_case.before:.4f} to {best_case.after:.4f}"
     if best_case.p_value is None:
         return f"even with all {num_samples} images right, {rise}, too little for stage.gate=better and its margin"

@@ -110,6 +110,9 @@ def with_wrong(num_wrong: int) -> Scores:
         ({"gate": "better", "margin": 0.05}, "accuracy", 1, None, False),
         ({"gate": "better"}, "accuracy", 0, None, False),
         ({"gate": "off"}, "accuracy", 0, None, True),
+        ({"gate": "better", "min_errors": 5}, "accuracy", 5, None, True),
+        ({"gate": "better", "min_errors": 5}, "accuracy", 4, None, False),
+        ({"gate": "significant", "min_errors": 7}, "accuracy", 6, 1 / 64, False),
     ],
 )
 def test_the_best_case_by_hand(

@@ -158,6 +158,7 @@ ILLEGAL = {
     # The gate.
     "stage.gate: Invalid value 'sometimes', expected one of ['better', 'significant', 'off']": ["stage.gate=sometimes"],
     "stage.margin=-0.1 is not allowed: it must be 0 or above": ["stage.margin=-0.1"],
+    "stage.min_errors=5 has no effect with stage.gate=off": ["stage.min_errors=5", "stage.gate=off"],
     "stage.margin=0.1 has no effect with stage.gate=significant": ["stage.margin=0.1", "stage.gate=significant"],
 }
 

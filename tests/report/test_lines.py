@@ -44,6 +44,11 @@ def test_a_verdict() -> None:
     )
 
 
+def test_a_phase_that_begins_with_too_few_errors() -> None:
+    verdict = Verdict(False, 0.9625, 1.0, 3, 0, None, min_errors=5)
+    assert explain_skipped(verdict, "accuracy", 80) == "3 of 80 images are wrong, fewer than stage.min_errors=5"
+
+
 @pytest.mark.parametrize(
     ("p_value", "expected"),
     [

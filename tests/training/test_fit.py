@@ -163,7 +163,7 @@ def test_phases_that_the_gate_could_not_keep_are_not_begun(
     first, *others = result.report.state()["phases"]
     assert (first["name"], first["verdict"]) == ("head", "kept")
     gate = {"kept": False, "before": (3 - num_wrong) / 3, "after": 1.0, "gained": num_wrong, "lost": 0}
-    skipped = {"epochs": 0, "verdict": "skipped", "best_case": {**gate, "p_value": 0.5**num_wrong}}
+    skipped = {"epochs": 0, "verdict": "skipped", "best_case": {**gate, "p_value": 0.5**num_wrong, "min_errors": None}}
     assert others == [{"name": name, **skipped} for name in ("last", "all")]
     assert f"gate    last, all skipped: {num_wrong} of 3 images are still wrong" in caplog.text
     assert "frozen" not in caplog.text.split("gate    last")[1]  # no table of the skipped phase's blocks
