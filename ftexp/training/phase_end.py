@@ -1,4 +1,7 @@
-"""When a phase ends: after its epochs, when its time is over, or when it has stopped improving (``train.patience``)."""
+"""When a phase ends: after its epochs, when its time is over, or when it has stopped improving (``train.patience``).
+
+A long phase says beforehand how long it takes.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,35 @@ from ftexp.training.phase_state import PhaseState
 
 log = logging.getLogger(__name__)
 
+# A phase that goes on for longer says so.
+LONG_SECONDS = 120.0
+
 
 def has_another_epoch(config: Config, phase: Phase, state: PhaseState, epochs_of_run: int) -> bool:
     """Whether a phase trains another epoch; arguments as ``ran_out_of_patience``."""
     return state.epochs_done < state.epochs_of(phase) and not ran_out_of_patience(config, phase, state, epochs_of_run)
+
+
+def log_time_ahead(config: Config, phase: Phase, state: PhaseState, seconds: float) -> None:
+    """Say after the second epoch how long a phase goes on, if that is long and nothing limits it.
+
+    The first epoch says little: files are decoded in it, and kernels are loaded.
+
+    Args:
+        config: the configuration of the run.
+        phase: the phase.
+        state: its state.
+        seconds: duration of the epoch.
+    """
+    left = state.epochs_of(phase) - state.epochs_done
+    if state.epochs_done == 2 and config.train.max_minutes is None and left * seconds >= LONG_SECONDS:
+        minutes = left * seconds / 60
+        log.info(
+            "time    %s: %d more epochs take about %.0f minutes; train.max_minutes sets a limit",
+            phase.name,
+            left,
+            minutes,
+        )
 
 
 def ran_out_of_patience(config: Config, phase: Phase, state: PhaseState, epochs_of_run: int) -> bool:

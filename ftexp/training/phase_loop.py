@@ -31,7 +31,7 @@ from ftexp.training.epoch_sums import EpochStats, EpochSums
 from ftexp.training.inputs.batches import Batches, Forward, Inputs
 from ftexp.training.interruption import StopSignals
 from ftexp.training.loop import evaluate, train_epoch
-from ftexp.training.phase_end import has_another_epoch
+from ftexp.training.phase_end import has_another_epoch, log_time_ahead
 from ftexp.training.phase_state import PhaseState, begin_phase
 from ftexp.training.progress import Progress
 from ftexp.training.report import Report
@@ -131,6 +131,7 @@ class PhaseLoop:
                     state.sums = EpochSums()
                     continue
                 self._end_epoch(state, record, scores)
+                log_time_ahead(self.config, phase, state, record.seconds)
                 if state.plan is not None and self.run_time is not None:
                     state.plan.after_epoch(state.updates_done)
                     self.report.time_plan(self.run_time.entries())
