@@ -114,7 +114,8 @@ class PhasePlan:
     def after_epoch(self, done: int) -> None:
         """Plan again by the times of an epoch, its validation and its checkpoint.
 
-        After the first epoch, and in its first half, a plan may also become longer.
+        After the first epoch, and in its first half, a plan may also become longer. After a single update nothing is
+        known of its time yet, and the plan stays.
 
         Args:
             done: updates of the phase so far.
@@ -126,7 +127,7 @@ class PhasePlan:
             self.seconds_per_update = (self._previous - self._began) / (self._seen - self._seen_before)
         self.validation = now - self._previous
         self._began, self._seen_before = now, self._seen
-        if done < self.planned:
+        if done < self.planned and self.seconds_per_update is not None:
             self._plan(done, may_grow=self._is_first_epoch or 2 * done <= self.planned)
         self._is_first_epoch = False
 

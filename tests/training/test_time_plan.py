@@ -19,10 +19,13 @@ class Clock:
         return self.seconds
 
 
-def plan_of(clock: Clock, ends_at: float, epochs: int = 10, validation: float = 2.0) -> tuple[PhasePlan, list[int]]:
+def plan_of(
+    clock: Clock, ends_at: float, epochs: int = 10, validation: float = 2.0, per_epoch: int = 10
+) -> tuple[PhasePlan, list[int]]:
     changes: list[int] = []
-    most = epochs * 10
-    plan = PhasePlan(clock, int, ends_at, 10, most, validation, changes.append, lambda updates: updates, planned=most)
+    most = epochs * per_epoch
+    given = ends_at, per_epoch, most, validation, changes.append
+    plan = PhasePlan(clock, int, *given, agree=lambda updates: updates, planned=most)
     return plan, changes
 
 
@@ -70,6 +73,14 @@ def test_a_phase_never_ends_late_and_uses_its_time(ends_at: float, per_update: f
     assert ends_at - ended < 2 * per_update + validation
     assert plan.planned == done
     assert plan.epochs_cut == (100 - done) // 10
+
+
+def test_epochs_of_one_update_are_planned_once_their_time_is_known() -> None:
+    clock = Clock()
+    plan, _ = plan_of(clock, ends_at=31, epochs=40, validation=1.0, per_epoch=1)
+    done, ended = train(plan, clock, 1.0, 1.0)
+    assert (done, ended) == (13, 26)  # the first timing counts the validations between the updates
+    assert plan.planned == done
 
 
 def test_with_enough_time_nothing_is_changed() -> None:
