@@ -32,36 +32,40 @@ from benchmarks.results import append_rows, machine, versions
 
 SECTION = "Recipes over data sets and seeds"
 _FULL = ("stage=full", "stage.epochs=20", "augment=light")
+_MEDIUM = ("stage=full", "stage.epochs=20", "augment=medium")
 # Name of a recipe -> its settings; the first is the one that the others are compared with.
 RECIPES: dict[str, tuple[str, ...]] = {
-    "full, light, 20 epochs": _FULL,
-    "partial, as it is": ("stage=partial",),
-    "head on all depths": ("stage=head", "head.depth=all"),
-    "full, no smoothing": (*_FULL, "loss.label_smoothing=0"),
-    "full, medium": ("stage=full", "stage.epochs=20", "augment=medium"),
+    "auto": ("stage=auto",),
+    "auto, all x 0.2": ("stage=auto", "stage.phases.2.lr_factor=0.2"),
+    "auto, last x 1": ("stage=auto", "stage.phases.1.lr_factor=1"),
+    "auto, no smoothing": ("stage=auto", "loss.label_smoothing=0"),
+    "auto, no averages": ("stage=auto", "train.wise_ft=[]"),
+    "auto, no augmentation": ("stage=auto", "augment=none"),
+    "auto, gate off": ("stage=auto", "stage.gate=off", "stage.min_errors=0"),
+    "auto, EMA 0.99": ("stage=auto", "train.ema=0.99"),
+    "partial": ("stage=partial",),
+    "head": ("stage=head",),
+    "full, solved head, medium": (*_MEDIUM, "head.init=solved"),
+    "full, medium": _MEDIUM,
+    "full, light": _FULL,
+    "full, strong": ("stage=full", "stage.epochs=20", "augment=strong"),
+    "full, no augmentation": ("stage=full", "stage.epochs=20"),
+    "full, 40 epochs, medium": ("stage=full", "stage.epochs=40", "augment=medium"),
     "full, rates x 0.3": (*_FULL, "optimizer.head_lr=3e-4", "optimizer.backbone_lr=1.5e-4"),
     "full, rates x 3": (*_FULL, "optimizer.head_lr=3e-3", "optimizer.backbone_lr=1.5e-3"),
-    "full, 10 epochs, no augmentation": ("stage=full",),
     "full, block decay 0.9": (*_FULL, "optimizer.block_decay=0.9"),
-    "full, EMA 0.99": (*_FULL, "train.ema=0.99"),
-    "full, 40 epochs, medium": ("stage=full", "stage.epochs=40", "augment=medium"),
-    "last 4 blocks, light": ("stage=partial", "stage.last_blocks=4", "stage.epochs=20", "augment=light"),
-    "full, solved head": (*_FULL, "head.init=solved"),
-    "full, WiSE-FT": (*_FULL, "train.wise_ft=[0.3,0.5,0.7,0.85]"),
-    "staged, light": ("stage=staged", "augment=light"),
     "full, BatchNorm in training": (*_FULL, "bn_policy=train"),
     "full, weight decay 0.1": (*_FULL, "optimizer.weight_decay=0.1"),
     "full, mixup 0.2": (*_FULL, "augment.mixup=0.2"),
-    "full, no clipping": (*_FULL, "train.clip_norm=null"),
     "full, batches of 64": (*_FULL, "train.batch_size=64"),
-    "full, 40 epochs, light": ("stage=full", "stage.epochs=40", "augment=light"),
-    "full, head rate x 3": (*_FULL, "optimizer.head_lr=3e-3"),
+    "staged, light": ("stage=staged", "augment=light"),
 }
 Cell = dict[str, Any]
+Given = tuple[Path, Cell, str, Sequence[str], float]  # images, cell, device, further settings, when to begin no more
 
 
-def measure(root: Path, cell: Cell, device: str) -> Cell:
-    """The scores of one run at its best epoch by validation."""
+def measure(root: Path, cell: Cell, device: str, settings: Sequence[str] = ()) -> Cell:
+    """The scores of one run at its best epoch by validation, with further settings."""
     import ftexp
     from ftexp.run import run
 
@@ -73,6 +77,7 @@ def measure(root: Path, cell: Cell, device: str) -> Cell:
             *RECIPES[cell["recipe"]],
             f"runtime.device={device}",
             "runtime.compile=false",
+            *settings,
             *data,
         )
         result = run(config, Path(folder) / "run", resumable=False)
@@ -81,17 +86,17 @@ def measure(root: Path, cell: Cell, device: str) -> Cell:
     return {**cell, **scores, "seconds": time.perf_counter() - started}
 
 
-def _measured(given: tuple[Path, Cell, str, float]) -> Cell | None:
-    root, cell, device, until = given
+def _measured(given: Given) -> Cell | None:
+    root, cell, device, settings, until = given
     if time.time() > until:
         return None
     try:
-        return measure(root, cell, device)
+        return measure(root, cell, device, settings)
     except Exception:
         return {**cell, "error": traceback.format_exc()[-1500:]}
 
 
-def missing_cells(arguments: argparse.Namespace) -> Iterator[tuple[Path, Cell, str, float]]:
+def missing_cells(arguments: argparse.Namespace) -> Iterator[Given]:
     known = {tuple(cell[name] for name in ("set", "recipe", "seed", "per class")) for cell in read(arguments.cells)}
     until = time.time() + 60 * arguments.minutes
     for seed in arguments.seeds:
@@ -101,7 +106,7 @@ def missing_cells(arguments: argparse.Namespace) -> Iterator[tuple[Path, Cell, s
                 if (name, recipe, seed, arguments.per_class) not in known:
                     cell = {"set": name, "recipe": recipe, "seed": seed, "per class": arguments.per_class}
                     size = {"image size": arguments.image_size}
-                    yield Path(folder).resolve(), {**cell, **size}, arguments.device, until
+                    yield Path(folder).resolve(), {**cell, **size}, arguments.device, arguments.settings, until
 
 
 def read(path: Path) -> list[Cell]:
@@ -141,6 +146,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--settings", nargs="+", default=[], help="of all cells, such as runtime.precision=fp32")
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--results", type=Path)
