@@ -123,8 +123,8 @@ def test_help_fits_on_one_screen_and_hides_the_schema(tmp_path):
     assert COMMANDS.keys() <= set(shown.partition("Other commands")[2].split())
     assert max(map(len, shown.splitlines())) <= 120
     assert not re.search(r"\b_[a-z]", shown)
-    others = [option for option in options("stage") if option != "partial"]
-    assert f"\n  stage      * partial, {', '.join(others)}\n" in shown
+    others = [option for option in options("stage") if option != "auto"]
+    assert f"\n  stage      * auto, {', '.join(others)}\n" in shown
     assert f"\n  experiment   {', '.join(options('experiment'))} (settings" in shown
 
 

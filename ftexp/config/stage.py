@@ -89,8 +89,8 @@ class StageConfig:
     wise_ft: list[float] = field(default_factory=list)
     # When a later phase is kept. better: if its validation metric is better by more than `margin`; significant: if it
     # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone and
-    # ends the stage. A phase that would not be kept even if it got every validation image right is skipped, and so is
-    # one that begins with fewer than `min_errors` validation images wrong.
+    # ends the stage. A phase that would not be kept even if it got every validation image right is skipped, and so is,
+    # with either, one that begins with fewer than `min_errors` validation images wrong.
     gate: Literal["better", "significant", "off"] = "better"
     margin: float = 0.0
     min_errors: int = 0
@@ -106,11 +106,6 @@ class StageConfig:
                 f"stage.margin={self.margin} has no effect with stage.gate={self.gate}; set stage.gate=better."
             )
         check(self.min_errors >= 0, "stage.min_errors", self.min_errors, "0 or above")
-        if self.min_errors > 0 and self.gate == "off":
-            raise ConfigError(
-                f"stage.min_errors={self.min_errors} has no effect with stage.gate=off. Set it to 0, or set "
-                "stage.gate=better."
-            )
         check(len(self.phases) >= 1, "stage.phases", self.phases, "a list of at least one phase")
         for phase in self.phases:
             _check_phase(phase)

@@ -78,7 +78,7 @@ def best_case(stage: StageConfig, metric: str, before: Scores) -> Verdict:
     nothing = {name: np.zeros_like(getattr(before, name)) for name in ("ranks", "losses")}
     perfect = replace(before, predictions=before.labels, probabilities=certain, **nothing)
     verdict = judge(stage, metric, before, perfect)
-    too_few = verdict.gained < stage.min_errors
+    too_few = stage.gate != "off" and verdict.gained < stage.min_errors
     return replace(verdict, kept=False, min_errors=stage.min_errors) if too_few else verdict
 
 

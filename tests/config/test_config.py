@@ -175,11 +175,11 @@ VALUES = {
     "train.wise_ft=[0.5,1]": "train.wise_ft=[0.5, 1.0] is not allowed: it must be numbers, each at least 0 and below 1",
     "train.patience=0": "train.patience=0 is not allowed: it must be at least 1, or null",
     "loss.label_smoothing=1": "loss.label_smoothing=1.0 is not allowed",
-    "augment.mixup=-1": "augment.mixup=-1.0 is not allowed: it must be 0 or above",
-    "augment.cutmix=-1": "augment.cutmix=-1.0 is not allowed: it must be 0 or above",
+    "augment.mixup=-1": "augment.mixup=-1 is not allowed: it must be 0 or above",
+    "augment.cutmix=-1": "augment.cutmix=-1 is not allowed: it must be 0 or above",
     "augment.views=0": "augment.views=0 is not allowed: it must be auto, inf, or at least 1",
     "augment.views=some": "augment.views=some is not allowed: it must be auto, inf, or at least 1",
-    "augment.erasing=2": "augment.erasing=2.0 is not allowed: it must be a probability",
+    "augment.erasing=2": "augment.erasing=2 is not allowed: it must be a probability",
     "data.val_fraction=0": "data.val_fraction=0.0 is not allowed: it must be between 0 and 1",
     "data.val_fraction=0.9": "data.val_fraction + data.test_fraction=1.1 is not allowed: it must be below 1",
     "model.image_size=4": "model.image_size=4 is not allowed: it must be null or >= 8",
@@ -198,7 +198,7 @@ def test_values_out_of_range_are_refused(settings: str, message: str, configure:
 
 
 PLANS = {
-    "stage.last_blocks=99": "last_blocks=99 in phase partial: the network has 8 blocks before its head",
+    "stage.last_blocks=99": "last_blocks=99 in phase last: the network has 8 blocks before its head",
     "optimizer.block_lrs={stge7:1}": "block_lrs.stge7: the network has no block stge7. Did you mean 'stage7'?",
     "stage=head optimizer.block_lrs={stage7:1}": "optimizer.block_lrs.stage7 has no effect: stage7 is frozen",
     "stage.phases=[{name:a,learn:blocks,blocks:[layer4],epochs:1}] stage.last_blocks=null": "has no block layer4",
@@ -248,7 +248,7 @@ def test_help_and_mistakes_come_without_importing_torch(tmp_path: Path, argument
 def test_help_alone_is_what_hydra_prints_with_other_arguments(command_line: CommandLine) -> None:
     alone, with_others = (command_line(*arguments).stdout for arguments in (["--help"], ["--help", "stage=head"]))
     assert alone == with_others
-    assert "stage      * partial, auto" in alone
+    assert "stage      * auto, bias" in alone
 
 
 def test_every_command_has_a_help_of_its_own(command_line: CommandLine) -> None:

@@ -113,6 +113,7 @@ def with_wrong(num_wrong: int) -> Scores:
         ({"gate": "better", "min_errors": 5}, "accuracy", 5, None, True),
         ({"gate": "better", "min_errors": 5}, "accuracy", 4, None, False),
         ({"gate": "significant", "min_errors": 7}, "accuracy", 6, 1 / 64, False),
+        ({"gate": "off", "min_errors": 5}, "accuracy", 0, None, True),
     ],
 )
 def test_the_best_case_by_hand(

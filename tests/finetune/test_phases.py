@@ -71,7 +71,7 @@ def phases(*each: str) -> list[str]:
 HEAD = "name: a, learn: head, epochs: 1"
 ILLEGAL = {
     # What learns.
-    "last_blocks=5 in phase partial: the network has 4 blocks before its head (stem, layer1": ["stage.last_blocks=5"],
+    "last_blocks=5 in phase last: the network has 4 blocks before its head (stem, layer1": ["stage.last_blocks=5"],
     "stage.last_blocks=0 is not allowed: it must be at least 1": ["stage.last_blocks=0"],
     "blocks of phase b: the network has no block layr1. Did you mean 'layer1'?": phases(
         "name: b, learn: blocks, blocks: [layr1], epochs: 1"
@@ -142,7 +142,10 @@ ILLEGAL = {
         HEAD, "name: b, learn: all, epochs: 1, optimizer: {backbone_lr: 0}"
     ),
     "optimizer.block_lrs.layer3: the network has no block layer3": ["optimizer.block_lrs.layer3=1e-4"],
-    "optimizer.block_lrs.stem has no effect: stem is frozen in every phase": ["optimizer.block_lrs.stem=1e-4"],
+    "optimizer.block_lrs.stem has no effect: stem is frozen in every phase": [
+        "stage=partial",
+        "optimizer.block_lrs.stem=1e-4",
+    ],
     "optimizer.block_lrs.layer10=0.0 is not allowed: it must be above 0": ["optimizer.block_lrs.layer10=0"],
     # Starting weights.
     "train.l2_sp=0.1 has no effect: it pulls the weight matrices below the head": ["stage=head", "train.l2_sp=0.1"],
@@ -158,7 +161,6 @@ ILLEGAL = {
     # The gate.
     "stage.gate: Invalid value 'sometimes', expected one of ['better', 'significant', 'off']": ["stage.gate=sometimes"],
     "stage.margin=-0.1 is not allowed: it must be 0 or above": ["stage.margin=-0.1"],
-    "stage.min_errors=5 has no effect with stage.gate=off": ["stage.min_errors=5", "stage.gate=off"],
     "stage.margin=0.1 has no effect with stage.gate=significant": ["stage.margin=0.1", "stage.gate=significant"],
 }
 

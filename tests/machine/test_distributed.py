@@ -281,5 +281,10 @@ def test_batch_sizes_are_measured_before_synchronised_layers_are_put_in(
     }.items():
         monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
     with forked_generators(CPU):
-        prepare(configure("runtime.device=cpu", "bn_policy=train"), tmp_path, Pretended(0, 2), score_test=False)
+        prepare(
+            configure("runtime.device=cpu", "stage=partial", "bn_policy=train"),
+            tmp_path,
+            Pretended(0, 2),
+            score_test=False,
+        )
     assert calls == ["settle", "synchronise"]

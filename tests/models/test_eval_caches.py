@@ -132,7 +132,7 @@ def test_weights_from_files(
     used: Network, configure: Compose, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Fit, "_run_phase", lambda *_: False)  # weights are restored before it
-    config = configure("runtime.device=cpu")
+    config = configure("runtime.device=cpu", "stage=partial")
     content = checkpoint_content(used, config, {}, epoch=1)
     content["model"] = other_weights(used)
     write_checkpoint(tmp_path / "best.pt", content)

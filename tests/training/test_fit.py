@@ -180,7 +180,7 @@ def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp
 
 
 def test_a_loss_that_leaves_the_numbers_is_a_named_error(configure: Compose, splits: Splits, tmp_path: Path) -> None:
-    config = configure(*SMALL, "optimizer=sgd", "optimizer.head_lr=1e30", "train.clip_norm=null")
+    config = configure(*SMALL, "stage=partial", "optimizer=sgd", "optimizer.head_lr=1e30", "train.clip_norm=null")
     with pytest.raises(DivergedError, match=r"loss.* is not finite .*[Ll]ower optimizer\.head_lr"):
         fit(config, splits, tmp_path)
 
@@ -322,7 +322,9 @@ def test_runs_with_mixed_images_repeat_and_are_not_cached(
     configure: Compose, splits: Splits, tmp_path: Path, augment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", logger="ftexp"):
-        first, second = (fit(configure(*SMALL, augment), splits, subfolder(tmp_path, name)) for name in "ab")
+        first, second = (
+            fit(configure(*SMALL, "stage=partial", augment), splits, subfolder(tmp_path, name)) for name in "ab"
+        )
     assert curve(first) == curve(second)
     assert caplog.text.count("cache   off: mixup and CutMix mix the images of a batch before the frozen blocks") == 2
 
@@ -408,7 +410,7 @@ def test_a_validation_loss_that_is_not_finite_undoes_the_epoch(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     planted_validation_loss(monkeypatch, 1)
-    result = fit(configure(*SMALL, "scheduler=constant", "train.ema=0.9"), splits, tmp_path)
+    result = fit(configure(*SMALL, "stage=partial", "scheduler=constant", "train.ema=0.9"), splits, tmp_path)
     (warning,) = [message for message in caplog.messages if message.startswith("nan ")]
     assert "The validation loss is not finite (nan)" in warning
     assert "21 of 21 images (all images)" in warning

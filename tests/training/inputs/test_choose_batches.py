@@ -44,7 +44,7 @@ def choose(configure: Compose, network: Network, tmp_path: Path, caplog: pytest.
     def chosen(
         samples: list[Sample], learning: tuple[str, ...], *settings: str, memory: MemoryBudget | None = None
     ) -> tuple[list[type], list[str]]:
-        config = configure("train.batch_size=4", f"runtime.cache_folder={tmp_path}/kept", *settings)
+        config = configure("stage=partial", "train.batch_size=4", f"runtime.cache_folder={tmp_path}/kept", *settings)
         runtime = Runtime(torch.device("cpu"), "fp32", False, torch.channels_last, 0, memory=memory or no_budget())
         runtime.place(network.module.eval())
         splits = Splits(samples, samples[:4], TestSplit(samples[:2]), ("a", "b", "g", "r", "x"))
