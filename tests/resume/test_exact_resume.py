@@ -125,15 +125,15 @@ def test_ctrl_c_finishes_the_step_and_the_rest_follows_exactly(configure: Compos
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_a_damaged_last_file_is_noticed_and_the_one_before_is_used(
-    configure: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, kill_at: list[int], damage: str
+    configure: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     config = configure(*VARIANTS["head"])
+    countdown = [0]
+    monkeypatch.setattr(Step, "update", deadly(Step.update, countdown))
     expected = everything(run(config, tmp_path / "whole"), tmp_path / "whole")
-    folder = tmp_path / "killed"
-    kill_at[0] = 40
+    folder, countdown[0] = tmp_path / "killed", -countdown[0]  # it dies before its last update
     with pytest.raises(KilledError):
         run(config, folder)
-    kill_at[0] = -1
     last = folder / "checkpoints" / LAST
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 16
