@@ -211,7 +211,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--ftexp-minutes", nargs="+", type=float, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--sides", nargs="+", default=[FTEXP, "plain"])
-    parser.add_argument("--stage", default="partial")
+    parser.add_argument("--stage", default="auto")
     parser.add_argument("--python", nargs="+", type=named, default=[])
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
