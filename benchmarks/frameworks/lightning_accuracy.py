@@ -61,8 +61,7 @@ class Clock(Callback):
 
 
 def transform(image_size: int, *augmentations: v2.Transform) -> v2.Compose:
-    pixels = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(task.HALF, task.HALF)]
-    return v2.Compose([v2.Resize((image_size, image_size)), *augmentations, *pixels])
+    return task.to_tensors(v2.Resize((image_size, image_size)), *augmentations)
 
 
 @contextmanager

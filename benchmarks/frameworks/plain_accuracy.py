@@ -18,8 +18,7 @@ RATE, SMALLEST_CROP = 1e-4, 0.5
 
 
 def augmented(image_size: int) -> v2.Compose:
-    pixels = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(task.HALF, task.HALF)]
-    return v2.Compose([v2.RandomResizedCrop(image_size, (SMALLEST_CROP, 1)), v2.RandomHorizontalFlip(), *pixels])
+    return task.to_tensors(v2.RandomResizedCrop(image_size, (SMALLEST_CROP, 1)), v2.RandomHorizontalFlip())
 
 
 @torch.no_grad()

@@ -81,16 +81,14 @@ def keep_batchnorm_still(network: nn.Module) -> None:
             module.eval()
 
 
+def to_tensors(*before: v2.Transform) -> v2.Compose:
+    """Transforms of images, then what makes the network's tensors of them."""
+    return v2.Compose([*before, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(HALF, HALF)])
+
+
 def transform(image_size: int) -> v2.Compose:
-    return v2.Compose(
-        [
-            v2.Resize(round(image_size * 256 / 224), v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(image_size),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(HALF, HALF),
-        ]
-    )
+    resize = v2.Resize(round(image_size * 256 / 224), v2.InterpolationMode.BICUBIC)
+    return to_tensors(resize, v2.CenterCrop(image_size))
 
 
 def folders(root: Path, image_size: int) -> tuple[ImageFolder, ImageFolder]:

@@ -39,17 +39,13 @@ def accuracy(seen: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float(np.mean(seen.predictions.argmax(axis=1) == seen.label_ids))}
 
 
-def transform(*crops: v2.Transform) -> v2.Compose:
-    pixels = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(task.HALF, task.HALF)]
-    return v2.Compose([*crops, *pixels])
-
-
 def main() -> None:
     logging.set_verbosity_error()
     arguments = budget.read_arguments()
     size = arguments.image_size
-    train_set = ImageFolder(arguments.root / "train", transform(v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()))
-    still = transform(v2.Resize(size), v2.CenterCrop(size))
+    crops = task.to_tensors(v2.RandomResizedCrop(size), v2.RandomHorizontalFlip())
+    train_set = ImageFolder(arguments.root / "train", crops)
+    still = task.to_tensors(v2.Resize(size), v2.CenterCrop(size))
     val_set, test_set = (ImageFolder(arguments.root / name, still) for name in ("val", "test"))
     quiet = {"report_to": "none", "disable_tqdm": True, "remove_unused_columns": False}
     where = {"use_cpu": arguments.device == "cpu", "seed": arguments.seed}

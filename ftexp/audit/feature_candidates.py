@@ -53,15 +53,7 @@ class FeatureCandidates:
         self._sample = numbers[:: -(-len(numbers) // MAX_SAMPLE)]
 
     def near(self, wanted: Sequence[Wanted], queries: Numbers | None = None) -> list[Numbers]:
-        """Find pairs of images that can be near duplicates.
-
-        Args:
-            wanted: which pairs to search; each of them is searched for by itself.
-            queries: one image of each pair is among these, int64 [Q]; None: all.
-
-        Returns:
-            For each of ``wanted``, pairs (i, j) with i < j, int64 [P, 2].
-        """
+        """Find pairs of images that can be near duplicates; arguments and pairs as ``HashCandidates.pairs``."""
         return [unique_pairs(one.pairs) for one in self._search((WHOLE,), wanted, queries, NUM_NEAR, LEAST_OF_NEAR, 0)]
 
     def edited(self, wanted: Wanted, queries: Numbers) -> Numbers:

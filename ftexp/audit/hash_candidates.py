@@ -79,12 +79,11 @@ class HashCandidates:
             for parts, one in zip(found, of_chunk, strict=True):
                 parts.append(one.nearest(0, 2 * NEIGHBOURS_OF_A_WINDOW))
             progress.at(start)
-        return [_near_on_either_side(Found.joined(parts)) for parts in found]
+        joined = [Found.joined(parts) for parts in found]
+        return [unique_pairs(*(one.nearest(side, NUM_NEIGHBOURS).pairs for side in (0, 1))) for one in joined]
 
     def _search(self, numbers: Numbers, wanted: Sequence[Wanted]) -> list[Found]:
-        hashes = np.concatenate(
-            [self._hashes(numbers[start : start + CHUNK], WINDOWS) for start in range(0, len(numbers), CHUNK)]
-        )
+        hashes = self._hashes(numbers, WINDOWS)
         both = np.concatenate([hashes, hashes * np.where(IS_ODD, np.float32(-1), np.float32(1))], axis=1)
         owners = np.repeat(numbers, both.shape[1])
         queries = torch.from_numpy(both.reshape(len(owners), -1))
@@ -100,10 +99,6 @@ class HashCandidates:
                 for start in range(0, len(numbers), CHUNK)
             ]
         )
-
-
-def _near_on_either_side(found: Found) -> Numbers:
-    return unique_pairs(*(found.nearest(side, NUM_NEIGHBOURS).pairs for side in (0, 1)))
 
 
 # Mirroring an image changes the sign of its odd horizontal frequencies. The first frequency, the brightness, is left

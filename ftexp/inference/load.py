@@ -22,6 +22,7 @@ from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network, Tap
 from ftexp.models.catalogue import build_network
 from ftexp.models.depth_head import add_taps
+from ftexp.models.weights_file import why_incomplete
 from ftexp.preprocessing import Preprocessing
 from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weights
 
@@ -94,8 +95,8 @@ def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
         CheckpointError: when the file is damaged, or no checkpoint of ftexp.
     """
     content = load_checkpoint(path)
-    if content.get("frozen") is not None:
-        raise CheckpointError(f"{path} has only the weights that its run has trained so far. Give best.pt beside it.")
+    if (reason := why_incomplete(path, content)) is not None:
+        raise CheckpointError(reason)
     with reading(path):
         settings = ModelConfig(**{**content["config"]["model"], "weights": None, "class_map": {}})
         taps = [Tap.from_dict(tap) for tap in content["taps"]]

@@ -55,6 +55,13 @@ class WeightsFile:
         return replace(self, tensors=dict(tensors), left_out=(*self.left_out, *left_out))
 
 
+def why_incomplete(path: Path, content: Mapping[str, object]) -> str | None:
+    """Why a file has no whole network: ``last.pt`` of a run in its first phase has only what this phase trains."""
+    if content.get("frozen") is None or "phase" not in content:
+        return None
+    return f"{path} has only the weights that its run of ftexp has trained so far. Give best.pt beside it."
+
+
 def read_weights(path: Path, source: str | None = None) -> WeightsFile:
     """Read a checkpoint or plain weights in torch's or safetensors' format, whatever the name of the file.
 
@@ -80,10 +87,8 @@ def read_weights(path: Path, source: str | None = None) -> WeightsFile:
             f"{path} cannot be read as weights: {reason.rstrip('.')}. The file is damaged, or was not written by "
             "torch.save(model.state_dict(), FILE) or by safetensors."
         ) from error
-    if isinstance(content, Mapping) and content.get("frozen") is not None and "phase" in content:
-        raise WeightsError(
-            f"{path} has only the weights that its run of ftexp has trained so far. Give best.pt beside it."
-        )
+    if isinstance(content, Mapping) and (why := why_incomplete(path, content)) is not None:
+        raise WeightsError(why)
     key, found, passed_over = _network(path, content)
     facts = [*_facts(content), *_facts(_description(path))]
     return WeightsFile(

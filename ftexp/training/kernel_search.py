@@ -26,14 +26,8 @@ def choose_kernel_search(
 ) -> None:
     """Let cuDNN search in a run of many steps; a line at debug level and ``run.json`` (``engine``) say what was chosen.
 
-    Steps of a head on cached activations do not count, since they have nothing to search for.
-
-    Args:
-        config: the configuration of the run, with its batch size.
-        phases: the planned phases.
-        network: the network.
-        num_train: number of training images.
-        runtime: the device and the processes.
+    Steps of a head on cached activations do not count, since they have nothing to search for. Arguments as
+    ``choose_compiled``.
     """
     least = KINDS[runtime.device.type].search_steps
     if least is None:

@@ -35,13 +35,9 @@ def log_time_ahead(config: Config, phase: Phase, state: PhaseState, seconds: flo
     """
     left = state.epochs_of(phase) - state.epochs_done
     if state.epochs_done == 2 and config.train.max_minutes is None and left * seconds >= LONG_SECONDS:
+        epochs = "1 more epoch takes" if left == 1 else f"{left} more epochs take"
         minutes = left * seconds / 60
-        log.info(
-            "time    %s: %d more epochs take about %.0f minutes; train.max_minutes sets a limit",
-            phase.name,
-            left,
-            minutes,
-        )
+        log.info("time    %s: %s about %.0f minutes; train.max_minutes sets a limit", phase.name, epochs, minutes)
 
 
 def ran_out_of_patience(config: Config, phase: Phase, state: PhaseState, epochs_of_run: int) -> bool:

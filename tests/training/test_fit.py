@@ -25,7 +25,7 @@ from ftexp.finetune.schedules import Schedule, Span
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.report.recorder import Recorder
 from ftexp.run import score_test_split
-from ftexp.training import phase_loop
+from ftexp.training import phase_end, phase_loop
 from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.compilation import CompiledForward
 from ftexp.training.inputs.batches import Forward
@@ -169,6 +169,20 @@ def test_phases_that_the_gate_could_not_keep_are_not_begun(
     assert "frozen" not in caplog.text.split("gate    last")[1]  # no table of the skipped phase's blocks
     best, weights = load_checkpoint(result.best.checkpoint)["model"], result.network.module.state_dict()
     assert all(torch.equal(best[name], weights[name]) for name in best)
+
+
+def test_a_long_phase_says_how_long_it_takes(
+    configure: Compose,
+    splits: Splits,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(phase_end, "LONG_SECONDS", 0.0)
+    caplog.set_level("INFO")
+    fit(configure(*SMALL, "stage=head"), splits, tmp_path)
+    told = [message for message in caplog.messages if message.startswith("time ")]
+    assert told == ["time    head: 1 more epoch takes about 0 minutes; train.max_minutes sets a limit"]
 
 
 def test_the_best_is_the_first_of_equals(configure: Compose, splits: Splits, tmp_path: Path) -> None:

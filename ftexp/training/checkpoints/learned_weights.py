@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ftexp.errors import CheckpointError
 from ftexp.models.blocks import Network, under
 from ftexp.models.parametrized import plain_state
+from ftexp.models.tensor_digest import add_tensors
 
 Weights = dict[str, Tensor]
 
@@ -28,9 +28,7 @@ def split_weights(network: Network, learning: Iterable[str]) -> tuple[Weights, W
 def digest_of(weights: Mapping[str, Tensor]) -> str:
     """A digest of names and values."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    add_tensors(digest, sorted(weights.items()))
     return digest.hexdigest()
 
 

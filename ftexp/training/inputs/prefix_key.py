@@ -18,6 +18,7 @@ from ftexp.data.loading.decoding import decoders
 from ftexp.data.samples import Sample
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
+from ftexp.models.tensor_digest import add_tensors
 
 # Part of every name; raise it when the cached content changes, so that older files are not used.
 VERSION = 4
@@ -49,9 +50,7 @@ def prefix_digest(network: Network, first_learning_block: str, runtime: Runtime)
         facts["taps"] = [tap.as_dict() for tap in taps]
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for block in before:
-        for name, tensor in (*network.parameters(block).items(), *network.buffers(block).items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        add_tensors(digest, (*network.parameters(block).items(), *network.buffers(block).items()))
     return digest.hexdigest()
 
 
