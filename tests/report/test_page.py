@@ -241,6 +241,13 @@ def test_without_confidences_and_errors_the_page_says_so(network: Network, tmp_p
     Seen(html)
 
 
+def test_a_phase_that_no_time_was_left_for_is_not_laid_to_the_gate(tmp_path: Path) -> None:
+    skipped = {"name": "last", "epochs": 0, "verdict": "skipped"}
+    finished_run(tmp_path, CLASSES, phases=[{"name": "head", "epochs": 1, "verdict": "kept"}, skipped])
+    head, last = Facts.read(tmp_path).phase_rows()
+    assert (head["why"], last["why"]) == (None, "Not begun: train.max_minutes left no time.")
+
+
 def test_a_hundred_classes_have_all_their_names(tmp_path: Path, network: Network) -> None:
     classes = [f"class {i:03d}" for i in range(100)]
     finished_run(tmp_path, classes)

@@ -117,16 +117,15 @@ class Facts:
     def phase_rows(self) -> list[dict[str, Any]]:
         """Each phase with its result, and the gate's reasons in a sentence."""
         metric, num_val = self.result["metric"], sum(row["split"] == "val" for row in self.splits)
+        gate_dropped_one = any(phase["verdict"] == "dropped" for phase in self.result["phases"])
+        not_reached = "the gate dropped a phase before it" if gate_dropped_one else "train.max_minutes left no time"
         rows = []
         for phase in self.result["phases"]:
             gate = phase.get("gate")
             why = explain_verdict(phase["name"], Verdict(**gate), metric, num_val) if gate else None
             if phase["verdict"] == "skipped":
                 best = phase.get("best_case")
-                reason = (
-                    explain_skipped(Verdict(**best), metric, num_val) if best else "the gate dropped a phase before it"
-                )
-                why = f"Not begun: {reason}."
+                why = f"Not begun: {explain_skipped(Verdict(**best), metric, num_val) if best else not_reached}."
             rows.append({**phase, "value": phase.get(f"val_{metric}"), "why": why})
         return rows
 
