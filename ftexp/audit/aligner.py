@@ -76,7 +76,8 @@ def align_pairs(
     aligner.report()
     if nothing:
         log.info(
-            "audit   %d pairs share only what many pictures have (a logo, a frame, a form): not listed", len(nothing)
+            "audit   %s only what many pictures have (a logo, a frame, a form): not listed",
+            "1 pair shares" if len(nothing) == 1 else f"{len(nothing)} pairs share",
         )
     return [one for one in found if (one.first, one.second) not in nothing]
 

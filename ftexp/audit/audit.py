@@ -223,9 +223,12 @@ def _report(findings: Sequence[Finding]) -> list[str]:
 
 
 def _refusal(failures: Sequence[Finding], table: Path) -> str:
-    kind = failures[0].kind
-    meaning, remedy = KINDS[kind]
+    meanings: dict[str, list[str]] = {}
+    for kind in dict.fromkeys(failure.kind for failure in failures):
+        meaning, remedy = KINDS[kind]
+        meanings.setdefault(remedy, []).append(meaning)
+    remedies = "\n".join(f"For {' and '.join(named)}, set {remedy}." for remedy, named in meanings.items())
     return (
         f"The splits leak, so the scores would look better than the model is: {_summary(failures)}."
-        f" Every pair is listed in {table}.\nFor {meaning}, set {remedy}. Or train anyway with audit.on_leak=warn."
+        f" Every pair is listed in {table}.\n{remedies} Or train anyway with audit.on_leak=warn."
     )

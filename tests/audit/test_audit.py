@@ -43,6 +43,10 @@ def test_a_leak_stops_the_run_and_is_written_down(leaky: list[Sample], tmp_path:
     ) as raised:
         audit(leaky, config(), tmp_path)
     assert isinstance(raised.value, DataError)
+    assert str(raised.value).splitlines()[1:] == [
+        "For the same image in two splits and nearly the same image in two splits, set data.tie_duplicates=true (with "
+        "data.split=stratified if the data has splits of its own). Or train anyway with audit.on_leak=warn."
+    ]
     with (tmp_path / "leaks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["kind", "severity", "split_a", "path_a", "split_b", "path_b", "score", "inliers"]
