@@ -66,7 +66,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     """
     started = time.perf_counter()
     prints = look.of(samples)
-    with closing(_open_cache(config, config.aligns)) as cache:
+    with closing(_open_cache(config)) as cache:
         findings, repeats = find_all(samples, prints, cache, config.on_scene)
         if config.write_groups is not None:
             write_groups(Path(config.write_groups).expanduser(), samples, prints, cache if config.aligns else None)
@@ -91,7 +91,7 @@ def find_all(
     Args:
         samples: all samples, each with its split.
         prints: their fingerprints, in the same order.
-        cache: keeps how pairs of pictures fit.
+        cache: keeps how pairs of pictures fit, and how well metadata predict the labels.
         on_scene: whether scenes are listed, and with which severity.
     """
     across, within = near_duplicates(samples, prints)
@@ -104,7 +104,7 @@ def find_all(
         *find_two_labels(samples, prints, [*across.near, *within.near]),
         *find_repeats(samples, prints, within.near),
         *find_blank_images(samples, prints),
-        *find_shortcuts(samples, prints),
+        *find_shortcuts(samples, prints, cache),
     ]
     return findings, describe_repeats(samples, prints, within.near)
 

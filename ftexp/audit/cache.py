@@ -11,19 +11,23 @@ from pathlib import Path
 
 from ftexp.data.loading.decoding import decoders
 
-# Part of every key; increase it when the content of fingerprints changes, so that old ones are not used.
+# Part of every key; increase it when the content of fingerprints changes, or how well metadata predict labels is told
+# in another way (label_from_field.py), so that old values are not used.
 VERSION = 8
 SECONDS_TO_WAIT_FOR_OTHERS = 60
 CHECKSUM_BYTES = 4
 
 log = logging.getLogger(__name__)
 
+# The files that a warning was given about: an audit opens its file twice, to look at the images and to compare them.
+_warned_about: set[Path] = set()
+
 
 class FingerprintCache:
     """A table key -> bytes in an SQLite file, which several processes can use at the same time.
 
-    If the file cannot be read or written, there is one warning and the audit continues without it. Damaged entries are
-    ignored.
+    If the file cannot be read or written, there is one warning in a process and the audit continues without it. Damaged
+    entries are ignored.
 
     Args:
         file: the path; None: nothing is kept.
@@ -32,7 +36,6 @@ class FingerprintCache:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._connection: sqlite3.Connection | None = None
-        self._warned = False
         if file is not None:
             with self._going_on():
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,14 +76,14 @@ class FingerprintCache:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            if not self._warned:
+            if self._file is not None and self._file.absolute() not in _warned_about:
+                _warned_about.add(self._file.absolute())
                 log.warning(
                     "audit   audit.cache=%s cannot be used (%s), so every run has to decode all images again. Remove "
                     "it, set another file with audit.cache=FILE, or none with audit.cache=null.",
                     self._file,
                     error,
                 )
-            self._warned = True
             if "readonly" not in str(error):
                 self.close()
 

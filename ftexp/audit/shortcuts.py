@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import PurePath
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.metrics import recall_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.naive_bayes import ComplementNB
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
-from sklearn.tree import DecisionTreeClassifier
 
+from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.findings import Finding
 from ftexp.audit.fingerprint_table import Fingerprint
 from ftexp.audit.look import EXIF_FIELDS
@@ -26,11 +22,17 @@ FOLDS = 5
 # The least gain of a shortcut over chance, as a fraction of the way to perfect accuracy, and in standard errors.
 MIN_GAIN = 0.2
 MIN_STANDARD_ERRORS = 4.0
-NUMERIC = ("bytes", "width", "height", "bytes_per_pixel")
+
+Values = list[str] | list[float]
 
 
-def find_shortcuts(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> list[Finding]:
+def find_shortcuts(samples: Sequence[Sample], prints: Sequence[Fingerprint], cache: FingerprintCache) -> list[Finding]:
     """Find the fields from which the label can be predicted, in the training split alone.
+
+    Args:
+        samples: all samples, each with its split.
+        prints: their fingerprints, in the same order.
+        cache: keeps how well each field predicts these labels.
 
     Returns:
         One finding per field, with its name as ``path_a`` and the cross-validated balanced accuracy as the score.
@@ -44,22 +46,36 @@ def find_shortcuts(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> 
         chosen = np.random.default_rng(0).choice(chosen, MAX_SAMPLES, replace=False).tolist()
         counts = Counter(samples[i].label for i in chosen)
         chosen = [i for i in chosen if counts[samples[i].label] >= FOLDS]
-    labels = np.array([samples[i].label for i in chosen])
+    labels = [samples[i].label for i in chosen]
+    fields = _fields([samples[i] for i in chosen], [prints[i] for i in chosen])
+    varied = {name: values for name, values in fields.items() if len(set(values)) >= 2}
+    chance = 1 / len(set(labels))
     findings = []
-    for name, values in _fields([samples[i] for i in chosen], [prints[i] for i in chosen]).items():
-        if len(set(values)) < 2:
-            continue
-        score, error = _balanced_accuracy(name, values, labels)
-        chance = 1 / len(set(labels.tolist()))
+    for name, (score, error) in _scores(varied, labels, cache).items():
         if score - chance >= max(MIN_GAIN * (1 - chance), MIN_STANDARD_ERRORS * error):
             findings.append(Finding("shortcut", "warn", "train", name, "", f"chance is {chance:.4f}", score))
     return sorted(findings, key=lambda finding: -finding.score)
 
 
-def _fields(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[str, list[str] | list[float]]:
+def _scores(
+    fields: Mapping[str, Values], labels: Sequence[str], cache: FingerprintCache
+) -> dict[str, tuple[float, float]]:
+    """The balanced accuracy of each field, and its standard error."""
+    given = json.dumps([fields, labels, FOLDS, version("scikit-learn")])
+    key = f"shortcuts {hashlib.sha256(given.encode()).hexdigest()}"
+    if known := cache.get([key]):
+        return {name: (score, error) for name, (score, error) in json.loads(known[key]).items()}
+    from ftexp.audit.label_from_field import balanced_accuracy  # imports scikit-learn, which takes a second
+
+    scores = {name: balanced_accuracy(name, values, labels, FOLDS) for name, values in fields.items()}
+    cache.put({key: json.dumps(scores).encode()})
+    return scores
+
+
+def _fields(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[str, Values]:
     facts = [fingerprint.facts for fingerprint in prints]
     paths = [PurePath(sample.path) for sample in samples]
-    fields: dict[str, list[str] | list[float]] = {
+    fields: dict[str, Values] = {
         "file name": [path.stem for path in paths],
         # The folder of the class is left out, because the label comes from it.
         "folder": [_folder(sample) for sample in samples],
@@ -75,28 +91,3 @@ def _fields(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[st
 
 def _folder(sample: Sample) -> str:
     return "/".join(part for part in PurePath(sample.path).parts[:-1] if part != sample.label)
-
-
-def _balanced_accuracy(
-    name: str, values: Sequence[str] | Sequence[float], labels: npt.NDArray[np.str_]
-) -> tuple[float, float]:
-    """The mean recall over the classes, by cross-validation, and its standard error."""
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    column: object
-    if name == "file name":
-        # Short runs of letters and digits, which find "cat_001" as well as "cam2-17".
-        model = make_pipeline(CountVectorizer(analyzer="char", ngram_range=(2, 4), max_features=20_000), ComplementNB())
-        column = [f" {value} " for value in values]
-    elif name in NUMERIC:
-        model = DecisionTreeClassifier(max_depth=5, class_weight="balanced", min_samples_leaf=5, random_state=0)
-        column = np.array(values)[:, None]
-    else:
-        encoder = OneHotEncoder(handle_unknown="ignore")
-        model = make_pipeline(encoder, DecisionTreeClassifier(max_depth=10, class_weight="balanced", random_state=0))
-        column = np.array(values)[:, None]
-    predicted = cross_val_predict(model, column, labels, cv=folds)
-    recalls = recall_score(labels, predicted, average=None)
-    _, sizes = np.unique(labels, return_counts=True)
-    # The variance of a recall has a lower limit, because a perfect recall of few samples is not certain.
-    variance = np.maximum(recalls * (1 - recalls), 0.25 / sizes) / sizes
-    return float(recalls.mean()), float(np.sqrt(variance.sum()) / len(sizes))

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from ftexp.audit import label_from_field
+from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprint_table import Fingerprint
 from ftexp.audit.shortcuts import find_shortcuts
 from ftexp.data.samples import Sample
@@ -22,7 +28,7 @@ def table(
         samples.append(Sample(name(number, label), label, "train"))
         known = {"bytes": int(rng.integers(1000, 2000)), "width": 64, "height": 64, "format": "PNG", "mode": "RGB"}
         prints.append(Fingerprint("", "", NOTHING, 64, known | facts(number, label), NOTHING, NOTHING))
-    found = find_shortcuts(samples, prints)
+    found = find_shortcuts(samples, prints, FingerprintCache(None))
     return [finding.path_a for finding in found], [finding.score for finding in found]
 
 
@@ -69,4 +75,27 @@ def test_only_the_training_split_is_looked_at() -> None:
     samples = [Sample(f"{i}.png", "ab"[i % 2], "test") for i in range(40)]
     facts = {"bytes": 1, "width": 1, "height": 1}
     prints = [Fingerprint("", "", NOTHING, 1, {**facts, "bytes": i % 2}, NOTHING, NOTHING) for i in range(40)]
-    assert find_shortcuts(samples, prints) == []
+    assert find_shortcuts(samples, prints, FingerprintCache(None)) == []
+
+
+def test_scores_are_kept_for_the_same_labels_and_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [Sample(f"{'cam' if n % 2 else 'scan'}_{n}.png", "ab"[n % 2], "train") for n in range(40)]
+    facts: dict[str, object] = {"bytes": 9, "width": 64, "height": 64, "format": "PNG", "mode": "RGB"}
+    prints = [Fingerprint("", "", NOTHING, 64, facts, NOTHING, NOTHING) for _ in samples]
+    asked: list[str] = []
+    original = label_from_field.balanced_accuracy
+
+    def counted(name: str, *arguments: object) -> tuple[float, float]:
+        asked.append(name)
+        return original(name, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(label_from_field, "balanced_accuracy", counted)
+    with closing(FingerprintCache(tmp_path / "cache.sqlite")) as cache:
+        first = find_shortcuts(samples, prints, cache)
+        assert [(one.path_a, one.score) for one in first] == [("file name", 1.0)]
+        assert asked == ["file name"]
+        assert find_shortcuts(samples, prints, cache) == first
+        assert asked == ["file name"]
+        find_shortcuts([replace(samples[0], label="b"), *samples[1:]], prints, cache)
+        find_shortcuts([replace(samples[0], path="x.png"), *samples[1:]], prints, cache)
+        assert asked == ["file name"] * 3
