@@ -33,6 +33,10 @@ from benchmarks.results import append_rows, machine, versions
 SECTION = "Recipes over data sets and seeds"
 _FULL = ("stage=full", "stage.epochs=20", "augment=light")
 _MEDIUM = ("stage=full", "stage.epochs=20", "augment=medium")
+_SOLVED = (*_MEDIUM, "head.init=solved")
+_HALF = ("optimizer.head_lr=5e-4", "optimizer.backbone_lr=2.5e-4")
+_THIRD = ("optimizer.head_lr=3e-4", "optimizer.backbone_lr=1.5e-4")
+_EMA = "train.ema=0.98"
 # Name of a recipe -> its settings; the first is the one that the others are compared with.
 RECIPES: dict[str, tuple[str, ...]] = {
     "auto": ("stage=auto",),
@@ -42,16 +46,20 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "auto, no averages": ("stage=auto", "train.wise_ft=[]"),
     "auto, no augmentation": ("stage=auto", "augment=none"),
     "auto, gate off": ("stage=auto", "stage.gate=off", "stage.min_errors=0"),
-    "auto, EMA 0.99": ("stage=auto", "train.ema=0.99"),
+    "auto, no EMA": ("stage=auto", "train.ema=null"),
     "partial": ("stage=partial",),
     "head": ("stage=head",),
-    "full, solved head, medium": (*_MEDIUM, "head.init=solved"),
+    "full, solved head, medium": _SOLVED,
+    "full, solved head, medium, rates x 0.3": (*_SOLVED, *_THIRD),
+    "full, solved head, medium, EMA": (*_SOLVED, _EMA),
+    "full, solved head, medium, rates x 0.5, EMA": (*_SOLVED, *_HALF, _EMA),
+    "full, solved head, medium, rates x 0.3, EMA": (*_SOLVED, *_THIRD, _EMA),
     "full, medium": _MEDIUM,
     "full, light": _FULL,
     "full, strong": ("stage=full", "stage.epochs=20", "augment=strong"),
     "full, no augmentation": ("stage=full", "stage.epochs=20"),
     "full, 40 epochs, medium": ("stage=full", "stage.epochs=40", "augment=medium"),
-    "full, rates x 0.3": (*_FULL, "optimizer.head_lr=3e-4", "optimizer.backbone_lr=1.5e-4"),
+    "full, rates x 0.3": (*_FULL, *_THIRD),
     "full, rates x 3": (*_FULL, "optimizer.head_lr=3e-3", "optimizer.backbone_lr=1.5e-3"),
     "full, block decay 0.9": (*_FULL, "optimizer.block_decay=0.9"),
     "full, BatchNorm in training": (*_FULL, "bn_policy=train"),

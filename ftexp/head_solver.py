@@ -159,6 +159,7 @@ def _key_of(setting: str) -> str:
 def _differences(config: Config) -> Iterator[str]:
     """The settings of steps whose values are not the defaults, as ``key=value``."""
     defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")
+    defaults.stage = {"ema": config.stage.ema}  # to which train.ema refers
     chosen = {group: name for entry in defaults.defaults if not isinstance(entry, str) for group, name in entry.items()}
     epochs = OmegaConf.load(conf_dir() / "stage" / "head.yaml").epochs
     for phase in config.stage.phases:

@@ -87,6 +87,8 @@ class StageConfig:
     alpha: float | None = None
     # The default of train.wise_ft: shares of the end in an average with the start, which validation chooses from.
     wise_ft: list[float] = field(default_factory=list)
+    # The default of train.ema, the decay of a moving average of the weights; null: no averaging.
+    ema: float | None = None
     # When a later phase is kept. better: if its validation metric is better by more than `margin`; significant: if it
     # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone and
     # ends the stage. A phase that would not be kept even if it got every validation image right is skipped, and so is,

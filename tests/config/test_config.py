@@ -67,6 +67,15 @@ def test_these_tests_compose_what_hydra_composes(configure: Compose, overrides: 
     assert composed(overrides) == compose("config", overrides=overrides)
 
 
+def test_a_stage_has_defaults_of_the_averages_of_weights(configure: Compose) -> None:
+    given = configure("stage=auto").train, configure("stage=partial").train, configure("train.ema=null").train
+    assert [(train.ema, train.wise_ft) for train in given] == [
+        (0.98, [0.25, 0.5, 0.75]),
+        (None, []),
+        (None, [0.25, 0.5, 0.75]),
+    ]
+
+
 @pytest.mark.parametrize("experiment", sorted(file.stem for file in conf_dir().glob("experiment/*.yaml")))
 def test_every_experiment_composes(configure: Compose, experiment: str) -> None:
     if experiment == "ray":
