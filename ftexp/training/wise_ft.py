@@ -41,5 +41,9 @@ def average_with_start(
         network.module.eval()
         scored = partial(score, network.module, source.for_scoring(val))
         alpha, scores = apply_wise_ft(network, loop.starting_weights, alphas, scored, metric)
-        log.info("wise-ft %s %.4f at alpha %g; alone %.4f", label, scores.metric(metric), alpha, alone)
+        if alpha == 1:
+            log.info("wise-ft no average with the starting weights is better than %s %.4f", label, alone)
+        else:
+            made_of = f"{alpha:g} x the trained and {1 - alpha:g} x the starting weights"
+            log.info("wise-ft %s %.4f -> %.4f with %s", label, alone, scores.metric(metric), made_of)
         loop.checkpoints.replace_best(scores, alpha)

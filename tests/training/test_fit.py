@@ -399,9 +399,20 @@ def test_the_wise_ft_average_that_validates_best_is_saved(
     for name in ("stem.0.weight", "body.1.running_mean"):
         torch.testing.assert_close(saved[name], torch.lerp(start[name], last[name], alpha))
     assert torch.equal(saved["fc.weight"], last["fc.weight"])
-    assert any(
-        line.startswith(f"wise-ft accuracy {result.best.scores.accuracy:.4f} at alpha") for line in caplog.messages
-    )
+    (told,) = (line for line in caplog.messages if line.startswith("wise-ft"))
+    shares = f"{alpha:g} x the trained and {1 - alpha:g} x the starting weights"
+    assert told.endswith(f" -> {result.best.scores.accuracy:.4f} with {shares}")
+
+
+def test_a_run_says_that_no_average_with_the_start_is_better(
+    configure: Compose, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="ftexp"):
+        result = fit(configure(*SMALL, "stage=full", "train.wise_ft=[0]"), splits, tmp_path)
+    assert result.best is not None
+    assert result.best.alpha == 1
+    said = f"wise-ft no average with the starting weights is better than accuracy {result.best.scores.accuracy:.4f}"
+    assert said in caplog.messages
 
 
 def planted_validation_loss(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
