@@ -41,6 +41,7 @@ _EMA = "train.ema=0.98"
 RECIPES: dict[str, tuple[str, ...]] = {
     "auto": ("stage=auto",),
     "auto, all x 0.2": ("stage=auto", "stage.phases.2.lr_factor=0.2"),
+    "auto, all x 1": ("stage=auto", "stage.phases.2.lr_factor=1"),
     "auto, last x 1": ("stage=auto", "stage.phases.1.lr_factor=1"),
     "auto, no smoothing": ("stage=auto", "loss.label_smoothing=0"),
     "auto, no averages": ("stage=auto", "train.wise_ft=[]"),

@@ -186,7 +186,9 @@ class RunIdentity:
             return
         listed = "\n".join(f"  {key}: {_show(before, key)} -> {_show(now, key)}" for key in refused)
         harmless = all(key.startswith(HARMLESS) for key in refused)
-        advice = "Add resume.force=true to resume it anyway" if harmless else "Start a new run for other settings"
+        advice = "Start a new run for other settings, or give those on the left, as key=value, to resume this one"
+        if harmless:
+            advice = "Add resume.force=true to resume it anyway"
         if any(key.startswith("stage.") and key.endswith(".epochs") for key in refused):
             advice += "; to train for more epochs, start it with model.weights=FOLDER OF THE RUN/checkpoints/best.pt"
         raise ConfigError(f"The run began with other settings:\n{listed}\n{advice}.")

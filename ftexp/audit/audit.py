@@ -111,7 +111,7 @@ def find_all(
 
 def find_ties(samples: Sequence[Sample], config: AuditConfig, look: Look) -> dict[str, str]:
     """Find the copies that must stay together: path -> name of the set of copies that the image belongs to."""
-    with closing(_open_cache(config, config.aligns)) as cache:
+    with closing(_open_cache(config)) as cache:
         return tie_duplicates(samples, look.of(samples), cache)
 
 
@@ -190,9 +190,9 @@ def screen_and_look(
     return good, Look(seen.prints, place, time.perf_counter() - started)
 
 
-def _open_cache(config: AuditConfig, needed: bool = True) -> FingerprintCache:
-    """The cache that the configuration names; one that keeps nothing where it is not needed."""
-    return FingerprintCache(Path(config.cache).expanduser() if needed and config.cache is not None else None)
+def _open_cache(config: AuditConfig) -> FingerprintCache:
+    """The cache that the configuration names; one that keeps nothing if it names none."""
+    return FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())
 
 
 def _summary(findings: Sequence[Finding]) -> str:

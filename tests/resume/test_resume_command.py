@@ -140,7 +140,9 @@ def test_other_settings_are_refused_with_the_differences(configure: Compose) -> 
     assert "optimizer.head_lr: auto -> 0.5" in message
     assert "train.ema: None -> 0.9" in message
     assert "runtime.workers" not in message
-    assert message.endswith("Start a new run for other settings.")
+    assert message.endswith(
+        "Start a new run for other settings, or give those on the left, as key=value, to resume this one."
+    )
 
 
 def test_harmless_ones_are_allowed_with_force_alone(configure: Compose) -> None:
