@@ -62,7 +62,7 @@ def accuracy(values: Sequence[Tensor], labels: Sequence[Tensor], num_classes: in
     """Of the head solved on the first part and chosen on the second, on the third."""
     problem = LogisticProblem.of_targets(values[0], soft_targets(labels[0], num_classes, SMOOTHING), parts)
     chosen = solve_on_validation(problem, values[1], labels[1], "accuracy")
-    return score_logits(chosen.solution.logits(values[2]), labels[2], "accuracy").accuracy
+    return score_logits(chosen.solution.logits(values[2]), labels[2]).accuracy
 
 
 def compare(name: str, overrides: Sequence[str], splits: range) -> dict[str, object]:

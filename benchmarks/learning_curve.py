@@ -51,7 +51,7 @@ def one_trial(features: Features, metric: str, seed: int) -> Trial:
     now, more = len(half.labels), min(len(whole.labels) - len(half.labels), len(half.labels))
     errors = errors_of(learning_curve(half, FOLDS, REPEATS, seed, metric), metric, seed)[0]
     gain = gain_of(PowerLaw.fit(errors), errors, now, more)
-    before, after = (score_head(seen, unseen, [metric]).metric(metric) for seen in (half, whole))
+    before, after = (score_head(seen, unseen).metric(metric) for seen in (half, whole))
     bands = gain.low, gain.high, gain.measured_low, gain.measured_high
     return Trial(gain.gain, *bands, METRICS[metric].gain(before, after), now)
 

@@ -117,9 +117,7 @@ def compare(name: str, kept: tuple[Tensor, Tensor, int], splits: int) -> dict[st
         with torch.no_grad():
             stepped = by_steps_logits(train, val, unseen[0], num_classes, seed)
         ended = time.perf_counter()
-        one, other = (
-            score_logits(logits, unseen[1], "accuracy") for logits in (chosen.solution.logits(unseen[0]), stepped)
-        )
+        one, other = (score_logits(logits, unseen[1]) for logits in (chosen.solution.logits(unseen[0]), stepped))
         figures["solved"].append(one.accuracy)
         figures["steps"].append(other.accuracy)
         figures["gain"].append(one.accuracy - other.accuracy)

@@ -1,4 +1,4 @@
-"""``python -m ftexp.calibrate RUN``: have a network's probabilities mean what they say, and know when not to answer."""
+"""``python -m ftexp.calibrate RUN``: choose sets of classes with a coverage, and when not to answer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ftexp.machine.interpreter import quick_imports
 if TYPE_CHECKING:
     from ftexp.inference.calibration import Calibration
 
-WHAT = """Fit a temperature to the validation images of a run, which makes its probabilities honest, and choose sets of
-classes with a given coverage and a threshold below which nothing is answered. All of it goes into calibration.json
-beside the run's best.pt, which stays as it is; predict, evaluate and export use it. Exit code: 0; 1 when an argument or
-the data is wrong; 130 after Ctrl-C."""
+WHAT = """Choose sets of classes with a given coverage, and a threshold below which nothing is answered, from the
+validation images of a run, and fit its temperature to them, as the run has done unless train.calibrate=false. All of it
+goes into calibration.json beside the run's best.pt, which stays as it is; predict, evaluate and export use it. Exit
+code: 0; 1 when an argument or the data is wrong; 130 after Ctrl-C."""
 EXAMPLE = "outputs/DATE/TIME --coverage 0.95 --accuracy 0.98"
 
 

@@ -66,7 +66,7 @@ def validate_and_write(config: Config, folder: Path) -> None:
     else:
         features, _ = compute_features(config, folder)
         names = scored_metrics(config, features)
-        folds = list(cross_validate(features, settings.folds, settings.repeats, seed, names))
+        folds = list(cross_validate(features, settings.folds, settings.repeats, seed))
     for line in write_cross_validation(folder, features, folds, names, seed, trained):
         log.info(line)
 

@@ -87,8 +87,8 @@ def probe_models(config: Config, models: Sequence[NamedModel], folder: Path) -> 
         except UserError as error:
             failed[model.given] = _because(model.given, error)
             continue
-        names, settings = scored_metrics(config, features), config.probe
-        folds = tuple(cross_validate(features, settings.folds, settings.repeats, config.runtime.seed, names))
+        scored_metrics(config, features)  # refuses those that are not defined for these images
+        folds = tuple(cross_validate(features, config.probe.folds, config.probe.repeats, config.runtime.seed))
         size = network.preprocessing.image_size
         found.append(ProbedModel(model.given, folds, features.values.shape[1], size, cost))
         groups = features.groups.numpy()

@@ -16,6 +16,7 @@ from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import Observer
 from ftexp.evaluation.scores import Scores
+from ftexp.inference.calibration import Calibration
 from ftexp.machine.distributed import process_group
 from ftexp.prepare import Prepared, prepare
 from ftexp.read_data import log_data_tables
@@ -79,6 +80,7 @@ def run(
             with _recorder(prepared, folder) as recorder, memory:
                 run_time = _run_time(prepared, began or at_work, at_work, score_test=score_test)
                 fit = _fit(prepared, recorder, stop, observers, run_time, resumable=resumable)
+                _calibrate(prepared, recorder, fit)
                 test, uses = score_test_split(fit, prepared.ledger, folder) if score_test else (None, 0)
                 return _finish(prepared, recorder, fit, test, uses, time.perf_counter() - started, with_page=resumable)
 
@@ -119,6 +121,16 @@ def _fit(
         run_id=prepared.run_id,
         run_time=run_time,
     )
+
+
+def _calibrate(prepared: Prepared, recorder: Recorder, fit: Fit) -> None:
+    """Fit the temperature of the best network to the validation set, for everything that predicts with it."""
+    best = fit.best
+    assert best is not None
+    if prepared.runtime.ranks.is_main and prepared.config.train.calibrate and best.scores.logits is not None:
+        calibration = Calibration.of(best.scores, best.checkpoint)
+        calibration.write(best.checkpoint)
+        recorder.calibrated(calibration)
 
 
 def score_test_split(fit: Fit, ledger: TestLedger, folder: Path) -> tuple[Scores, int]:

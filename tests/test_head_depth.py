@@ -83,7 +83,7 @@ def test_a_run_of_it_is_one_network_from_training_to_prediction_and_export(
     answer = probabilities(classifier, file)
     assert classifier.classes[int(answer.argmax())] == "light"
     assert isinstance(classifier.engine, NetworkEngine)
-    graph = ClassifierGraph(classifier.engine.network)
+    graph = ClassifierGraph(classifier.engine.network, classifier.engine.temperature)
     pixels = torch.from_numpy(np.array(Image.open(file)))[None]
     exported = trace(graph, model).module()(pixels)
     np.testing.assert_allclose(exported[0].detach().numpy(), answer, atol=2e-3)

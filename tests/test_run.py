@@ -64,7 +64,7 @@ def test_a_resumed_run_is_the_run_that_began_and_no_configuration_is_changed(
 def test_a_finished_run_has_no_more_files_than_are_of_use(workplace: Workplace) -> None:
     folder = workplace.folder / "run"
     run(workplace.begin("stage=head", "stage.epochs=2", "train.wise_ft=[]"), folder)
-    assert [file.name for file in (folder / "checkpoints").iterdir()] == ["best.pt"]
+    assert [file.name for file in sorted((folder / "checkpoints").iterdir())] == ["best.pt", "calibration.json"]
     with pytest.raises(ConfigError, match=r"this run has finished; its result is in .*result\.json"):
         expand([f"resume={folder}"])
 

@@ -151,6 +151,9 @@ class TrainConfig:
     # Weights of the fine-tuned backbone to try in its average with the backbone at the start of the run. Validation
     # chooses among them and 1, the fine-tuned backbone alone (WiSE-FT, Wortsman et al., 2022). []: no averaging.
     wise_ft: list[float] = MISSING
+    # Fit a temperature to the validation images when training is done, so that the probabilities of predict, evaluate
+    # and export mean what they say (Guo et al., 2017). Losses of the run itself are those of the network as trained.
+    calibrate: bool = MISSING
     # The run ends within so many minutes, from the start of its process to its end; the phases are planned by measured
     # times, with recipe.time. null: no limit, and nothing that changes results follows a clock.
     max_minutes: float | None = None

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
 
 # The arrays of ``Scores``, which have one entry per sample.
-ARRAYS = ("labels", "predictions", "ranks", "losses", "probabilities", "confidences")
+ARRAYS = ("labels", "predictions", "ranks", "losses", "logits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +52,7 @@ class Best:
             num_classes: number of classes.
         """
         arrays = {name: state[name].numpy() for name in ARRAYS if name in state}
+        if "probabilities" in state:  # instead of logits, in a run that an older version began
+            arrays["logits"] = np.log(np.maximum(state["probabilities"].numpy(), np.finfo(np.float32).tiny))
         scores = Scores(num_classes=num_classes, **arrays)
         return cls(EpochRecord.from_row(state["record"]), scores, folder / state["checkpoint"], state["alpha"])

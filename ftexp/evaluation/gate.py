@@ -73,10 +73,10 @@ def best_case(stage: StageConfig, metric: str, before: Scores) -> Verdict:
         before: the scores of the best epoch so far.
     """
     certain = None
-    if before.probabilities is not None:
-        certain = np.eye(before.num_classes, dtype=before.probabilities.dtype)[before.labels]
+    if before.logits is not None:
+        certain = np.where(np.arange(before.num_classes) == before.labels[:, None], 0, -np.inf).astype(np.float32)
     nothing = {name: np.zeros_like(getattr(before, name)) for name in ("ranks", "losses")}
-    perfect = replace(before, predictions=before.labels, probabilities=certain, **nothing)
+    perfect = replace(before, predictions=before.labels, logits=certain, **nothing)
     verdict = judge(stage, metric, before, perfect)
     too_few = stage.gate != "off" and verdict.gained < stage.min_errors
     return replace(verdict, kept=False, min_errors=stage.min_errors) if too_few else verdict

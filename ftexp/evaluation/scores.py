@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.metrics import OF_CONFUSION, OF_PROBABILITIES, OF_SAMPLES, Integers
 from ftexp.machine.distributed import Ranks
 
@@ -24,8 +23,7 @@ class Scores:
         ranks: number of classes with a larger logit than the true one, int64 [N].
         losses: cross-entropy of each sample without label smoothing, float64 [N].
         num_classes: number of classes, C.
-        probabilities: float32 [N, C]; None if no metric that needs them was requested.
-        confidences: probability of the predicted class, float32 [N]; None in a run that an older version began.
+        logits: float32 [N, C]; None in a run that an older version began.
     """
 
     labels: Integers
@@ -33,8 +31,22 @@ class Scores:
     ranks: Integers
     losses: npt.NDArray[np.float64]
     num_classes: int
-    probabilities: npt.NDArray[np.float32] | None = None
-    confidences: npt.NDArray[np.float32] | None = None
+    logits: npt.NDArray[np.float32] | None = None
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float32] | None:
+        """The softmax of the logits, float32 [N, C], before any calibration."""
+        if self.logits is None:
+            return None
+        likelihoods = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        shares: npt.NDArray[np.float32] = likelihoods / likelihoods.sum(axis=1, keepdims=True)
+        return shares
+
+    @property
+    def confidences(self) -> npt.NDArray[np.float32] | None:
+        """The probability of the predicted class, float32 [N]."""
+        probabilities = self.probabilities
+        return None if probabilities is None else np.asarray(probabilities.max(axis=1))
 
     @property
     def confusion(self) -> Integers:
@@ -68,8 +80,9 @@ class Scores:
             return float(OF_CONFUSION[name](self.confusion))
         if name in OF_SAMPLES:
             return OF_SAMPLES[name](self.ranks, self.losses)
-        assert self.probabilities is not None, f"{name} needs probabilities, which were not kept"
-        return OF_PROBABILITIES[name](self.labels, self.probabilities)
+        probabilities = self.probabilities
+        assert probabilities is not None, f"{name} needs logits, which were not kept"
+        return OF_PROBABILITIES[name](self.labels, probabilities)
 
     def metrics(self, names: Iterable[str]) -> dict[str, float]:
         """The values of several metrics by name."""
@@ -83,8 +96,7 @@ class Scores:
             predictions=self.predictions[rows],
             ranks=self.ranks[rows],
             losses=self.losses[rows],
-            probabilities=None if self.probabilities is None else self.probabilities[rows],
-            confidences=None if self.confidences is None else self.confidences[rows],
+            logits=None if self.logits is None else self.logits[rows],
         )
 
 
@@ -93,12 +105,10 @@ class ScoreKeeper:
 
     Args:
         num_classes: number of classes, C.
-        metrics: names of the metrics that will be requested; probabilities are kept only if one needs them.
     """
 
-    def __init__(self, num_classes: int, metrics: Iterable[str] = ()) -> None:
+    def __init__(self, num_classes: int) -> None:
         self._num_classes = num_classes
-        self._keeps_probabilities = any(METRICS[name].needs == "probabilities" for name in metrics)
         self._batches: list[tuple[torch.Tensor, ...]] = []
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
@@ -111,9 +121,7 @@ class ScoreKeeper:
         logits = logits.float()
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         ranks = (logits > logits.gather(1, labels[:, None])).sum(dim=1)
-        confidences = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp()
-        kept = (labels, logits.argmax(dim=1), ranks, losses, confidences)
-        self._batches.append((*kept, logits.softmax(dim=1)) if self._keeps_probabilities else kept)
+        self._batches.append((labels, logits.argmax(dim=1), ranks, losses, logits))
 
     def compute(self, ranks: Ranks) -> tuple[Scores, list[int]]:
         """The scores of all samples that all ranks have added; a collective with the same result on each rank.
@@ -122,7 +130,7 @@ class ScoreKeeper:
             The scores, and the indices of the samples whose loss is not finite.
         """
         parts = [ranks.gather_rows(torch.cat(part)).cpu() for part in zip(*self._batches, strict=True)]
-        labels, predictions, true_ranks, losses, confidences, *probabilities = parts
+        labels, predictions, true_ranks, losses, logits = parts
         not_finite = (~losses.isfinite()).nonzero().flatten().tolist()
         scores = Scores(
             labels.numpy(),
@@ -130,7 +138,6 @@ class ScoreKeeper:
             true_ranks.numpy(),
             losses.double().numpy(),
             self._num_classes,
-            probabilities[0].numpy() if probabilities else None,
-            confidences.numpy(),
+            logits.numpy(),
         )
         return scores, not_finite

@@ -13,6 +13,8 @@ RESULT = "result.json"
 # A row per epoch.
 HISTORY = "metrics.csv"
 BEST = "checkpoints/best.pt"
+# Beside a checkpoint, which is never rewritten.
+CALIBRATION = "calibration.json"
 # All about a finished run on one page.
 REPORT = "report.html"
 LOCK = ".lock"
@@ -22,6 +24,12 @@ FOLDS = "folds"
 DEPTH, DEPTH_PICTURE = "depth.json", "depth.png"
 # The worst pairs of the audit; they are pictures of the data.
 LEAKS_PICTURE = "leaks.png"
+
+
+def with_calibration(checkpoint: Path) -> list[Path]:
+    """A checkpoint, and the file with its calibration if it has one."""
+    calibration = checkpoint.with_name(CALIBRATION)
+    return [checkpoint, calibration] if calibration.exists() else [checkpoint]
 
 
 def status_of(folder: Path) -> str | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from ftexp.errors import DataError
-from ftexp.evaluation.calibration import fit_temperature
 from ftexp.evaluation.conformal import (
     Method,
     accuracy_threshold,
@@ -14,7 +14,7 @@ from ftexp.evaluation.conformal import (
     cross_fitted_answers,
     cross_fitted_sets,
 )
-from ftexp.inference.calibration import AbstainRule, Calibration, SetRule, checkpoint_digest
+from ftexp.inference.calibration import AbstainRule, Calibration, SetRule
 from ftexp.inference.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
@@ -42,25 +42,12 @@ def calibrate(
     Raises:
         DataError: when the coverage or the accuracy that was asked for cannot be reached with these images.
     """
-    temperature = _temperature(evaluation)
-    return Calibration(
-        checkpoint_digest(checkpoint),
-        evaluation.scores.num_samples,
-        temperature,
-        evaluation.calibration_figures(),
-        evaluation.calibration_figures(temperature),
-        _sets(evaluation, temperature, coverage, method),
-        _abstain(evaluation, temperature, accuracy),
+    fitted = Calibration.of(evaluation.scores, checkpoint)
+    return replace(
+        fitted,
+        sets=_sets(evaluation, fitted.temperature, coverage, method),
+        abstain=_abstain(evaluation, fitted.temperature, accuracy),
     )
-
-
-def _temperature(evaluation: Evaluation) -> float:
-    """The likeliest one; 1 where there is none, which is said."""
-    try:
-        return fit_temperature(evaluation.logits, evaluation.labels)
-    except DataError as error:
-        log.warning("%s The temperature stays 1.", error)
-        return 1.0
 
 
 def _sets(evaluation: Evaluation, temperature: float, coverage: float | None, method: Method) -> SetRule | None:

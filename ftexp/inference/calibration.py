@@ -1,4 +1,6 @@
-"""``calibration.json`` beside a checkpoint: what ``python -m ftexp.calibrate`` found, for everything that predicts."""
+"""``calibration.json`` beside a checkpoint, for everything that predicts: the temperature that its run fitted, and what
+``python -m ftexp.calibrate`` chose.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.errors import CheckpointError
-from ftexp.evaluation.calibration import Floats
+from ftexp.errors import CheckpointError, DataError
+from ftexp.evaluation.calibration import Floats, calibration_figures, fit_temperature
 from ftexp.evaluation.conformal import METHODS, Method, prediction_sets
+from ftexp.evaluation.scores import Scores
 from ftexp.files.file_format import check_format, reading
 from ftexp.files.json_files import read_json, write_json
+from ftexp.files.run_files import CALIBRATION
 
-# It is beside best.pt, which is never rewritten.
-CALIBRATION = "calibration.json"
 # The format of calibration.json; increase it when a field is added, removed, or changes its meaning.
 FORMAT = 1
 
@@ -75,8 +77,8 @@ class Calibration:
         num_samples: the validation images that it was made with.
         temperature: logits are divided by it before the softmax.
         uncalibrated, calibrated: ``log_loss``, ``ece`` and ``adaptive_ece`` on these images.
-        sets: None where there were too few images.
-        abstain: None where no threshold reaches the accuracy.
+        sets: None where they were not asked for, or there were too few images.
+        abstain: None where it was not asked for, or no threshold reaches the accuracy.
     """
 
     checkpoint_digest: str
@@ -86,6 +88,28 @@ class Calibration:
     calibrated: dict[str, float]
     sets: SetRule | None = None
     abstain: AbstainRule | None = None
+
+    @classmethod
+    def of(cls, scores: Scores, checkpoint: Path) -> Calibration:
+        """Fit the temperature; where none is the best, it stays 1, which is said.
+
+        Args:
+            scores: of the checkpoint's network on the validation images of its run, with their logits.
+            checkpoint: the file with its weights.
+        """
+        logits, labels, temperature = scores.logits, scores.labels, 1.0
+        assert logits is not None
+        try:
+            temperature = fit_temperature(logits, labels)
+        except DataError as error:
+            log.warning("%s The temperature stays 1.", error)
+        return cls(
+            checkpoint_digest(checkpoint),
+            scores.num_samples,
+            temperature,
+            calibration_figures(logits, labels),
+            calibration_figures(logits, labels, temperature),
+        )
 
     def write(self, checkpoint: Path) -> Path:
         """Write ``calibration.json`` beside the checkpoint, and return its path."""

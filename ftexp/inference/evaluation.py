@@ -40,7 +40,6 @@ class Evaluation:
         num_known: how many of them are the classifier's.
         images: in the order in which they were scored.
         scores: what the classifier said, before calibration, as the training's own validation scores it.
-        logits: float32 [N, num_known].
         calibration: of the classifier; None if it is not calibrated.
         unreadable: path and reason of each image that could not be read; it is in no score.
     """
@@ -49,7 +48,6 @@ class Evaluation:
     num_known: int
     images: tuple[GivenImage, ...]
     scores: Scores
-    logits: npt.NDArray[np.float32]
     calibration: Calibration | None = None
     unreadable: tuple[tuple[str | None, str], ...] = ()
 
@@ -88,6 +86,12 @@ class Evaluation:
         return tempered(self.logits, temperature)
 
     @property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """What the classifier said before calibration: [N, num_known]."""
+        assert self.scores.logits is not None
+        return self.scores.logits[:, : self.num_known]
+
+    @property
     def labels(self) -> npt.NDArray[np.int64]:
         """int64 [N], numbers of the true classes in ``classes``."""
         return self.scores.labels
@@ -112,17 +116,17 @@ class Evaluation:
         """The same of those images whose class the classifier has."""
         rows = np.flatnonzero(self.labels < self.num_known)
         chosen, scores = self.classes[: self.num_known], self.scores
-        probabilities = None if scores.probabilities is None else scores.probabilities[rows, : self.num_known]
+        logits = None if scores.logits is None else scores.logits[rows, : self.num_known]
         kept = Scores(
             scores.labels[rows],
             scores.predictions[rows],
             scores.ranks[rows],
             scores.losses[rows],
             self.num_known,
-            probabilities,
+            logits,
         )
         images = tuple(self.images[row] for row in rows)
-        return Evaluation(chosen, self.num_known, images, kept, self.logits[rows], self.calibration, self.unreadable)
+        return Evaluation(chosen, self.num_known, images, kept, self.calibration, self.unreadable)
 
     def class_rows(self) -> list[dict[str, object]]:
         """Precision, recall with its 95 % interval, F1 and number of images of every class."""

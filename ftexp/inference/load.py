@@ -112,7 +112,7 @@ def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
 
 
 def read_temperature(checkpoint: Path) -> float:
-    """What ``python -m ftexp.calibrate`` found for a checkpoint; 1 where it was not calibrated."""
+    """By which the logits of a checkpoint are divided; 1 where it was not calibrated."""
     calibration = read_calibration(checkpoint)
     return 1.0 if calibration is None else calibration.temperature
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from ftexp.config.uri import VARIABLE, check_uri, hide_credentials, sqlite_file
 from ftexp.errors import CheckpointError, UserError, listed
+from ftexp.files.run_files import CALIBRATION
 from ftexp.tracking.mlflow_store import PRIVACY, RUN_LIMITS, quiet
 from ftexp.tracking.tracker import brief
 
 MODELS, RUNS = "models:/", "runs:/"
 # As conf/tracking/mlflow.yaml has it.
 DEFAULT_STORE = "sqlite:///mlflow.db"
-CHECKPOINT, CALIBRATION = "best.pt", "calibration.json"
+CHECKPOINT = "best.pt"
 # Folders below the artifacts of a run or a model in which the checkpoint is looked for.
 MAX_DEPTH = 2
 _LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")

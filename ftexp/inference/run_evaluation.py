@@ -163,12 +163,12 @@ def _order(wanted: Sequence[object], there: Sequence[object]) -> list[int]:
 def _renumbered(evaluation: Evaluation, order: list[int], classes: list[str]) -> Scores:
     scores = evaluation.scores.take(np.array(order))
     numbers = np.array([classes.index(name) for name in evaluation.classes])
-    probabilities = None
-    if scores.probabilities is not None:
-        probabilities = np.zeros((len(order), len(classes)), np.float32)
-        probabilities[:, numbers] = scores.probabilities
+    logits = None
+    if scores.logits is not None:
+        logits = np.full((len(order), len(classes)), -np.inf, np.float32)
+        logits[:, numbers] = scores.logits
     return Scores(
-        numbers[scores.labels], numbers[scores.predictions], scores.ranks, scores.losses, len(classes), probabilities
+        numbers[scores.labels], numbers[scores.predictions], scores.ranks, scores.losses, len(classes), logits
     )
 
 

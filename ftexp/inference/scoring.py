@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # An image and the name of its class.
 LabelledImage = tuple[GivenImage, str]
-# Has the scores keep the probabilities that every metric can be computed from.
-_NEEDS_PROBABILITIES = ("auroc",)
 
 
 def labelled(samples: Sequence[Sample]) -> list[LabelledImage]:
@@ -54,10 +52,9 @@ def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_
     classes = _all_classes(classifier.classes, {label for _, label in given})
     numbers = {unicodedata.normalize("NFC", name): number for number, name in enumerate(classes)}
     truth = iter([numbers[label] for _, label in given])
-    keeper = ScoreKeeper(len(classifier.classes), _NEEDS_PROBABILITIES)
+    keeper = ScoreKeeper(len(classifier.classes))
     labels: list[int] = []
     scored: list[GivenImage] = []
-    logits: list[Tensor] = []
     unreadable: list[tuple[str | None, str]] = []
     with Progress().epoch("evaluate", math.ceil(len(given) / batch_size)) as bar:
         for batch in classifier.prepared([image for image, _ in given], batch_size):
@@ -74,7 +71,6 @@ def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_
                 last = len(classifier.classes) - 1
                 numbers_of_batch = [min(number, last) for number in labels[-len(readable) :]]
                 keeper.update(of_batch, to_device(numbers_of_batch, of_batch.device))
-                logits.append(of_batch.cpu())
                 bar.advance(len(readable), of_batch.new_zeros(()))
     if not labels:
         raise DataError(f"None of the {len(given)} images can be read; of the first: {unreadable[0][1]}.")
@@ -87,7 +83,6 @@ def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_
         len(classifier.classes),
         tuple(scored),
         _with_extra(scores, np.array(labels), len(classes)),
-        torch.cat(logits).numpy(),
         classifier.calibration,
         tuple(unreadable),
     )
@@ -118,13 +113,13 @@ def _with_extra(scores: Scores, labels: np.ndarray, num_classes: int) -> Scores:
     lacking = labels >= scores.num_classes
     if not lacking.any():
         return scores
-    assert scores.probabilities is not None
-    extra = np.zeros((len(labels), num_classes - scores.num_classes), np.float32)
+    assert scores.logits is not None
+    extra = np.full((len(labels), num_classes - scores.num_classes), -np.inf, np.float32)
     return Scores(
         labels,
         scores.predictions,
         np.where(lacking, max(scores.num_classes, TOP_5), scores.ranks),
         np.where(lacking, np.inf, scores.losses),
         num_classes,
-        np.concatenate([scores.probabilities, extra], axis=1),
+        np.concatenate([scores.logits, extra], axis=1),
     )

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from ftexp.errors import ConfigError
 from ftexp.files.file_format import check_format
 from ftexp.files.json_files import read_json, write_json
-from ftexp.inference.calibration import CALIBRATION
+from ftexp.files.run_files import CALIBRATION
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.given import GivenImage
 from ftexp.predict.layout import Layout, written_path

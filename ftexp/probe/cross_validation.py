@@ -85,9 +85,7 @@ def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
         return [held for _, held in cuts]
 
 
-def cross_validate(
-    features: Features, num_folds: int, num_repeats: int, seed: int, metrics: Sequence[str]
-) -> Iterator[FoldScores]:
+def cross_validate(features: Features, num_folds: int, num_repeats: int, seed: int) -> Iterator[FoldScores]:
     """Train a head without each fold and score it on the fold; repeats draw new folds.
 
     Strength and temperature are chosen within the training part of each fold, so the fold has no say in them.
@@ -97,13 +95,12 @@ def cross_validate(
         num_folds: at least 2.
         num_repeats: at least 1.
         seed: of the first repeat; the next ones count up.
-        metrics: the metrics that will be asked for.
     """
     started = time.perf_counter()
     for repeat in range(num_repeats):
         for fold, held in enumerate(draw_folds(features, num_folds, seed + repeat)):
             rest = np.setdiff1d(np.arange(len(features.labels)), held)
-            scores = score_head(features.take(rest), features.take(held), metrics)
+            scores = score_head(features.take(rest), features.take(held))
             if repeat == fold == 0:
                 seconds = (time.perf_counter() - started) * (num_folds * num_repeats - 1)
                 announce("folds   a head for every fold and repeat", seconds)
@@ -121,15 +118,14 @@ def announce(what: str, seconds: float) -> None:
         log.info("%s: about %.0f s more", what, seconds)
 
 
-def score_head(seen: Features, unseen: Features, metrics: Sequence[str]) -> Scores:
+def score_head(seen: Features, unseen: Features) -> Scores:
     """The scores of some samples, in their order, by a head of others.
 
     Args:
         seen: what the head is trained on.
         unseen: what it is scored on.
-        metrics: the metrics that will be asked for.
     """
-    keeper = ScoreKeeper(len(seen.classes), metrics)
+    keeper = ScoreKeeper(len(seen.classes))
     keeper.update(fit_head(seen).logits(unseen.values), unseen.labels)
     return keeper.compute(ONE_PROCESS)[0]
 
@@ -141,14 +137,14 @@ def pooled(folds: Sequence[FoldScores]) -> Scores:
 
 def joined(parts: Sequence[Scores]) -> Scores:
     """Several scores of the same classes as one."""
-    probabilities = [one.probabilities for one in parts if one.probabilities is not None]
+    logits = [one.logits for one in parts if one.logits is not None]
     return Scores(
         np.concatenate([one.labels for one in parts]),
         np.concatenate([one.predictions for one in parts]),
         np.concatenate([one.ranks for one in parts]),
         np.concatenate([one.losses for one in parts]),
         parts[0].num_classes,
-        np.concatenate(probabilities) if len(probabilities) == len(parts) else None,
+        np.concatenate(logits) if len(logits) == len(parts) else None,
     )
 
 

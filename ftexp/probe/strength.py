@@ -83,7 +83,7 @@ def solve_on_validation(
     scored: list[Scores] = []
     for solution in problem.path(strengths, PATH_TOLERANCE):
         solutions.append(solution)
-        scored.append(score_logits(solution.logits(val_features), val_labels, metric))
+        scored.append(score_logits(solution.logits(val_features), val_labels))
         if _has_passed_its_best(scored, metric):
             break
     path = tuple(_point(solution, scores, metric) for solution, scores in zip(solutions, scored, strict=True))
@@ -91,9 +91,9 @@ def solve_on_validation(
     return Chosen(problem.solve(solutions[number].strength, solutions[number]), metric, path)
 
 
-def score_logits(logits: Tensor, labels: Tensor, metric: str) -> Scores:
+def score_logits(logits: Tensor, labels: Tensor) -> Scores:
     """The scores of logits float [M, C] against labels int64 [M]."""
-    keeper = ScoreKeeper(logits.shape[1], [metric])
+    keeper = ScoreKeeper(logits.shape[1])
     keeper.update(logits, labels)
     return keeper.compute(ONE_PROCESS)[0]
 

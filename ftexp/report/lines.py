@@ -10,6 +10,7 @@ from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.intervals import accuracy_interval
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
+from ftexp.inference.calibration import Calibration
 
 
 def epoch_line(record: EpochRecord, metric: str, num_epochs: int) -> str:
@@ -43,6 +44,15 @@ def result_line(best: Best, test: Scores | None, metric: str) -> str:
     return (
         f"test accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {test.num_samples} images)  "
         f"{shown_metrics(test.metrics(best.record.val), metric, without='accuracy')}"
+    )
+
+
+def calibration_line(calibration: Calibration) -> str:
+    """The temperature, and what it does to the validation scores."""
+    before, after = calibration.uncalibrated, calibration.calibrated
+    return (
+        f"temperature {calibration.temperature:.4f}: validation log loss {before['log_loss']:.4f} -> "
+        f"{after['log_loss']:.4f}, calibration error {before['ece']:.4f} -> {after['ece']:.4f}"
     )
 
 

@@ -18,10 +18,20 @@ from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
 from ftexp.files.json_files import write_json
+from ftexp.files.run_files import BEST, with_calibration
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
+from ftexp.inference.calibration import Calibration
 from ftexp.models.blocks import Network
-from ftexp.report.lines import epoch_line, explain_skipped, explain_verdict, labels_line, result_line, shown_metrics
+from ftexp.report.lines import (
+    calibration_line,
+    epoch_line,
+    explain_skipped,
+    explain_verdict,
+    labels_line,
+    result_line,
+    shown_metrics,
+)
 from ftexp.report.phase_entries import phase_entry, skipped_entry
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
@@ -65,6 +75,7 @@ class Recorder:
         self._phases: list[dict[str, object]] = []
         self._labels: dict[str, object] | None = None
         self._head_depth = "last"
+        self._temperature: float | None = None
 
     def plan(self, phases: Sequence[Phase], network: Network, spans: Sequence[Span]) -> None:
         """Record the plan: a plot of the rates and, if there are several phases, a table.
@@ -207,6 +218,7 @@ class Recorder:
             phases=self._phases + [skipped_entry(name) for name in self._planned[len(self._phases) :]],
             head_depth=self._head_depth,
             labels=self._labels,
+            temperature=self._temperature,
             images_per_second=fmean(record.images_per_second for record in self._history),
             peak_memory_mib=peak_memory_mib,
             seconds=seconds,
@@ -224,7 +236,8 @@ class Recorder:
         """Copy the result files in the folder to the tracking store."""
         for name in filter(lambda name: (self.folder / name).exists(), RESULT_FILES):
             self._tracker.log_artifact(self.folder / name)
-        self._tracker.log_artifact(self.folder / "checkpoints" / "best.pt", "checkpoints")
+        for file in with_calibration(self.folder / BEST):
+            self._tracker.log_artifact(file, "checkpoints")
         diagnosed = {"diagnosis": self._diagnosis.signal} if self._diagnosis else {}
         self._tracker.set_tags({**diagnosed, DESCRIPTION: describe_run(self.folder)})
         if test:
@@ -241,7 +254,12 @@ class Recorder:
         epoch, last = best.record.epoch, self._history[-1].epoch
         scores = ["loss", *best.record.val]
         metrics = [(f"val_{name}", epoch) for name in scores] + [(f"test_{name}", last) for name in scores]
-        self._tracker.log_model(ModelToLog(self.folder / "checkpoints" / "best.pt", epoch, tuple(metrics), register_as))
+        self._tracker.log_model(ModelToLog(self.folder / BEST, epoch, tuple(metrics), register_as))
+
+    def calibrated(self, calibration: Calibration) -> None:
+        """Record the temperature."""
+        self._temperature = calibration.temperature
+        log.info("calib.  %s", calibration_line(calibration))
 
     def failed(self, error: BaseException) -> Status:
         """Write a ``result.json`` that says why there is no result. Returns the status for the tracking store."""

@@ -41,6 +41,7 @@ def result_content(
     phases: Sequence[Mapping[str, object]],
     head_depth: str,
     labels: Mapping[str, object] | None,
+    temperature: float | None,
     images_per_second: float,
     peak_memory_mib: float,
     seconds: float,
@@ -57,6 +58,7 @@ def result_content(
         phases: an entry per phase, including phases that were skipped.
         head_depth: what the last layer gets, ``last`` or ``all``.
         labels: how many labels look wrong, of how many images; None if they were not judged.
+        temperature: by which predictions divide the logits; None if it was not fitted.
         images_per_second: images per second in training, the mean over the epochs.
         peak_memory_mib: peak memory in MiB.
         seconds: duration of the run.
@@ -71,6 +73,7 @@ def result_content(
         "phases": phases,
         "head_depth": head_depth,
         "labels": labels,
+        "temperature": temperature,
         "diagnosis": next(entry["diagnosis"] for entry in phases if entry["name"] == best.record.phase),
         "images_per_second": images_per_second,
         "peak_memory_mib": peak_memory_mib,

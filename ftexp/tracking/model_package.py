@@ -1,6 +1,7 @@
 """The best network as an MLflow model, which takes images in several forms and returns class names.
 
-Its only data is ``best.pt``: plain tensors, transforms and class names, which are read without executing anything.
+Its data is ``best.pt`` and its calibration: plain tensors, numbers, transforms and class names, which are read without
+executing anything.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mlflow.types.schema import AnyType
 from PIL import Image
 
 from ftexp.errors import DataError
+from ftexp.files.run_files import with_calibration
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.given import GivenImage
 
@@ -88,7 +90,8 @@ def write_package(folder: Path, checkpoint: Path, model: Model) -> None:
     """
     import mlflow.pyfunc
 
-    shutil.copyfile(checkpoint, folder / CHECKPOINT)
+    for file in with_calibration(checkpoint):
+        shutil.copyfile(file, folder / file.name)
     (folder / "requirements.txt").write_text("ftexp\n")
     python = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
     (folder / "python_env.yaml").write_text(json.dumps(python))  # JSON is YAML, too

@@ -11,7 +11,7 @@ from typing import Any
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
-from ftexp.files.run_files import LEAKS_PICTURE, REPORT
+from ftexp.files.run_files import BEST, LEAKS_PICTURE, REPORT, with_calibration
 from ftexp.tracking.description import describe_run
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
@@ -104,7 +104,7 @@ def _files(folder: Path, log_images: bool) -> list[Path]:
     kept_here = {"digests.csv"} if log_images else {"digests.csv", LEAKS_PICTURE}
     files = sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".png") and path.name not in kept_here)
     if _result(folder).get("status") == "finished":
-        files += [folder / "result.json", folder / "checkpoints" / "best.pt"]
+        files += [folder / "result.json", *with_calibration(folder / BEST)]
     return [path for path in files if path.exists()]
 
 

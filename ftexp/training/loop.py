@@ -112,7 +112,6 @@ def evaluate(
     num_classes: int,
     runtime: Runtime,
     split: str = "validation",
-    metrics: Sequence[str] = (),
 ) -> Scores:
     """Score all samples; the network has to be in eval mode.
 
@@ -122,12 +121,11 @@ def evaluate(
         num_classes: number of classes.
         runtime: the device, the precision and the ranks.
         split: the name of the samples in messages.
-        metrics: names of the metrics that the scores have to support.
 
     Raises:
         DivergedError: if the loss is not finite; the message names the samples.
     """
-    keeper = ScoreKeeper(num_classes, metrics)
+    keeper = ScoreKeeper(num_classes)
     for inputs, labels in batches.epoch(0):
         if len(labels) == 0:  # the last batch has fewer images than there are ranks; many networks cannot run on none
             continue

@@ -140,7 +140,7 @@ class PhaseLoop:
 
     def score(self, forward: Forward, batches: Batches, split: str = "validation") -> Scores:
         """Score all samples; the network has to be in eval mode. Raises DivergedError where the loss is not finite."""
-        return evaluate(forward, batches, self.network.num_classes, self.runtime, split, metrics=self._metrics)
+        return evaluate(forward, batches, self.network.num_classes, self.runtime, split)
 
     def before_epoch(self) -> None:
         """Call the observers before another epoch; call this before anything is prepared for it."""

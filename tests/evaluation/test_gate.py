@@ -149,4 +149,4 @@ def _drawn(rng: np.random.Generator, sharpness: float) -> Scores:
     probabilities = np.stack([1 - probability, probability], axis=1).astype(np.float32)
     predictions = probabilities.argmax(axis=1)
     losses = -np.log(probabilities[np.arange(12), labels].astype(np.float64))
-    return Scores(labels, predictions, (predictions != labels) * 6, losses, 2, probabilities)
+    return Scores(labels, predictions, (predictions != labels) * 6, losses, 2, np.log(probabilities))

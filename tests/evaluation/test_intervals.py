@@ -54,8 +54,7 @@ def test_areas_are_resampled_as_often_as_their_size_allows() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200)
     p = (labels * 0.5 + rng.normal(0, 0.5, 200)).astype(np.float32)
-    probabilities = np.stack([1 - p, p], axis=1)
-    scores = Scores(labels, labels, labels * 0, np.zeros(200), 2, probabilities)
+    scores = Scores(labels, labels, labels * 0, np.zeros(200), 2, np.stack([-p, p], axis=1))
     low, high = bootstrap_intervals(scores, ["auroc"])["auroc"]
     assert low < scores.metric("auroc") < high
     assert 0.05 < high - low < 0.2

@@ -23,7 +23,7 @@ def drawn(num_samples: int = 60, num_classes: int = 4, seed: int = 0) -> Scores:
     own = logits[np.arange(num_samples), labels]
     ranks = (logits > own[:, None]).sum(axis=1)
     losses = -np.log(probabilities[np.arange(num_samples), labels])
-    return Scores(labels, logits.argmax(axis=1), ranks, losses, num_classes, probabilities.astype(np.float32))
+    return Scores(labels, logits.argmax(axis=1), ranks, losses, num_classes, logits.astype(np.float32))
 
 
 EXPECTED = {
@@ -69,7 +69,7 @@ def test_a_metric_stays_in_its_range_and_rises_with_better_predictions(name: str
     metric, guessed = METRICS[name], drawn(num_classes=2)
     labels = guessed.labels
     certain = np.where(labels[:, None] == np.arange(2), 0.999, 0.001).astype(np.float32)
-    perfect = Scores(labels, labels, np.zeros_like(labels), np.full(len(labels), 1e-3), 2, certain)
+    perfect = Scores(labels, labels, np.zeros_like(labels), np.full(len(labels), 1e-3), 2, np.log(certain))
     assert metric.low <= guessed.metric(name) <= metric.high
     if name != "top_5":  # of two classes it is always 1
         assert metric.gain(guessed.metric(name), perfect.metric(name)) > 0
@@ -118,7 +118,7 @@ def test_taking_rows_takes_all_of_a_sample() -> None:
     taken = scores.take(rows)
     assert taken.confusion.sum() == 3
     assert taken.metric("log_loss") == pytest.approx(scores.losses[rows].mean())
-    assert np.array_equal(taken.probabilities, scores.probabilities[rows])
+    assert np.array_equal(taken.logits, scores.logits[rows])
 
 
 def test_matrices_are_scored_several_at_once() -> None:

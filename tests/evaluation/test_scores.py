@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from ftexp.evaluation.scores import ScoreKeeper
+from ftexp.evaluation.scores import ScoreKeeper, Scores
 from ftexp.machine.distributed import ONE_PROCESS
 
 
@@ -21,7 +23,6 @@ def test_scores_over_uneven_batches_equal_scikit_learns() -> None:
     assert scores.num_samples == 23
     assert scores.accuracy == pytest.approx((predicted == labels).double().mean().item())
     assert scores.ranks.tolist() == [int((row > row[k]).sum()) for row, k in zip(logits, labels, strict=True)]
-    assert scores.probabilities is None
     assert scores.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
     assert scores.confusion.sum(axis=1).tolist() == torch.bincount(labels, minlength=5).tolist()
     assert scores.num_correct == int((predicted == labels).sum())
@@ -29,19 +30,21 @@ def test_scores_over_uneven_batches_equal_scikit_learns() -> None:
     assert scores.predictions.tolist() == predicted.tolist()
 
 
-def test_probabilities_are_kept_where_a_metric_needs_them() -> None:
-    logits, labels = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
-    keeper = ScoreKeeper(3, ["accuracy", "auroc"])
+def test_probabilities_are_the_softmax_of_the_logits() -> None:
+    logits, labels = 300 * torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    keeper = ScoreKeeper(3)
     for start in (0, 8):
         keeper.update(logits[start : start + 8], labels[start : start + 8])
     scores, _ = keeper.compute(ONE_PROCESS)
-    assert scores.probabilities is not None
-    assert np.allclose(scores.probabilities, logits.softmax(1).numpy())
+    assert np.array_equal(scores.logits, logits.numpy())
+    np.testing.assert_allclose(scores.probabilities, logits.softmax(1).numpy(), atol=1e-6)
+    np.testing.assert_array_equal(scores.confidences, scores.probabilities.max(axis=1))
     assert 0 <= scores.metric("auroc") <= 1
 
 
-def test_a_metric_that_was_not_requested_is_an_error() -> None:
-    keeper = ScoreKeeper(2, ["accuracy"])
-    keeper.update(torch.zeros(2, 2), torch.arange(2))
-    with pytest.raises(AssertionError, match="auroc needs probabilities"):
-        keeper.compute(ONE_PROCESS)[0].metric("auroc")
+def test_a_class_without_a_logit_has_no_probability() -> None:
+    scores = Scores(*[np.zeros(1, np.int64)] * 3, np.zeros(1), 2, np.array([[0, -np.inf]], np.float32))
+    np.testing.assert_array_equal(scores.probabilities, [[1, 0]])
+    assert replace(scores, logits=None).probabilities is None
+    with pytest.raises(AssertionError, match="auroc needs logits"):
+        replace(scores, logits=None).metric("auroc")

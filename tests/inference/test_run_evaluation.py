@@ -18,6 +18,7 @@ from ftexp import calibrate, evaluate
 from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.errors import ConfigError, DataError
 from ftexp.evaluation import intervals
+from ftexp.evaluation.calibration import fit_temperature
 from ftexp.inference.calibration import read_calibration
 from ftexp.inference.run_evaluation import evaluate_on_split
 from ftexp.run_images import read_images
@@ -180,6 +181,26 @@ def test_several_runs_are_compared_on_the_same_images(capsys: pytest.CaptureFixt
     assert "The runs were validated on different images: 1 of the" in capsys.readouterr().err
 
 
+def test_a_run_fits_the_temperature_of_its_best_network(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found, result = ftexp.load("full").evaluate(), json.loads(Path("full/result.json").read_text())
+    temperature = fit_temperature(found.logits, found.labels)
+    assert temperature != pytest.approx(1, rel=0.05)
+    assert found.temperature == result["temperature"] == pytest.approx(temperature, rel=1e-5)
+    assert found.calibration is not None
+    assert (found.calibration.sets, found.calibration.abstain) == (None, None)
+    assert result["best"]["val_loss"] == found.scores.loss != found.calibration_figures(temperature)["log_loss"]
+    caplog.set_level("INFO")
+    for calibrates in (False, True):
+        again = ftexp.fine_tune(
+            [*SETTINGS, "stage=head", f"train.calibrate={calibrates}"], folder=f"{calibrates}", score_test=False
+        )
+        assert (again.folder / "checkpoints" / "calibration.json").exists() == calibrates
+        assert (again.result["temperature"] is not None) == calibrates
+        assert (
+            f"calib.  temperature {again.result['temperature'] or 1:.4f}: validation log" in caplog.text
+        ) == calibrates
+
+
 def test_calibrate_writes_beside_the_checkpoint_and_everything_uses_it(capsys: pytest.CaptureFixture[str]) -> None:
     best = Path("full/checkpoints/best.pt")
     weights = best.read_bytes()
@@ -211,9 +232,11 @@ def test_calibrate_writes_beside_the_checkpoint_and_everything_uses_it(capsys: p
 def test_what_so_few_images_cannot_show_is_refused(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    file = Path("head/checkpoints/calibration.json")
+    before = file.read_bytes()
     assert calibrate.main(["head", *arguments]) == 1
     assert message in capsys.readouterr().err
-    assert not Path("head/checkpoints/calibration.json").exists()
+    assert file.read_bytes() == before
 
 
 def test_where_nothing_was_asked_for_too_few_images_are_said(caplog: pytest.LogCaptureFixture) -> None:

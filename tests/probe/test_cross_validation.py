@@ -38,13 +38,13 @@ def test_folds_cut_by_class_and_never_through_a_group(size: int) -> None:
 def test_a_copy_in_another_fold_would_tell_the_label_and_is_kept_out() -> None:
     together = copies(30)
     apart = replace(together, groups=torch.arange(60))
-    assert pooled(list(cross_validate(together, 5, 1, 0, []))).accuracy < 0.75
-    assert pooled(list(cross_validate(apart, 5, 1, 0, []))).accuracy > 0.85
+    assert pooled(list(cross_validate(together, 5, 1, 0))).accuracy < 0.75
+    assert pooled(list(cross_validate(apart, 5, 1, 0))).accuracy > 0.85
 
 
 def test_a_fold_is_scored_by_a_head_of_the_others() -> None:
     whole = clouds(40, distance=1.5)
-    first = next(cross_validate(whole, 4, 1, 0, ["auroc"]))
+    first = next(cross_validate(whole, 4, 1, 0))
     rest = np.setdiff1d(np.arange(40), first.rows)
     head = fit_head(whole.take(rest))
     values, labels = whole.values.double().numpy(), whole.labels.numpy()
@@ -56,7 +56,7 @@ def test_a_fold_is_scored_by_a_head_of_the_others() -> None:
 
 
 def test_repeats_draw_new_folds_of_all_samples() -> None:
-    folds = list(cross_validate(clouds(30), 3, 2, 0, []))
+    folds = list(cross_validate(clouds(30), 3, 2, 0))
     assert [(one.repeat, one.fold) for one in folds] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     assert folds[0].rows.tolist() != folds[3].rows.tolist()
     assert pooled(folds).num_samples == 60
@@ -65,10 +65,10 @@ def test_repeats_draw_new_folds_of_all_samples() -> None:
 def test_folds_that_take_long_are_said_to(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Once, after the first, for all that are left."""
     caplog.set_level("INFO")
-    list(cross_validate(clouds(30), 3, 2, 0, []))
+    list(cross_validate(clouds(30), 3, 2, 0))
     assert not caplog.messages
     monkeypatch.setattr(cross_validation, "WORTH_SAYING", -1.0)
-    list(cross_validate(clouds(30), 3, 2, 0, []))
+    list(cross_validate(clouds(30), 3, 2, 0))
     (said,) = caplog.messages
     assert re.fullmatch(r"folds   a head for every fold and repeat: about \d+ s more", said)
 
@@ -80,7 +80,7 @@ def test_more_folds_than_a_class_has_images_are_refused() -> None:
 
 def test_intervals_resample_groups() -> None:
     whole = clouds(60, distance=1.0)
-    scores = pooled(list(cross_validate(whole, 3, 1, 0, [])))
+    scores = pooled(list(cross_validate(whole, 3, 1, 0)))
     alone = group_intervals(scores, np.arange(60), ["accuracy"], 0)["accuracy"]
     expected = 1.96 * np.sqrt(scores.accuracy * (1 - scores.accuracy) / 60)
     assert alone[1] - alone[0] == pytest.approx(2 * expected, rel=0.15)
@@ -102,7 +102,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_the_intervals_that_are_written_are_over_groups(tmp_path: Path) -> None:
     whole = replace(clouds(60, distance=1.0), groups=torch.arange(60) // 6)
-    folds = list(cross_validate(whole, 3, 1, 0, []))
+    folds = list(cross_validate(whole, 3, 1, 0))
     write_cross_validation(tmp_path, whole, folds, ["accuracy"], seed=0)
     written = json.loads((tmp_path / "cross_validation.json").read_text())["metrics"]["accuracy"]
     groups = whole.groups.numpy()[np.concatenate([one.rows for one in folds])]

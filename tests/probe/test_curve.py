@@ -34,7 +34,7 @@ def test_subsets_are_nested_stratified_and_of_whole_groups(size: int) -> None:
 def test_the_last_size_is_the_cross_validation() -> None:
     whole = clouds(90, distance=1.5)
     curve = learning_curve(whole, 3, 2, 0, "auroc")
-    expected = pooled(list(cross_validate(whole, 3, 2, 0, ["auroc"])))
+    expected = pooled(list(cross_validate(whole, 3, 2, 0)))
     assert curve.sizes[-1] == 60
     assert curve.scores[-1].labels.tolist() == expected.labels.tolist()
     assert curve.scores[-1].predictions.tolist() == expected.predictions.tolist()

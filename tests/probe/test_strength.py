@@ -45,7 +45,7 @@ def test_log_loss_as_the_metric_is_minimised() -> None:
 
 
 def test_a_metric_that_is_not_defined_leaves_the_choice_to_the_log_loss() -> None:
-    one_class = [replace(s, probabilities=np.full((100, 2), 0.5, np.float32)) for s in (scored(9, 0.9), scored(9, 0.1))]
+    one_class = [replace(s, logits=np.zeros((100, 2), np.float32)) for s in (scored(9, 0.9), scored(9, 0.1))]
     alone = [s.take(np.arange(0, 100, 2)) for s in one_class]
     assert choose(alone, "auroc") == 1
 

@@ -100,13 +100,16 @@ def samples_and_scores(classes: list[str], num: int = 12) -> tuple[list[Sample],
     samples = [Sample(f"{HOSTILE}/{i}", classes[i % len(classes)], pixels=pixels[i]) for i in range(num)]
     labels = [i % len(classes) for i in range(num)]
     made = scores_of(labels, [0] * num, len(classes))
+    sure = np.linspace(0.3, 0.9, num, dtype=np.float32)[:, None]
+    others = np.repeat((1 - sure) / (len(classes) - 1), len(classes) - 1, axis=1)
+    probabilities = np.concatenate([sure, others], axis=1)
     return samples, Scores(
         made.labels,
         made.predictions,
         made.ranks,
         np.arange(num, dtype=np.float64),
         len(classes),
-        confidences=np.linspace(0.3, 0.9, num, dtype=np.float32),
+        np.log(probabilities),
     )
 
 
@@ -228,7 +231,7 @@ def test_most_wrong_and_least_sure_share_no_image() -> None:
     most_wrong, least_sure = choose(scores)
     assert most_wrong == [11, 10, 9, 7, 6, 5, 3, 2]  # the wrong ones by their loss
     assert least_sure == [0, 1, 4, 8]  # of the twelve least sure, those that are not among them
-    assert choose(replace(scores, confidences=None)) == (most_wrong, [])
+    assert choose(replace(scores, logits=None)) == (most_wrong, [])
 
 
 def test_without_confidences_and_errors_the_page_says_so(network: Network, tmp_path: Path) -> None:

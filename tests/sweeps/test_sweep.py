@@ -109,7 +109,7 @@ def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Pa
         path.name for path in folder.iterdir()
     }
     kept = {file.name for file in folder.glob("[0-9]*/checkpoints/*")}
-    assert kept <= {"best.pt"}, "an interrupted trial starts again: there is nothing to resume from"
+    assert kept <= {"best.pt", "calibration.json"}, "an interrupted trial starts again: there is nothing to resume from"
     assert (folder / "best" / "checkpoints" / "best.pt").samefile(
         folder / str(best["trial"]) / "checkpoints" / "best.pt"
     )

@@ -18,8 +18,9 @@ from ftexp.tracking.mlflow_tracker import MlflowTracker
 def test_the_model_has_its_scores_its_data_and_its_name(
     store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint = tmp_path / "best.pt"
     checkpoint.write_bytes(b"weights")
+    checkpoint.with_name("calibration.json").write_text("its temperature")
     process = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
     tracker = MlflowTracker.start(store, "ours", "run")
     tracker.log_params({"optimizer.head_lr": 0.1})
@@ -56,6 +57,7 @@ def test_the_model_has_its_scores_its_data_and_its_name(
     assert (int(best.version), best.source, best.run_id) == (2, f"models:/{newest.model_id}", tracker.run_id)
     folder = Path(newest.artifact_location.removeprefix("file://"))
     assert (folder / "best.pt").read_bytes() == b"weights"
+    assert (folder / "calibration.json").read_text() == "its temperature"
     ((image,),) = json.loads((folder / "input_example.json").read_text())["data"]
     assert base64.b64decode(image).startswith(b"\x89PNG")  # one of ours, none of the data
 

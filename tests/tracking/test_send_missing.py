@@ -65,6 +65,8 @@ def test_a_run_that_was_never_tracked_arrives_whole_and_once(folder: Path, capsy
     assert run.data.metrics["test_accuracy"] == test["accuracy"]
     files = [file.path for file in client.list_artifacts(run.info.run_id)]
     assert {"result.json", "metrics.csv", "curves.png", "report.html", "checkpoints"} <= set(files)
+    weights = [Path(file.path).name for file in client.list_artifacts(run.info.run_id, "checkpoints")]
+    assert sorted(weights) == ["best.pt", "calibration.json"]
     page = folder / "run" / "report.html"
     sent = Path(client.download_artifacts(run.info.run_id, "report.html", str(folder)))
     assert ("data:image/jpeg" in page.read_text(), "data:image/jpeg" in sent.read_text()) == (True, False)

@@ -178,7 +178,7 @@ class Facts:
             ("Train on from its weights", f"python -m ftexp {best} stage=full"),
             ("Predict", f"python -m ftexp.predict {run} IMAGES --output predictions.csv"),
             ("Evaluate on other images", f"python -m ftexp.evaluate {run} --data data=imagefolder data.root=FOLDER"),
-            ("Calibrate its probabilities", f"python -m ftexp.calibrate {run}"),
+            ("Choose when it should not answer", f"python -m ftexp.calibrate {run} --accuracy 0.99"),
             ("Export", f"python -m ftexp.export {run} --format onnx"),
             ("Write this page again", f"python -m ftexp.report {run}"),
             ("From Python", f"import ftexp\nftexp.load({str(self.folder)!r}).predict('cat.jpg')"),
