@@ -37,6 +37,8 @@ _SOLVED = (*_MEDIUM, "head.init=solved")
 _HALF = ("optimizer.head_lr=5e-4", "optimizer.backbone_lr=2.5e-4")
 _THIRD = ("optimizer.head_lr=3e-4", "optimizer.backbone_lr=1.5e-4")
 _EMA = "train.ema=0.98"
+# As the last phase of stage=auto, from the solved head.
+_LAST = (*_SOLVED, *_HALF, _EMA)
 # Name of a recipe -> its settings; the first is the one that the others are compared with.
 RECIPES: dict[str, tuple[str, ...]] = {
     "auto": ("stage=auto",),
@@ -55,6 +57,13 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "full, solved head, medium, EMA": (*_SOLVED, _EMA),
     "full, solved head, medium, rates x 0.5, EMA": (*_SOLVED, *_HALF, _EMA),
     "full, solved head, medium, rates x 0.3, EMA": (*_SOLVED, *_THIRD, _EMA),
+    "last phase": _LAST,
+    "last phase, BatchNorm in training": (*_LAST, "bn_policy=train"),
+    "last phase, mixup 0.2": (*_LAST, "augment.mixup=0.2"),
+    "last phase, strong": (*_LAST, "augment=strong"),
+    "last phase, block decay 0.9": (*_LAST, "optimizer.block_decay=0.9"),
+    "last phase, weight decay 0.1": (*_LAST, "optimizer.weight_decay=0.1"),
+    "last phase, no smoothing": (*_LAST, "loss.label_smoothing=0"),
     "full, medium": _MEDIUM,
     "full, light": _FULL,
     "full, strong": ("stage=full", "stage.epochs=20", "augment=strong"),

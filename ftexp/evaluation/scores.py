@@ -88,6 +88,16 @@ class Scores:
         """The values of several metrics by name."""
         return {name: self.metric(name) for name in names}
 
+    def at(self, temperature: float) -> Scores:
+        """The same predictions with the logits divided by a temperature; without logits, these scores."""
+        if self.logits is None:
+            return self
+        logits = self.logits / np.float32(temperature)
+        losses = torch.nn.functional.cross_entropy(
+            torch.from_numpy(logits).double(), torch.from_numpy(self.labels), reduction="none"
+        )
+        return replace(self, logits=logits, losses=losses.numpy())
+
     def take(self, rows: Integers) -> Scores:
         """The scores of the samples at these indices, which may repeat, as in a bootstrap."""
         return replace(

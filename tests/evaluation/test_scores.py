@@ -42,6 +42,16 @@ def test_probabilities_are_the_softmax_of_the_logits() -> None:
     assert 0 <= scores.metric("auroc") <= 1
 
 
+def test_a_temperature_divides_the_logits() -> None:
+    logits = np.array([[2.0, 0.0], [0.0, 4.0]], np.float32)
+    labels = np.array([0, 0])
+    scores = Scores(labels, np.array([0, 1]), labels, np.zeros(2), 2, logits).at(2.0)
+    sigmoid = 1 / (1 + np.exp(-np.array([1.0, 2.0])))
+    np.testing.assert_allclose(scores.confidences, sigmoid, rtol=1e-6)
+    np.testing.assert_allclose(scores.losses, -np.log([sigmoid[0], 1 - sigmoid[1]]), rtol=1e-6)
+    assert scores.predictions.tolist() == [0, 1]
+
+
 def test_a_class_without_a_logit_has_no_probability() -> None:
     scores = Scores(*[np.zeros(1, np.int64)] * 3, np.zeros(1), 2, np.array([[0, -np.inf]], np.float32))
     np.testing.assert_array_equal(scores.probabilities, [[1, 0]])

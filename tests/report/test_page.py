@@ -23,7 +23,7 @@ from ftexp.evaluation.scores import Scores
 from ftexp.inference.calibration import AbstainRule, checkpoint_digest
 from ftexp.inference.calibration import Calibration as Stored
 from ftexp.models.blocks import Network
-from ftexp.report.page.examples import choose
+from ftexp.report.page.examples import choose, draw_examples
 from ftexp.report.page.facts import Facts
 from ftexp.report.page.page import write_report
 from ftexp.tracking.report_page import NO_PICTURES, without_pictures
@@ -184,10 +184,17 @@ def test_a_calibration_is_on_the_page_that_is_written_after_it(page: Path, netwo
     checkpoint.write_bytes(b"weights")
     before, after = ({"log_loss": loss, "ece": ece, "adaptive_ece": 0.5} for loss, ece in ((0.9, 0.2), (0.7, 0.1)))
     abstain = AbstainRule(0.99, 0.875, 0.5, 1.0)
-    Stored(checkpoint_digest(checkpoint), 12, 1.25, before, after, abstain=abstain).write(checkpoint)
-    text = " ".join(Seen(write_report(page.parent, network, *samples_and_scores(CLASSES)).read_text()).text)
-    assert "found the temperature 1.250 on 12 validation images" in text
-    assert "from 0.900 to 0.700, the expected calibration error from 0.200 to 0.100" in text
+    Stored(checkpoint_digest(checkpoint), 12, 0.125, before, after, abstain=abstain).write(checkpoint)
+    samples, scores = samples_and_scores(CLASSES)
+    text = " ".join(Seen(write_report(page.parent, network, samples, scores).read_text()).text)
+    assert "divided by the temperature 0.125, which was fitted to these 12 images" in text
+    assert "log loss would be 0.900 instead of 0.700, and the expected calibration error 0.200 instead of 0.100" in text
+    plain, tempered = (draw_examples(network, samples, CLASSES, scores, temperature) for temperature in (1.0, 0.125))
+    odds = [np.log(one.most_wrong[0].top[0][1] / one.most_wrong[0].top[1][1]) for one in (plain, tempered)]
+    assert odds[0] == pytest.approx(0.125 * odds[1], rel=1e-3)
+    assert f"{tempered.most_wrong[0].top[0][1]:.3f}" in text
+    sure = scores.at(0.125).confidences.mean()
+    assert f"On average the network is {sure:.3f} sure" in text
     assert "below probability 0.875 get no answer, and 50.0 % of the images get one" in text
 
 

@@ -83,13 +83,16 @@ def choose(scores: Scores) -> tuple[list[int], list[int]]:
     return most_wrong, [row for row in order if row not in set(most_wrong)][:LEAST_SURE]
 
 
-def draw_examples(network: Network, samples: Sequence[Sample], classes: Sequence[str], scores: Scores) -> Examples:
+def draw_examples(
+    network: Network, samples: Sequence[Sample], classes: Sequence[str], scores: Scores, temperature: float = 1.0
+) -> Examples:
     """Choose the images, and draw them.
 
     Args:
         network: with the weights that gave the scores, in eval mode.
         samples: those of validation in the order of the scores.
         classes: in the order of the logits.
+        temperature: by which the logits are divided, as in the scores.
 
     Raises:
         DataError: when one of the images cannot be read any more.
@@ -103,7 +106,7 @@ def draw_examples(network: Network, samples: Sequence[Sample], classes: Sequence
     pictures = torch.stack([transform(open_image(sample)) for sample in chosen])
     inputs = normalizer(pictures.to(next(network.module.parameters()).device))
     with torch.no_grad():
-        probabilities = network.module(inputs).float().softmax(dim=1)
+        probabilities = (network.module(inputs).float() / temperature).softmax(dim=1)
     heat, no_heat = _heat(network, inputs, probabilities.argmax(dim=1))
     drawn = [
         _example(sample, picture, one.numpy(), classes, None if heat is None else heat[row])

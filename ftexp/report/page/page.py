@@ -38,13 +38,15 @@ def write_report(folder: Path, network: Network, samples: Sequence[Sample], scor
         folder: of the run.
         network: with its best weights, in eval mode.
         samples: those of validation, in the order of the scores.
-        scores: of validation, with the best weights.
+        scores: of validation, with the best weights, before calibration; the page has them calibrated where the run is.
 
     Raises:
         UserError: when a file of the run is damaged, or an image cannot be read.
     """
-    facts = Facts.read(folder)
-    examples = draw_examples(network, samples, facts.classes, scores)
+    facts, calibrated = Facts.read(folder), read_calibration(folder / BEST)
+    temperature = calibrated.temperature if calibrated else 1.0
+    scores = scores.at(temperature)
+    examples = draw_examples(network, samples, facts.classes, scores, temperature)
     content = {
         "facts": facts,
         "scores": scores,
@@ -55,7 +57,7 @@ def write_report(folder: Path, network: Network, samples: Sequence[Sample], scor
         "curves": curves(facts.history, facts.result["metric"], facts.result["best"]["epoch"]),
         "calibration": (calibration := Calibration.of(scores)),
         "reliability": reliability(calibration.bins) if calibration else None,
-        "calibrated": read_calibration(folder / BEST),
+        "calibrated": calibrated,
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     html = _environment().get_template("report.html").render(content)
