@@ -27,8 +27,7 @@ class Metric:
         low: the smallest possible value.
         high: the largest possible value.
         needs: what it is computed from. ``confusion``: the confusion matrix; ``samples``: the rank of the true class
-            and the loss of every sample; ``probabilities``: the probabilities of all classes, which are kept only if
-            such a metric is requested.
+            and the loss of every sample; ``probabilities``: the probabilities of all classes, which take the longest.
         binary: whether it is defined for two classes only; the second class in the order of names is the positive one.
         maximize: whether larger is better.
     """
