@@ -67,6 +67,8 @@ class PhaseConfig:
     solve: bool = False
     # The factor on all learning rates; lower for later phases, which start from weights that are good already.
     lr_factor: float = 1.0
+    # What train.patience is in this phase, where that is null.
+    patience: int | None = None
     # Settings of these groups that have other values in this phase.
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
@@ -132,6 +134,7 @@ def _check_phase(phase: PhaseConfig) -> None:
     _check_epochs(phase.epochs, f"{key}.epochs")
     check(not phase.solve or phase.learn == "head", f"{key}.solve", phase.solve, "false: only learn=head can be solved")
     check(phase.lr_factor > 0, f"{key}.lr_factor", phase.lr_factor, "above 0")
+    check(phase.patience is None or phase.patience >= 1, f"{key}.patience", phase.patience, "at least 1, or null")
     last = phase.last_blocks
     check(last is None or last >= 1, f"{key}.last_blocks", last, "at least 1")
     for name in (*OPTIONS, "one_block_more"):

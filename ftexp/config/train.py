@@ -131,8 +131,8 @@ class TrainConfig:
     # The number of batches whose gradients are averaged for one update, as if they were one batch. BatchNorm still
     # normalises each batch by itself.
     accumulate: int = MISSING
-    # A phase ends early after this many epochs without a better metric; null: it runs all its epochs. The schedule is
-    # always the one for all epochs.
+    # A phase ends early after this many epochs without a better metric; null: as stage.phases says, or never. The
+    # schedule is always the one for all epochs.
     patience: int | None = MISSING
     # Save also within an epoch, when this many minutes have passed since the last save; null: only after each epoch.
     save_every_minutes: float | None = MISSING

@@ -39,6 +39,7 @@ class Phase:
         bn_policy: the BatchNorm policy.
         augment: the augmentation.
         lr_factor: the phase's factor on the learning rates.
+        patience: it ends early after this many epochs without a better metric; None: it runs all its epochs.
         part: the trainable parameters below the head; None: all parameters of the blocks in ``learning``.
         change: the change of the network during the phase, if any; ``part`` has the names of the changed network.
         solved: whether the head is solved to its optimum on frozen features, instead of trained by steps.
@@ -53,6 +54,7 @@ class Phase:
     bn_policy: BatchNormPolicyConfig
     augment: AugmentConfig
     lr_factor: float = 1.0
+    patience: int | None = None
     part: Part | None = None
     change: Change | None = None
     solved: bool = False
@@ -146,6 +148,7 @@ def _resolve(phase: PhaseConfig, config: Config, names: Sequence[str], network: 
         bn_policy=bn_policy,
         augment=with_changes(config.augment, phase.augment, f"{key}.augment"),
         lr_factor=phase.lr_factor,
+        patience=config.train.patience or phase.patience,
         part=part,
         change=change,
     )

@@ -49,14 +49,13 @@ def ran_out_of_patience(config: Config, phase: Phase, state: PhaseState, epochs_
         state: its state.
         epochs_of_run: completed epochs of the whole run.
     """
-    patience = config.train.patience
-    if patience is None or state.best is None:
+    if phase.patience is None or state.best is None:
         return False
     waited = epochs_of_run - state.best.record.epoch
-    if waited < patience:
+    if waited < phase.patience:
         return False
     log.info(
-        "early   %s stops after %d of %d epochs: no better %s in the last %d (train.patience)",
+        "early   %s stops after %d of %d epochs: no better %s in the last %d (patience)",
         phase.name,
         state.epochs_done,
         phase.epochs,

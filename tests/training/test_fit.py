@@ -309,13 +309,26 @@ def test_patience_ends_a_phase_early_and_says_so(
     with caplog.at_level("INFO", logger="ftexp"):
         patient = fit(configure(*SMALL, *still, "train.patience=2"), splits, subfolder(tmp_path, "early"))
     assert len(patient.history) == 3
-    line = "early   head stops after 3 of 6 epochs: no better accuracy in the last 2 (train.patience)"
+    line = "early   head stops after 3 of 6 epochs: no better accuracy in the last 2 (patience)"
     assert line in caplog.messages
     caplog.clear()
     with caplog.at_level("INFO", logger="ftexp"):
         other = fit(configure(*SMALL, *still, "train.patience=5"), splits, subfolder(tmp_path, "late"))
     assert not any(message.startswith("early") for message in caplog.messages)  # it ran to its end
     assert [r.lr_head for r in patient.history] == [r.lr_head for r in other.history[:3]]
+
+
+def test_a_phase_has_a_patience_of_its_own_where_there_is_none_for_all(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    still = ("stage=staged", "stage.gate=off", "optimizer.head_lr=1e-12", "optimizer.backbone_lr=1e-12")
+    own = (*SMALL, *still, "stage.epochs=3", "stage.phases.1.patience=1")
+    phases = [record.phase for record in fit(configure(*own), splits, subfolder(tmp_path, "own")).history]
+    assert phases == ["head"] * 3 + ["last"] * 2 + ["all"] * 3
+    result = fit(configure(*own, "train.patience=2"), splits, subfolder(tmp_path, "all"))
+    assert [record.phase for record in result.history] == ["head"] * 3 + ["last"] * 3 + ["all"] * 3
+    with pytest.raises(ConfigError, match=r"patience=0 is not allowed: it must be at least 1, or null"):
+        configure(*own, "stage.phases.1.patience=0")
 
 
 def test_a_phase_starts_with_new_patience(configure: Compose, splits: Splits, tmp_path: Path) -> None:
