@@ -87,6 +87,16 @@ def test_an_option_that_is_given_wins_over_that_of_the_stage(configure: Compose)
     assert not any(phase.augment.is_random for phase in phases)
 
 
+def test_the_default_stage_halves_its_rates_and_waits_five_epochs_for_the_last_block(configure: Compose) -> None:
+    config = settled(configure())
+    _, last, everything = plan_phases(config, NAMES, fresh_network())
+    assert [phase.patience for phase in (last, everything)] == [5, None]
+    for phase in (last, everything):
+        assert phase.optimizer.head_lr == config.optimizer.head_lr / 2
+        assert phase.optimizer.backbone_lr == config.optimizer.backbone_lr / 2
+    assert config.train.ema == 0.98
+
+
 def test_before_the_data_is_known_a_plan_has_the_most_epochs_that_there_can_be(configure: Compose) -> None:
     config = configure("stage=auto")
     most = [config.recipe.budgets.cnn.head, config.recipe.budgets.cnn.part, config.recipe.budgets.cnn.all]
