@@ -43,6 +43,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--results", type=Path)
+    parser.set_defaults(device="cpu")  # whose memory this is
     arguments = parser.parse_args(given)
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as images:

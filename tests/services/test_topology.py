@@ -142,8 +142,8 @@ def runs_are_all_there(server: str) -> None:
     assert not any(name.startswith("test") for run in trials for name in run.data.metrics)
     (trained,) = [run for run in alone if "test_accuracy" in run.data.metrics]
     assert trained.info.status == "FINISHED"
-    names = [item.path for item in client.list_artifacts(trained.info.run_id, "checkpoints")]
-    assert names == ["checkpoints/best.pt"]
+    names = {item.path for item in client.list_artifacts(trained.info.run_id, "checkpoints")}
+    assert names == {"checkpoints/best.pt", "checkpoints/calibration.json"}
     assert all(run.info.status == "FINISHED" for run in runs), [run.info.status for run in runs]
 
 
