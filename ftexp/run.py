@@ -127,10 +127,15 @@ def _calibrate(prepared: Prepared, recorder: Recorder, fit: Fit) -> None:
     """Fit the temperature of the best network to the validation set, for everything that predicts with it."""
     best = fit.best
     assert best is not None
-    if prepared.runtime.ranks.is_main and prepared.config.train.calibrate and best.scores.logits is not None:
-        calibration = Calibration.of(best.scores, best.checkpoint)
-        calibration.write(best.checkpoint)
-        recorder.calibrated(calibration)
+    if not prepared.runtime.ranks.is_main or not prepared.config.train.calibrate:
+        return
+    if best.scores.logits is None:
+        command = f"python -m ftexp.calibrate {quote(str(recorder.folder))}"
+        log.warning("calib.  The version that began this run kept no logits of its best epoch. Try %s.", command)
+        return
+    calibration = Calibration.of(best.scores, best.checkpoint)
+    calibration.write(best.checkpoint)
+    recorder.calibrated(calibration)
 
 
 def score_test_split(fit: Fit, ledger: TestLedger, folder: Path) -> tuple[Scores, int]:

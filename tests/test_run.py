@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import scores_of
 from tiny_runs import resumed
 from workplaces import Workplace, workplace
 
 from ftexp import prepare
 from ftexp.cli.resume_arguments import expand
 from ftexp.errors import CheckpointError, ConfigError, InterruptedRunError
-from ftexp.run import run
+from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.run import _calibrate, run
 from ftexp.run_identity import RunIdentity
 from ftexp.run_result import RunResult
 from ftexp.training.checkpoints.checkpoint import load_checkpoint
@@ -114,3 +118,12 @@ def test_labels_are_judged_where_the_audit_has_looked(
     run(config, workplace.folder / "run", score_test=not of_sweep, resumable=False)
     told = json.loads((workplace.folder / "run" / "result.json").read_text())["labels"]
     assert (told or {"num_images": 0})["num_images"] == judged
+
+
+def test_a_best_epoch_without_logits_is_not_calibrated_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    begun = SimpleNamespace(
+        runtime=SimpleNamespace(ranks=ONE_PROCESS), config=SimpleNamespace(train=SimpleNamespace(calibrate=True))
+    )
+    older = SimpleNamespace(best=SimpleNamespace(scores=scores_of([0, 1], [0, 1], 2)))
+    _calibrate(begun, SimpleNamespace(folder=Path("a run")), older)
+    assert "kept no logits of its best epoch. Try python -m ftexp.calibrate 'a run'." in caplog.text

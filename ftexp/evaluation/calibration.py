@@ -119,7 +119,7 @@ def fit_temperature(logits: Floats, labels: Integers) -> float:
     def slope(inverse: float) -> float:
         return float(((softmax(inverse * values, axis=1) * values).sum(axis=1) - target).mean())
 
-    from scipy.optimize import brentq  # takes 0.3 s, and only this needs it
+    from scipy.optimize import brentq  # takes 0.3 s, and the figures do not need it
 
     if slope(1 / LOWEST) <= 0 or slope(1 / HIGHEST) >= 0:
         side = "lower" if slope(1 / LOWEST) <= 0 else "higher"

@@ -80,6 +80,7 @@ def _pair(first: int, second: int, all_scores: Sequence[Scores], metric: str, se
 
 def _interval(one: Scores, other: Scores, metric: str, seed: int) -> Interval:
     rng, size = np.random.default_rng(seed), one.num_samples
+    one, other = (scores.needed_for([metric]) for scores in (one, other))
     differences = []
     for _ in range(min(num_resamples(one, metric), 400 if METRICS[metric].needs == "probabilities" else 2000)):
         rows = rng.integers(0, size, size)

@@ -107,6 +107,7 @@ def paired_bootstrap(before: Scores, after: Scores, metric: str, seed: int = 0) 
     """
     rng = np.random.default_rng(seed)
     size, resamples = before.num_samples, num_resamples(before, metric)
+    before, after = (scores.needed_for([metric]) for scores in (before, after))
     worse = 0
     for _ in range(resamples):
         rows = rng.integers(0, size, size)

@@ -62,7 +62,8 @@ def bootstrap_intervals(
             if most is not None and METRICS[name].needs == "probabilities":
                 number = min(most, number)
             rows = (rng.integers(0, scores.num_samples, scores.num_samples) for _ in range(number))
-            values[name] = np.array([scores.take(chosen).metric(name) for chosen in rows])
+            needed = scores.needed_for([name])
+            values[name] = np.array([needed.take(chosen).metric(name) for chosen in rows])
     return {name: _middle_95_percent(values[name]) for name in names}
 
 

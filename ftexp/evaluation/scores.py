@@ -98,6 +98,10 @@ class Scores:
         )
         return replace(self, logits=logits, losses=losses.numpy())
 
+    def needed_for(self, names: Iterable[str]) -> Scores:
+        """These scores, to keep or to draw samples from: without logits if none of these metrics needs them."""
+        return self if any(name in OF_PROBABILITIES for name in names) else replace(self, logits=None)
+
     def take(self, rows: Integers) -> Scores:
         """The scores of the samples at these indices, which may repeat, as in a bootstrap."""
         return replace(

@@ -178,6 +178,7 @@ def group_draws(scores: Scores, groups: Integers, names: Sequence[str], seed: in
     Returns:
         For each metric float64 [R]; R is smaller for metrics that sort probabilities.
     """
+    scores = scores.needed_for(names)
     order = np.argsort(groups, kind="stable")
     counts = np.bincount(groups)
     rows_of = np.split(order, np.cumsum(counts)[:-1])

@@ -150,7 +150,7 @@ def learning_curve(features: Features, num_folds: int, num_repeats: int, seed: i
             rest = features.take(np.setdiff1d(np.arange(len(features.labels)), held))
             unseen = features.take(held)
             for number, rows in enumerate(nested_subsets(rest, shares, seed + len(held_rows))):
-                parts[number].append(score_head(rest.take(rows), unseen))
+                parts[number].append(score_head(rest.take(rows), unseen).needed_for([metric]))
                 counts[number].append(len(rows))
             held_rows.append(held)
             if len(held_rows) == 1:

@@ -83,7 +83,7 @@ def solve_on_validation(
     scored: list[Scores] = []
     for solution in problem.path(strengths, PATH_TOLERANCE):
         solutions.append(solution)
-        scored.append(score_logits(solution.logits(val_features), val_labels))
+        scored.append(score_logits(solution.logits(val_features), val_labels).needed_for([metric]))
         if _has_passed_its_best(scored, metric):
             break
     path = tuple(_point(solution, scores, metric) for solution, scores in zip(solutions, scored, strict=True))

@@ -52,6 +52,13 @@ def test_a_temperature_divides_the_logits() -> None:
     assert scores.predictions.tolist() == [0, 1]
 
 
+def test_samples_are_drawn_without_logits_where_no_metric_needs_them() -> None:
+    labels = np.zeros(3, np.int64)
+    scores = Scores(labels, labels, labels, np.zeros(3), 2, np.zeros((3, 2), np.float32))
+    assert scores.needed_for(["top_5", "accuracy"]).logits is None
+    assert scores.needed_for(["accuracy", "auroc"]) is scores
+
+
 def test_a_class_without_a_logit_has_no_probability() -> None:
     scores = Scores(*[np.zeros(1, np.int64)] * 3, np.zeros(1), 2, np.array([[0, -np.inf]], np.float32))
     np.testing.assert_array_equal(scores.probabilities, [[1, 0]])
