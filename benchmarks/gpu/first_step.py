@@ -2,12 +2,14 @@
 
     python -m benchmarks.gpu.first_step --model tf_efficientnet_lite0 [--precision bf16] [--batch-size 32]
                                         [--image-size 224] [--steps 50] [--device cuda] [--search]
+                                        [--channels-first] [--eager]
 
 One process, one network, forward, loss, backward, clipping and update in turn: the first step (libraries and kernels
 are loaded, and cuDNN builds a plan for each convolution), one of another batch size, a scoring pass, the median of the
 steps after these, then the same compiled. cuDNN compiles the plans of depthwise convolutions at run time from version
 9.10 on (NVIDIA/cudnn-frontend, issue 1066), for each batch size again. With ``--search``, cuDNN tries all its kernels
-and takes the fastest, as it does in runs of many steps.
+and takes the fastest, as it does in runs of many steps. With ``--channels-first``, images and weights are contiguous in
+memory. With ``--eager``, nothing is compiled.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ SECTION = "First steps on a device"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    runtime = runtime_of(arguments.device, f"runtime.precision={arguments.precision}", "runtime.compile=false")
+    settings = [f"runtime.precision={arguments.precision}", "runtime.compile=false"]
+    settings += ["runtime.channels_last=false"] if arguments.channels_first else []
+    runtime = runtime_of(arguments.device, *settings)
     torch.backends.cudnn.benchmark = arguments.search
     network, optimizer = build(arguments.model, runtime)
     for layer in batch_norms(network):
@@ -49,21 +53,24 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     first, other, scoring = seconds(step, full), seconds(step, rest), seconds(score, full)
     steady = statistics.median(seconds(step, full) for _ in range(arguments.steps))
     peak = runtime.peak_memory_mib()
-    network.compile(dynamic=False)
-    compiling = seconds(step, full)
-    after = statistics.median(seconds(step, full) for _ in range(arguments.steps))
+    compiling = after = "-"
+    if not arguments.eager:
+        network.compile(dynamic=False)
+        compiling = f"{seconds(step, full):.1f}"
+        after = f"{1e3 * statistics.median(seconds(step, full) for _ in range(arguments.steps)):.1f}"
     return {
         "date": date.today().isoformat(),
         "network": arguments.model,
         "batch": f"{arguments.batch_size} at {arguments.image_size} px, {arguments.precision}"
+        + (", channels first" if arguments.channels_first else "")
         + (", cuDNN searches" if arguments.search else ""),
         "first step, s": f"{first:.1f}",
         "another size, s": f"{other:.1f}",
         "first scoring, s": f"{scoring:.1f}",
         "step, ms": f"{1e3 * steady:.1f}",
-        "compiling, s": f"{compiling:.1f}",
+        "compiling, s": compiling,
         "graphs": counters["stats"]["unique_graphs"],
-        "compiled step, ms": f"{1e3 * after:.1f}",
+        "compiled step, ms": after,
         "peak MiB": f"{peak:.0f}",
         "device": hardware(arguments.device),
         "machine": machine(),
@@ -80,6 +87,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--search", action="store_true", help="torch.backends.cudnn.benchmark")
+    parser.add_argument("--channels-first", action="store_true", help="runtime.channels_last=false")
+    parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
     row = measure(arguments)

@@ -143,20 +143,21 @@ def _first_step(setting: Setting, rows: Path) -> list[list[str]]:
     sizes = setting.sizes
     given = {"batch_size": min(32, sizes.batch_size), "image_size": sizes.image_size, "steps": sizes.steps}
     precisions = ("bf16", "fp32") if _on_cuda(setting) else ("fp32",)
-    cases = [(model, precision, False) for model in sizes.small for precision in precisions]
+    cases = [(model, precision, "") for model in sizes.small for precision in precisions]
+    cases.append((sizes.small[0], precisions[0], "--channels-first"))
     if _on_cuda(setting):
-        cases.append((sizes.small[0], precisions[0], True))
+        cases.append((sizes.small[0], precisions[0], "--search"))
     return [
         _command(
             "gpu.first_step",
-            *(["--search"] if search else []),
+            *([option] if option else []),
             model=model,
             precision=precision,
             **given,
             device=sizes.device,
             results=rows,
         )
-        for model, precision, search in cases
+        for model, precision, option in cases
     ]
 
 
