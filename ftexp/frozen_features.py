@@ -24,7 +24,7 @@ from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
 from ftexp.evaluation.metric_names import check_defined, recorded
 from ftexp.machine.generators import seed_generators
-from ftexp.machine.runtime import Runtime, prepare_runtime
+from ftexp.machine.runtime import Runtime, prepare_runtime, settle_memory_format
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
 from ftexp.models.weights import Weights
@@ -82,6 +82,7 @@ def compute_features(config: Config, folder: Path) -> tuple[Features, Splits]:
     runtime = prepare_runtime(config.runtime)
     weights = locate_weights(config.model)
     images = read_images(config, folder, runtime.device)
+    runtime = settle_memory_format(runtime, config.runtime, len(images.splits.train))
     network = build_frozen(config, weights, images, runtime)
     return run_frozen(config, network, images, runtime), images.splits
 

@@ -26,7 +26,7 @@ from ftexp.head_solver import choose_solver, keep_solvable, solved_as_in
 from ftexp.machine.device_choice import report_unused_gpus
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
-from ftexp.machine.runtime import Runtime, prepare_runtime
+from ftexp.machine.runtime import Runtime, prepare_runtime, settle_memory_format
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.rank_checks import check_graphs, check_shares
@@ -151,6 +151,7 @@ def prepare(
     ledger = open_ledger(config.tracking)
     data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
     run_id = ranks.broadcast(lambda: begun.run_id if begun else uuid.uuid4().hex)
+    runtime = settle_memory_format(runtime, config.runtime, len(splits.train))
     seed_generators(config.runtime.seed)  # again: a cached audit has drawn fewer random numbers than a new one
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)

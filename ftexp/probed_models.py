@@ -10,7 +10,7 @@ from pathlib import Path
 from ftexp.config import Config
 from ftexp.errors import UserError, WeightsError
 from ftexp.frozen_features import build_frozen, read_images, run_frozen, scored_metrics
-from ftexp.machine.runtime import prepare_runtime
+from ftexp.machine.runtime import prepare_runtime, settle_memory_format
 from ftexp.models.catalogue import locate_weights
 from ftexp.models.forward_cost import ForwardCost, forward_cost
 from ftexp.models.weights import Weights
@@ -76,6 +76,7 @@ def probe_models(config: Config, models: Sequence[NamedModel], folder: Path) -> 
             failed[model.given] = _because(model.given, error)
     _refuse_none(located, failed)
     images = read_images(config, folder, runtime.device)
+    runtime = settle_memory_format(runtime, config.runtime, len(images.splits.train))
     found, groups = [], None
     for model in models:
         if model.given not in located:

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ftexp.audit.parallel import map_batches
 from ftexp.machine.generators import forked_generators
+from ftexp.machine.runtime import format_of_few
 from ftexp.machine.transfer import send
 from ftexp.models.loading import load_in_order
 from ftexp.models.weights import weights_from_package
@@ -49,7 +50,7 @@ class PretrainedFeatures:
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Compute the features, float32 [N, 320], of images, uint8 [N, S, S, 3]."""
         if self._network is None:  # loaded only when an image is not in the cache
-            self._network = _load().to(self._device)
+            self._network = _load().to(self._device, memory_format=format_of_few(self._device))  # type: ignore[call-overload]
         batches = torch.split(torch.from_numpy(images), BATCH)
         on_cpu = self._device.type == "cpu"
         features = map_batches(self._features, batches) if on_cpu else [self._features(batch) for batch in batches]
@@ -60,6 +61,7 @@ class PretrainedFeatures:
         assert self._network is not None
         # The images are NHWC in memory, so they are channels_last after the permutation.
         pixels = send(images, self._device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        pixels = pixels.contiguous(memory_format=format_of_few(self._device))
         features: torch.Tensor = self._network(pixels).mean(dim=(2, 3))
         return features
 
@@ -71,7 +73,7 @@ def _load() -> nn.Module:
     load_in_order(network, read_weights(weights.path, weights.label), ())
     _fold_norms(network)
     body = nn.Sequential(network.conv_stem, network.bn1, network.blocks)  # type: ignore[arg-type]
-    return body.eval().to(memory_format=torch.channels_last)
+    return body.eval()
 
 
 def _fold_norms(module: nn.Module) -> None:

@@ -21,16 +21,21 @@ class CompileCost:
     Attributes:
         fixed_seconds: what both graphs of a phase (training and scoring) take before their first block.
         seconds: what all blocks take in both graphs.
-        saved_seconds: what a training step of all blocks saves.
+        saved_seconds: what it saves for each image in a training step of all blocks.
     """
 
     fixed_seconds: float
     seconds: float
     saved_seconds: float
 
-    def least_steps(self, share: float) -> int:
-        """The number of steps from which compiling saves time, if this share of the blocks, above 0, is trained."""
-        return math.ceil((self.fixed_seconds + self.seconds * share) / (self.saved_seconds * share))
+    def least_steps(self, share: float, num_images: int) -> int:
+        """The number of steps from which compiling saves time.
+
+        Args:
+            share: the share of the blocks that is trained, above 0.
+            num_images: the images of a step.
+        """
+        return math.ceil((self.fixed_seconds + self.seconds * share) / (self.saved_seconds * share * num_images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,8 @@ class DeviceKind:
             a module of torch's that tells of it. Apple's GPU has the memory of the host.
         has_generator: whether random numbers on the device come from a generator of its own.
         float64: whether the device has float64.
-        channels_last: the value of ``runtime.channels_last=auto``.
+        channels_last_from: the number of training images from which ``runtime.channels_last=auto`` is true, if nothing
+            is compiled at the user's wish; None: never.
         fast_bf16: whether the device computes faster in bf16, so that ``runtime.precision=auto`` chooses it.
         has_bf16: whether the device can compute in bf16.
         fp16: whether ``runtime.precision=fp16`` is possible.
@@ -55,7 +61,7 @@ class DeviceKind:
     is_accelerator: bool
     has_generator: bool
     float64: bool
-    channels_last: bool
+    channels_last_from: int | None
     fast_bf16: Callable[[], bool]
     has_bf16: Callable[[], bool]
     fp16: bool
@@ -91,7 +97,7 @@ KINDS = {
         has_generator=False,
         float64=True,
         # Measured on two cores: EfficientNet-Lite0 trains 1.6 times faster with channels last.
-        channels_last=True,
+        channels_last_from=0,
         # Without bf16 units, bf16 is 3 to 13 times slower.
         fast_bf16=_no,
         has_bf16=_yes,
@@ -105,7 +111,11 @@ KINDS = {
         is_accelerator=True,
         has_generator=True,
         float64=True,
-        channels_last=True,
+        # Measured on an H200 in bf16 (benchmarks/results.md, "First steps on a device"): EfficientNet-Lite0 waits 14 to
+        # 18 s for its first step with channels last, because cuDNN compiles the kernels of depthwise convolutions, and
+        # 9 to 11 s for one of another size; in contiguous memory 1.5 and 0.3 s. Steps of 32 images take the same time,
+        # those of 256 images 0.2 ms an image less with channels last: 25 s in 25 epochs of 5,000 images.
+        channels_last_from=5_000,
         fast_bf16=_cuda_has_bf16_units,
         has_bf16=_yes,
         fp16=True,
@@ -115,9 +125,10 @@ KINDS = {
         # Measured on an H200 with EfficientNet-Lite0 in bf16, four processes at once, n = 1: the first step takes 38 s
         # with the search, and 17 s without. The search has to save 4 ms of a step of 47 ms to make up for it.
         search_steps=5_000,
-        # An estimate, compiling has not been measured on a GPU yet: a graph takes 20 to 60 s, and saves 30 % of a step
-        # of 30 to 150 ms.
-        compiling=CompileCost(fixed_seconds=20, seconds=60, saved_seconds=0.027),
+        # Measured on an H200 in bf16 (benchmarks/results.md, "First steps on a device"): the training graph of
+        # EfficientNet-Lite0 takes 35 s, and saves 0.14 ms an image in steps of 32; for ResNet-50 it saves 0.14 ms in
+        # steps of 256. How the time divides into graphs and blocks is an estimate.
+        compiling=CompileCost(fixed_seconds=10, seconds=40, saved_seconds=0.00014),
     ),
     "mps": DeviceKind(
         # So nothing is pinned, and copies wait: one that does not may read memory that is freed (pytorch#189690).
@@ -126,7 +137,7 @@ KINDS = {
         float64=False,  # pytorch#122602
         # The backward pass of convolutions is up to 30 times slower with channels last (pytorch#193349), and some
         # layers compute wrong values from views of such tensors (pytorch#174345).
-        channels_last=False,
+        channels_last_from=None,
         # Chips before the M3 emulate bf16 in fp32.
         fast_bf16=_no,
         has_bf16=_macos_has_bf16,

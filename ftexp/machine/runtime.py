@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -110,7 +110,7 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
         if config.deterministic:  # cuBLAS reads it at its first call, and without it torch refuses matrix products
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_float32_matmul_precision("high")  # TF32, for runs in fp32 and for what autocast leaves in fp32
-    channels_last = kind.channels_last if config.channels_last == "auto" else bool(config.channels_last)
+    channels_last = kind.channels_last_from is not None if config.channels_last == "auto" else config.channels_last
     return Runtime(
         device=device,
         precision=precision,
@@ -120,6 +120,23 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
         ranks=ranks,
         memory=budget_of(device, ranks.local_size),
     )
+
+
+def settle_memory_format(runtime: Runtime, config: RuntimeConfig, num_train: int) -> Runtime:
+    """Resolve ``runtime.channels_last=auto`` by the number of training images, which is known once the data is read.
+
+    Where nothing is compiled, a device may need longer to prepare the kernels of channels last than they save in a
+    small run.
+
+    Args:
+        runtime: as ``prepare_runtime`` returned it.
+        config: ``runtime``.
+        num_train: the number of training images.
+    """
+    least = KINDS[runtime.device.type].channels_last_from
+    if config.channels_last != "auto" or config.compile is True or least is None or num_train >= least:
+        return runtime
+    return replace(runtime, memory_format=torch.contiguous_format)
 
 
 def inference_runtime(device: str) -> Runtime:
@@ -134,8 +151,12 @@ def inference_runtime(device: str) -> Runtime:
     chosen = choose_device(device, ONE_PROCESS)
     if chosen.type == "cpu":
         keep_freed_memory()
-    memory_format = torch.channels_last if KINDS[chosen.type].channels_last else torch.contiguous_format
-    return Runtime(chosen, "fp32", compile=False, memory_format=memory_format, workers=0)
+    return Runtime(chosen, "fp32", compile=False, memory_format=format_of_few(chosen), workers=0)
+
+
+def format_of_few(device: torch.device) -> torch.memory_format:
+    """The memory format in which a few images have the least to wait for."""
+    return torch.channels_last if KINDS[device.type].channels_last_from == 0 else torch.contiguous_format
 
 
 def keep_freed_memory() -> bool:

@@ -1,6 +1,7 @@
 """Which phases are compiled (``runtime.compile``).
 
-``auto`` goes by the number of steps and of trained blocks, never by measured time: equal commands compile equal phases.
+``auto`` goes by the number of steps, of their images and of trained blocks, never by measured time: equal commands
+compile equal phases.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def _pays(phase: Phase, config: Config, network: Network, num_train: int, runtim
         reason = "a head on cached activations is too small to gain from it"
         log.info("compile off in %s: %s (runtime.compile=auto)", phase.name, reason)
         return False
-    least = cost.least_steps(share)
+    own = runtime.ranks.local_batch_size(int(config.train.batch_size))
+    least = cost.least_steps(share, own)
     log.info(
         "compile %s in %s: it saves time from %s steps on if %d of %d blocks are trained%s, and there are %s "
         "(runtime.compile=auto)",

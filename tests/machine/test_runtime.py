@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from conftest import Compose, make_phase
 import ftexp
 from ftexp.errors import DeviceError
 from ftexp.machine.distributed import Ranks, process_group
-from ftexp.machine.runtime import prepare_runtime, seed_phase
+from ftexp.machine.runtime import prepare_runtime, seed_phase, settle_memory_format
 from ftexp.models.blocks import Network
 from ftexp.models.prefix import split
 from ftexp.run import run
@@ -147,3 +148,23 @@ def test_a_run_that_has_no_more_memory_ends_with_that_message(
     monkeypatch.setattr("ftexp.run._fit", train)
     with pytest.raises(DeviceError, match=r"Out of memory on cpu with train\.batch_size=64"):
         run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "num_train", "expected"),
+    [
+        ("cuda", (), 4999, torch.contiguous_format),
+        ("cuda", (), 5000, torch.channels_last),
+        ("cuda", ("runtime.channels_last=true",), 10, torch.channels_last),
+        ("cuda", ("runtime.channels_last=false",), 10**6, torch.contiguous_format),
+        ("cuda", ("runtime.compile=true",), 10, torch.channels_last),
+        ("cpu", (), 10, torch.channels_last),
+        ("cpu", ("runtime.channels_last=false",), 10, torch.contiguous_format),
+    ],
+)
+def test_a_small_run_on_cuda_does_not_wait_for_the_kernels_of_channels_last(
+    configure: Compose, device: str, settings: tuple[str, ...], num_train: int, expected: torch.memory_format
+) -> None:
+    config = configure("runtime.device=cpu", *settings).runtime
+    runtime = replace(prepare_runtime(config), device=torch.device(device))
+    assert settle_memory_format(runtime, config, num_train).memory_format == expected

@@ -12,12 +12,13 @@ import torch
 from conftest import Compose
 from tiny_runs import NAMES, fresh_network
 
+from ftexp.config import Config
 from ftexp.finetune.phases import plan_phases
 from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.prepare import prepare
+from ftexp.prepare import Prepared, prepare
 from ftexp.training.kernel_search import choose_kernel_search
 
 # 44 images in batches of 8 are 6 steps an epoch.
@@ -44,6 +45,19 @@ def searches(configure: Compose, *settings: str, device: str = "cuda", solved: b
         chosen.add(torch.backends.cudnn.benchmark)
     assert len(chosen) == 1 or device != "cuda"
     return chosen == {True}
+
+
+def prepared_with_8_images(config: Config, network: Network, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    """What a run with this network prepares, without reading images or weights."""
+    splits = SimpleNamespace(classes=("a", "b"), train=[0] * 8, val=[])
+    for name, instead in {
+        "_read_or_record_refusal": lambda *_: splits,
+        "locate_weights": lambda *_: None,
+        "build_network": lambda *_: network,
+        "_identify": lambda *_: None,
+    }.items():
+        monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
+    return prepare(config, folder, ONE_PROCESS, score_test=False)
 
 
 @pytest.mark.parametrize(
@@ -76,20 +90,24 @@ def test_other_devices_have_no_such_search(configure: Compose, device: str) -> N
 def test_a_run_chooses_before_it_trains_and_run_json_says_so(
     configure: Compose, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    splits = SimpleNamespace(classes=("a", "b"), train=[0] * 8, val=[])
-    for name, instead in {
-        "_read_or_record_refusal": lambda *_: splits,
-        "locate_weights": lambda *_: None,
-        "build_network": lambda *_: network,
-        "_identify": lambda *_: None,
-    }.items():
-        monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
     monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], search_steps=3))
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a GPU")
     for epochs, expected in ((2, False), (3, True)):  # of one batch each
         config = configure("runtime.device=cpu", "stage=full", f"stage.epochs={epochs}")
-        prepared = prepare(config, tmp_path, ONE_PROCESS, score_test=False)
+        prepared = prepared_with_8_images(config, network, tmp_path, monkeypatch)
         assert torch.backends.cudnn.benchmark is expected
         assert prepared.runtime.engine()["cudnn_benchmark"] is False, "the CPU does not use cuDNN"
         on_cuda = replace(prepared.runtime, device=torch.device("cuda"))
         assert on_cuda.engine()["cudnn_benchmark"] is expected
+
+
+def test_a_run_takes_the_memory_format_for_its_number_of_images(
+    configure: Compose, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("runtime.device=cpu", "stage=full", "stage.epochs=1")
+    for least, expected in ((8, torch.channels_last), (9, torch.contiguous_format)):
+        monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], channels_last_from=least))
+        prepared = prepared_with_8_images(config, network, tmp_path, monkeypatch)
+        assert prepared.runtime.memory_format == expected
+        assert prepared.runtime.engine()["memory_format"] == str(expected).removeprefix("torch.")
+        assert network.module.stem[0].weight.is_contiguous(memory_format=expected)  # type: ignore[index, operator, union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -78,10 +79,14 @@ def warp(images: Tensor, matrices: Tensor, kernel: Kernel, blank: Tensor) -> Ten
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     column, row = (x - 0.5).floor(), (y - 0.5).floor()
     pixels, moved = images.flatten(2), torch.zeros_like(images)
-    near = range(1 - kernel.radius, kernel.radius + 1)
-    for rows, of_row in [(row + step, kernel.weights(row + step + 0.5 - y)) for step in near]:
-        for columns, of_column in [(column + step, kernel.weights(column + step + 0.5 - x)) for step in near]:
-            flat = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-            found = pixels.gather(2, flat.long().flatten(1)[:, None].expand(-1, pixels.shape[1], -1))
-            moved += found.view_as(images) * (of_row * of_column)[:, None]
+    rows, columns = _taps(row, y, height, kernel), _taps(column, x, width, kernel)
+    for (of_row, at_row), (of_column, at_column) in itertools.product(rows, columns):
+        flat = (at_row * width + at_column).flatten(1)[:, None].expand(-1, pixels.shape[1], -1)
+        moved += pixels.gather(2, flat).view_as(images) * (of_row * of_column)[:, None]
     return torch.where(inside[:, None], moved.clamp_(0, 255), blank[:, None, None])
+
+
+def _taps(first: Tensor, point: Tensor, length: int, kernel: Kernel) -> list[tuple[Tensor, Tensor]]:
+    """The weights and the places, inside the axis, of the pixels around points of one axis."""
+    near = [first + step for step in range(1 - kernel.radius, kernel.radius + 1)]
+    return [(kernel.weights(pixel + 0.5 - point), pixel.clamp(0, length - 1).long()) for pixel in near]
