@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -114,6 +115,7 @@ def prepare(
     score_test: bool,
     overrides: Sequence[str] = (),
     splits: Splits | None = None,
+    began: float | None = None,
 ) -> Prepared:
     """Find every mistake that can be found before training, and build what training needs.
 
@@ -126,10 +128,12 @@ def prepare(
         score_test: whether the test split will be scored after training.
         overrides: the overrides of the command, which are saved with a new run.
         splits: the data, where it has been read and split already; None: it is read and audited.
+        began: when the command began, by ``time.monotonic``, from which ``train.max_minutes`` counts; None: now.
 
     Raises:
         UserError: for anything the user has to correct; most mistakes are found before any data is read.
     """
+    until = _end_of_alignment(config, time.monotonic() if began is None else began)
     begun = ranks.broadcast(lambda: _begun(config, folder))
     runtime = prepare_runtime(config.runtime, ranks)
     check_shares(config, ranks, begun)
@@ -144,7 +148,7 @@ def prepare(
     copies_up_to = math.inf if wants_folds(config, phases) else MAX_JUDGED if judges else 0
 
     def read() -> Splits:
-        return splits or _read_or_record_refusal(config, folder, runtime.device, name, begun, copies_up_to)
+        return splits or _read_or_record_refusal(config, folder, runtime.device, name, begun, copies_up_to, until)
 
     splits = ranks.broadcast(read)
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
@@ -214,11 +218,23 @@ def _identify(splits: Splits, config: Config, ledger: TestLedger | None) -> Data
     return data
 
 
+def _end_of_alignment(config: Config, began: float) -> float:
+    """When the audit aligns no further pictures, by ``time.monotonic``, because the time of the run is limited."""
+    minutes = config.train.max_minutes
+    return math.inf if minutes is None else began + config.recipe.time.audit * 60 * minutes
+
+
 def _read_or_record_refusal(
-    config: Config, folder: Path, device: torch.device, name: str, begun: RunIdentity | None, copies_up_to: float
+    config: Config,
+    folder: Path,
+    device: torch.device,
+    name: str,
+    begun: RunIdentity | None,
+    copies_up_to: float,
+    align_until: float,
 ) -> Splits:
     try:
-        return read_data(config, folder, device, begun, copies_up_to=copies_up_to)
+        return read_data(config, folder, device, begun, copies_up_to=copies_up_to, align_until=align_until)
     except LeakError:
         record_refusal(config, folder, name)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def read_data(
     begun: RunIdentity | None = None,
     *,
     copies_up_to: float = 0,
+    align_until: float = math.inf,
 ) -> Splits:
     """List the samples, read every image once, split them into train, val and test, and audit the splits.
 
@@ -45,6 +47,7 @@ def read_data(
         begun: the identity of the run to resume, whose images must be the same and keep their splits.
         copies_up_to: copies are searched for among train and val if these are at most so many, and the audit looks at
             the images.
+        align_until: by ``time.monotonic``, when the audit aligns no further pictures.
 
     Raises:
         DataError: when images cannot be read, or are not those that the resumed run began with.
@@ -78,7 +81,7 @@ def read_data(
     )
     warn_if_too_small(len(splits.val))
     if look is not None and config.audit.on_leak != "off":
-        audit_splits(assigned, config.audit, folder, look)
+        audit_splits(assigned, config.audit, folder, look, align_until)
     if look is not None and len(splits.train) + len(splits.val) <= copies_up_to:
         seen = (*splits.train, *splits.val)
         splits = replace(splits, copies=tie_duplicates(seen, look.of(seen)) if ties is None else ties)

@@ -71,14 +71,17 @@ def run(
         PrunedError: when an observer stops the run early.
     """
     at_work = time.monotonic()
+    began = at_work if began is None else began
     with process_group(config.runtime.device) as ranks, StopSignals() as stop:
         folder = ranks.broadcast(lambda: folder)
         with claimed(folder, new=not config.resume.run) if ranks.is_main else nullcontext():
             started = time.perf_counter()
-            prepared = prepare(config, folder, ranks, score_test=score_test, overrides=overrides, splits=splits)
+            prepared = prepare(
+                config, folder, ranks, score_test=score_test, overrides=overrides, splits=splits, began=began
+            )
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
             with _recorder(prepared, folder) as recorder, memory:
-                run_time = _run_time(prepared, began or at_work, at_work, score_test=score_test)
+                run_time = _run_time(prepared, began, at_work, score_test=score_test)
                 fit = _fit(prepared, recorder, stop, observers, run_time, resumable=resumable)
                 _calibrate(prepared, recorder, fit)
                 test, uses = score_test_split(fit, prepared.ledger, folder) if score_test else (None, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,9 @@ class Audit:
         return [finding for finding in self.findings if finding.severity == "fail"]
 
 
-def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, look: Look) -> Audit:
+def audit_splits(
+    samples: Sequence[Sample], config: AuditConfig, folder: Path, look: Look, until: float = math.inf
+) -> Audit:
     """Search for leaks between the splits; write ``leaks.csv``, and ``leaks.png`` if findings have pairs of images.
 
     Args:
@@ -60,6 +63,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
         config: whether leaks stop the run.
         folder: where the files are written.
         look: the fingerprints of the samples, from ``screen_and_look``.
+        until: by ``time.monotonic``, when no further pictures are aligned.
 
     Raises:
         LeakError: when something of severity ``fail`` was found and ``audit.on_leak=fail``.
@@ -67,7 +71,7 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
     started = time.perf_counter()
     prints = look.of(samples)
     with closing(_open_cache(config)) as cache:
-        findings, repeats = find_all(samples, prints, cache, config.on_scene)
+        findings, repeats = find_all(samples, prints, cache, config.on_scene, until)
         if config.write_groups is not None:
             write_groups(Path(config.write_groups).expanduser(), samples, prints, cache if config.aligns else None)
     if config.on_leak == "warn":
@@ -84,7 +88,11 @@ def audit_splits(samples: Sequence[Sample], config: AuditConfig, folder: Path, l
 
 
 def find_all(
-    samples: Sequence[Sample], prints: Fingerprints, cache: FingerprintCache, on_scene: OnScene
+    samples: Sequence[Sample],
+    prints: Fingerprints,
+    cache: FingerprintCache,
+    on_scene: OnScene,
+    until: float = math.inf,
 ) -> tuple[list[Finding], list[str]]:
     """Find everything that an audit can find, and describe what repeats within a split.
 
@@ -93,12 +101,13 @@ def find_all(
         prints: their fingerprints, in the same order.
         cache: keeps how pairs of pictures fit, and how well metadata predict the labels.
         on_scene: whether scenes are listed, and with which severity.
+        until: by ``time.monotonic``, when no further pictures are aligned.
     """
     across, within = near_duplicates(samples, prints)
     copies = [*find_same_images(samples, prints), *near_duplicate_findings(samples, across.near)]
     findings = [
         *copies,
-        *find_edited_copies(samples, prints, cache, on_scene, copies, across.by_hash),
+        *find_edited_copies(samples, prints, cache, on_scene, copies, across.by_hash, until),
         *find_shared_groups(samples),
         *find_future_in_training(samples),
         *find_two_labels(samples, prints, [*across.near, *within.near]),

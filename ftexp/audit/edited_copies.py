@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Literal
@@ -31,6 +32,7 @@ def find_edited_copies(
     on_scene: OnScene,
     known: Collection[Finding],
     by_hash: Numbers,
+    until: float = math.inf,
 ) -> list[Finding]:
     """Find edited copies and scenes in two splits.
 
@@ -41,11 +43,12 @@ def find_edited_copies(
         on_scene: whether scenes are listed, and with which severity.
         known: copies that were found already, which are not listed twice.
         by_hash: pairs in two splits whose hashes are alike, int64 [P, 2].
+        until: by ``time.monotonic``, when no further pictures are aligned.
     """
     split_of = np.array([SPLITS.index(sample.split) if sample.split else -1 for sample in samples])
     listed_already = {frozenset((one.path_a, one.path_b)) for one in known}
     findings = []
-    for one in find_aligned(samples, prints, split_of > 0, partial(differ, split_of), cache, by_hash):
+    for one in find_aligned(samples, prints, split_of > 0, partial(differ, split_of), cache, by_hash, until):
         first, second = sorted((one.first, one.second), key=lambda number: split_of[number])
         if frozenset((samples[first].path, samples[second].path)) in listed_already:
             continue
@@ -64,6 +67,7 @@ def find_aligned(
     wanted: Wanted,
     cache: FingerprintCache,
     by_hash: Numbers,
+    until: float = math.inf,
 ) -> list[Aligned]:
     """Find pairs of images of which one was edited into the other, or that show one scene.
 
@@ -74,6 +78,7 @@ def find_aligned(
         wanted: which pairs to search.
         cache: keeps how pairs fit, by the contents of both.
         by_hash: wanted pairs whose hashes are alike, which text and watermarks change least, int64 [P, 2].
+        until: by ``time.monotonic``, when no further pictures are aligned.
 
     Returns:
         The pairs with a verdict, those with most inliers first.
@@ -86,7 +91,7 @@ def find_aligned(
     by_hash = by_hash[have_views[by_hash].all(axis=1) & queries[by_hash].any(axis=1)]
     unequal = both(wanted, partial(differ, prints.pictures))
     by_views = FeatureCandidates(prints, numbers).edited(unequal, numbers[queries[numbers]])
-    found = align_pairs(samples, prints, unique_pairs(by_hash, by_views), cache)
+    found = align_pairs(samples, prints, unique_pairs(by_hash, by_views), cache, until)
     return sorted(found, key=lambda one: -one.alignment.inliers)
 
 

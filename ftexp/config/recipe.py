@@ -125,6 +125,8 @@ class TimeConfig:
     end_starts: float = MISSING
     # Share of the time that stays unused, because steps do not all take equally long.
     spare: float = MISSING
+    # Share of the time, from the start on, after which the audit aligns no further pairs of pictures.
+    audit: float = MISSING
 
 
 @dataclass(slots=True)

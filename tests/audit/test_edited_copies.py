@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -247,6 +249,24 @@ def test_edited_photographs_are_found_and_nothing_else(tmp_path: Path, caplog: p
     assert min(hits.values()) >= 0.95, hits
     listed = {(one.path_a, one.path_b) for one in findings}
     assert [pair for pair in overlaid if pair in listed] == []
+
+
+def test_where_the_time_is_limited_the_pairs_that_are_left_are_counted(
+    drawn: list[Sample], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One pair at a time, by a clock that goes on by a second whenever it is asked."""
+    prints, pairs = fingerprints_of(drawn, None, NO_CACHE, 2), np.array([(0, 2), (1, 6), (0, 4)])
+    cache = FingerprintCache(tmp_path / "cache.sqlite")
+    monkeypatch.setattr(aligner, "PAIRS_AT_ONCE", 1)
+    for until, found, left in ((12.0, [(1, 6)], 1), (10.0, [], 3), (math.inf, [(1, 6)], 0)):
+        clock = iter(range(10, 100))
+        monkeypatch.setattr(aligner, "time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
+        caplog.clear()
+        aligned = align_pairs(drawn, prints, pairs, cache, until)
+        assert [(one.first, one.second) for one in aligned] == found
+        warned = [message for message in caplog.messages if "max_minutes" in message]
+        assert len(warned) == (left > 0)
+        assert not left or f"edited copies: {left} of 3 pairs of pictures were not aligned" in warned[0]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import subprocess
 import sys
 import time
@@ -46,6 +47,23 @@ def test_time_is_kept_for_what_follows_the_training(configure: Compose) -> None:
     assert averages.allows_averages
     assert averages.left == 60 - 2
     assert timed(configure, "train.wise_ft=[0.5,0.7]", per_image=0.1).left == 60
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("2", 1000.0 + 0.25 * 120), ("null", math.inf)])
+def test_the_audit_has_a_part_of_the_time_from_the_start_of_the_command(
+    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: float
+) -> None:
+    until = []
+
+    def read(*_: object, align_until: float, **__: object) -> None:
+        until.append(align_until)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ftexp.prepare.read_data", read)
+    config = configure(f"train.max_minutes={limit}", "recipe.time.audit=0.25", "runtime.device=cpu", "tracking=none")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "run", began=1000.0)
+    assert until == [expected]
 
 
 def test_phases_share_by_cost_and_a_last_one_without_time_for_its_least_is_left_out(configure: Compose) -> None:
