@@ -43,7 +43,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu", f"--junitxml={report}", "-q", "-rA"]
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu", f"--junitxml={report}", "-v", "-rA"]
         command += ["-p", "no:cacheprovider", *(["-n", str(PROCESSES)] if arguments.device == "cuda" else [])]
         code = subprocess.run(command, cwd=PROJECT, check=False).returncode
         counts = read_junit(report)

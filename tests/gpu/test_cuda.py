@@ -34,8 +34,11 @@ def ftexp(folder: Path, *arguments: str) -> tuple[dict[str, object], str]:
     return json.loads((folder / "run" / "result.json").read_text()), ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("stage", ["head", "partial", "full"])
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+# Each compiles for a minute.
+@pytest.mark.parametrize(
+    ("stage", "mode"),
+    [("head", "default"), ("partial", "reduce-overhead"), ("full", "default"), ("full", "reduce-overhead")],
+)
 def test_a_compiled_run_learns(tmp_path: Path, stage: str, mode: str) -> None:
     compiled = ("runtime.compile=true", f"runtime.compile_mode={mode}")
     result, said = ftexp(tmp_path, f"stage={stage}", "stage.epochs=3", *compiled)
