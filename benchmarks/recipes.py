@@ -48,6 +48,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "auto, no smoothing": ("stage=auto", "loss.label_smoothing=0"),
     "auto, no averages": ("stage=auto", "train.wise_ft=[]"),
     "auto, no augmentation": ("stage=auto", "augment=none"),
+    "auto, ends after a dropped block": ("stage=auto", "stage.on_dropped=stop"),
     "auto, gate off": ("stage=auto", "stage.gate=off", "stage.min_errors=0"),
     "auto, no EMA": ("stage=auto", "train.ema=null"),
     "partial": ("stage=partial",),

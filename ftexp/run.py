@@ -185,8 +185,7 @@ def _finish(
         return recorder.finish(best, test, splits, test_uses=uses, peak_memory_mib=memory, seconds=seconds)
 
     result = runtime.ranks.broadcast(finish)
-    if not config.train.keep_last:
-        fit.checkpoints.remove_last()
+    fit.checkpoints.clean_up(keep_last=config.train.keep_last)
     if runtime.ranks.is_main and with_page:
         _write_page(prepared, recorder, best)
     if runtime.ranks.is_main and test is not None and config.tracking.wants_model:

@@ -87,6 +87,7 @@ def test_a_run_returns_what_its_folder_says(workplace: Workplace) -> None:
     assert result.test.keys() == result.best.metrics.keys() >= {"loss", "accuracy", "macro_f1"}
     assert result.test["accuracy"] == content["test"]["accuracy"]
     assert result.verdicts == {"head": "kept", "last": "dropped", "all": "skipped"}
+    assert {file.name for file in (folder / "checkpoints").iterdir()} == {"best.pt", "calibration.json"}
     objectives = [result.objective(name) for name in ("val_loss", "val_macro_f1", "seconds")]
     assert objectives == [result.best.metrics["loss"], result.value, content["seconds"]]
     (folder / "result.json").write_text('{"status": "interrupted"}')

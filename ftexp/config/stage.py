@@ -92,12 +92,14 @@ class StageConfig:
     # The default of train.ema, the decay of a moving average of the weights; null: no averaging.
     ema: float | None = None
     # When a later phase is kept. better: if its validation metric is better by more than `margin`; significant: if it
-    # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone and
-    # ends the stage. A phase that would not be kept even if it got every validation image right is skipped, and so is,
-    # with either, one that begins with fewer than `min_errors` validation images wrong.
+    # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone. A
+    # phase that would not be kept even if it got every validation image right is skipped, and so is, with either, one
+    # that begins with fewer than `min_errors` validation images wrong.
     gate: Literal["better", "significant", "off"] = "better"
     margin: float = 0.0
     min_errors: int = 0
+    # What follows a phase that was not kept. stop: the stage ends; continue: the next phase, from the weights before.
+    on_dropped: Literal["stop", "continue"] = "stop"
     phases: list[PhaseConfig] = field(default_factory=list)
 
     def __post_init__(self) -> None:

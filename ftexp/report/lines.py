@@ -77,7 +77,7 @@ def explain_verdict(name: str, verdict: Verdict, metric: str, num_samples: int) 
         metric: ``train.metric``, which the gate compares.
         num_samples: number of validation images.
     """
-    outcome = "kept" if verdict.kept else "dropped, and the weights before it restored; the stage ends here"
+    outcome = "kept" if verdict.kept else "dropped, and the weights before it restored"
     p_value = "" if verdict.p_value is None else f", p = {verdict.p_value:.3f}"
     return (
         f"{name} {outcome}: validation {METRICS[metric].label} {verdict.before:.4f} -> {verdict.after:.4f} "

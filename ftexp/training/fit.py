@@ -57,7 +57,7 @@ def fine_tune(
     run_id: str = "",
     run_time: RunTime | None = None,
 ) -> Fit:
-    """Train the phases one after the other, each from the best weights so far, as long as the gate keeps the result.
+    """Train the phases one after the other, each from the best weights so far; the gate keeps the result or not.
 
     With ``config.resume.run``, training is resumed from ``last.pt`` in the report's folder.
 
@@ -171,7 +171,7 @@ class Fit:
             start: of the solved head that the phase starts from, if it does.
 
         Returns:
-            Whether the gate keeps the result of the phase.
+            Whether the stage goes on.
         """
         phase, network, settings = self.phases[number], self.network, self.config
         if (run_time := self.loop.run_time) is not None:
@@ -196,7 +196,10 @@ class Fit:
         self.report.end_phase(phase, best, verdict)
         kept = verdict is None or verdict.kept
         self.checkpoints.settle(best, kept=kept)
-        return kept
+        goes_on = kept or settings.stage.on_dropped == "continue"
+        if not goes_on and (rest := self.phases[number + 1 :]):
+            log.info("gate    %s not begun (stage.on_dropped=stop)", ", ".join(later.name for later in rest))
+        return goes_on
 
     def _is_hopeless(self, number: int) -> bool:
         """Whether the gate could keep neither this phase nor a later one, however good they were; then record that."""

@@ -35,6 +35,7 @@ VARIANTS = {
     "head": (*SMALL, "stage=head", "stage.epochs=4"),
     "staged": (*RICH, "train.accumulate=2", "loss.class_weights=balanced"),
     "gated": (*SMALL, "stage=staged", "stage.gate=significant"),
+    "dropped": (*SMALL, "stage=staged", "stage.on_dropped=continue", "stage.phases.1.lr_factor=1e-9"),
     "plateau": (*SMALL, *PLATEAU, "train.patience=2"),
     "biases": (*SMALL, "stage=bias", "stage.epochs=3", "bn_policy=train", "train.ema=0.9", "train.wise_ft=[0.5]"),
     "lora": (*SMALL, *LORA, "stage.gate=off", "train.ema=0.9", "train.wise_ft=[0.5]", "runtime.cache=off"),

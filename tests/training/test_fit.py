@@ -20,11 +20,13 @@ from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import ConfigError, DivergedError
+from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.schedules import Schedule, Span
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.report.recorder import Recorder
 from ftexp.run import score_test_split
+from ftexp.training import fit as fit_module
 from ftexp.training import phase_end, phase_loop
 from ftexp.training.checkpoints.checkpoint import load_checkpoint, restore_weights
 from ftexp.training.compilation import CompiledForward
@@ -148,6 +150,36 @@ def test_the_metric_that_is_asked_for_decides(configure: Compose, splits: Splits
     assert (content["metric"], content["value"]) == (metric, result.best.record.val[metric])
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open(newline="")))
     assert [float(row[f"val_{metric}"]) for row in rows] == [record.val[metric] for record in result.history]
+
+
+@pytest.mark.parametrize(
+    ("on_dropped", "expected", "verdicts"),
+    [
+        ("stop", ["head", "last"], ["kept", "dropped"]),
+        ("continue", ["head", "last", "all"], ["kept", *2 * ["dropped"]]),
+    ],
+)
+def test_after_a_dropped_phase_the_stage_ends_or_goes_on_from_the_weights_before_it(
+    configure: Compose,
+    splits: Splits,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    on_dropped: str,
+    expected: list[str],
+    verdicts: list[str],
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(fit_module, "judge", lambda *_: Verdict(False, 0.5, 0.5, 0, 0, None))
+    rates = ("stage.phases.1.lr_factor=10", "stage.phases.2.lr_factor=1e-9", "bn_policy=eval")
+    settings = (*SMALL, "stage=staged", "stage.epochs=1", *rates, f"stage.on_dropped={on_dropped}")
+    result = fit(configure(*settings), splits, tmp_path)
+    assert [record.phase for record in result.history] == expected
+    assert [entry["verdict"] for entry in result.report.state()["phases"]] == verdicts
+    losses = {record.phase: record.val_loss for record in result.history}
+    assert abs(losses["last"] - losses["head"]) > 1e-3
+    assert losses.get("all", losses["head"]) == pytest.approx(losses["head"], abs=1e-6)
+    assert ("gate    all not begun (stage.on_dropped=stop)" in caplog.text) == (on_dropped == "stop")
 
 
 def test_phases_that_the_gate_could_not_keep_are_not_begun(

@@ -117,8 +117,11 @@ class Facts:
     def phase_rows(self) -> list[dict[str, Any]]:
         """Each phase with its result, and the gate's reasons in a sentence."""
         metric, num_val = self.result["metric"], sum(row["split"] == "val" for row in self.splits)
-        gate_dropped_one = any(phase["verdict"] == "dropped" for phase in self.result["phases"])
-        not_reached = "the gate dropped a phase before it" if gate_dropped_one else "train.max_minutes left no time"
+        stops = self.config.get("stage", {}).get("on_dropped", "stop") == "stop"
+        dropped_one = any(phase["verdict"] == "dropped" for phase in self.result["phases"])
+        not_reached = (
+            "the gate dropped a phase before it" if stops and dropped_one else "train.max_minutes left no time"
+        )
         rows = []
         for phase in self.result["phases"]:
             gate = phase.get("gate")

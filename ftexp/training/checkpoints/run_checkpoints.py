@@ -52,7 +52,8 @@ class RunCheckpoints:
 
     This class alone decides which file holds the best weights. ``best.pt`` holds those of the kept phases. The first
     phase writes to it directly, because there are no earlier weights to compare with. A later phase writes to
-    ``candidate.pt``, which ``settle`` moves to ``best.pt`` or removes.
+    ``candidate.pt``, which ``settle`` moves to ``best.pt`` or leaves to be overwritten: until the next ``last.pt``, a
+    resumed run ends the phase again, and needs it.
 
     Attributes:
         folder: the folder of the checkpoints.
@@ -156,8 +157,6 @@ class RunCheckpoints:
             ):  # if not, the run was killed after the move, and resumed
                 os.replace(best.checkpoint, self.folder / BEST)
             self.best = replace(best, checkpoint=self.folder / BEST)
-        elif self.ranks.is_main:
-            best.checkpoint.unlink(missing_ok=True)
         weights = self.ranks.broadcast(lambda: load_checkpoint(self.folder / BEST)["model"])
         restore_weights(self.network, weights, self.folder / BEST)
 
@@ -191,10 +190,14 @@ class RunCheckpoints:
             log.warning("resume  the weights of the best epoch, %d, are missing; the best later epoch is used.", epoch)
             state.best = None
 
-    def remove_last(self) -> None:
-        """Remove what only a resume needs, once the run has finished."""
+    def clean_up(self, *, keep_last: bool) -> None:
+        """Remove what only a resume needs, once the run has finished.
+
+        Args:
+            keep_last: whether ``last.pt`` and what belongs to it are kept.
+        """
         if self.ranks.is_main:
-            for name in (LAST, PREVIOUS, UNBLENDED):
+            for name in (CANDIDATE,) if keep_last else (CANDIDATE, LAST, PREVIOUS, UNBLENDED):
                 (self.folder / name).unlink(missing_ok=True)
 
     def _write(self, write: Callable[[Path, dict[str, object]], None], path: Path, content: dict[str, object]) -> None:

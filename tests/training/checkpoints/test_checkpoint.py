@@ -98,17 +98,20 @@ def test_the_weights_of_a_later_phase_are_best_pt_once_they_are_kept(checkpoints
         assert waits == ({BEST} if epoch == 1 else {BEST, "candidate.pt"})
         assert load_checkpoint(checkpoints.folder / BEST)["epoch"] == (1 if checkpoints.best is None else reached[-1])
         checkpoints.settle(best, kept=kept)
-        assert [file.name for file in checkpoints.folder.iterdir()] == [BEST]
+        left = {file.name for file in checkpoints.folder.iterdir()}
+        assert left == ({BEST} if kept else {BEST, "candidate.pt"}), "a resumed run may have to end the phase again"
         assert checkpoints.best is not None
         return checkpoints.best
 
     reached: list[int] = []
-    for epoch, kept, expected in ((1, True, 1), (2, False, 1), (3, True, 3)):
+    for epoch, kept, expected in ((1, True, 1), (2, False, 1), (3, True, 3), (4, False, 3)):
         best = phase_ends(epoch, kept=kept)
         reached.append(best.record.epoch)
         assert reached[-1] == load_checkpoint(best.checkpoint)["epoch"] == expected
         assert best.checkpoint == checkpoints.folder / BEST
         assert checkpoints.network.module.token.mean() == expected  # the best weights are in the network again
+    checkpoints.clean_up(keep_last=True)
+    assert [file.name for file in checkpoints.folder.iterdir()] == [BEST]
 
 
 def test_a_folder_that_was_moved_is_not_begun_anew_under_its_old_name(tmp_path: Path) -> None:
