@@ -95,6 +95,8 @@ def test_the_default_stage_halves_its_rates_and_waits_five_epochs_for_the_last_b
         assert phase.optimizer.head_lr == config.optimizer.head_lr / 2
         assert phase.optimizer.backbone_lr == config.optimizer.backbone_lr / 2
     assert config.train.ema == 0.98
+    assert config.stage.on_dropped == "continue", "where the last block gains nothing, all blocks may"
+    assert configure("stage=staged").stage.on_dropped == "stop"
 
 
 def test_before_the_data_is_known_a_plan_has_the_most_epochs_that_there_can_be(configure: Compose) -> None:

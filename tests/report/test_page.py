@@ -256,6 +256,16 @@ def test_a_phase_that_no_time_was_left_for_is_not_laid_to_the_gate(tmp_path: Pat
     finished_run(tmp_path, CLASSES, phases=[{"name": "head", "epochs": 1, "verdict": "kept"}, skipped])
     head, last = Facts.read(tmp_path).phase_rows()
     assert (head["why"], last["why"]) == (None, "Not begun: train.max_minutes left no time.")
+    phases = [{"name": "head", "epochs": 1, "verdict": "dropped"}, skipped]
+    for on_dropped, why in (
+        ("continue", "train.max_minutes left no time"),
+        ("stop", "the gate dropped a phase before"),
+    ):
+        finished_run(tmp_path, CLASSES, phases=phases)
+        identity = json.loads((tmp_path / "run.json").read_text())
+        identity["config"]["stage"] = {"on_dropped": on_dropped}
+        (tmp_path / "run.json").write_text(json.dumps(identity))
+        assert Facts.read(tmp_path).phase_rows()[1]["why"].startswith(f"Not begun: {why}")
 
 
 def test_a_hundred_classes_have_all_their_names(tmp_path: Path, network: Network) -> None:
