@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import BooleanNode, FloatNode, IntegerNode
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
@@ -19,6 +20,9 @@ from ftexp.errors import DivergedError, UserError, nearest, out_of_memory
 
 # hydra/launcher=NAME -> the extra of ftexp that installs it.
 LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
+
+# What a setting of a type may be.
+OF_NODES = {BooleanNode: "true or false", IntegerNode: "a whole number", FloatNode: "a number"}
 
 # Groups that have keys and no options.
 SINGLE_GROUPS = {group.name for group in fields(Config)} - SCHEMA.keys()
@@ -41,6 +45,8 @@ def explain(error: BaseException) -> str | None:
         return f"{cause.full_key} is a group without options. Set one of its keys: {cause.full_key}.KEY=VALUE."
     if isinstance(cause, ValidationError) and cause.full_key and str(cause).startswith("field '"):
         return f"{cause.full_key} may not be null. Give a value, or omit it to use the one in conf/."
+    if isinstance(cause, ValidationError) and cause.full_key and type(cause.child_node) in OF_NODES:
+        return _wrong_type(cause)
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_first_line(cause)}."
     if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):
@@ -93,6 +99,14 @@ def _unknown_key(full_key: str, owner: type | None) -> str:
     ]
     belongs = f" It belongs to {' or '.join(f'{prefix}={name}' for name in others)}." if others else ""
     return unknown_setting(full_key, allowed, belongs)
+
+
+def _wrong_type(error: ValidationError) -> str:
+    key = str(error.full_key).rpartition(".")[2]
+    of_group = fields(error.object_type) if is_dataclass(error.object_type) else []
+    or_null = any(field.name == key and "None" in str(field.type) for field in of_group)
+    allowed = OF_NODES[type(error.child_node)] + (", or null" if or_null else "")
+    return f"{error.full_key}={error.value} is not allowed: it must be {allowed}."
 
 
 def _moved_in_a_file(text: str) -> str | None:

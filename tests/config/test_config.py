@@ -118,6 +118,10 @@ MISTAKES = {
     "optimizer.momentum=0.9": "There is no setting optimizer.momentum. It belongs to optimizer=sgd",
     # Wrong types.
     "optimizer.head_lr=fast": "optimizer.head_lr=fast is not allowed: it must be auto, or above 0",
+    "train.calibrate=maybe": "train.calibrate=maybe is not allowed: it must be true or false.",
+    "train.patience=none": "train.patience=none is not allowed: it must be a whole number, or null.",
+    "train.clip_norm=big": "train.clip_norm=big is not allowed: it must be a number, or null.",
+    "stage.min_errors=1.5": "stage.min_errors=1.5 is not allowed: it must be a whole number.",
     "train.batch_size=1.5": "train.batch_size: Value '1.5' of type 'float' is incompatible",
     "train.metric=f1": "train.metric=f1: there is no such metric. Did you mean 'macro_f1'? Allowed are accuracy, macro",
     "scheduler.interval=batch": "scheduler.interval: Invalid value 'batch', expected one of ['step', 'epoch']",
