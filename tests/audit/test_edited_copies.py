@@ -184,7 +184,9 @@ def test_what_a_scene_is_taken_for(
     assert {(one.kind, one.severity) for one in found} == ({("same_scene", severity)} if severity else set())
 
 
-def test_an_audit_fails_for_them_and_ties_keep_them_together(samples: list[Sample], tmp_path: Path) -> None:
+def test_an_audit_fails_for_them_and_ties_keep_them_together(
+    samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = AuditConfig(on_leak="fail", features=True, geometry=True, on_scene="warn", cache=None)
     _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
     with pytest.raises(LeakError, match=r"(?s)2 x one picture, edited .*set data\.tie_duplicates=true"):
@@ -194,6 +196,8 @@ def test_an_audit_fails_for_them_and_ties_keep_them_together(samples: list[Sampl
     assert {row["kind"] for row in rows} == {"edited_copy"}
     assert all(int(row["inliers"]) >= 12 for row in rows)
     assert (tmp_path / "leaks.png").stat().st_size > 10_000
+    assert audit_splits(samples, config, tmp_path, look, until=0.0).findings == []
+    assert "pairs of pictures were not aligned" in caplog.text
     ties = find_ties(samples, config, look)
     assert {Path(path).name for path in ties} == {"1.png", "turned.png", "3.png", "oblique.png"}
     assert ties[samples[1].path] == ties[samples[6].path] != ties[samples[3].path] == ties[samples[7].path]

@@ -55,12 +55,13 @@ def test_the_audit_has_a_part_of_the_time_from_the_start_of_the_command(
 ) -> None:
     until = []
 
-    def read(*_: object, align_until: float, **__: object) -> None:
-        until.append(align_until)
+    def audit(*given: object) -> None:
+        until.append(given[-1])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ftexp.prepare.read_data", read)
-    config = configure(f"train.max_minutes={limit}", "recipe.time.audit=0.25", "runtime.device=cpu", "tracking=none")
+    monkeypatch.setattr("ftexp.read_data.audit_splits", audit)
+    fast = ("runtime.device=cpu", "tracking=none", "audit.features=false", "audit.geometry=false")
+    config = configure(f"train.max_minutes={limit}", "recipe.time.audit=0.25", *fast)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "run", began=1000.0)
     assert until == [expected]
