@@ -39,7 +39,7 @@ def find_rates(config: Config, folder: Path) -> None:
         from ftexp.follow_recipe import follow_recipe
         from ftexp.head_depth import settle_depth, wants_folds
         from ftexp.machine.generators import seed_generators
-        from ftexp.machine.runtime import prepare_runtime
+        from ftexp.machine.runtime import prepare_runtime, settle_memory_format
         from ftexp.models.catalogue import build_network, locate_weights
         from ftexp.prepare import plan
         from ftexp.read_data import read_data
@@ -53,6 +53,7 @@ def find_rates(config: Config, folder: Path) -> None:
     weights = locate_weights(config.model)
     copies_up_to = math.inf if wants_folds(config, phases) else 0
     splits = read_data(config, folder, runtime.device, copies_up_to=copies_up_to)
+    runtime = settle_memory_format(runtime, config.runtime, len(splits.train))
     seed_generators(config.runtime.seed)
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -115,7 +114,7 @@ def prepare(
     score_test: bool,
     overrides: Sequence[str] = (),
     splits: Splits | None = None,
-    began: float | None = None,
+    align_until: float = math.inf,
 ) -> Prepared:
     """Find every mistake that can be found before training, and build what training needs.
 
@@ -128,12 +127,11 @@ def prepare(
         score_test: whether the test split will be scored after training.
         overrides: the overrides of the command, which are saved with a new run.
         splits: the data, where it has been read and split already; None: it is read and audited.
-        began: when the command began, by ``time.monotonic``, from which ``train.max_minutes`` counts; None: now.
+        align_until: by ``time.monotonic``, when the audit aligns no further pictures.
 
     Raises:
         UserError: for anything the user has to correct; most mistakes are found before any data is read.
     """
-    until = _end_of_alignment(config, time.monotonic() if began is None else began)
     begun = ranks.broadcast(lambda: _begun(config, folder))
     runtime = prepare_runtime(config.runtime, ranks)
     check_shares(config, ranks, begun)
@@ -148,14 +146,15 @@ def prepare(
     copies_up_to = math.inf if wants_folds(config, phases) else MAX_JUDGED if judges else 0
 
     def read() -> Splits:
-        return splits or _read_or_record_refusal(config, folder, runtime.device, name, begun, copies_up_to, until)
+        return splits or _read_or_record_refusal(config, folder, runtime.device, name, begun, copies_up_to, align_until)
 
     splits = ranks.broadcast(read)
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
     data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
     run_id = ranks.broadcast(lambda: begun.run_id if begun else uuid.uuid4().hex)
-    runtime = settle_memory_format(runtime, config.runtime, len(splits.train))
+    memory_format = begun.memory_format if begun else None
+    runtime = settle_memory_format(runtime, config.runtime, len(splits.train), memory_format)
     seed_generators(config.runtime.seed)  # again: a cached audit has drawn fewer random numbers than a new one
     network = build_network(config.model, weights, splits.classes, config.data.image_size)
     network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
@@ -216,12 +215,6 @@ def _identify(splits: Splits, config: Config, ledger: TestLedger | None) -> Data
     if ledger is not None:
         ledger.check(splits.test.content_digest(), config.test.max_uses)
     return data
-
-
-def _end_of_alignment(config: Config, began: float) -> float:
-    """When the audit aligns no further pictures, by ``time.monotonic``, because the time of the run is limited."""
-    minutes = config.train.max_minutes
-    return math.inf if minutes is None else began + config.recipe.time.audit * 60 * minutes
 
 
 def _read_or_record_refusal(

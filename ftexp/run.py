@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -77,7 +78,13 @@ def run(
         with claimed(folder, new=not config.resume.run) if ranks.is_main else nullcontext():
             started = time.perf_counter()
             prepared = prepare(
-                config, folder, ranks, score_test=score_test, overrides=overrides, splits=splits, began=began
+                config,
+                folder,
+                ranks,
+                score_test=score_test,
+                overrides=overrides,
+                splits=splits,
+                align_until=_end_of_alignment(config, began),
             )
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
             with _recorder(prepared, folder) as recorder, memory:
@@ -86,6 +93,12 @@ def run(
                 _calibrate(prepared, recorder, fit)
                 test, uses = score_test_split(fit, prepared.ledger, folder) if score_test else (None, 0)
                 return _finish(prepared, recorder, fit, test, uses, time.perf_counter() - started, with_page=resumable)
+
+
+def _end_of_alignment(config: Config, began: float) -> float:
+    """When the audit aligns no further pictures, by ``time.monotonic``, because the time of the run is limited."""
+    minutes = config.train.max_minutes
+    return math.inf if minutes is None else began + config.recipe.time.audit * 60 * minutes
 
 
 def _run_time(prepared: Prepared, began: float, at_work: float, *, score_test: bool) -> RunTime | None:

@@ -130,6 +130,11 @@ class RunIdentity:
             return cls(**facts, config=config, data=DataIdentity(**of_data, images=images))
 
     @property
+    def memory_format(self) -> str | None:
+        """The memory format that the run trains and scores in; None for a run before format 3."""
+        return (self.engine or {}).get("memory_format")
+
+    @property
     def frozen_engine(self) -> str:
         """What runs the frozen blocks: torch (``eager``) in a run that does not say so."""
         return str((self.engine or {}).get("frozen_pass", "eager"))

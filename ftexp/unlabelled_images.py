@@ -20,7 +20,7 @@ from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 from ftexp.frozen_features import Images, build_frozen, read_images, run_frozen, run_on_unlabelled
 from ftexp.inference.given import given_images
-from ftexp.machine.runtime import prepare_runtime
+from ftexp.machine.runtime import prepare_runtime, settle_memory_format
 from ftexp.models.catalogue import locate_weights
 from ftexp.probe.features import Features
 from ftexp.report.tables import write_rows
@@ -56,6 +56,7 @@ def compute_with_unlabelled(config: Config, folder: Path) -> tuple[Features, Can
     runtime = prepare_runtime(config.runtime)
     weights = locate_weights(config.model)
     images = read_images(config, folder, runtime.device)
+    runtime = settle_memory_format(runtime, config.runtime, len(images.splits.train))
     samples = _read_unlabelled(config, images, folder, runtime.device)
     network = build_frozen(config, weights, images, runtime)
     features = run_frozen(config, network, images, runtime)

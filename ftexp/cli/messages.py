@@ -22,7 +22,7 @@ from ftexp.errors import DivergedError, UserError, nearest, out_of_memory
 LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
 
 # What a setting of a type may be.
-OF_NODES = {BooleanNode: "true or false", IntegerNode: "a whole number", FloatNode: "a number"}
+ALLOWED = {BooleanNode: "true or false", IntegerNode: "a whole number", FloatNode: "a number"}
 
 # Groups that have keys and no options.
 SINGLE_GROUPS = {group.name for group in fields(Config)} - SCHEMA.keys()
@@ -45,7 +45,7 @@ def explain(error: BaseException) -> str | None:
         return f"{cause.full_key} is a group without options. Set one of its keys: {cause.full_key}.KEY=VALUE."
     if isinstance(cause, ValidationError) and cause.full_key and str(cause).startswith("field '"):
         return f"{cause.full_key} may not be null. Give a value, or omit it to use the one in conf/."
-    if isinstance(cause, ValidationError) and cause.full_key and type(cause.child_node) in OF_NODES:
+    if isinstance(cause, ValidationError) and cause.full_key and type(cause.child_node) in ALLOWED:
         return _wrong_type(cause)
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_first_line(cause)}."
@@ -105,7 +105,7 @@ def _wrong_type(error: ValidationError) -> str:
     key = str(error.full_key).rpartition(".")[2]
     of_group = fields(error.object_type) if is_dataclass(error.object_type) else []
     or_null = any(field.name == key and "None" in str(field.type) for field in of_group)
-    allowed = OF_NODES[type(error.child_node)] + (", or null" if or_null else "")
+    allowed = ALLOWED[type(error.child_node)] + (", or null" if or_null else "")
     return f"{error.full_key}={error.value} is not allowed: it must be {allowed}."
 
 

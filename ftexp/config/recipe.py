@@ -128,6 +128,11 @@ class TimeConfig:
     # Share of the time, from the start on, after which the audit aligns no further pairs of pictures.
     audit: float = MISSING
 
+    def __post_init__(self) -> None:
+        for key in ("spare", "audit"):
+            share = getattr(self, key)
+            check(0 <= share <= 1, f"recipe.time.{key}", share, "from 0 to 1")
+
 
 @dataclass(slots=True)
 class RecipeConfig:

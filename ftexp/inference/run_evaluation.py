@@ -25,7 +25,7 @@ from ftexp.inference.evaluation import Evaluation
 from ftexp.inference.load import LATEST, find_checkpoint, load, load_checkpoint_file
 from ftexp.inference.reproduction import Reproduction, engine_facts, reproduction
 from ftexp.inference.run_data import RunData, other_samples, settings_of
-from ftexp.machine.runtime import Runtime, inference_runtime, prepare_runtime
+from ftexp.machine.runtime import Runtime, inference_runtime, prepare_runtime, settle_memory_format
 from ftexp.run_identity import RunIdentity
 
 log = logging.getLogger(__name__)
@@ -173,8 +173,16 @@ def _renumbered(evaluation: Evaluation, order: list[int], classes: list[str]) ->
 
 
 def _runtime(identity: RunIdentity, device: str | None) -> Runtime:
-    """That of a run, on its own kind of device where that is here and no other was asked for."""
+    """That of a run, on its own kind of device where that is here and no other was asked for, and there in its own
+    memory format, so that its scores can be reproduced.
+    """
     settings = settings_of(RuntimeConfig, identity.config["runtime"])
+    runtime = _on_a_device(settings, identity, device)
+    of_run = identity.memory_format if runtime.device.type == (identity.engine or {}).get("device") else None
+    return settle_memory_format(runtime, settings, 0, of_run)
+
+
+def _on_a_device(settings: RuntimeConfig, identity: RunIdentity, device: str | None) -> Runtime:
     own = (identity.engine or {}).get("device")
     if device is not None:
         only_cuda = settings.precision == "fp16" and not device.startswith("cuda")

@@ -122,7 +122,7 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
     )
 
 
-def settle_memory_format(runtime: Runtime, config: RuntimeConfig, num_train: int) -> Runtime:
+def settle_memory_format(runtime: Runtime, config: RuntimeConfig, num_train: int, begun: str | None = None) -> Runtime:
     """Resolve ``runtime.channels_last=auto`` by the number of training images, which is known once the data is read.
 
     Where nothing is compiled, a device may need longer to prepare the kernels of channels last than they save in a
@@ -132,7 +132,10 @@ def settle_memory_format(runtime: Runtime, config: RuntimeConfig, num_train: int
         runtime: as ``prepare_runtime`` returned it.
         config: ``runtime``.
         num_train: the number of training images.
+        begun: the memory format of the run that is resumed or evaluated, as ``engine`` has it; None: the run is new.
     """
+    if config.channels_last == "auto" and begun is not None:
+        return replace(runtime, memory_format=getattr(torch, begun))
     least = KINDS[runtime.device.type].channels_last_from
     if config.channels_last != "auto" or config.compile is True or least is None or num_train >= least:
         return runtime

@@ -171,6 +171,7 @@ VALUES = {
     "augment=auto augment.erasing=some": "augment.erasing=some is not allowed: it must be auto, or a number",
     "augment=auto augment.policy=all": "augment.policy=all is not allowed: it must be auto, none, trivial, rand",
     "augment=auto recipe.augment.all.small=strongest": "recipe.augment.all.small=strongest: there is no such strength.",
+    "recipe.time.audit=2": "recipe.time.audit=2.0 is not allowed: it must be from 0 to 1",
     "recipe.budgets.cnn.all.max_epochs=2": "recipe.budgets: min_epochs=8 is not allowed: it must be from 1 to",
     "stage.last_blocks=0": "stage.last_blocks=0 is not allowed: it must be at least 1",
     "optimizer.head_lr=0": "optimizer.head_lr=0 is not allowed: it must be auto, or above 0",

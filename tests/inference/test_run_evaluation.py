@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import Compose
 from matplotlib.figure import Figure
 from PIL import Image
 from workplaces import draw_noise
 
 import ftexp
 from ftexp import calibrate, evaluate
+from ftexp.config.compose import as_data
 from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.errors import ConfigError, DataError
 from ftexp.evaluation import intervals
 from ftexp.evaluation.calibration import fit_temperature
 from ftexp.inference.calibration import read_calibration
-from ftexp.inference.run_evaluation import evaluate_on_split
+from ftexp.inference.run_evaluation import _runtime, evaluate_on_split
+from ftexp.machine.device_kinds import KINDS
 from ftexp.run_images import read_images
 
 pytestmark = pytest.mark.usefixtures("in_a_folder")
@@ -253,3 +258,17 @@ def test_a_run_begins_with_the_rows_of_another_ones_classes_also_where_they_were
     assert (before.classes, after.classes) == (("ape", "bee", "cow", "emu"), ("bee", "emu", "gorilla"))
     heads = [classifier.module.get_parameter("classifier.weight") for classifier in (before, after)]
     assert torch.allclose(heads[1], heads[0][[1, 3, 0]], atol=1e-6)
+
+
+def test_a_run_is_evaluated_in_its_own_memory_format(configure: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its scores would differ in their last bits; on another kind of device, few images wait the least."""
+    config = as_data(configure("runtime.device=cpu"))
+    monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], channels_last_from=5000))
+    for own, trained_in, expected in (
+        ("cpu", "contiguous_format", torch.contiguous_format),
+        ("cpu", "channels_last", torch.channels_last),
+        ("cuda", "channels_last", torch.contiguous_format),
+    ):
+        engine = {"device": own, "memory_format": trained_in}
+        identity = SimpleNamespace(config=config, engine=engine, memory_format=trained_in)
+        assert _runtime(identity, "cpu").memory_format == expected  # type: ignore[arg-type]

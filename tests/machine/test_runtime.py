@@ -168,3 +168,17 @@ def test_a_small_run_on_cuda_does_not_wait_for_the_kernels_of_channels_last(
     config = configure("runtime.device=cpu", *settings).runtime
     runtime = replace(prepare_runtime(config), device=torch.device(device))
     assert settle_memory_format(runtime, config, num_train).memory_format == expected
+
+
+def test_a_run_that_is_resumed_keeps_its_memory_format(configure: Compose) -> None:
+    for setting, expected in (("auto", torch.contiguous_format), ("true", torch.channels_last)):
+        config = configure("runtime.device=cpu", f"runtime.channels_last={setting}").runtime
+        settled = settle_memory_format(prepare_runtime(config), config, 10, "contiguous_format")
+        assert settled.memory_format == expected, "a value that is given wins"
+
+
+@pytest.mark.parametrize("module", ["prepare", "lr_find", "frozen_features", "probed_models", "unlabelled_images"])
+def test_whoever_knows_the_number_of_images_settles_the_memory_format(module: str) -> None:
+    """Else a small run on CUDA would wait there, and its cached activations would not be found."""
+    source = (Path(ftexp.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+    assert source.count("= settle_memory_format(") == source.count("= prepare_runtime(") == 1

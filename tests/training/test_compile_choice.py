@@ -120,9 +120,12 @@ def test_run_json_names_the_compiled_phases_and_a_resumed_run_keeps_them(
         prepare(config, folder, ONE_PROCESS, score_test=False).identity(None).write(folder)
         facts = json.loads((folder / "run.json").read_text())
         assert (facts["compiled"], facts["engine"]["compile"]) == (compiled, bool(compiled))
-        monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], compiling=CompileCost(10**6 if compiled else 1, 0, 1)))
+        changed = CompileCost(10**6 if compiled else 1, 0, 1)
+        monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], compiling=changed, channels_last_from=10**6))
         again = prepare(resumed(config, folder), folder, ONE_PROCESS, score_test=False)
         assert [phase.name for phase in again.phases if phase.compiled] == compiled
+        assert again.runtime.memory_format == torch.channels_last
+        monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], channels_last_from=0))
 
 
 def test_a_solved_head_has_no_steps_to_compile(configure: Compose, caplog: pytest.LogCaptureFixture) -> None:

@@ -110,4 +110,4 @@ def test_a_run_takes_the_memory_format_for_its_number_of_images(
         prepared = prepared_with_8_images(config, network, tmp_path, monkeypatch)
         assert prepared.runtime.memory_format == expected
         assert prepared.runtime.engine()["memory_format"] == str(expected).removeprefix("torch.")
-        assert network.module.stem[0].weight.is_contiguous(memory_format=expected)  # type: ignore[index, operator, union-attr]
+        assert network.module.get_parameter("stem.0.weight").is_contiguous(memory_format=expected)
