@@ -49,8 +49,9 @@ def content_digest(sample: Sample, limits: ImageLimits, digests: ContentDigests)
     if sample.pixels is not None:
         return pixel_digest(sample.pixels)
     try:
-        too_large = limits.exceeded_by_file(os.stat(sample.path).st_size)
-        return Bad(too_large) if too_large else digests.of_file(sample.path)
+        num_bytes = os.stat(sample.path).st_size if sample.place is None else sample.place.num_bytes()
+        too_large = limits.exceeded_by_file(num_bytes or 0)
+        return Bad(too_large) if too_large else digests.of_file(sample.path, sample.place)
     except OSError as error:
         return Bad(why_unreadable(error, sample.path))
 
@@ -58,11 +59,12 @@ def content_digest(sample: Sample, limits: ImageLimits, digests: ContentDigests)
 def look_at(sample: Sample, limits: ImageLimits) -> Look | Bad:
     """Decode an image once, and compute the parts of its fingerprint."""
     facts: dict[str, str | float] = {}
+    encoded = None
     try:
         if sample.pixels is not None:
             content, image = "", Image.fromarray(sample.pixels)
         else:
-            encoded = Path(sample.path).read_bytes()
+            encoded = Path(sample.path).read_bytes() if sample.place is None else limits.read(sample.place)
             content = bytes_digest(encoded)
             with open_lazily(io.BytesIO(encoded), sample.path) as file:
                 too_large = limits.exceeded_by_pixels(file.width, file.height)
@@ -75,7 +77,7 @@ def look_at(sample: Sample, limits: ImageLimits) -> Look | Bad:
                 # the image twice.
                 facts |= _exif_facts(file) | _depth_facts(decoded.depth)
     except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
-        return Bad(why_unreadable(error, sample.path))
+        return Bad(why_unreadable(error, sample.path, encoded))
     facts |= {"width": image.width, "height": image.height}
     pixels = pixel_digest(np.asarray(image))
     return Look(content or pixels, pixels, facts, _thumbnail(image, 1.0), _thumbnail(image, CENTRE))

@@ -13,6 +13,7 @@ from ftexp.config.data import (
     ManifestConfig,
     TestConfig,
     TorchvisionDataConfig,
+    WebDatasetConfig,
 )
 from ftexp.config.head import HeadConfig
 from ftexp.config.loss import LossConfig
@@ -50,6 +51,7 @@ __all__ = [
     "TorchvisionDataConfig",
     "TrackingConfig",
     "TrainConfig",
+    "WebDatasetConfig",
     "as_data",
     "parse",
     "register_schema",

@@ -15,7 +15,7 @@ from ftexp.errors import ConfigError
 class DataConfig:
     """Where the samples come from and how they are split into train, val and test."""
 
-    source: Literal["digits", "imagefolder", "manifest", "torchvision", "huggingface"] = MISSING
+    source: Literal["digits", "imagefolder", "manifest", "torchvision", "huggingface", "webdataset"] = MISSING
     # auto: use the splits of the source if it has any, else stratified. given: require the splits of the source.
     # stratified: ignore them and draw new ones. group and time keep the source's test split, if it has one, and split
     # the rest: group keeps every group in one split; time trains on the past and tests on the future.
@@ -144,6 +144,36 @@ class HuggingFaceDataConfig(DataConfig):
         DataConfig.__post_init__(self)
         refuse_empty("data.name", self.name)
         refuse_empty("data.root", self.root)
+
+
+@dataclass(slots=True)
+class WebDatasetConfig(DataConfig):
+    """Tars in which an image and its label share a name: ``0042.jpg`` and ``0042.cls`` or ``0042.json``.
+
+    Shards with the usual names of splits (``train-000.tar``) or in such folders have these splits.
+    """
+
+    # Such as shards/train-{000..010}.tar, shards/*.tar, a folder, or a URL like s3://bucket/{train,val}-*.tar.
+    shards: str = MISSING
+    # The extension of the member that is the image, such as left.jpg; null: the only one that is an image.
+    image_member: str | None = None
+    # The key of the .json that has the label; null: the label is the .cls.
+    label_key: str | None = None
+    # The keys of the .json with the group and with the time.
+    group_key: str | None = None
+    time_key: str | None = None
+    # A text file with the name of a class in each line: the names of class numbers, from 0 on; null: labels are names.
+    classes: str | None = None
+    # The folder that keeps the list of each shard, so that it is read once; null: it is not kept.
+    index: str | None = ".ftexp/shards"
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        for key in ("shards", "classes", "index"):
+            refuse_empty(f"data.{key}", getattr(self, key))
+        for split, key in (("group", "group_key"), ("time", "time_key")):
+            if self.split == split and getattr(self, key) is None:
+                raise ConfigError(f"data.split={split} needs data.{key}=NAME, the key of the .json that holds it.")
 
 
 @dataclass(slots=True)

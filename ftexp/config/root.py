@@ -14,6 +14,7 @@ from ftexp.config.data import (
     ManifestConfig,
     TestConfig,
     TorchvisionDataConfig,
+    WebDatasetConfig,
 )
 from ftexp.config.head import HeadConfig
 from ftexp.config.loss import LOSSES, LossConfig
@@ -80,6 +81,7 @@ SCHEMA: dict[str, dict[str, type]] = {
         "_manifest": ManifestConfig,
         "_torchvision": TorchvisionDataConfig,
         "_huggingface": HuggingFaceDataConfig,
+        "_webdataset": WebDatasetConfig,
     },
     "stage": {"_stage": StageConfig},
     "bn_policy": {"_bn_policy": BatchNormPolicyConfig},

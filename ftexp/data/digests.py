@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ftexp.data.places import FileState, Place, local_state
 from ftexp.data.samples import Sample
 
 DIGEST_BYTES = 16
@@ -21,8 +21,8 @@ SETTLED_NS = 2 * 10**9
 class ContentDigests:
     """Computes the digests of images, and reads each file only once unless it changes.
 
-    A file counts as unchanged if its inode, size and times are the same, as in git. An image takes about 150 bytes of
-    memory, besides its path, which the sample holds anyway.
+    A file counts as unchanged if its inode, size and times are the same, as in git; one at a URL, as long as the
+    process lives. An image takes about 150 bytes of memory, besides its path, which the sample holds anyway.
     """
 
     def __init__(self) -> None:
@@ -39,28 +39,33 @@ class ContentDigests:
         """
         if sample.pixels is not None:
             return pixel_digest(sample.pixels)
-        digest = self.of_file(sample.path)
+        digest = self.of_file(sample.path, sample.place)
         return digest if sample.white_level is None else f"{digest} white {sample.white_level!r}"
 
-    def of_file(self, path: str) -> str:
-        """The digest of the bytes of a file.
+    def of_file(self, path: str, place: Place | None = None) -> str:
+        """The digest of the bytes of an image.
+
+        Args:
+            path: the path of its file.
+            place: where the bytes are, if not in this file; ``path`` is then only its name.
 
         Raises:
-            OSError: when the file cannot be read.
+            OSError: when they cannot be read.
         """
-        now, state = time.time_ns(), os.stat(path)
+        now, state = time.time_ns(), local_state(path) if place is None else place.state()
         known = self._known.get(path)
         if known is not None and known[DIGEST_BYTES:] == _short(state):
             return known[:DIGEST_BYTES].hex()
-        digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=DIGEST_BYTES).digest()
-        if now - max(state.st_mtime_ns, state.st_ctime_ns) > SETTLED_NS:
+        digest = hashlib.blake2b(
+            Path(path).read_bytes() if place is None else place.read(), digest_size=DIGEST_BYTES
+        ).digest()
+        if now - state.changed_ns > SETTLED_NS:
             self._known[path] = digest + _short(state)
         return digest.hex()
 
 
-def _short(state: os.stat_result) -> bytes:
-    facts = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    return hashlib.blake2b(repr(facts).encode(), digest_size=8).digest()
+def _short(state: FileState) -> bytes:
+    return hashlib.blake2b(repr(state.facts).encode(), digest_size=8).digest()
 
 
 def bytes_digest(content: bytes) -> str:

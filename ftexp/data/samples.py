@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ftexp.data.places import Place
+
 SPLITS = ("train", "val", "test")
 
 
@@ -18,13 +20,14 @@ class Sample:
     """An image with its label and what else is known about it. The file of the image is not read here.
 
     Attributes:
-        path: the path of the file; for an image in ``pixels`` a unique name such as ``digits/0042``.
+        path: the path of the file; for an image in ``pixels`` or in ``place`` a unique name such as ``digits/0042``.
         label: the name of its class.
         split: ``train``, ``val`` or ``test``; None until the source or the splitting has decided it.
         group: the person, patient or slide that it belongs to; samples of a group are not independent.
         time: when the image was taken, as text: an ISO 8601 date or a number.
         pixels: the image as uint8 [H, W, 3], for sources without files.
         white_level: the value that means white in a file of more than 8 bits per channel; None: its full scale.
+        place: where the bytes of the image are, if it has no local file of its own.
     """
 
     path: str
@@ -34,6 +37,7 @@ class Sample:
     time: str | None = None
     pixels: npt.NDArray[np.uint8] | None = None
     white_level: float | None = None
+    place: Place | None = None
 
 
 def sorted_naturally(names: Iterable[str]) -> list[str]:

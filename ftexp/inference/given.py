@@ -17,6 +17,7 @@ from PIL import Image, ImageFile
 
 from ftexp.data.loading.decoding import as_rgb, decode_opened, open_lazily
 from ftexp.data.loading.images import ImageLimits, why_unreadable
+from ftexp.data.places import Place
 from ftexp.data.samples import sorted_naturally
 from ftexp.data.sources.folders import folders_below, open_root
 from ftexp.errors import DataError
@@ -29,8 +30,8 @@ class GivenImage:
     """One image, not yet opened.
 
     Attributes:
-        content: a path, the bytes of a file, a PIL image, an array or a tensor.
-        path: where ``content`` is a path.
+        content: a path, a place, the bytes of a file, a PIL image, an array or a tensor.
+        path: the name of the image, where it has one; of a file its path.
         white_level: see ``decode``; None: that of whoever opens it.
     """
 
@@ -41,6 +42,8 @@ class GivenImage:
     def open(self, white_level: float | None = None, limits: ImageLimits | None = None) -> Image.Image:
         """The image as RGB of 8 bits; see ``open_given``."""
         own = self.white_level if self.white_level is not None else white_level
+        if isinstance(self.content, Place):
+            return _from_place(self.content, self.path or "", own, limits or ImageLimits())
         return open_given(self.content, own, limits)
 
 
@@ -110,13 +113,25 @@ _ALLOWED = (
 )
 
 
-def _from_file(file: str | io.BytesIO, num_bytes: int, white_level: float | None, limits: ImageLimits) -> Image.Image:
+def _from_file(
+    file: str | io.BytesIO, num_bytes: int, white_level: float | None, limits: ImageLimits, name: str = ""
+) -> Image.Image:
     if (too_large := limits.exceeded_by_file(num_bytes)) is not None:
         raise DataError(too_large)
-    with open_lazily(file) as image:
+    with open_lazily(file, name) as image:
         if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
             raise DataError(too_large)
         return decode_opened(image, white_level).image
+
+
+def _from_place(place: Place, name: str, white_level: float | None, limits: ImageLimits) -> Image.Image:
+    content = None
+    try:
+        content = limits.read(place)
+        return _from_file(io.BytesIO(content), len(content), white_level, limits, name)
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        reason = str(error) if isinstance(error, DataError) else why_unreadable(error, name, content)
+        raise DataError(f"{name}: {reason}") from error
 
 
 def _from_pil(image: Image.Image, white_level: float | None) -> Image.Image:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,8 +17,10 @@ from omegaconf import OmegaConf
 
 from ftexp.config import SCHEMA, DataConfig, TrackingConfig, with_changes
 from ftexp.data.digests import ContentDigests
+from ftexp.data.remote import is_url
 from ftexp.data.samples import SPLITS, Sample
 from ftexp.data.sources.registry import read_samples
+from ftexp.data.sources.shard_names import expand_braces
 from ftexp.data.splitting.test_ledger import TestLedger, open_ledger
 from ftexp.data.splitting.test_split import digest_of_test_set
 from ftexp.errors import ConfigError, DataError, listed
@@ -180,9 +184,15 @@ def _located(config: DataConfig, started_in: Path | None) -> DataConfig:
     """With relative paths taken from where the run was started, unless they lead somewhere from here."""
     if started_in is None:
         return config
-    places = {key: value for key in ("root", "file") if isinstance(value := getattr(config, key, None), str)}
-    moved = {key: str(started_in / value) for key, value in places.items() if not Path(value).exists()}
+    keys = ("root", "file", "shards", "classes", "index")
+    places = {key: value for key in keys if isinstance(value := getattr(config, key, None), str)}
+    moved = {key: str(started_in / value) for key, value in places.items() if not _leads_somewhere(value)}
     return with_changes(config, moved, "data")
+
+
+def _leads_somewhere(path: str) -> bool:
+    """Whether a path of the settings, which can be a pattern of several, is a URL or there is such a file."""
+    return is_url(path) or any(os.path.exists(one) or glob.glob(one) for one in expand_braces(path)[:1])
 
 
 def _find(wanted: Sequence[KnownImage], samples: Sequence[Sample]) -> Iterator[Sample | None]:

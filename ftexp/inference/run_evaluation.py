@@ -13,6 +13,7 @@ import numpy as np
 
 from ftexp.config import DataConfig, RuntimeConfig
 from ftexp.data.digests import ContentDigests
+from ftexp.data.places import Place
 from ftexp.data.samples import Sample
 from ftexp.errors import ConfigError, DataError, DeviceError
 from ftexp.evaluation.scores import Scores
@@ -22,6 +23,7 @@ from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
 from ftexp.inference.evaluate import evaluate_samples, evaluate_split
 from ftexp.inference.evaluation import Evaluation
+from ftexp.inference.given import GivenImage
 from ftexp.inference.load import LATEST, find_checkpoint, load, load_checkpoint_file
 from ftexp.inference.reproduction import Reproduction, engine_facts, reproduction
 from ftexp.inference.run_data import RunData, other_samples, settings_of
@@ -134,15 +136,14 @@ def aligned(evaluations: Sequence[Evaluation]) -> list[Scores]:
 def _content(evaluation: Evaluation) -> list[tuple[object, str]]:
     """Of each image its content and its label."""
     digests = ContentDigests()
-    return [
-        (
-            image.content.tobytes() if isinstance(image.content, np.ndarray) else digests.of_file(str(image.content)),
-            name,
-        )
-        for image, name in zip(
-            evaluation.images, (evaluation.classes[label] for label in evaluation.labels), strict=True
-        )
-    ]
+
+    def content(image: GivenImage) -> object:
+        if isinstance(image.content, np.ndarray):
+            return image.content.tobytes()
+        return digests.of_file(str(image.path), image.content if isinstance(image.content, Place) else None)
+
+    names = (evaluation.classes[label] for label in evaluation.labels)
+    return [(content(image), name) for image, name in zip(evaluation.images, names, strict=True)]
 
 
 def _order(wanted: Sequence[object], there: Sequence[object]) -> list[int]:

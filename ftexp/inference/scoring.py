@@ -30,10 +30,13 @@ LabelledImage = tuple[GivenImage, str]
 
 def labelled(samples: Sequence[Sample]) -> list[LabelledImage]:
     """Samples as images for a classifier."""
-    return [
-        (GivenImage(one.path if one.pixels is None else one.pixels, one.path, one.white_level), one.label)
-        for one in samples
-    ]
+    return [(GivenImage(_content(one), one.path, one.white_level), one.label) for one in samples]
+
+
+def _content(sample: Sample) -> object:
+    if sample.pixels is not None:
+        return sample.pixels
+    return sample.path if sample.place is None else sample.place
 
 
 def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_size: int) -> Evaluation:

@@ -54,7 +54,9 @@ def decoders() -> str:
     return ", ".join(found)
 
 
-def decode(file: str | BinaryIO, white_level: float | None = None, at_least: int | None = None) -> Image.Image:
+def decode(
+    file: str | BinaryIO, white_level: float | None = None, at_least: int | None = None, name: str = ""
+) -> Image.Image:
     """Decode a file.
 
     Args:
@@ -62,6 +64,7 @@ def decode(file: str | BinaryIO, white_level: float | None = None, at_least: int
         white_level: the value that becomes white if a channel has more than 8 bits; None: 65535, or 1 for floats.
         at_least: a JPEG is decoded at the smallest fraction of its size that leaves so many pixels a side; None: at its
             size.
+        name: the name of an opened file.
 
     Returns:
         An RGB image, turned upright by its EXIF orientation, with white behind transparent pixels.
@@ -69,7 +72,7 @@ def decode(file: str | BinaryIO, white_level: float | None = None, at_least: int
     Raises:
         Exception: any exception of Pillow; ValueError for values that cannot be converted to 8 bits.
     """
-    with open_lazily(file) as image:
+    with open_lazily(file, name) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         return decode_opened(image, white_level).image

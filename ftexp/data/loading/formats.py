@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import TiffImagePlugin
 
@@ -69,16 +71,21 @@ def is_camera_raw(path: str, image_format: str | None) -> bool:
     return image_format == "TIFF" and Path(path).suffix.lower() in RAW_SUFFIXES
 
 
-def describe_file(path: str) -> str:
-    """Describe a file that no decoder recognises, as the end of a sentence that begins with its name."""
-    with open(path, "rb") as file:
+def describe_file(path: str, content: bytes | None = None) -> str:
+    """Describe a file that no decoder recognises, as the end of a sentence that begins with its name.
+
+    Args:
+        path: the file.
+        content: its bytes, if it is not a local file.
+    """
+    with _opened(path, content) as file:
         start = file.read(NUM_FIRST_BYTES)
     if not start:
         return "is empty"
     if not any(start):
         return "begins with zero bytes: it was not written completely; copy it again"
     if start.startswith(TIFF_HEADERS):
-        return RAW if Path(path).suffix.lower() in RAW_SUFFIXES else _describe_tiff(path)
+        return RAW if Path(path).suffix.lower() in RAW_SUFFIXES else _describe_tiff(path, content)
     if start[4:8] == b"ftyp":
         return _describe_media(start)
     if start[128:132] == b"DICM":
@@ -114,11 +121,15 @@ def _describe_text(start: bytes) -> str:
     return "is text, not an image" if printable else "is not an image in a supported format"
 
 
-def _describe_tiff(path: str) -> str:
+def _opened(path: str, content: bytes | None) -> BinaryIO:
+    return open(path, "rb") if content is None else io.BytesIO(content)
+
+
+def _describe_tiff(path: str, content: bytes | None) -> str:
     """Describe the layout of a TIFF that Pillow cannot read."""
     unknown = "is a TIFF of a kind that is not supported; save it as RGB or gray with 8 bits"
     try:
-        with open(path, "rb") as file:
+        with _opened(path, content) as file:
             header = file.read(8)
             header += file.read(8) if header[2:4] in (b"+\0", b"\0+") else b""  # the header of a BigTIFF is longer
             directory = TiffImagePlugin.ImageFileDirectory_v2(header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
@@ -9,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from ftexp.config import DataConfig
 from ftexp.data.loading.decoding import decode
 from ftexp.data.loading.formats import describe_file
+from ftexp.data.places import Place
+from ftexp.data.remote import UnreadableError
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
@@ -32,10 +35,13 @@ def open_image(sample: Sample, at_least: int | None = None) -> Image.Image:
     """
     if sample.pixels is not None:
         return Image.fromarray(sample.pixels)
+    content = None
     try:
-        return decode(sample.path, sample.white_level, at_least)
+        content = None if sample.place is None else sample.place.read()
+        file = sample.path if content is None else io.BytesIO(content)
+        return decode(file, sample.white_level, at_least, sample.path)
     except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
-        raise DataError(f"{sample.path}: {why_unreadable(error, sample.path)}") from error
+        raise DataError(f"{sample.path}: {why_unreadable(error, sample.path, content)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,19 @@ class ImageLimits:
             return None
         return f"{num_bytes / 2**20:.1f} MiB, above data.max_file_mib={self.max_file_bytes / 2**20:g}"
 
+    def read(self, place: Place) -> bytes:
+        """The bytes in a place, unless they are too many; most places know their number before they are read.
+
+        Raises:
+            OSError: when they are too many or cannot be read; ``why_unreadable`` explains it.
+        """
+        num_bytes = place.num_bytes()
+        content = place.read() if num_bytes is None or self.exceeded_by_file(num_bytes) is None else b""
+        too_large = self.exceeded_by_file(num_bytes or len(content))
+        if too_large is not None:
+            raise UnreadableError(too_large)
+        return content
+
     def exceeded_by_pixels(self, width: int, height: int) -> str | None:
         """The reason why an image of this size is bad; None if it is not."""
         if width * height <= self.max_pixels:
@@ -68,8 +87,16 @@ class ImageLimits:
         return f"{width * height / 1e6:.1f} megapixels, above data.max_megapixels={self.max_pixels / 1e6:g}"
 
 
-def why_unreadable(error: Exception, path: str) -> str:
-    """Explain an error of Pillow or of the system in a few words."""
+def why_unreadable(error: Exception, path: str, content: bytes | None = None) -> str:
+    """Explain an error of Pillow or of the system in a few words.
+
+    Args:
+        error: what was raised.
+        path: the file, or the name of an image in another place.
+        content: the bytes of the image, if it is in another place and they could be read.
+    """
+    if isinstance(error, UnreadableError):
+        return str(error)
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, IsADirectoryError):
@@ -77,5 +104,5 @@ def why_unreadable(error: Exception, path: str) -> str:
     if isinstance(error, PermissionError):
         return "this user has no permission to read it (permission denied)"
     if isinstance(error, UnidentifiedImageError) or str(error).startswith(WITHOUT_A_NAME):
-        return describe_file(path)
+        return describe_file(path, content)
     return f"{error} ({type(error).__name__})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from ftexp.config import DataConfig
 from ftexp.data.loading.decoding import decode_opened, open_lazily
 from ftexp.data.loading.depth import Depth, warn_of_unused_range
 from ftexp.data.loading.images import ImageLimits, why_unreadable
+from ftexp.data.remote import UNREACHED
 from ftexp.data.samples import Sample, sorted_naturally
 from ftexp.errors import DataError
 from ftexp.machine.cores import available_cores
@@ -113,9 +115,15 @@ def _check_losses(samples: Sequence[Sample], bad: Sequence[tuple[Sample, str]]) 
         bad: the samples that are left out, each with the reason.
 
     Raises:
-        DataError: when no sample is left, or when the permission to read a file is missing, since such an image need
-            not be bad.
+        DataError: when no sample is left, or when the permission to read a file is missing or its server cannot be
+            reached, since such an image need not be bad.
     """
+    unreached = [f"{sample.path}: {reason}" for sample, reason in bad if UNREACHED in reason]
+    if unreached:
+        raise DataError(
+            f"{len(unreached)} images could not be downloaded, for example {unreached[0]}. Start again when the server"
+            " can be reached: data.on_bad_image=skip leaves out only bad images."
+        )
     forbidden = [sample.path for sample, reason in bad if "permission denied" in reason.lower()]
     if forbidden:
         raise DataError(
@@ -154,15 +162,18 @@ def _decode_all(
 
 
 def _decode_one(sample: Sample, limits: ImageLimits) -> Depth | str:
+    content = None
     try:
-        if (too_large := limits.exceeded_by_file(Path(sample.path).stat().st_size)) is not None:
+        if sample.place is not None:
+            content = limits.read(sample.place)
+        elif (too_large := limits.exceeded_by_file(Path(sample.path).stat().st_size)) is not None:
             return too_large
-        with open_lazily(sample.path) as image:
+        with open_lazily(sample.path if content is None else io.BytesIO(content), sample.path) as image:
             if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
                 return too_large
             return decode_opened(image, sample.white_level).depth
     except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
-        return why_unreadable(error, sample.path)
+        return why_unreadable(error, sample.path, content)
 
 
 def _describe(bad: list[tuple[Sample, str]], num_samples: int) -> str:

@@ -11,6 +11,7 @@ from ftexp.config import (
     ImageFolderConfig,
     ManifestConfig,
     TorchvisionDataConfig,
+    WebDatasetConfig,
 )
 from ftexp.data.samples import Sample
 from ftexp.data.sources.class_names import unify_names
@@ -50,6 +51,10 @@ def _list_samples(config: DataConfig) -> list[Sample]:
             from ftexp.data.sources.huggingface import read_huggingface
 
             return read_huggingface(config)
+        case WebDatasetConfig():
+            from ftexp.data.sources.webdataset import read_webdataset
+
+            return read_webdataset(config)
         case _:
             from ftexp.data.sources.digits import read_digits
 

@@ -1,0 +1,146 @@
+"""Where the bytes of an image are that has no local file of its own: in a part of a file, or at a URL."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ftexp.data.remote import UnreadableError, is_url, read_url, state_of_url
+
+
+class FileState(NamedTuple):
+    """What changes when the bytes of an image change.
+
+    Attributes:
+        facts: equal as long as the bytes are.
+        changed_ns: when the file was changed last, in nanoseconds since 1970; 0 for files that are not on this machine.
+    """
+
+    facts: tuple[object, ...]
+    changed_ns: int
+
+
+def local_state(path: str) -> FileState:
+    """The state of a file of this machine.
+
+    Raises:
+        OSError: when there is no such file.
+    """
+    return _state(os.stat(path))
+
+
+def _state(of: os.stat_result) -> FileState:
+    facts = (of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
+    return FileState(facts, max(of.st_mtime_ns, of.st_ctime_ns))
+
+
+class Place:
+    """Where the bytes of one image are. Places are small, and are sent to the processes that load images."""
+
+    __slots__ = ()
+
+    def read(self) -> bytes:
+        """The bytes of the image.
+
+        Raises:
+            OSError: when they cannot be read; ``why_unreadable`` explains it.
+        """
+        raise NotImplementedError
+
+    def state(self) -> FileState:
+        """The state of the file that has the bytes; raises as ``read`` does."""
+        raise NotImplementedError
+
+    def num_bytes(self) -> int | None:
+        """The number of bytes; None if it is not known before they are read."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A file with many images, such as a tar, as it was when they were listed.
+
+    Attributes:
+        path: a path of this machine, or a URL.
+        state: what changes when the file changes; of a URL it is asked once, when the images are listed.
+    """
+
+    path: str
+    state: str
+
+    @classmethod
+    def of(cls, path: str) -> Container:
+        """A file as it is now.
+
+        Raises:
+            OSError: when it cannot be read.
+        """
+        return cls(path, state_of_url(path) if is_url(path) else _without_renames(os.stat(path)))
+
+    def check(self, now: os.stat_result) -> None:
+        """Refuse a local file that has been changed since its images were listed.
+
+        Raises:
+            UnreadableError: if it has.
+        """
+        if _without_renames(now) != self.state:
+            raise UnreadableError(f"{self.path} has been changed since its images were listed; start again")
+
+    def file_state(self, *more: object) -> FileState:
+        """The state of a part of the file, which ``more`` names."""
+        if is_url(self.path):
+            return FileState((self.state, *more), 0)
+        state = local_state(self.path)
+        return FileState((*state.facts, *more), state.changed_ns)
+
+
+def _without_renames(of: os.stat_result) -> str:
+    """The state by which a change of the content is seen, but not one of its name, owner or permissions."""
+    return f"{of.st_dev} {of.st_ino} {of.st_size} {of.st_mtime_ns}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Place):
+    """Some bytes of a file, such as a member of a tar that is not compressed."""
+
+    container: Container
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Read these bytes alone."""
+        path, end = self.container.path, self.offset + self.size
+        if is_url(path):
+            content = read_url(path, self.offset, end)
+        else:
+            with open(path, "rb") as file:
+                self.container.check(os.fstat(file.fileno()))
+                file.seek(self.offset)
+                content = file.read(self.size)
+        if len(content) != self.size:
+            raise UnreadableError(f"{path} ends before it; copy or download that file again")
+        return content
+
+    def state(self) -> FileState:
+        """That of the file, with the part of it."""
+        return self.container.file_state(self.offset, self.size)
+
+    def num_bytes(self) -> int:
+        """Known from the list."""
+        return self.size
+
+
+@dataclass(frozen=True, slots=True)
+class WholeUrl(Place):
+    """A file at a URL that is one image."""
+
+    url: str
+
+    def read(self) -> bytes:
+        """Download it."""
+        return read_url(self.url)
+
+    def state(self) -> FileState:
+        """Taken as the same as long as this process lives, since every look at it is a request."""
+        return FileState((self.url,), 0)
