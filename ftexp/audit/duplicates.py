@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.edited_copies import find_aligned
@@ -115,9 +113,15 @@ def by_pixels(pictures: Numbers) -> list[list[int]]:
 
 def components(edges: Sequence[tuple[int, int]], size: int) -> Numbers:
     """The number of the set, of ``size`` images, that each belongs to by any chain of edges, int64 [size]."""
-    rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
-    number: Numbers = connected_components(graph, directed=False)[1]
+    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    first = np.arange(size)  # of each image, one of its set with a smaller number
+    while len(ends):  # sets with an edge between them are joined, as in Shiloach and Vishkin (1982)
+        np.minimum.at(first, ends.max(axis=1), ends.min(axis=1))
+        while not np.array_equal(first, first[first]):
+            first = first[first]
+        ends = first[ends]
+        ends = ends[ends[:, 0] != ends[:, 1]]
+    number: Numbers = np.unique(first, return_inverse=True)[1]
     return number
 
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.fft import dct
 
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.neighbours import Found, Neighbours, as_bytes
@@ -147,6 +146,9 @@ def _operator(scale: float, position: float, side: int) -> Array:
     pixel = np.arange(side)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     area = np.clip(overlap, 0, None) / (scale * side / WINDOW_SIDE)
-    transform = dct(np.eye(WINDOW_SIDE), axis=0, norm="ortho")[:NUM_FREQUENCIES]
+    # The orthonormal discrete cosine transform.
+    frequency = np.arange(NUM_FREQUENCIES)[:, None]
+    transform = np.cos(np.pi * frequency * (np.arange(WINDOW_SIDE) + 0.5) / WINDOW_SIDE) * np.sqrt(2 / WINDOW_SIDE)
+    transform[0] /= np.sqrt(2)
     operator: Array = (transform @ area).astype(np.float32)
     return operator

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ftexp.audit.findings import Finding
@@ -25,6 +23,9 @@ def draw_worst_pairs(path: Path, findings: Sequence[Finding], samples: Sequence[
     pairs = _choose(findings)
     if not pairs:
         return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second
+    from matplotlib.figure import Figure
+
     by_path = {sample.path: sample for sample in samples}
     columns = 3 if any(one.inliers for one in pairs) else 2
     figure = Figure(figsize=(3.5 * columns, 3 * len(pairs)), layout="constrained")

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import PurePath
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.findings import Finding
 from ftexp.audit.fingerprint_table import Fingerprint
+from ftexp.audit.label_from_field import VERSION, balanced_accuracy
 from ftexp.audit.look import EXIF_FIELDS
 from ftexp.data.samples import Sample
 
@@ -61,12 +61,10 @@ def _scores(
     fields: Mapping[str, Values], labels: Sequence[str], cache: FingerprintCache
 ) -> dict[str, tuple[float, float]]:
     """The balanced accuracy of each field, and its standard error."""
-    given = json.dumps([fields, labels, FOLDS, version("scikit-learn")])
+    given = json.dumps([fields, labels, FOLDS, VERSION])
     key = f"shortcuts {hashlib.sha256(given.encode()).hexdigest()}"
     if known := cache.get([key]):
         return {name: (score, error) for name, (score, error) in json.loads(known[key]).items()}
-    from ftexp.audit.label_from_field import balanced_accuracy  # imports scikit-learn, which takes a second
-
     scores = {name: balanced_accuracy(name, values, labels, FOLDS) for name, values in fields.items()}
     cache.put({key: json.dumps(scores).encode()})
     return scores

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
+import torch
 
 from ftexp.errors import DataError
 
@@ -19,6 +20,8 @@ Integers = npt.NDArray[np.int64]
 NUM_BINS = 15
 # Temperatures beyond these make all probabilities equal, or all 0 and 1.
 LOWEST, HIGHEST = 1e-3, 1e3
+# Of the search for a temperature: its precision, and how many steps it may take.
+PRECISION, MAX_STEPS = 1e-12, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,12 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
 
 def tempered(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
     """Probabilities [N, C] of logits that are divided by a temperature first."""
-    probabilities: npt.NDArray[np.float64] = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
-    return probabilities
+    return _softmax(np.asarray(logits, np.float64) / temperature)
 
 
 def negative_log_likelihood(logits: Floats, labels: Integers, temperature: float = 1.0) -> float:
     """Mean cross-entropy in nats of logits [N, C] that are divided by a temperature first."""
-    logs = log_softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+    logs = torch.from_numpy(np.asarray(logits, np.float64) / temperature).log_softmax(dim=1).numpy()
     return float(-logs[np.arange(len(labels)), labels].mean())
 
 
@@ -95,9 +97,6 @@ def fit_temperature(logits: Floats, labels: Integers) -> float:
     Of each of N images, a share of 1/2 / (N + 1) counts as the likeliest class but its label. Without that, few images
     make the network too sure: where all are right, the lower the temperature the likelier they are. Half an image is
     what Jeffreys' prior adds to a count. Platt (1999) adds more: (N + 1) / (N + 2) instead of (N + 1/2) / (N + 1).
-
-    In b = 1 / T the mean cross-entropy is convex, and its derivative is the mean over the images of
-    ``E_p[z] - E_t[z]``, with p = softmax(b z) and the targets t. The root of that is the only minimum.
 
     Args:
         logits: float [N, C], C at least 2.
@@ -116,15 +115,47 @@ def fit_temperature(logits: Floats, labels: Integers) -> float:
     others[rows, labels] = -np.inf
     target = (1 - wrong) * values[rows, labels] + wrong * others.max(axis=1)
 
-    def slope(inverse: float) -> float:
-        return float(((softmax(inverse * values, axis=1) * values).sum(axis=1) - target).mean())
-
-    from scipy.optimize import brentq  # takes 0.3 s, and the figures do not need it
-
-    if slope(1 / LOWEST) <= 0 or slope(1 / HIGHEST) >= 0:
-        side = "lower" if slope(1 / LOWEST) <= 0 else "higher"
+    found = likeliest_temperature(values, target, (LOWEST, HIGHEST))
+    if found in (LOWEST, HIGHEST):
+        side = "lower" if found == LOWEST else "higher"
         raise DataError(f"No temperature from {LOWEST:g} to {HIGHEST:g} is the best: a {side} one is always likelier.")
-    return 1 / float(brentq(slope, 1 / HIGHEST, 1 / LOWEST, xtol=1e-12, rtol=1e-12))
+    return found
+
+
+def likeliest_temperature(
+    logits: npt.NDArray[np.float64], target: npt.NDArray[np.float64], limits: tuple[float, float]
+) -> float:
+    """The temperature within limits with the lowest mean cross-entropy, as one of them if it is beyond.
+
+    In b = 1 / T the mean cross-entropy is convex, and its derivative is the mean over the images of
+    ``E_p[z] - E_t[z]``, with p = softmax(b z) and the targets t. Its root is found by Newton's method, with the mean
+    variance of z as the derivative; where a step leaves the interval that has the root, the interval is halved.
+
+    Args:
+        logits: float64 [N, C].
+        target: ``E_t[z]``, the mean logit of each image by its targets, float64 [N]; of a label, its logit.
+        limits: the lowest and the highest temperature.
+    """
+
+    def slope(inverse: float) -> tuple[float, float]:
+        shares = _softmax(inverse * logits)
+        means = (shares * logits).sum(axis=1)
+        return float((means - target).mean()), float(((shares * logits**2).sum(axis=1) - means**2).mean())
+
+    low, high = 1 / limits[1], 1 / limits[0]
+    if slope(low)[0] >= 0 or slope(high)[0] <= 0:
+        return limits[1] if slope(low)[0] >= 0 else limits[0]
+    inverse = math.sqrt(low * high)
+    for _ in range(MAX_STEPS):
+        value, curvature = slope(inverse)
+        low, high = (inverse, high) if value < 0 else (low, inverse)
+        step = value / curvature if curvature > 0 else math.inf
+        before, inverse = inverse, inverse - step
+        if not low <= inverse <= high:
+            inverse = math.sqrt(low * high)
+        if abs(inverse - before) <= PRECISION * inverse:
+            break
+    return 1 / inverse
 
 
 def calibration_figures(logits: Floats, labels: Integers, temperature: float = 1.0) -> dict[str, float]:
@@ -144,6 +175,11 @@ def calibration_figures(logits: Floats, labels: Integers, temperature: float = 1
         "ece": calibration_error(reliability_bins(confidences, correct)),
         "adaptive_ece": calibration_error(reliability_bins(confidences, correct, adaptive=True)),
     }
+
+
+def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    probabilities: npt.NDArray[np.float64] = torch.from_numpy(logits).softmax(dim=1).numpy()
+    return probabilities
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError
@@ -126,11 +128,22 @@ def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
         return timm_models.build(config, None, num_classes, config.image_size)[0]
 
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _DrawsNothing():
             return _network(config, module(), num_classes)
     except (NotImplementedError, RuntimeError):
         # Some, such as RegNet, compute with tensors while they are built. Any other error is raised again here.
         return _network(config, module(), num_classes)
+
+
+class _DrawsNothing(TorchFunctionMode):
+    """Leaves out ``normal_``: a skeleton has no numbers, and on the meta device it would import torch._dynamo."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") == "normal_":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _network(config: ModelConfig, module: nn.Module, num_classes: int) -> Network:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from ftexp.probe.mean_loss import MeanLoss
 from ftexp.probe.ridge import decompose
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
 
 Floats = npt.NDArray[np.float64]
 
@@ -175,6 +178,10 @@ class LogisticProblem:
     def _minimise(
         self, strength: float, weight: Tensor, bias: Tensor, loss: MeanLoss, tolerance: float, rounds: int
     ) -> Solution:
+        from scipy.optimize import (
+            minimize,  # takes a quarter of a second, and a head that is not solved has no use for it
+        )
+
         num_classes = len(bias)
         # Of softmax, the curvature by a logit is p (1 - p) at most; at the start all classes are equally likely.
         spread = (1 - 1 / num_classes) / num_classes

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from ftexp.evaluation.calibration import negative_log_likelihood, tempered
+from ftexp.evaluation.calibration import likeliest_temperature, negative_log_likelihood, tempered
 from ftexp.probe.features import Features
 from ftexp.probe.ridge import RidgePath
 
@@ -99,11 +98,7 @@ def _of_strength(features: Features, path: RidgePath, strength: float) -> OutOfF
 
 def best_temperature(outputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
     """The temperature within ``TEMPERATURES`` at which the labels [N] are likeliest, given outputs [N, K]."""
-    low, high = np.log(TEMPERATURES)
-    found = minimize_scalar(
-        lambda log: negative_log_likelihood(outputs, labels, float(np.exp(log))), bounds=(low, high), method="bounded"
-    )
-    return float(np.exp(found.x))
+    return likeliest_temperature(outputs, outputs[np.arange(len(labels)), labels], TEMPERATURES)
 
 
 def _log_loss(one: OutOfFold) -> float:

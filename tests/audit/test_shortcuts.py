@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ftexp.audit import label_from_field
+from ftexp.audit import label_from_field, shortcuts
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprint_table import Fingerprint
 from ftexp.audit.shortcuts import find_shortcuts
@@ -89,7 +89,7 @@ def test_scores_are_kept_for_the_same_labels_and_fields(tmp_path: Path, monkeypa
         asked.append(name)
         return original(name, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(label_from_field, "balanced_accuracy", counted)
+    monkeypatch.setattr(shortcuts, "balanced_accuracy", counted)
     with closing(FingerprintCache(tmp_path / "cache.sqlite")) as cache:
         first = find_shortcuts(samples, prints, cache)
         assert [(one.path_a, one.score) for one in first] == [("file name", 1.0)]

@@ -100,7 +100,7 @@ def test_what_lbfgs_ends_too_early_goes_on(monkeypatch: pytest.MonkeyPatch) -> N
     def in_few_iterations(*arguments: Any, options: dict[str, Any], **more: Any) -> OptimizeResult:
         return minimize(*arguments, options={**options, "maxiter": 6}, **more)
 
-    monkeypatch.setattr("ftexp.probe.logistic.minimize", in_few_iterations)
+    monkeypatch.setattr("scipy.optimize.minimize", in_few_iterations)
     solution = LogisticProblem.of(FEATURES, LABELS, C).solve(1e-3)
     assert solution.iterations > 12
     assert solution.duality_gap <= TOLERANCE * solution.objective
