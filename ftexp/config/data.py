@@ -89,11 +89,12 @@ class ImageFolderConfig(DataConfig):
 
 @dataclass(slots=True)
 class ManifestConfig(DataConfig):
-    """A table, in a text file or Parquet, with one row per image."""
+    """A table, in a text file or Parquet, with one row per image; or several, by a glob or braces."""
 
+    # Of Parquet also a URL.
     file: str = MISSING
-    # The folder that relative paths start from and that must contain every image; null: the folder of the table.
-    # Images inside a Parquet file are written to it once.
+    # The folder, or URL, that relative paths start from and that must contain every image; null: the folder of the
+    # table. Images inside a Parquet file with large row groups are written to it once.
     root: str | None = None
     path_column: str = "path"
     label_column: str = "label"

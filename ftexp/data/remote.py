@@ -108,7 +108,7 @@ def _asked(url: str, ask: Callable[[Any, str], T]) -> T:
         try:
             return ask(system, path)
         except Exception as error:  # the file systems raise errors of many libraries
-            known = _explained(error)
+            known = explained(error)
             if attempt == TRIES - 1 or not isinstance(known, NetworkError):
                 raise known from error
         time.sleep(PAUSE_SECONDS * 2**attempt)
@@ -132,10 +132,10 @@ def _file_system(url: str) -> tuple[Any, str]:
             raise UnreadableError(f"is no address that {scheme}:// has: {error}") from error
         raise UnreadableError(f"fsspec knows no {scheme}://.{nearest(scheme, known, at_least=0.6)}") from error
     except Exception as error:
-        raise _explained(error) from error
+        raise explained(error) from error
 
 
-def _explained(error: Exception) -> OSError:
+def explained(error: Exception) -> OSError:
     """An error of a file system as one of a few kinds."""
     status = getattr(error, "status", None)
     if isinstance(error, (FileNotFoundError, PermissionError, UnreadableError)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
 import unicodedata
@@ -26,17 +27,15 @@ def find_listed(where: str, path: str, root: Path) -> str:
     Raises:
         DataError: when the path is outside the root, or there is no such file.
     """
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
-        raise DataError(f"{where}: {shorten(path)} is a URL, not a file. Download the images, and list their paths.")
     if re.match(r"[a-zA-Z]:[\\/]|\\\\", path):
         raise DataError(
             f"{where}: {shorten(path)} is an absolute path of Windows. List paths that start from data.root={root}."
         )
-    full = _inside(where, path, root)
+    full = inside(where, path, root)
     kind = _kind(where, full, path)
     for other in _other_spellings(path) if kind == "gone" else ():
         if kind == "gone":
-            spelt = _inside(where, other, root)
+            spelt = inside(where, other, root)
             kind = _kind(where, spelt, path)
             full = full if kind == "gone" else spelt
     if kind != "file":
@@ -44,7 +43,24 @@ def find_listed(where: str, path: str, root: Path) -> str:
     return full
 
 
-def _inside(where: str, path: str, root: Path) -> str:
+def join_url(where: str, root: str, path: str) -> str:
+    """The URL of a path that starts from a URL.
+
+    Raises:
+        DataError: when the path leads out of the root.
+    """
+    below = posixpath.normpath(path.replace("\\", "/"))
+    if below.startswith(("/", "../")) or below in ("..", "."):
+        raise DataError(f"{where}: {shorten(path)} is not inside data.root={root}.")
+    return f"{root.rstrip('/')}/{below}"
+
+
+def inside(where: str, path: str, root: Path) -> str:
+    """The full path of a path in a table, which must not lead out of the root.
+
+    Raises:
+        DataError: when it does.
+    """
     # Links are not resolved: the owner of the root may have put links into it, but a table must not lead out by "..".
     full = os.path.normpath(os.path.join(root, path))
     top, absolute = os.path.abspath(root), full if os.path.isabs(full) else os.path.abspath(full)

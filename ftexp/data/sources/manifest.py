@@ -1,17 +1,22 @@
-"""Samples listed in a table (CSV or Parquet) with one row per image."""
+"""Samples listed in tables (CSV or Parquet) with one row per image."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ftexp.config import ManifestConfig
+from ftexp.data.places import Place, WholeUrl
+from ftexp.data.remote import is_url
 from ftexp.data.samples import SPLITS, Sample, is_one_line
-from ftexp.data.sources.listed_paths import find_listed
+from ftexp.data.sources.listed_paths import find_listed, inside, join_url
+from ftexp.data.sources.parts import Parts
 from ftexp.data.sources.several_labels import SEVERAL_LABELS, refuse_several_labels
+from ftexp.data.sources.shard_names import find_shards, split_names
 from ftexp.data.sources.split_names import split_of
 from ftexp.data.sources.table_kinds import check_table
 from ftexp.errors import DataError, nearest, shorten
@@ -32,10 +37,6 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
             label, an unknown split, a path outside the root, a file that does not exist or is listed twice, and
             labels that name several classes.
     """
-    file = Path(config.file).expanduser()
-    if not file.is_file():
-        raise DataError(f"data.file={config.file} does not exist or is not a file (looked for {file.absolute()}).")
-    check_table(config.file, file)
     columns = {
         "path": config.path_column,
         "label": config.label_column,
@@ -44,36 +45,81 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
         "split": config.split_column,
     }
     wanted = {key: column for key, column in columns.items() if column is not None}
-    root = Path(config.root).expanduser() if config.root is not None else file.parent
-    if not root.is_dir():
-        raise DataError(f"data.root={config.root} is not a folder (looked for {root.absolute()}).")
-    if file.suffix.lower() == ".parquet":
-        from ftexp.data.sources.parquet_table import parquet_rows
-
-        rows = parquet_rows(file, wanted, root)
-    else:
-        from ftexp.data.sources.text_table import text_rows
-
-        rows = text_rows(file, list(wanted.values()))
-
+    files = _find_tables(config)
+    splits = split_names(files) if len(files) > 1 and config.split_column is None else [None] * len(files)
     samples: list[Sample] = []
     first_seen: dict[str, tuple[str, str]] = {}
     names: dict[str, str] = {}  # one string for all rows with the same class, group, time or split
-    for where, row in rows:
-        texts = {key: row[column].strip() for key, column in wanted.items()}
-        texts |= {key: names.setdefault(text, text) for key, text in texts.items() if key != "path"}
-        sample = _to_sample(where, texts, wanted, root)
-        _refuse_second(where, sample, first_seen)
-        samples.append(sample)
+    parts = Parts()
+    for file, split in zip(files, splits, strict=True):
+        root = _root_of(config, file)
+        for where, row, cell in _rows(file, wanted, root):
+            texts = {key: row[column].strip() for key, column in wanted.items()}
+            texts |= {key: names.setdefault(text, text) for key, text in texts.items() if key != "path"}
+            _check_texts(where, texts, wanted)
+            path, place = (f"{file}/{texts['path']}", cell) if cell else _located(where, texts["path"], root, parts)
+            sample = _to_sample(where, texts, wanted, path, place)
+            _refuse_second(where, sample, first_seen)
+            samples.append(sample if split is None else replace(sample, split=split))
     if not samples:
         raise DataError(f"data.file={config.file} has columns but no rows.")
-    refuse_several_labels(f"{file}, column {config.label_column!r}", (sample.label for sample in samples))
-    _warn_of_missing(f"{file}, column {config.label_column!r}", "class", [sample.label for sample in samples])
-    _warn_of_missing(f"{file}, column {config.group_column!r}", "group", [sample.group for sample in samples])
+    named = f"{files[0] if len(files) == 1 else config.file}, column"
+    refuse_several_labels(f"{named} {config.label_column!r}", (sample.label for sample in samples))
+    _warn_of_missing(f"{named} {config.label_column!r}", "class", [sample.label for sample in samples])
+    _warn_of_missing(f"{named} {config.group_column!r}", "group", [sample.group for sample in samples])
     return samples
 
 
-def _to_sample(where: str, row: dict[str, str], columns: Mapping[str, str], root: Path) -> Sample:
+def _find_tables(config: ManifestConfig) -> list[str]:
+    file = Path(config.file).expanduser()
+    several = any(sign in config.file for sign in "*?[{")
+    if not (file.is_file() or several or is_url(config.file)):
+        raise DataError(f"data.file={config.file} does not exist or is not a file (looked for {file.absolute()}).")
+    files = find_shards("data.file", config.file)
+    for one in files:
+        if not is_url(one):
+            check_table(config.file if len(files) == 1 else one, Path(one))
+        elif not one.lower().endswith(".parquet"):
+            raise DataError(
+                f"data.file={one}: of tables at URLs only .parquet is read. Download it; the images that it lists can"
+                " stay at URLs."
+            )
+    return files
+
+
+def _root_of(config: ManifestConfig, file: str) -> str:
+    """The folder, or URL, that relative paths in a table start from."""
+    if config.root is None:
+        return file.rpartition("/")[0] if is_url(file) else str(Path(file).parent)
+    root = Path(config.root).expanduser()
+    if not is_url(config.root) and not root.is_dir():
+        raise DataError(f"data.root={config.root} is not a folder (looked for {root.absolute()}).")
+    return config.root if is_url(config.root) else str(root)
+
+
+def _rows(file: str, wanted: Mapping[str, str], root: str) -> Iterator[tuple[str, Mapping[str, str], Place | None]]:
+    """The rows of a table, and the place of an image that is in its row."""
+    if file.lower().endswith(".parquet"):
+        from ftexp.data.sources.parquet_table import parquet_rows
+
+        yield from parquet_rows(file, wanted, root)
+    else:
+        from ftexp.data.sources.text_table import text_rows
+
+        yield from ((where, row, None) for where, row in text_rows(Path(file), list(wanted.values())))
+
+
+def _located(where: str, path: str, root: str, parts: Parts) -> tuple[str, Place | None]:
+    """The full path of an image, or its URL, and its place if it is no local file."""
+    if is_url(path) or is_url(root):
+        url = path if is_url(path) else join_url(where, root, path)
+        return url, parts.find(where, url) or WholeUrl(url)
+    if "/" in path and (place := parts.find(where, full := inside(where, path, Path(root)))) is not None:
+        return full, place
+    return find_listed(where, path, Path(root)), None
+
+
+def _check_texts(where: str, row: Mapping[str, str], columns: Mapping[str, str]) -> None:
     for key in ("path", "label"):
         if not row[key]:
             raise DataError(f"{where}: no {key} (column {columns[key]!r} is empty).")
@@ -83,12 +129,18 @@ def _to_sample(where: str, row: dict[str, str], columns: Mapping[str, str], root
             raise DataError(f"{where}: column {columns[key]!r} contains {what}, which has unprintable characters.")
         if key != "path" and len(text) > MAX_NAME:
             raise DataError(f"{where}: column {columns[key]!r} contains {shorten(text)}, too long for a {key}.")
+
+
+def _to_sample(
+    where: str, row: Mapping[str, str], columns: Mapping[str, str], path: str, place: Place | None
+) -> Sample:
     return Sample(
-        path=find_listed(where, row["path"], root),
+        path=path,
         label=row["label"],
         split=_split(where, row["split"], columns["split"]) if "split" in row else None,
         group=row.get("group") or None,
         time=row.get("time") or None,
+        place=place,
     )
 
 
@@ -112,7 +164,8 @@ def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None
 
 
 def _refuse_second(where: str, sample: Sample, first_seen: dict[str, tuple[str, str]]) -> None:
-    path = sample.path if os.path.isabs(sample.path) else os.path.abspath(sample.path)
+    known = os.path.isabs(sample.path) or is_url(sample.path)
+    path = sample.path if known else os.path.abspath(sample.path)
     line, label = first_seen.setdefault(path, (where, sample.label))
     if line != where:
         advice = "Keep one of them." if label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"

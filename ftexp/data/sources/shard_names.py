@@ -27,6 +27,9 @@ def find_shards(setting: str, given: str) -> list[str]:
     Raises:
         DataError: when a file is missing or named twice, or nothing matches.
     """
+    literal = os.path.expanduser(given)
+    if os.path.isfile(literal):  # whatever signs its name has
+        return [literal]
     shards: list[str] = []
     missing: list[str] = []
     for pattern in expand_braces(given):

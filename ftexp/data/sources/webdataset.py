@@ -11,8 +11,9 @@ from ftexp.config import WebDatasetConfig
 from ftexp.data.places import Part
 from ftexp.data.samples import Sample, is_one_line
 from ftexp.data.sources.several_labels import refuse_several_labels
-from ftexp.data.sources.shard_index import Shard, Wanted, read_shard
+from ftexp.data.sources.shard_index import Shard, read_shard
 from ftexp.data.sources.shard_names import find_shards, split_names
+from ftexp.data.sources.shard_rows import Wanted
 from ftexp.errors import DataError
 
 # Shards that are listed at the same time; what is at a URL is waited for.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import tempfile
 import unicodedata
@@ -19,6 +20,7 @@ from PIL import Image
 from ftexp.config import ManifestConfig
 from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
+from ftexp.data.sources import parquet_table
 from ftexp.data.sources.manifest import read_manifest
 from ftexp.data.sources.written_images import MARK
 from ftexp.errors import DataError
@@ -195,7 +197,6 @@ def test_one_label_with_a_separator_in_it_is_a_name(folder: Path, labels: list[s
         ),
         ('"path" "label"\n"a" "b"\n', "line 1: .* Values must be separated by one of comma, semicolon, tab and bar"),
         (GOOD + "..\\3.jpg,cat\n", r"line 4: \.\.\/3\.jpg is outside"),
-        (GOOD + "https://x.org/3.jpg,cat\n", r"line 4: https://x\.org/3\.jpg is a URL"),
         (GOOD + "images/1.jpg,dog\n", r"line 4: .* listed twice, .*Their labels differ\. Several labels for an image"),
         (
             GOOD + "images/3.jpg," + "x" * 5000 + "\n",
@@ -326,12 +327,17 @@ def test_parquet_with_images_as_the_hub_has_them(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pyarrow.binary(), pyarrow.large_binary()])
-def test_parquet_with_images_as_bytes_writes_them_once(folder: Path, kind: object) -> None:
+def test_parquet_with_large_row_groups_is_written_to_files_once(
+    folder: Path, kind: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="ftexp")
+    monkeypatch.setattr(parquet_table, "MAX_GROUP_BYTES", 1)
     file = parquet(folder, {"path": pyarrow.array([png(10), png(20)], kind), "label": ["a", "b"]})
     config = ManifestConfig(source="manifest", file=file)
     samples = read_manifest(config)
     first = Path(samples[0].path)
     assert [open_image(s).getpixel((0, 0)) for s in samples] == [(10, 0, 0), (20, 0, 0)]
+    assert "are written to files in" in caplog.text
     assert first.parent.parent == folder
     assert (first.parent / MARK).exists()  # so that the folder is never taken for a class
     written = first.stat().st_mtime_ns
@@ -385,6 +391,7 @@ def test_images_of_a_table_need_a_folder_that_can_be_written(folder: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(parquet_table, "MAX_GROUP_BYTES", 1)
     file = parquet(folder, {"path": [png(1)], "label": ["a"]})
     with pytest.raises(DataError, match=r"cannot be written to .*t-[0-9a-f]{8}: No space left on device\. Set data"):
         read_manifest(ManifestConfig(source="manifest", file=file))
