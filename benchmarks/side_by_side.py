@@ -3,10 +3,11 @@
     python -m benchmarks.side_by_side TABLE [--root FOLDER] [--image-size 224] [--epochs 20] [--rounds 5] [--sides ...]
                                       [--python PYTHON] [--allocator kept] [--log FILE] [--device cpu]
 
-TABLE is ``head``, ``partial``, ``sweep`` (20 trials compared with 20 runs of the hand-written loop) or ``start`` (the
-time until ``--help``). Every framework runs as a whole process on the same images, weights, epochs and batches; they
-take turns, A B A B, and each round has another seed. ``pip install 'ftexp[benchmarks]'`` installs the others; if they
-are in another environment, ``--python`` is its interpreter.
+TABLE is ``head``, ``partial``, ``sweep`` (20 trials compared with 20 runs of the hand-written loop) or ``start`` (a
+whole run on 24 tiny pictures, ``--help`` and a misspelt key beside ``import torch``). Every framework runs as a whole
+process on the same images, weights, epochs and batches; they take turns, A B A B, and each round has another seed.
+``pip install 'ftexp[benchmarks]'`` installs the others; if they are in another environment, ``--python`` is its
+interpreter.
 
 FOLDER has ``train/CLASS`` and ``val/CLASS``; without one, scikit-learn's handwritten digits are written as files. ftexp
 begins every round with an empty cache. ``head``, ``partial`` and ``sweep`` compare training, so ftexp's audit and
@@ -20,10 +21,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
@@ -35,7 +34,6 @@ from benchmarks.processes import (
     Log,
     Outcome,
     Reached,
-    environment,
     interpreter,
     last_line,
     read_run,
@@ -43,6 +41,7 @@ from benchmarks.processes import (
     take_turns,
 )
 from benchmarks.results import append_rows, machine, versions
+from benchmarks.start_up import start_up
 from ftexp.report.tables import format_table
 
 FRAMEWORKS = Path(__file__).with_name("frameworks")
@@ -151,36 +150,11 @@ def row(side: str, outcomes: dict[str, list[Outcome]], arguments: argparse.Names
     }
 
 
-def start_up(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """Seconds until ``--help`` and the error about a misspelt key, after a warm-up call."""
-    rows: list[dict[str, object]] = []
-    for name, option, code in (("--help", "--help", 0), ("a misspelt key", "stage.epoch=3", 1)):
-        seconds = []
-        for _ in range(arguments.rounds + 1):
-            started = time.perf_counter()
-            command = [sys.executable, "-m", "ftexp", option]
-            process = subprocess.run(command, capture_output=True, env=environment(), check=False)
-            assert process.returncode == code, process.stderr.decode()
-            seconds.append(time.perf_counter() - started)
-        counted = seconds[1:]
-        rows.append(
-            {
-                "date": date.today().isoformat(),
-                "call": name,
-                "seconds": f"{statistics.median(counted):.2f} ({min(counted):.2f} to {max(counted):.2f})",
-                "n": len(counted),
-                "machine": machine(),
-                "versions": versions(),
-            }
-        )
-    return rows
-
-
 TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[dict[str, object]]]]] = {
     "head": ("Head beside other frameworks", compare),
     "partial": ("Partial beside other frameworks", compare),
     "sweep": ("A sweep beside as many runs of the chapter's loop", compare),
-    "start": ("Start-up", start_up),
+    "start": ("The start beside import torch", start_up),
 }
 
 

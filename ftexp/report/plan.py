@@ -14,7 +14,7 @@ from ftexp.finetune.param_groups import block_rate
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span, schedule_factor
 from ftexp.models.blocks import HEAD, Network
-from ftexp.report.plots import GREY, save
+from ftexp.report.plots import GREY, label_plainly, save
 
 # The axis ends at this share of the highest rate, so that the last steps of a cosine do not take most of it.
 SMALLEST_SHARE = 1e-4
@@ -58,7 +58,7 @@ def plot_plan(phases: Sequence[Phase], network: Network, spans: Sequence[Span], 
         spans: length of each phase.
         path: the PNG file to write.
     """
-    figure = Figure(figsize=(9.0, 4.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9.0, 4.5), dpi=120)
     axes = figure.subplots()
     shades = dict(zip(network.names, _shades(len(network.names)), strict=True))
     highest, start, labelled = 0.0, 0, set[str]()
@@ -76,6 +76,7 @@ def plot_plan(phases: Sequence[Phase], network: Network, spans: Sequence[Span], 
         axes.text(middle, 1.02, phase.name, transform=above, ha="center", color=GREY, fontsize=9)
         start += span.steps
     axes.set_yscale("log")
+    label_plainly(axes.yaxis)
     axes.set_ylim(highest * SMALLEST_SHARE, highest * 1.6)
     axes.set_xlim(0, start)
     axes.set_xlabel("step")
@@ -84,6 +85,8 @@ def plot_plan(phases: Sequence[Phase], network: Network, spans: Sequence[Span], 
     handles, names = axes.get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda i: -network.names.index(names[i]))[:16]
     chosen = [handles[i] for i in order], [names[i] for i in order]
+    # Set here, because a layout engine would take as long as all else.
+    figure.subplots_adjust(left=0.09, right=0.93 - 0.0085 * max(map(len, chosen[1])), bottom=0.11, top=0.93)
     axes.legend(*chosen, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     save(figure, path)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from ftexp.evaluation.history import EpochRecord
@@ -36,8 +37,9 @@ def plot_curves(
         metric: the metric that selects the best epoch; drawn beside accuracy and macro F1 if its range is like theirs.
     """
     assert history, "no epoch to draw"
-    figure = Figure(figsize=(8.0, 8.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8.0, 8.5), dpi=120)  # without a layout engine, which would take as long as all else
     losses, scores, rates = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    figure.subplots_adjust(left=0.11, right=0.985, bottom=0.065, top=0.96, hspace=0.08)
     _draw(losses, history, {"train": (BLUE, "train_loss"), "validation": (ORANGE, "val_loss")})
     losses.set_ylabel("loss")
     _draw(scores, history, _score_lines(metric))
@@ -52,7 +54,7 @@ def plot_curves(
         _shade_phases(axes, history, labelled=axes is losses)
         _mark_best(axes, best_epoch, labelled=axes is scores)
         axes.legend(loc="best", frameon=False)
-    figure.align_ylabels()
+        axes.yaxis.set_label_coords(-0.095, 0.5)
     save(figure, path)
 
 
@@ -119,7 +121,14 @@ def _scale_rates(axes: Axes, history: Sequence[EpochRecord]) -> None:
     rates = [rate for record in history for rate in (record.lr_head, record.lr_backbone) if rate]
     if rates:
         axes.set_yscale("log")
+        label_plainly(axes.yaxis)
         axes.set_ylim(max(min(rates), max(rates) * 1e-4) / 1.6, max(rates) * 1.6)
+
+
+def label_plainly(axis: Axis) -> None:
+    """Write the numbers of a log axis as text, such as "1e-03": a formula would be parsed for a tenth of a second."""
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
 
 
 def _shade_phases(axes: Axes, history: Sequence[EpochRecord], *, labelled: bool) -> None:

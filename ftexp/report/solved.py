@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.json_files import write_json
-from ftexp.report.plots import BLUE, GREY, ORANGE, save
+from ftexp.report.plots import BLUE, GREY, ORANGE, label_plainly, save
 from ftexp.training.solve import SolvedHead
 
 SOLUTION, SOLUTION_PICTURE = "solution.json", "solution.png"
@@ -59,8 +59,9 @@ def plot_strengths(head: SolvedHead, path: Path) -> None:
         head: the solved head.
         path: the PNG file to write.
     """
-    figure = Figure(figsize=(7.0, 5.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7.0, 5.5), dpi=120)  # without a layout engine, which would take as long as all else
     losses, scores = figure.subplots(2, 1, sharex=True)
+    figure.subplots_adjust(left=0.13, right=0.985, bottom=0.095, top=0.98, hspace=0.08)
     points = head.chosen.path
     strengths = [point.strength for point in points]
     lines = (
@@ -73,10 +74,12 @@ def plot_strengths(head: SolvedHead, path: Path) -> None:
     for axes, name in ((losses, "loss"), (scores, "validation score")):
         axes.axvline(head.chosen.solution.strength, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, label="chosen")
         axes.set_ylabel(name)
+        axes.yaxis.set_label_coords(-0.11, 0.5)
         axes.grid(axis="y", color="#dddddd", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="best", frameon=False)
     scores.set_xscale("log")
+    label_plainly(scores.xaxis)
     scores.invert_xaxis()
     scores.set_xlabel("strength of the penalty, from strong to weak")
     save(figure, path)

@@ -49,6 +49,8 @@ def test_curves_show_phases_and_the_best_epoch(tmp_path, drawn):
     assert texts(losses) == ["head", "partial"]
     assert [text.get_text() for text in scores.get_legend().get_texts()] == ["accuracy", "macro F1", "best epoch, 3"]
     assert rates.get_yscale() == "log"
+    assert rates.yaxis.get_major_formatter()(1e-3) == "1e\N{MINUS SIGN}03"  # not a formula, which takes time to parse
+    assert drawn[0].get_layout_engine() is None  # which would take as long as all else
     head, backbone, *_ = rates.get_lines()
     # A gap between the phases: each has a schedule of its own.
     np.testing.assert_array_equal(head.get_xdata(), [1, 2, 2.5, 3, 4])
