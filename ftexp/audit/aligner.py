@@ -130,6 +130,10 @@ class _Kept:
         missing = sorted(numbers - self._features.keys())
         self._features |= dict(zip(missing, self._pool.map(self._find, missing), strict=True))
 
+    def each_of(self, numbers: Sequence[int]) -> list[LocalFeatures | None]:
+        """Of these images; what has to be found for them is not kept."""
+        return list(self._pool.map(lambda number: self._features.get(number) or self._find(number), numbers))
+
     def of(self, pair: Pair) -> tuple[LocalFeatures, LocalFeatures] | None:
         """Of both images of a pair, if both can be read."""
         first, second = (self._features[number] for number in pair)
@@ -175,7 +179,7 @@ class _Aligner:
             known |= self._cache.get([keys[pair] for pair in pairs[start : start + PAIRS_AT_ONCE]])
         new = [pair for pair in pairs if keys[pair] not in known]
         if new:
-            references = References(sample, list(self._pool.map(partial(self._features, detail=COARSE), sample)))
+            references = References(sample, self._coarse.each_of(sample))
         for start in range(0, len(new), PAIRS_AT_ONCE):
             chunk = new[start : start + PAIRS_AT_ONCE]
             self._coarse.look_at(chunk)

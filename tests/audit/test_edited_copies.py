@@ -31,6 +31,7 @@ from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.findings import Finding
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.geometry import Alignment
+from ftexp.audit.local_features import COARSE, Detail, LocalFeatures, find_local_features
 from ftexp.audit.near_duplicates import MIN_LIKENESS
 from ftexp.audit.registration import likeness
 from ftexp.config import AuditConfig, DataConfig
@@ -148,6 +149,20 @@ def test_few_pictures_are_kept_in_memory(samples: list[Sample], monkeypatch: pyt
     for name, most in (("MAX_COARSE", 2), ("MAX_FINE", 2), ("PAIRS_AT_ONCE", 1)):
         monkeypatch.setattr(aligner, name, most)
     assert found_in(samples) == whole
+
+
+def test_the_coarse_points_of_a_picture_are_found_once(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of those in which common points are looked for."""
+    searched: list[bytes] = []
+
+    def find(image: Image.Image, detail: Detail) -> LocalFeatures:
+        if detail == COARSE:
+            searched.append(image.tobytes())
+        return find_local_features(image, detail)
+
+    monkeypatch.setattr(aligner, "find_local_features", find)
+    assert len(found_in(samples)) == 2
+    assert len(searched) == len(set(searched)) > 2
 
 
 @pytest.mark.parametrize("kind", ["16 bit", "alpha", "palette", "a line", "one colour"])
