@@ -30,6 +30,7 @@ COMMANDS = {
     "pick_images": "ftexp.pick_images",
     "predict": "ftexp.predict.__main__",
     "report": "ftexp.report.__main__",
+    "settings": "ftexp.settings",
     "sync": "ftexp.sync",
     "ui": "ftexp.ui",
 }

@@ -15,6 +15,7 @@ from ftexp.errors import ConfigError
 class DataConfig:
     """Where the samples come from and how they are split into train, val and test."""
 
+    # What lists the samples: the name of the option.
     source: Literal["digits", "imagefolder", "manifest", "torchvision", "huggingface", "webdataset"] = MISSING
     # auto: use the splits of the source if it has any, else stratified. given: require the splits of the source.
     # stratified: ignore them and draw new ones. group and time keep the source's test split, if it has one, and split
@@ -36,6 +37,7 @@ class DataConfig:
     # What to do with files that cannot be decoded or exceed a limit: error stops before training; skip leaves them out
     # and lists them in bad_images.csv.
     on_bad_image: Literal["error", "skip"] = "error"
+    # The limits: the size of a file in MiB, and the pixels of its image in millions.
     max_file_mib: float = 64.0
     max_megapixels: float = 89.0
     # The value that means white in files of more than 8 bits per channel, such as 4095 for a camera with 12 bits; null:
@@ -78,6 +80,7 @@ class DataConfig:
 class ImageFolderConfig(DataConfig):
     """One folder per class, directly under ``root`` or under ``root/train``, ``root/val`` and ``root/test``."""
 
+    # The folder of the images. Links in it are followed.
     root: str = MISSING
     # auto: folders that have the usual names of splits are splits. classes: every folder under root is a class.
     layout: Literal["auto", "classes"] = "auto"
@@ -91,11 +94,13 @@ class ImageFolderConfig(DataConfig):
 class ManifestConfig(DataConfig):
     """A table, in a text file or Parquet, with one row per image; or several, by a glob or braces."""
 
-    # Of Parquet also a URL.
+    # The table: CSV or TSV, whatever its delimiter, or Parquet, of paths or with the images in it; of Parquet also a URL.
+    # Several tables by a glob or braces.
     file: str = MISSING
     # The folder, or URL, that relative paths start from and that must contain every image; null: the folder of the
     # table. Images inside a Parquet file with large row groups are written to it once.
     root: str | None = None
+    # The columns with the path of an image, or the image itself, and with its label.
     path_column: str = "path"
     label_column: str = "label"
     # The columns with the group (a person, patient or slide), with the time (ISO 8601 or a number), and with the split
@@ -123,6 +128,7 @@ class TorchvisionDataConfig(DataConfig):
     name: str = MISSING
     # The folder that has its files, or that they are downloaded to.
     root: str = MISSING
+    # Whether files that are missing there are downloaded.
     download: bool = True
 
     def __post_init__(self) -> None:
@@ -138,6 +144,7 @@ class HuggingFaceDataConfig(DataConfig):
     name: str = MISSING
     # The folder that its images are written to as files, once.
     root: str = MISSING
+    # The columns with the image and with its label.
     image_column: str = "image"
     label_column: str = "label"
 
@@ -185,11 +192,11 @@ class AuditConfig:
     # Conflicting labels and shortcuts to the label are always warnings.
     on_leak: Literal["fail", "warn", "off"] = MISSING
     # True: find near duplicates also by the features of a pretrained network. False: by perceptual hashes alone, which
-    # is faster.
+    # is faster. Near duplicates are looked for among images of 24 px a side and more, equal ones at any size.
     features: bool = MISSING
     # True: also find edited copies (turned, framed, written on, in other colours) and photographs of one scene: images
-    # are aligned with those that are nearest by features. It takes about 5 ms of a core for each image and 1 ms for
-    # each of its some five pairs, once. null: with audit.features=true.
+    # of 64 px a side and more are aligned with those that are nearest by features. It takes about 5 ms of a core for
+    # each image and 1 ms for each of its some five pairs, once. null: with audit.features=true.
     geometry: bool | None = MISSING
     # True: a run tells how many labels look wrong, judged as ftexp.labels does it, before training. It needs the
     # search for leaks, one process, and at most 5,000 images for training and validation; trials of a sweep do not.
@@ -198,7 +205,9 @@ class AuditConfig:
     # Photographs of one scene or object in two splits, found with audit.geometry. warn: a warning. fail: they
     # stop the run as leaks do. ignore: they are not listed.
     on_scene: Literal["warn", "fail", "ignore"] = MISSING
-    # The database that keeps the fingerprint of each image for later runs, by its content; null: nothing is kept.
+    # The database that keeps the fingerprint of each image for later runs, by its content; null: nothing is kept. While
+    # an audit runs, fingerprints that take more than 128 MiB, about 20,000 images, are in a temporary file of 6 kB an
+    # image; TMPDIR chooses its folder.
     cache: str | None = MISSING
     # The table, path,group, of images that show one picture or scene, for data.groups; null: it is not written.
     write_groups: str | None = None

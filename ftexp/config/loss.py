@@ -21,6 +21,7 @@ ClassWeights = Literal["none", "balanced", "effective"]
 class LossConfig:
     """What training minimises. The validation loss is always cross-entropy."""
 
+    # The name of the option.
     name: str = MISSING
 
     def __post_init__(self) -> None:
@@ -36,7 +37,8 @@ class CrossEntropyConfig(LossConfig):
     label_smoothing: float = 0.0
     # Weights of the classes by their counts in the training set. balanced: inverse to the count. effective: inverse to
     # the effective number of samples, which saturates for large classes. data.sampler=balanced draws rare classes more
-    # often instead.
+    # often instead. The mean is a weighted one over all images of an update, however many batches and processes share
+    # them.
     class_weights: ClassWeights = "none"
 
     def __post_init__(self) -> None:

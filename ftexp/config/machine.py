@@ -24,6 +24,7 @@ class RuntimeConfig:
 
     # auto: cuda if there is a CUDA device, else mps, else cpu. Or a name such as cuda:1.
     device: str = MISSING
+    # The numbers that the network computes with. auto: bf16 on a GPU that is faster with it, else fp32.
     precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
     # auto: on CUDA, in phases that have enough steps, by their share of trained blocks, to gain more than it takes.
     compile: bool | str = MISSING
@@ -36,6 +37,7 @@ class RuntimeConfig:
     cache: Literal["auto", "off", "memory", "disk"] = MISSING
     # The largest size of the cache; on disk, the least recently used entries are removed.
     cache_gib: float = MISSING
+    # The folder of what is kept for later phases, trials and runs; it may be deleted at any time.
     cache_folder: str = MISSING
     # What runs the frozen blocks once for the cache. auto: on the CPU in fp32, ONNX Runtime if there are enough images
     # and frozen blocks, by their numbers; else torch (eager). Both agree to 1e-4 of the largest output.
@@ -46,6 +48,7 @@ class RuntimeConfig:
     # The number of processes that decode and augment images. auto: by the cores and the source, and none if decoded
     # images are cached.
     workers: int | str = MISSING
+    # The seed of everything random but the cut into splits, which has data.seed.
     seed: int = MISSING
     # True: only deterministic algorithms, which can be slower on CUDA.
     deterministic: bool = MISSING
@@ -73,9 +76,11 @@ class RuntimeConfig:
 class TrackingConfig:
     """Where runs are recorded for comparison, in addition to their own folders."""
 
+    # The name of the option.
     backend: Literal["mlflow", "none"] = MISSING
     # An MLflow tracking URI. Relative sqlite paths start from the working folder.
     uri: str | None = None
+    # The experiment of MLflow that runs belong to.
     experiment: str = "ftexp"
     # Whether to log the best network as an MLflow model (pyfunc) with its transforms and class names.
     log_model: bool = True

@@ -15,6 +15,7 @@ from ftexp.errors import ConfigError
 class ModelConfig:
     """An architecture, its weights, and its blocks from the stem to the head."""
 
+    # The library, and what it calls the architecture.
     library: Literal["torchvision", "timm"] = MISSING
     name: str = MISSING
     # default: the default pretrained weights of the model. Or the name of other published weights (torchvision:

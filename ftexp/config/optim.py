@@ -22,21 +22,27 @@ RATES = ("head_lr", "backbone_lr", "block_decay", "weight_decay")
 
 @dataclass(slots=True)
 class OptimizerConfig:
-    """Learning rates per block: ``head_lr`` for the head, ``backbone_lr`` for the last block, and that rate times
-    ``block_decay`` for each block further from the head. Rates and ``weight_decay`` may be ``auto``: they follow from
-    the family of the network, by ``recipe.rates``.
+    """The optimizer, with a learning rate for each block.
+
+    It is ``head_lr`` for the head, ``backbone_lr`` for the last block, and that rate times ``block_decay`` for each
+    block further from the head. Rates and ``weight_decay`` may be ``auto``: they follow from the family of the network,
+    by ``recipe.rates``.
     """
 
     # Whether the optimizer treats the roles of parameters differently (ftexp/finetune/decay.py). If it does, all
     # parameters of a group have the same role.
     by_role: ClassVar[bool] = False
 
+    # The name of the option.
     name: str = MISSING
+    # The rates of the head and of the block next to it, and the factor from each block to the one below. auto: by the
+    # family of the network.
     head_lr: int | float | str = MISSING
     backbone_lr: int | float | str = MISSING
     block_decay: int | float | str = 1.0
     # Block name -> its learning rate, which takes precedence over the rates above.
     block_lrs: dict[str, float] = field(default_factory=dict)
+    # The decay of weight matrices; biases and the parameters of normalisation layers have none.
     weight_decay: int | float | str = 0.0
 
     def __post_init__(self) -> None:
@@ -61,6 +67,7 @@ class AdamWConfig(OptimizerConfig):
     """Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
 
     name: str = "adamw"
+    # The decay of the averages of the gradient and of its square, and what is added to the root of the latter.
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
 
@@ -77,6 +84,7 @@ class LionConfig(OptimizerConfig):
     """
 
     name: str = "lion"
+    # The share of the momentum in an update, and the decay of the momentum.
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
 
     def __post_init__(self) -> None:
@@ -89,6 +97,8 @@ class AdanConfig(OptimizerConfig):
     """Adam with a Nesterov momentum that uses the differences between gradients (Xie et al., 2022)."""
 
     name: str = "adan"
+    # The decay of the averages of the gradient, of its difference from the one before, and of the square of both; and
+    # what is added to the root of the latter.
     betas: list[float] = field(default_factory=lambda: [0.98, 0.92, 0.99])
     eps: float = 1e-8
 
@@ -103,6 +113,7 @@ class SgdConfig(OptimizerConfig):
     """Stochastic gradient descent with momentum."""
 
     name: str = "sgd"
+    # The share of the last update in the next one, and whether the gradient is looked up there (Nesterov).
     momentum: float = 0.9
     nesterov: bool = True
 

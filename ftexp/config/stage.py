@@ -40,6 +40,7 @@ OPTIONS = {"last_blocks": "partial", "blocks": "blocks", "patterns": "patterns",
 class PhaseConfig:
     """One part of the training, with a fixed set of trainable parameters."""
 
+    # The name of the phase, in logs and files.
     name: str = MISSING
     # What is trainable besides the head. head: nothing; last: the last `last_blocks` blocks; blocks: the blocks in
     # `blocks`; all: every block; norms: scale and bias of every normalisation layer; biases: every bias; patterns: the
@@ -80,11 +81,17 @@ class PhaseConfig:
 class StageConfig:
     """A recipe: phases in their order. The phases refer to ``epochs``, ``last_blocks``, ``blocks`` and ``patterns``."""
 
-    # auto: every phase gets as many as recipe.budgets allows for the size of the training set.
+    # The epochs of each phase. auto: as many as recipe.budgets allows for the size of the training set.
     epochs: int | str = MISSING
+    # With stage=partial: how many of the last blocks learn. With stage=norms, bias and lora, this or `blocks` limits
+    # the choice to some blocks.
     last_blocks: int | None = None
+    # With stage=blocks: the names of the blocks that learn; python -m ftexp.models MODEL shows them.
     blocks: list[str] = field(default_factory=list)
+    # With stage=patterns and lora: globs of parameter names, of which the first that matches decides, as in
+    # "stage.patterns=[layer4.*.bn2.*,-*]"; stage.phases.patterns says more.
     patterns: list[str] = field(default_factory=list)
+    # With stage=lora: the rank of the adapters, and the factor alpha / rank of their product.
     rank: int | None = None
     alpha: float | None = None
     # The default of train.wise_ft: shares of the end in an average with the start, which validation chooses from.
@@ -93,13 +100,15 @@ class StageConfig:
     ema: float | None = None
     # When a later phase is kept. better: if its validation metric is better by more than `margin`; significant: if it
     # is significantly better in a paired test on the same samples; off: always. A phase that is not kept is undone. A
-    # phase that would not be kept even if it got every validation image right is skipped, and so is, with either, one
-    # that begins with fewer than `min_errors` validation images wrong.
+    # phase that would not be kept even if it got every validation image right is skipped (with significant and
+    # accuracy: if fewer than five are wrong), and so is, with either, one that begins with fewer than `min_errors`
+    # validation images wrong.
     gate: Literal["better", "significant", "off"] = "better"
     margin: float = 0.0
     min_errors: int = 0
     # What follows a phase that was not kept. stop: the stage ends; continue: the next phase, from the weights before.
     on_dropped: Literal["stop", "continue"] = "stop"
+    # The phases in their order.
     phases: list[PhaseConfig] = field(default_factory=list)
 
     def __post_init__(self) -> None:

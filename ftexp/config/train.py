@@ -15,12 +15,12 @@ from ftexp.evaluation.metric_names import METRICS
 
 @dataclass(slots=True)
 class AnyAugmentConfig:
-    """An augmentation, whose strengths are numbers or auto."""
+    """Random changes to the training images. Validation and test images are never changed."""
 
 
 @dataclass(slots=True)
 class AugmentConfig(AnyAugmentConfig):
-    """Random changes to the training images. Validation and test images are never changed."""
+    """Random changes of chosen strengths."""
 
     # The smallest fraction of the image's area that a random crop keeps; 1: no random crop, but the centre crop of the
     # weights.
@@ -120,19 +120,21 @@ class AutoAugmentConfig(AnyAugmentConfig):
 class TrainConfig:
     """The training loop."""
 
-    # The number of images per step. auto: the largest power of two that fits into memory and leaves an epoch at least
-    # 16 updates.
+    # The number of images per step, of all processes together. auto: the largest power of two that fits into memory and
+    # leaves an epoch at least 16 updates, and 2 at least where BatchNorm takes statistics; if memory runs out all the
+    # same, batches are computed in parts, for the same updates.
     batch_size: int | str = MISSING
     # The largest norm of the gradient over all trainable parameters; null: no clipping.
     clip_norm: float | None = MISSING
-    # The metric on the validation set that decides which checkpoint is the best; one of the names in
-    # ftexp/evaluation/metric_names.py.
+    # The metric on the validation set that decides which checkpoint is the best: accuracy, macro_f1, balanced_accuracy,
+    # cohen_kappa, matthews, auroc, average_precision, top_5 or log_loss; of two classes also sensitivity_at_90,
+    # sensitivity_at_95 and sensitivity_at_99, at that specificity in %, the second class being the positive one.
     metric: str = MISSING
     # The number of batches whose gradients are averaged for one update, as if they were one batch. BatchNorm still
     # normalises each batch by itself.
     accumulate: int = MISSING
-    # A phase ends early after this many epochs without a better metric; null: as stage.phases says, or never. The
-    # schedule is always the one for all epochs.
+    # A phase ends early after this many epochs without a better metric; null: as stage.phases says, which is never but
+    # for the last block of stage=auto. The schedule is always the one for all epochs.
     patience: int | None = MISSING
     # Save also within an epoch, when this many minutes have passed since the last save; null: only after each epoch.
     save_every_minutes: float | None = MISSING
