@@ -94,8 +94,8 @@ class ImageFolderConfig(DataConfig):
 class ManifestConfig(DataConfig):
     """A table, in a text file or Parquet, with one row per image; or several, by a glob or braces."""
 
-    # The table: CSV or TSV, whatever its delimiter, or Parquet, of paths or with the images in it; of Parquet also a URL.
-    # Several tables by a glob or braces.
+    # The table: CSV or TSV, whatever its delimiter, or Parquet, of paths or with the images in it; of Parquet also a
+    # URL. A glob or braces name several.
     file: str = MISSING
     # The folder, or URL, that relative paths start from and that must contain every image; null: the folder of the
     # table. Images inside a Parquet file with large row groups are written to it once.
