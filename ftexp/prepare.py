@@ -153,7 +153,7 @@ def prepare(
     ledger = open_ledger(config.tracking)
     data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
     run_id = ranks.broadcast(lambda: begun.run_id if begun else uuid.uuid4().hex)
-    memory_format = begun.memory_format if begun else None
+    memory_format = begun.memory_format_on(runtime.device.type) if begun else None
     runtime = settle_memory_format(runtime, config.runtime, len(splits.train), memory_format)
     seed_generators(config.runtime.seed)  # again: a cached audit has drawn fewer random numbers than a new one
     network = build_network(config.model, weights, splits.classes, config.data.image_size)

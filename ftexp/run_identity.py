@@ -129,10 +129,10 @@ class RunIdentity:
                 images = read_images(folder)
             return cls(**facts, config=config, data=DataIdentity(**of_data, images=images))
 
-    @property
-    def memory_format(self) -> str | None:
-        """The memory format that the run trains and scores in; None for a run before format 3."""
-        return (self.engine or {}).get("memory_format")
+    def memory_format_on(self, device_type: str) -> str | None:
+        """The memory format that the run trains and scores in; None on another type of device, or before format 3."""
+        engine = self.engine or {}
+        return engine.get("memory_format") if engine.get("device") == device_type else None
 
     @property
     def frozen_engine(self) -> str:

@@ -179,8 +179,7 @@ def _runtime(identity: RunIdentity, device: str | None) -> Runtime:
     """
     settings = settings_of(RuntimeConfig, identity.config["runtime"])
     runtime = _on_a_device(settings, identity, device)
-    of_run = identity.memory_format if runtime.device.type == (identity.engine or {}).get("device") else None
-    return settle_memory_format(runtime, settings, 0, of_run)
+    return settle_memory_format(runtime, settings, 0, identity.memory_format_on(runtime.device.type))
 
 
 def _on_a_device(settings: RuntimeConfig, identity: RunIdentity, device: str | None) -> Runtime:

@@ -132,7 +132,8 @@ def settle_memory_format(runtime: Runtime, config: RuntimeConfig, num_train: int
         runtime: as ``prepare_runtime`` returned it.
         config: ``runtime``.
         num_train: the number of training images.
-        begun: the memory format of the run that is resumed or evaluated, as ``engine`` has it; None: the run is new.
+        begun: the memory format of the run that is resumed or evaluated, as ``engine`` has it; None: the run is new, or
+            began on another type of device.
     """
     if config.channels_last == "auto" and begun is not None:
         return replace(runtime, memory_format=getattr(torch, begun))

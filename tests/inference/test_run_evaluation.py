@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,12 +19,14 @@ import ftexp
 from ftexp import calibrate, evaluate
 from ftexp.config.compose import as_data
 from ftexp.data.splitting.test_ledger import TestLedger
+from ftexp.data_identity import DataIdentity
 from ftexp.errors import ConfigError, DataError
 from ftexp.evaluation import intervals
 from ftexp.evaluation.calibration import fit_temperature
 from ftexp.inference.calibration import read_calibration
 from ftexp.inference.run_evaluation import _runtime, evaluate_on_split
 from ftexp.machine.device_kinds import KINDS
+from ftexp.run_identity import RunIdentity
 from ftexp.run_images import read_images
 
 pytestmark = pytest.mark.usefixtures("in_a_folder")
@@ -270,5 +271,5 @@ def test_a_run_is_evaluated_in_its_own_memory_format(configure: Compose, monkeyp
         ("cuda", "channels_last", torch.contiguous_format),
     ):
         engine = {"device": own, "memory_format": trained_in}
-        identity = SimpleNamespace(config=config, engine=engine, memory_format=trained_in)
-        assert _runtime(identity, "cpu").memory_format == expected  # type: ignore[arg-type]
+        identity = RunIdentity(config, DataIdentity([], "", "", []), {}, batch_size=5, engine=engine)
+        assert _runtime(identity, "cpu").memory_format == expected

@@ -13,12 +13,14 @@ from conftest import Compose
 from tiny_runs import NAMES, fresh_network
 
 from ftexp.config import Config
+from ftexp.data_identity import DataIdentity
 from ftexp.finetune.phases import plan_phases
 from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
 from ftexp.prepare import Prepared, prepare
+from ftexp.run_identity import RunIdentity
 from ftexp.training.kernel_search import choose_kernel_search
 
 # 44 images in batches of 8 are 6 steps an epoch.
@@ -111,3 +113,22 @@ def test_a_run_takes_the_memory_format_for_its_number_of_images(
         assert prepared.runtime.memory_format == expected
         assert prepared.runtime.engine()["memory_format"] == str(expected).removeprefix("torch.")
         assert network.module.get_parameter("stem.0.weight").is_contiguous(memory_format=expected)
+
+
+@pytest.mark.parametrize(("began_on", "expected"), [("cpu", torch.channels_last), ("cuda", torch.contiguous_format)])
+def test_a_resumed_run_keeps_its_memory_format_on_its_own_kind_of_device_alone(
+    configure: Compose,
+    network: Network,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    began_on: str,
+    expected: torch.memory_format,
+) -> None:
+    """On another one it could be slow, or wrong: Apple GPUs compute other values with channels last."""
+    engine = {"device": began_on, "memory_format": "channels_last"}
+    begun = RunIdentity({}, DataIdentity([], "", "", []), {}, batch_size=8, engine=engine, decided=[])
+    monkeypatch.setattr("ftexp.prepare._begun", lambda *_: begun)
+    monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], channels_last_from=9))
+    config = configure("runtime.device=cpu", "stage=full", "stage.epochs=1", "train.batch_size=8")
+    prepared = prepared_with_8_images(config, network, tmp_path, monkeypatch)
+    assert prepared.runtime.memory_format == expected
