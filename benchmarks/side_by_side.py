@@ -1,4 +1,4 @@
-"""Compares ftexp with a hand-written loop, fastai, Lightning with finetuning-scheduler, and transformers' Trainer.
+"""Compares ftexp with a hand-written loop, fastai, Lightning with finetuning-scheduler, timm and transformers' Trainer.
 
     python -m benchmarks.side_by_side TABLE [--root FOLDER] [--image-size 224] [--epochs 20] [--rounds 5] [--sides ...]
                                       [--python PYTHON] [--allocator kept] [--log FILE] [--device cpu]
@@ -45,7 +45,7 @@ from benchmarks.start_up import start_up
 from ftexp.report.tables import format_table
 
 FRAMEWORKS = Path(__file__).with_name("frameworks")
-OTHERS = ("chapter", "fastai", "lightning", "transformers")
+OTHERS = ("chapter", "fastai", "lightning", "timm", "transformers")
 SIDES = ("ftexp", *OTHERS)
 
 

@@ -6,11 +6,11 @@
 
 Each side is a process, and they take turns: ``step`` is ftexp's training step, compiled, on one synthetic batch that is
 on the device already; the others train for so many epochs on the same files, ``ftexp`` compiled and ``ftexp_auto`` as
-``runtime.compile=auto`` decides. Compared are images per second of training
-from the second epoch on, as a share of the step's, and the time of the first epoch, in which ftexp decodes the files
-for all epochs to come, and compiles. fastai, Lightning and the Trainer run in bf16, the hand-written loop (``chapter``)
-as it is, all with as many workers as there are cores; networks are torchvision's, without pretrained weights. The files
-hold smooth noise of 500 x 375 pixels, or of ``--side``, and are written for each call or once into ``--files``.
+``runtime.compile=auto`` decides. Compared are images per second of training from the second epoch on, as a share of the
+step's, and the time of the first epoch, in which ftexp decodes the files for all epochs to come, and compiles. fastai,
+Lightning, timm's recipe and the Trainer run in bf16, the hand-written loop (``chapter``) as it is, all with as many
+workers as there are cores; networks are torchvision's, without pretrained weights. The files hold smooth noise of
+500 x 375 pixels, or of ``--side``, and are written for each call or once into ``--files``.
 
 Without a CUDA device, the table says so; ``--device cpu`` only tests the benchmark. Appends to benchmarks/results.md.
 """

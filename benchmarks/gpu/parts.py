@@ -13,6 +13,7 @@ OF_SIDE = {
     "chapter": (),
     "fastai": ("fastai",),
     "lightning": ("lightning", "finetuning_scheduler"),
+    "timm": (),
     "transformers": ("transformers", "accelerate"),
 }
 

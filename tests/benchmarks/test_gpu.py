@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import pytest
 from benchmarks.gpu import outcomes, parts
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.outcomes import collect, run_part
-from benchmarks.gpu.parts import DRY, Part, Setting
+from benchmarks.gpu.parts import DRY, OF_SIDE, Part, Setting
 from benchmarks.gpu.run_tests import read_junit
 from benchmarks.processes import interpreter
 from benchmarks.results import append_rows, read_rows
+from benchmarks.side_by_side import OTHERS, other_command
 
 ROW = "| speed | n |\n| --- | --- |\n| 3 | 5 |\n"
 
@@ -75,6 +77,14 @@ def test_a_part_whose_modules_are_missing_is_left_out_by_name(
     monkeypatch.setattr(parts, "OF_SIDE", {"other": ("no_such_framework",)})
     assert collect({"there": "left out"}, setting, setting.out / "results.md") == 0
     assert "other was left out, it lacks no_such_framework" in capsys.readouterr().out
+
+
+def test_all_other_frameworks_are_known_and_have_a_program() -> None:
+    assert tuple(OF_SIDE) == OTHERS
+    arguments = Namespace(
+        python="python", root="images", stage="full", epochs=1, image_size=32, workers=1, device="cpu"
+    )
+    assert all(Path(other_command(side, arguments, 0)[1]).exists() for side in OTHERS)
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -156,11 +156,11 @@ def test_ftexp_is_measured_compiled_and_as_it_decides(
 
 
 @pytest.mark.slow
-def test_throughput_beside_the_step_and_the_chapters_loop(tmp_path: Path) -> None:
+def test_throughput_beside_the_step_and_loops_that_need_no_other_package(tmp_path: Path) -> None:
     tiny = [*TINY_GPU_TABLE, "--steps", "2", "--epochs", "2", "--rounds", "1", "--device", "cpu"]
-    throughput.main([*tiny, "--sides", "step", "ftexp", "chapter", "--results", str(tmp_path / "results.md")])
+    throughput.main([*tiny, "--sides", "step", "ftexp", "chapter", "timm", "--results", str(tmp_path / "results.md")])
     lines = (tmp_path / "results.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")] for line in lines if "| resnet18 |" in line]
-    assert [row[4] for row in rows] == ["step", "ftexp", "chapter"]
+    assert [row[4] for row in rows] == ["step", "ftexp", "chapter", "timm"]
     assert float(rows[0][6].split()[0]) == 1.0
     assert all(float(row[5].split()[0]) > 0 for row in rows)
