@@ -150,7 +150,7 @@ def test_mlflow_has_the_same(workplace: Path, run_folder: Path) -> None:
     assert sorted(checkpoints) == ["best.pt", "calibration.json"]
 
 
-def test_ctrl_c_ends_at_once_and_leaves_a_marked_run(tmp_path: Path) -> None:
+def test_ctrl_c_ends_at_once_and_leaves_a_marked_run(tmp_path: Path, store: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ftexp", "stage=full", "stage.epochs=50", "data.image_size=32", "audit.on_leak=off"],
         cwd=tmp_path,
@@ -170,8 +170,8 @@ def test_ctrl_c_ends_at_once_and_leaves_a_marked_run(tmp_path: Path) -> None:
     assert "Traceback" not in errors
     (result,) = tmp_path.glob("outputs/*/*/result.json")
     assert json.loads(result.read_text())["status"] == "interrupted"
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    client = mlflow.MlflowClient(store)  # in its working folder, as by default
+    (run,) = client.search_runs([client.get_experiment_by_name("ftexp").experiment_id])
     assert run.info.status == "KILLED"
 
 

@@ -121,14 +121,16 @@ def test_off_is_refused(configure: Compose, tmp_path: Path) -> None:
         audit_once(configure("audit.on_leak=off"), tmp_path)
 
 
-def test_a_refused_run_is_in_the_tracking_store_with_the_reason(data: Path, command_line: CommandLine) -> None:
+def test_a_refused_run_is_in_the_tracking_store_with_the_reason(
+    data: Path, command_line: CommandLine, store: str
+) -> None:
     (data / "data" / "test" / "cats" / "copy.png").write_bytes((data / "data/train/cats/000000.png").read_bytes())
-    done = command_line("hydra.run.dir=out", *SOURCE)
+    done = command_line("hydra.run.dir=out", *SOURCE, f"tracking.uri={store}")
     assert done.returncode == 1
     assert "The splits leak" in done.stderr
     assert not (data / "out" / "checkpoints").exists()
-    client = mlflow.MlflowClient(f"sqlite:///{data / 'mlflow.db'}")
-    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    client = mlflow.MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("ftexp").experiment_id])
     assert run.info.status == "FAILED"
     assert run.data.tags["refused"] == "leak"
     assert {"leaks.csv", "splits.csv"} <= {file.path for file in client.list_artifacts(run.info.run_id)}

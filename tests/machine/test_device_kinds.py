@@ -61,6 +61,8 @@ def test_auto_takes_what_is_right_and_fast_there_and_a_value_that_is_given_wins(
 def test_precisions_that_it_lacks_are_refused(configure: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match=r"precision=fp16 needs a CUDA device, and this run is on mps. Use fp32 or b"):
         prepare_runtime(settings(configure, "runtime.precision=fp16"))
+    with pytest.raises(DeviceError, match=r"precision=fp16 needs a CUDA device, and this run is on cpu. Use fp32 or b"):
+        prepare_runtime(settings(configure, "runtime.precision=fp16", "runtime.device=cpu"))
     monkeypatch.setattr("torch.backends.mps.is_macos_or_newer", lambda major, minor: (major, minor) <= (13, 6))
     with pytest.raises(DeviceError, match=r"precision=bf16 on an Apple GPU needs macOS 14 or newer. Use fp32."):
         prepare_runtime(settings(configure, "runtime.precision=bf16"))

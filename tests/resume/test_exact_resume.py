@@ -78,9 +78,10 @@ def test_killed_anywhere_it_ends_the_same(
     config = configure(*VARIANTS[variant], f"train.save_every_minutes={minutes}")
     expected = everything(run(config, tmp_path / "whole"), tmp_path / "whole")
     rng, folder, kills = random.Random(f"{variant}{minutes}"), tmp_path / "killed", 0
+    happened = -1 - kill_at[0]
     while True:
-        # At least past the first file of an epoch, else it would begin for ever with the same step.
-        kill_at[0] = rng.randint(14, 32)
+        # At least past the first file of an epoch, else it would begin for ever with the same step; some six times.
+        kill_at[0] = rng.randint(14, max(32, happened // 4))
         try:
             ended = run(config, folder)
         except KilledError:

@@ -90,8 +90,8 @@ def load_trials(workplace: Path, url: str | None = None) -> list[FrozenTrial]:
     return optuna.load_study(study_name=folder.name, storage=storage).get_trials()
 
 
-def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Path, sweep: Ftexp) -> None:
-    ended = sweep("hydra.sweeper.n_trials=3", "tracking=mlflow", "hydra.sweeper.pruner=none")
+def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Path, sweep: Ftexp, store: str) -> None:
+    ended = sweep("hydra.sweeper.n_trials=3", "tracking=mlflow", f"tracking.uri={store}", "hydra.sweeper.pruner=none")
     assert ended.returncode == 0, ended.stderr
     summary, rows = read_summary(workplace), read_trials(workplace)
     assert summary["trials"] == {"COMPLETE": 3}
@@ -123,8 +123,8 @@ def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Pa
     assert [result["test"] for result in results] == [None] * 3
     assert "test accuracy" not in ended.stdout
     assert "Launching" not in ended.stdout
-    client = mlflow.MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
-    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    client = mlflow.MlflowClient(store)
+    runs = client.search_runs([client.get_experiment_by_name("ftexp").experiment_id])
     assert [name for run in runs for name in run.data.metrics if name.startswith("test")] == []
     (parent,) = (run for run in runs if run.info.run_name == f"sweep {folder.name}")
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]

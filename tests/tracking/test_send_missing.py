@@ -37,8 +37,9 @@ def untracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(untracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(untracked: Path, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(untracked / "run", tmp_path / "run")
+    shutil.copy(empty_store, tmp_path / "late.db")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
