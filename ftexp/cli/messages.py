@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from ftexp.config import SCHEMA, Config
-from ftexp.config.known_keys import unknown_setting
+from ftexp.config.known_keys import explained, unknown_setting
 from ftexp.config.moved import moved_to
 from ftexp.errors import DivergedError, UserError, nearest, out_of_memory
 
@@ -76,7 +76,9 @@ def _unknown_option(missing: str, options: Iterable[str]) -> str:
         if "/" in option
         else nearest(option, allowed)
     )
-    return f"There is no {group}={option}.{hint}{_instead(group, option)} Options: {', '.join(allowed)}."
+    return (
+        f"There is no {group}={option}.{hint}{_instead(group, option)} Options: {', '.join(allowed)}.{explained(group)}"
+    )
 
 
 def _instead(group: str, option: str) -> str:

@@ -92,7 +92,13 @@ def unknown_setting(full_key: str, allowed: list[str], belongs: str = "") -> str
     prefix = full_key.rpartition(".")[0]
     where = f"{prefix}." if prefix else ""
     listing = f" Allowed here: {', '.join(where + name for name in allowed)}." if allowed else ""
+    listing += explained(prefix) if allowed else ""
     return f"There is no setting {full_key}.{belongs or hint(full_key, allowed)}{listing}"
+
+
+def explained(group: str) -> str:
+    """A sentence, with a leading space, that names the command that explains a group of settings; "" for others."""
+    return f" python -m ftexp.settings {group} explains them." if group in get_type_hints(Config) else ""
 
 
 def hint(full_key: str, allowed: list[str]) -> str:

@@ -110,6 +110,8 @@ MISTAKES = {
     "model=resnet51": "There is no model=resnet51. Did you mean 'resnet",
     "epochs=5": "There is no setting epochs. Did you mean stage.epochs?",
     "+seed=1": "There is no setting seed. Did you mean runtime.seed",
+    "train.emma=1": "train.max_minutes. python -m ftexp.settings train explains them.",
+    "stage=partal": "staged. python -m ftexp.settings stage explains them.",
     "train=5": "train is a group without options. Set one of its keys: train.KEY=VALUE.",
     "model=best.pt": "For a file of weights add model.weights=best.pt to model=NAME.",
     "model=levit_128s": "For a network in timm write model=timm model.name=levit_128s.",
