@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from ftexp.errors import DataError
 from ftexp.evaluation.calibration import (
     calibration_error,
     calibration_figures,
     fit_temperature,
+    likeliest_temperature,
     negative_log_likelihood,
     reliability_bins,
     tempered,
@@ -71,6 +73,22 @@ def test_the_temperature_is_found_again_and_is_the_minimum() -> None:
     for factor in (0.999, 1.001):
         assert negative_log_likelihood(2.5 * honest, labels, factor * found) > best
     assert fit_temperature((2.5 * honest + 1000).astype(np.float32), labels) == pytest.approx(found, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.005, 0.3, 5.0, 300.0])
+def test_the_temperature_is_where_the_derivative_is_zero(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (200, 10))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    target = logits[np.arange(200), labels] * scale
+
+    def slope(inverse: float) -> float:
+        return float(((tempered(scale * logits, 1 / inverse) * scale * logits).sum(axis=1) - target).mean())
+
+    expected = 1 / brentq(slope, 1e-3, 1e3, xtol=1e-14)
+    assert likeliest_temperature(scale * logits, target, (1e-3, 1e3)) == pytest.approx(expected, rel=1e-10)
+    assert likeliest_temperature(scale * logits, target, (1e-3, expected / 2)) == expected / 2
+    assert likeliest_temperature(scale * logits, target, (expected * 2, 1e3)) == expected * 2
 
 
 def test_where_no_temperature_is_the_best() -> None:
