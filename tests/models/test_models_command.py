@@ -32,7 +32,10 @@ def test_one_model_shows_blocks_head_transforms_and_stages(capsys: pytest.Captur
     assert ["lora", "lora", "adapters", "of", "stem", "…", "head", f"{1_281_000 + 8 * 22_843:,}", "31.5", "%"] in stages
 
 
-def test_a_network_without_batch_norm_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_without_batch_norm_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models_main, "_options", lambda group: ["head"])  # each option of the stage is composed
     models_main.main(["timm", "model.name=vit_tiny_patch16_224", "model.weights=null"])
     shown = capsys.readouterr().out
     assert "weights none; normalisation LayerNorm\nIt has no BatchNorm: bn_policy has no effect." in shown

@@ -24,7 +24,7 @@ import optuna
 import psutil
 import pytest
 import yaml
-from conftest import watch_memory
+from conftest import CommandLine, watch_memory
 from optuna.trial import FrozenTrial, TrialState
 
 from ftexp.sweeps.study import LOST, RETRY_OF, open_storage
@@ -90,8 +90,11 @@ def load_trials(workplace: Path, url: str | None = None) -> list[FrozenTrial]:
     return optuna.load_study(study_name=folder.name, storage=storage).get_trials()
 
 
-def test_a_search_from_the_first_trial_to_the_command_for_the_best(workplace: Path, sweep: Ftexp, store: str) -> None:
-    ended = sweep("hydra.sweeper.n_trials=3", "tracking=mlflow", f"tracking.uri={store}", "hydra.sweeper.pruner=none")
+def test_a_search_from_the_first_trial_to_the_command_for_the_best(
+    workplace: Path, command_line: CommandLine, store: str
+) -> None:
+    tracked = ("tracking=mlflow", f"tracking.uri={store}")
+    ended = command_line("--multirun", *SMALL, "hydra.sweeper.n_trials=3", "hydra.sweeper.pruner=none", *tracked)
     assert ended.returncode == 0, ended.stderr
     summary, rows = read_summary(workplace), read_trials(workplace)
     assert summary["trials"] == {"COMPLETE": 3}
