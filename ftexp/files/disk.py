@@ -32,7 +32,8 @@ def written_paths(config: Config, folder: Path, *, in_sweep: bool) -> WrittenPat
         "runtime.cache_folder": Path(config.runtime.cache_folder),
         "audit.cache": Path(config.audit.cache) if config.audit.cache else None,
         "tracking.uri": database.parent if database else None,
-        "data.root": Path(root) if (root := getattr(config.data, "root", None)) else None,
+        "data.root": Path(root) if (root := getattr(config.data, "root", None)) and "://" not in root else None,
+        "data.index": Path(index) if (index := getattr(config.data, "index", None)) else None,
     }
     return {setting: path.absolute() for setting, path in paths.items() if path is not None}
 

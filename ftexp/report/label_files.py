@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.config import ProbeConfig
+from ftexp.data.remote import is_url
 from ftexp.data.splitting.splits import COLUMNS
 from ftexp.files.whole_file import replaced_whole
 from ftexp.probe.features import Features
@@ -74,7 +75,7 @@ def write_cleaned(
     kept = sorted((one for one in judged if settings.cleaned == "relabel" or not one.suspect), key=_path)
     rows = [
         {
-            "path": os.path.abspath(one.sample.path),
+            "path": _absolute(one.sample.path),
             "label": one.likely if one.suspect else one.sample.label,
             "split": one.sample.split or "",
             "group": one.sample.group or "",
@@ -82,16 +83,29 @@ def write_cleaned(
         }
         for one in kept
     ]
-    rows += [{**row, "path": os.path.abspath(row["path"])} for row in test]
+    rows += [{**row, "path": _absolute(row["path"])} for row in test]
     with replaced_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    root = os.path.commonpath([os.path.dirname(row["path"]) for row in rows])
     columns = "data.split_column=split" + (" data.group_column=group" if any(row["group"] for row in rows) else "")
     what = "left out" if settings.cleaned == "drop" else "relabelled"
-    used = f"data=manifest {_setting('data.file', path.absolute())} {_setting('data.root', root)} {columns}"
+    root = _common_folder([row["path"] for row in rows if not is_url(row["path"])])
+    places = [_setting("data.file", path.absolute()), *([_setting("data.root", root)] if root else [])]
+    used = f"data=manifest {' '.join(places)} {columns}"
     return f"cleaned suspects are {what} in {path}. Train on it with: python -m ftexp {used}"
+
+
+def _absolute(path: str) -> str:
+    return path if is_url(path) else os.path.abspath(path)
+
+
+def _common_folder(paths: Sequence[str]) -> str | None:
+    """The folder that has all these images; None without images. A tar or a table that has some is none."""
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else None
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _row(rank: int, one: JudgedLabel, settings: ProbeConfig) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from shards import write_shards
 
 from ftexp.config import ManifestConfig, ProbeConfig
 from ftexp.data.samples import Sample
@@ -86,6 +87,19 @@ def test_the_cleaned_manifest_can_be_read_by_the_settings_that_are_told(
         "test": ("test", "t"),
     }
     assert {path: path.read_bytes() for path in (tmp_path / "images").iterdir()} == before
+
+
+def test_the_cleaned_manifest_of_images_in_a_shard_and_at_urls(tmp_path: Path) -> None:
+    shard = write_shards(tmp_path / "shards", count=1, images=3) / "part-000.tar"
+    paths = [f"{shard}/0000.png", f"{shard}/0001.png", "memory://photos/1.png"]
+    judged = [JudgedLabel(Sample(path, "red", "train"), 0.9, "red", 0.9, False, True, ()) for path in paths]
+    for some in (judged, judged[:2], judged[2:]):
+        told = write_cleaned(tmp_path / "cleaned.csv", some, [], DROP)
+        given = dict(re.findall(r"data\.(file|root|split_column)=(\S+)", told))
+        samples = read_manifest(ManifestConfig(source="manifest", **given))
+        assert [(sample.path, sample.split) for sample in samples] == [
+            (one.sample.path, "train") for one in sorted(some, key=lambda one: one.sample.path)
+        ]
 
 
 def test_images_without_files_have_no_manifest(tmp_path: Path) -> None:

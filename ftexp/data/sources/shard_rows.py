@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 # The longest label, group or time, and the largest JSON, in characters and bytes.
 MAX_NAME, MAX_JSON = 200, 2**20
+# How the names of WebDataset's own notes begin.
+_HIDDEN = "__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +46,35 @@ class ShardRows:
     shard: str
     wanted: Wanted
     images: dict[str, Member] = field(default_factory=dict)
-    facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    facts: dict[str, dict[str, str]] = field(default_factory=lambda: {"label": {}, "group": {}, "time": {}})
+    kinds: dict[str, str] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     keys_of_json: list[str] = field(default_factory=list)
 
     def read(self, tar: TarReader) -> Any:
         """The table of the shard."""
         for member in tar.members():
-            folder, _, file = member.name.removeprefix("./").rpartition("/")
-            if file[:1] in (".", "") or file.startswith("__") or file.lower() in CLUTTER or folder == "__MACOSX":
+            name = member.name.removeprefix("./")
+            start = name.rfind("/") + 1
+            if (
+                name[start : start + 1] in (".", "")
+                or name.startswith(_HIDDEN, start)
+                or name[start:].lower() in CLUTTER
+            ):
                 continue
-            if member.name in self.seen:
-                raise DataError(f"{self.shard} has two members called {member.name}. Write it again with one of them.")
-            self.seen.add(member.name)
-            stem, _, extension = file.partition(".")
-            self._add(f"{folder}/{stem}" if folder else stem, extension.lower(), member, tar.read)
+            if name in self.seen:
+                raise DataError(f"{self.shard} has two members called {name}. Write it again with one of them.")
+            self.seen.add(name)
+            dot = name.find(".", start)
+            key, extension = (name[:dot], name[dot + 1 :]) if dot >= 0 else (name, "")
+            if extension not in self.kinds:
+                self.kinds[extension] = self._kind(extension.lower())
+            self._add(self.kinds[extension], key, extension.lower(), member, tar.read)
+        labels = self.facts["label"]
         for key, image in self.images.items():
-            if "label" not in self.facts.get(key, ()):
+            if key not in labels:
                 raise DataError(f"{self.shard}: {image.name} has no label. {self._way_out()}")
-        alone = self.facts.keys() - self.images.keys()
+        alone = labels.keys() - self.images.keys()
         if alone:
             log.warning(
                 "data    %s: %d labels have no image and are not used, for example that of %s.",
@@ -72,23 +84,29 @@ class ShardRows:
             )
         return self._table()
 
-    def _add(self, key: str, extension: str, member: Member, read: ReadAt) -> None:
+    def _kind(self, extension: str) -> str:
+        """What a member with this extension is."""
         only = self.wanted.image_member
-        if extension == only if only is not None else has_image_suffix(member.name):
+        if extension == only if only is not None else has_image_suffix(f".{extension}"):
+            return "image"
+        return extension if extension in ("cls", "json") else ""
+
+    def _add(self, kind: str, key: str, extension: str, member: Member, read: ReadAt) -> None:
+        if kind == "image":
             if key in self.images:
                 raise DataError(
                     f"{self.shard} has two images with the key {key}: {self.images[key].name} and {member.name}. Say"
                     f" which one counts: data.image_member={extension}."
                 )
             self.images[key] = member
-        elif extension == "cls" and self.wanted.label_key is None:
+        elif kind == "cls" and self.wanted.label_key is None:
             content = read(member.offset, min(member.size, 4 * MAX_NAME + 1))
             try:
                 text = content.decode("utf-8-sig").strip()
             except UnicodeDecodeError:
                 raise DataError(f"{self.shard}: {member.name} is not UTF-8 text.") from None
             self._set(member.name, key, "label", text)
-        elif extension == "json" and (self.wanted.keys or not self.keys_of_json):
+        elif kind == "json" and (self.wanted.keys or not self.keys_of_json):
             self._add_json(key, member, read)
 
     def _add_json(self, key: str, member: Member, read: ReadAt) -> None:
@@ -115,7 +133,7 @@ class ShardRows:
         if not text or len(text) > MAX_NAME or not is_one_line(text):
             what = shorten(repr(text)) if text else "nothing"
             raise DataError(f"{self.shard}: {member} contains {what}, which cannot be a {role}.")
-        self.facts.setdefault(key, {})[role] = text
+        self.facts[role][key] = text
 
     def _way_out(self) -> str:
         if self.wanted.label_key is not None:
@@ -129,7 +147,7 @@ class ShardRows:
         images = list(self.images.values())
 
         def column(role: str) -> Any:
-            return pyarrow.array([self.facts.get(key, {}).get(role) for key in self.images], pyarrow.string())
+            return pyarrow.array([self.facts[role].get(key) for key in self.images], pyarrow.string())
 
         return pyarrow.table(
             {

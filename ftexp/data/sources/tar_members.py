@@ -14,8 +14,9 @@ from ftexp.errors import DataError
 ReadAt = Callable[[int, int], bytes]
 
 BLOCK = 512
-# A header and what follows it are read at once: a small member and the next header need no reading of their own.
-_READ_BYTES = 4096
+# A header and what follows it are read at once. Between small members, where every byte is needed, it gets more and
+# more; behind a large one, whose bytes are not, it is little again.
+_LEAST_READ, _MOST_READ = 4096, 2**18
 # The sum of the bytes of a header, which counts its own field as spaces.
 _SUM, _SUM_FIELD = slice(148, 156), 8 * ord(" ")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -42,13 +43,15 @@ class TarReader:
 
     def __init__(self, name: str, read_at: ReadAt, size: int) -> None:
         self._name, self._read_at, self._size = name, read_at, size
-        self._at, self._chunk = 0, b""
+        self._at, self._chunk, self._ahead = 0, b"", _LEAST_READ
 
     def read(self, offset: int, size: int) -> bytes:
         """Some bytes; what lies beside the last header costs no reading."""
         start = offset - self._at
         if start < 0 or start + size > len(self._chunk):
-            self._at, self._chunk = offset, self._read_at(offset, max(size, _READ_BYTES))
+            near = start <= len(self._chunk) + _LEAST_READ
+            self._ahead = min(2 * self._ahead, _MOST_READ) if near else _LEAST_READ
+            self._at, self._chunk = offset, self._read_at(offset, max(size, self._ahead))
             start = 0
         return self._chunk[start : start + size]
 

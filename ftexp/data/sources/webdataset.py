@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ftexp.config import WebDatasetConfig
 from ftexp.data.places import Part
+from ftexp.data.remote import is_url
 from ftexp.data.samples import Sample, is_one_line
 from ftexp.data.sources.several_labels import refuse_several_labels
 from ftexp.data.sources.shard_index import Shard, read_shard
@@ -16,7 +19,7 @@ from ftexp.data.sources.shard_names import find_shards, split_names
 from ftexp.data.sources.shard_rows import Wanted
 from ftexp.errors import DataError
 
-# Shards that are listed at the same time; what is at a URL is waited for.
+# Shards at URLs that are listed at the same time; of those of this machine, one is.
 AT_A_TIME = 8
 
 
@@ -27,16 +30,16 @@ def read_webdataset(config: WebDatasetConfig) -> list[Sample]:
         DataError: naming the shard, when it is missing, damaged or not complete, or has an image without a label.
     """
     paths = find_shards("data.shards", config.shards)
+    names = _class_names(config.classes)
     wanted = Wanted(config.image_member, config.label_key, config.group_key, config.time_key)
     folder = Path(config.index).expanduser() if config.index is not None else None
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        shards = list(pool.map(partial(read_shard, wanted=wanted, folder=folder), paths))
-    names = _class_names(config.classes)
-    samples = [
-        sample
-        for shard, split in zip(shards, split_names(paths), strict=True)
-        for sample in _samples(shard, split, names)
-    ]
+    with ThreadPoolExecutor(AT_A_TIME if is_url(paths[0]) else 1) as pool:
+        shards = pool.map(partial(read_shard, wanted=wanted, folder=folder), paths)
+        samples = [
+            sample
+            for shard, split in zip(shards, split_names(paths), strict=True)
+            for sample in _samples(shard, split, names)
+        ]
     if not samples:
         raise DataError(f"data.shards={config.shards}: there is no image in its {len(paths)} shards.")
     refuse_several_labels(f"data.shards={config.shards}", {sample.label for sample in samples})
@@ -45,13 +48,19 @@ def read_webdataset(config: WebDatasetConfig) -> list[Sample]:
 
 def _samples(shard: Shard, split: str | None, names: Mapping[str, str] | None) -> Iterator[Sample]:
     rows = shard.rows
-    columns = [rows.column(name).to_pylist() for name in ("name", "offset", "size", "label", "group", "time")]
+    columns = [rows.column(name).to_pylist() for name in ("name", "offset", "size")]
+    columns += [_shared(rows.column(name)) for name in ("label", "group", "time")]
     for name, offset, size, label, group, time in zip(*columns, strict=True):
         path = f"{shard.container.path}/{name}"
         if names is not None and label not in names:
             raise DataError(f"{path}: its class {label} is not among the {len(names)} of data.classes.")
         place = Part(shard.container, offset, size)
         yield Sample(path, label if names is None else names[label], split, group, time, place=place)
+
+
+def _shared(column: Any) -> list[str | None]:
+    """The values of a column; equal ones are one text in memory, in all shards."""
+    return [value if value is None else sys.intern(value) for value in column.to_pylist()]
 
 
 def _class_names(file: str | None) -> dict[str, str] | None:
