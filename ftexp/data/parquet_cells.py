@@ -46,8 +46,12 @@ class Cell(Place):
 
 
 @contextmanager
-def opened_parquet(path: str) -> Iterator[Any]:
+def opened_parquet(path: str, footer: Any = None) -> Iterator[Any]:
     """Open a Parquet file of this machine or at a URL.
+
+    Args:
+        path: the file.
+        footer: its metadata, if they have been read already; of a large file, reading them takes long.
 
     Raises:
         OSError: when it cannot be opened or read; of a URL as ``read_url`` does.
@@ -57,11 +61,11 @@ def opened_parquet(path: str) -> Iterator[Any]:
     import pyarrow.parquet
 
     if not is_url(path):
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, metadata=footer) as file:
             yield file
         return
     try:
-        with open_url(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
+        with open_url(path) as stream, pyarrow.parquet.ParquetFile(stream, metadata=footer) as file:
             yield file
     except pyarrow.ArrowException:
         raise
@@ -79,6 +83,7 @@ class _LastGroups:
         """As new; a process that was forked must not wait for threads that it does not have."""
         self._lock = Lock()
         self._groups: OrderedDict[tuple[ImageColumn, int], Any] = OrderedDict()
+        self._footers: dict[Container, Any] = {}
 
     def get(self, column: ImageColumn, number: int) -> Any:
         """The images of a row group, an array of bytes."""
@@ -86,23 +91,26 @@ class _LastGroups:
             column.container.check(os.stat(column.container.path))
         with self._lock:
             if (column, number) not in self._groups:
-                self._groups[column, number] = _read_group(column, number)
+                footer = self._footers.get(column.container)
+                self._groups[column, number], self._footers[column.container] = _read_group(column, number, footer)
                 while len(self._groups) > 1 and sum(one.nbytes for one in self._groups.values()) > KEPT_BYTES:
                     self._groups.popitem(last=False)
             self._groups.move_to_end((column, number))
             return self._groups[column, number]
 
 
-def _read_group(column: ImageColumn, number: int) -> Any:
+def _read_group(column: ImageColumn, number: int, footer: Any) -> tuple[Any, Any]:
+    """The images of a row group, and the footer of the file."""
     import pyarrow
 
     try:
-        with opened_parquet(column.container.path) as file:
+        with opened_parquet(column.container.path, footer) as file:
+            footer = file.metadata
             values = file.read_row_group(number, columns=[column.name], use_threads=False).column(column.name)
     except pyarrow.ArrowException as error:
         raise UnreadableError(f"{column.container.path} is damaged: {str(error)[:200].rstrip('.')}") from error
     values = values.combine_chunks()
-    return values.field("bytes") if pyarrow.types.is_struct(values.type) else values
+    return (values.field("bytes") if pyarrow.types.is_struct(values.type) else values), footer
 
 
 _last_groups = _LastGroups()

@@ -80,9 +80,7 @@ def test_a_row_group_is_read_once_while_it_is_in_memory(tmp_path: Path, monkeypa
     samples = read(tmp_path / "t.parquet", path_column="image")
     groups: list[int] = []
     read_group = parquet_cells._read_group
-    monkeypatch.setattr(
-        parquet_cells, "_read_group", lambda column, number: (groups.append(number), read_group(column, number))[1]
-    )
+    monkeypatch.setattr(parquet_cells, "_read_group", lambda *given: (groups.append(given[1]), read_group(*given))[1])
     for sample in samples + samples:
         open_image(sample)
     assert groups == [0, 1, 2]
@@ -208,3 +206,15 @@ def test_the_splits_of_a_run_on_shards_and_on_a_table_are_a_manifest(
         csv.writer(file).writerow(["shards/part-000.tar/none.png", "red", "val", "", ""])
     with pytest.raises(DataError, match=r"line 8: shards/part-000\.tar has no image none\.png"):
         read("splits.csv", root=".", split_column="split")
+
+
+def test_the_footer_of_a_table_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.parquet").write_bytes(table(pictures(6)))
+    samples = read(tmp_path / "t.parquet", path_column="image")
+    footers: list[bool] = []
+    opened = parquet_cells.opened_parquet
+    monkeypatch.setattr(
+        parquet_cells, "opened_parquet", lambda path, footer: (footers.append(footer is None), opened(path, footer))[1]
+    )
+    assert [colour_of(sample) for sample in samples] == [sample.label for sample in samples]
+    assert footers == [True, False, False]
