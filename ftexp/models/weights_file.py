@@ -39,6 +39,9 @@ class WeightsFile:
         classes: the classes in the order of the head's rows; None if the file does not name them.
         made_for: the name of the architecture; None if the file does not name it.
         preprocessing: the transforms that the weights were trained with, which only ftexp's checkpoints have.
+        in_order: whether the tensors belong to those of the network by their order, not by their names.
+        antialias: whether the positions of a ViT are averaged over their neighbours where they are resampled to fewer,
+            as timm does.
     """
 
     source: str
@@ -49,6 +52,8 @@ class WeightsFile:
     classes: tuple[str, ...] | None = None
     made_for: str | None = None
     preprocessing: Preprocessing | None = None
+    in_order: bool = False
+    antialias: bool = True
 
     def renamed(self, tensors: Mapping[str, Tensor], left_out: Sequence[str] = ()) -> WeightsFile:
         """A copy with these tensors instead, and with more names in ``left_out``."""
