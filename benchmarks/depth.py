@@ -93,18 +93,18 @@ def compare(name: str, overrides: Sequence[str], splits: range) -> dict[str, obj
         "images": num,
         "features": sum(widths),
         "splits": f"{splits.start} to {splits.stop - 1}",
-        "accuracy, last": _spread(last),
-        "accuracy, all": _spread(every),
-        "accuracy, auto": _spread(auto),
+        "accuracy, last": spread(last),
+        "accuracy, all": spread(every),
+        "accuracy, auto": spread(auto),
         "auto took all": f"{chosen} of {len(splits)}",
-        "gain of auto, points": _spread([100 * (one - other) for one, other in zip(auto, last, strict=True)], 2),
+        "gain of auto, points": spread([100 * (one - other) for one, other in zip(auto, last, strict=True)], 2),
         "seconds of the probe": f"{statistics.median(seconds):.1f}",
         "machine": machine(),
         "versions": versions(),
     }
 
 
-def _spread(values: Sequence[float], digits: int = 4) -> str:
+def spread(values: Sequence[float], digits: int = 4) -> str:
     """Mean and standard error."""
     return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}"
 
