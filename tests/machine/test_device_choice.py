@@ -56,6 +56,14 @@ def test_auto_is_the_first_that_is_there(gpus: Gpus, monkeypatch: pytest.MonkeyP
     assert choose_device("auto", ONE_PROCESS) == torch.device("cuda", 0)
 
 
+@pytest.mark.parametrize("name", ["cuda:0", "cuda:1"])
+def test_processes_are_given_their_devices(name: str, gpus: Gpus) -> None:
+    gpus(2)
+    assert choose_device(name, ONE_PROCESS) == torch.device(name)
+    with pytest.raises(DeviceError, match=rf"device={name} is not possible with torchrun, .* its own device. Use auto"):
+        choose_device(name, Ranks(0, 2))
+
+
 @pytest.mark.parametrize(("current", "number"), [(None, 0), (1, 1)])
 def test_a_gpu_without_a_number_is_the_one_that_torch_uses(
     gpus: Gpus, monkeypatch: pytest.MonkeyPatch, current: int | None, number: int

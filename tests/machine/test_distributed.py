@@ -237,6 +237,12 @@ def test_graphs_are_refused_in_several_processes(configure: Compose, mode: str) 
     check_graphs(harmless, prepare_runtime(harmless.runtime, Ranks(0, 2)))
 
 
+@pytest.mark.parametrize("mode", ["default", "max-autotune-no-cudagraphs"])
+def test_several_processes_may_compile_without_graphs(configure: Compose, mode: str) -> None:
+    config = configure("runtime.device=cpu", "runtime.compile=true", f"runtime.compile_mode={mode}")
+    check_graphs(config, prepare_runtime(config.runtime, Ranks(0, 2)))
+
+
 class Pretended(Ranks):
     """The main process of several, of which there are no others."""
 

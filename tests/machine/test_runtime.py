@@ -12,8 +12,10 @@ import torch
 from conftest import Compose, make_phase
 
 import ftexp
+from benchmarks.pretended.backend import pretended
+from benchmarks.pretended.tensor import NAME
 from ftexp.errors import DeviceError
-from ftexp.machine.distributed import Ranks, process_group
+from ftexp.machine.distributed import ONE_PROCESS, Ranks, process_group
 from ftexp.machine.runtime import prepare_runtime, seed_phase, settle_memory_format
 from ftexp.models.blocks import Network
 from ftexp.models.prefix import split
@@ -131,6 +133,45 @@ def test_memory_that_runs_out_ends_in_a_message_with_the_way_out(configure: Comp
         out_of_memory_explained(config.train, runtime),
     ):
         raise error
+
+
+@pytest.mark.parametrize(("size", "halved"), [(6, False), (8, True)])
+def test_half_a_batch_is_advised_only_if_all_processes_can_share_it(
+    size: int, halved: bool, configure: Compose
+) -> None:
+    config = configure("runtime.device=cpu", f"train.batch_size={size}")
+    runtime = prepare_runtime(config.runtime, Ranks(0, 2))
+    with pytest.raises(DeviceError, match="Out of memory") as told, out_of_memory_explained(config.train, runtime):
+        raise MemoryError("no more")
+    assert ("train.batch_size=4 train.accumulate=2" in str(told.value)) == halved
+
+
+def test_what_was_explained_already_is_not_explained_again(configure: Compose) -> None:
+    config = configure("runtime.device=cpu", "train.batch_size=8")
+    explained = DeviceError("The solved head needs 3 GiB.")
+    with (
+        pytest.raises(DeviceError, match=r"^The solved head needs 3 GiB\.$"),
+        out_of_memory_explained(config.train, prepare_runtime(config.runtime)),
+    ):
+        raise explained from MemoryError("no more")
+
+
+def test_the_processes_of_a_host_share_its_memory(configure: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(available=8 * 2**30)
+    monkeypatch.setattr("ftexp.machine.memory_budget.psutil.virtual_memory", lambda: memory)
+    config = configure("runtime.device=cpu").runtime
+    alone, shared = (prepare_runtime(config, ranks).memory for ranks in (ONE_PROCESS, Ranks(0, 4, local_size=4)))
+    assert alone.most_for_step() == 4 * shared.most_for_step() == 4 * 2**30
+
+
+def test_the_peak_of_memory_is_that_of_the_run(configure: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[torch.device] = []
+    monkeypatch.setattr("ftexp.machine.runtime.forget_peak", forgotten.append)
+    prepare_runtime(configure("runtime.device=cpu").runtime)
+    assert forgotten == []
+    with pretended():
+        prepare_runtime(configure(f"runtime.device={NAME}").runtime)
+    assert forgotten == [torch.device(NAME, 0)]
 
 
 def test_a_run_that_has_no_more_memory_ends_with_that_message(
