@@ -143,7 +143,7 @@ def test_half_a_batch_is_advised_only_if_all_processes_can_share_it(
     runtime = prepare_runtime(config.runtime, Ranks(0, 2))
     with pytest.raises(DeviceError, match="Out of memory") as told, out_of_memory_explained(config.train, runtime):
         raise MemoryError("no more")
-    assert ("train.batch_size=4 train.accumulate=2" in str(told.value)) == halved
+    assert (f"train.batch_size={size // 2} train.accumulate=2" in str(told.value)) == halved
 
 
 def test_what_was_explained_already_is_not_explained_again(configure: Compose) -> None:
