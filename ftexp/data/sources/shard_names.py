@@ -35,12 +35,9 @@ def find_shards(setting: str, given: str) -> list[str]:
     for pattern in expand_braces(given):
         found = list(_matching(setting, os.path.expanduser(pattern)))
         shards += found
-        missing += [] if found else [pattern]
+        missing += [] if found else [os.path.join(pattern, "*.tar") if os.path.isdir(pattern) else pattern]
     if missing:
-        raise DataError(
-            f"{setting}={given}: {len(missing)} of its files {'is' if len(missing) == 1 else 'are'} not there:"
-            f" {listed(missing, 5)}."
-        )
+        raise DataError(f"{setting}={given}: no file is named {listed(missing, 5)}.")
     twice = sorted({shard for shard in shards if shards.count(shard) > 1}) if len(set(shards)) < len(shards) else []
     if twice:
         raise DataError(f"{setting}={given} names a file twice: {listed(twice, 5)}.")

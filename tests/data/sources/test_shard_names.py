@@ -32,8 +32,12 @@ def test_globs_folders_and_numbers_in_natural_order(tmp_path: Path) -> None:
 
 def test_missing_ones_are_named(tmp_path: Path) -> None:
     (tmp_path / "0.tar").touch()
-    with pytest.raises(DataError, match=r"2 of its files are not there: .*/1\.tar, .*/2\.tar\.$"):
+    with pytest.raises(DataError, match=r": no file is named .*/1\.tar, .*/2\.tar\.$"):
         find_shards("data.shards", f"{tmp_path}/{{0..2}}.tar")
+    (tmp_path / "empty").mkdir()
+    for given, named in (("none-*.tar", r"none-\*\.tar"), ("empty", r"empty/\*\.tar")):
+        with pytest.raises(DataError, match=rf"no file is named \S*/{named}\.$"):
+            find_shards("data.shards", f"{tmp_path}/{given}")
     with pytest.raises(DataError, match=r"names a file twice: .*/0\.tar"):
         find_shards("data.shards", f"{tmp_path}/{{0,?}}.tar")
 
