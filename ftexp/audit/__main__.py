@@ -21,7 +21,8 @@ HELP = """ftexp.audit splits the data and searches for leaks between the splits,
   python -m ftexp.audit data=manifest data.file=photos.csv data.split=group data.group_column=person
 
 It takes the settings of python -m ftexp; these matter here (group.key=value):
-  data=digits|imagefolder|manifest|torchvision|huggingface|webdataset   and the keys of each: see README.md
+  data=digits|imagefolder|manifest|torchvision|huggingface|webdataset
+    python -m ftexp.settings data               explains them and their keys
   data.split=auto|stratified|group|time|given   data.tie_duplicates=true keeps copies in one split
   data.on_bad_image=error|skip                  what to do with files that cannot be decoded
   audit.on_leak=fail|warn                       warn: list the leaks, but end with exit code 0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +47,8 @@ def content_digest(sample: Sample, limits: ImageLimits, digests: ContentDigests)
     if sample.pixels is not None:
         return pixel_digest(sample.pixels)
     try:
-        num_bytes = os.stat(sample.path).st_size if sample.place is None else sample.place.num_bytes()
-        too_large = limits.exceeded_by_file(num_bytes or 0)
-        return Bad(too_large) if too_large else digests.of_file(sample.path, sample.place)
+        too_large = limits.exceeded_by_file(sample.origin.num_bytes() or 0)
+        return Bad(too_large) if too_large else digests.of_place(sample.path, sample.origin)
     except OSError as error:
         return Bad(why_unreadable(error, sample.path))
 
@@ -64,7 +61,7 @@ def look_at(sample: Sample, limits: ImageLimits) -> Look | Bad:
         if sample.pixels is not None:
             content, image = "", Image.fromarray(sample.pixels)
         else:
-            encoded = Path(sample.path).read_bytes() if sample.place is None else limits.read(sample.place)
+            encoded = limits.read(sample.origin)
             content = bytes_digest(encoded)
             with open_lazily(io.BytesIO(encoded), sample.path) as file:
                 too_large = limits.exceeded_by_pixels(file.width, file.height)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.data.places import FileState, Place, local_state
+from ftexp.data.places import FileState, Place
 from ftexp.data.samples import Sample
 
 DIGEST_BYTES = 16
@@ -39,26 +38,24 @@ class ContentDigests:
         """
         if sample.pixels is not None:
             return pixel_digest(sample.pixels)
-        digest = self.of_file(sample.path, sample.place)
+        digest = self.of_place(sample.path, sample.origin)
         return digest if sample.white_level is None else f"{digest} white {sample.white_level!r}"
 
-    def of_file(self, path: str, place: Place | None = None) -> str:
+    def of_place(self, path: str, place: Place) -> str:
         """The digest of the bytes of an image.
 
         Args:
-            path: the path of its file.
-            place: where the bytes are, if not in this file; ``path`` is then only its name.
+            path: the path of its file, or its unique name.
+            place: where the bytes are.
 
         Raises:
             OSError: when they cannot be read.
         """
-        now, state = time.time_ns(), local_state(path) if place is None else place.state()
+        now, state = time.time_ns(), place.state()
         known = self._known.get(path)
         if known is not None and known[DIGEST_BYTES:] == _short(state):
             return known[:DIGEST_BYTES].hex()
-        digest = hashlib.blake2b(
-            Path(path).read_bytes() if place is None else place.read(), digest_size=DIGEST_BYTES
-        ).digest()
+        digest = hashlib.blake2b(place.read(), digest_size=DIGEST_BYTES).digest()
         if now - state.changed_ns > SETTLED_NS:
             self._known[path] = digest + _short(state)
         return digest.hex()

@@ -1,9 +1,11 @@
-"""Where the bytes of an image are that has no local file of its own: in a part of a file, or at a URL."""
+"""Where the bytes of an image are: in a file, in a part of a file, or at a URL."""
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from ftexp.data.remote import UnreadableError, is_url, read_url, state_of_url
@@ -35,26 +37,45 @@ def _state(of: os.stat_result) -> FileState:
     return FileState(facts, max(of.st_mtime_ns, of.st_ctime_ns))
 
 
-class Place:
+class Place(ABC):
     """Where the bytes of one image are. Places are small, and are sent to the processes that load images."""
 
     __slots__ = ()
 
+    @abstractmethod
     def read(self) -> bytes:
         """The bytes of the image.
 
         Raises:
             OSError: when they cannot be read; ``why_unreadable`` explains it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> FileState:
         """The state of the file that has the bytes; raises as ``read`` does."""
-        raise NotImplementedError
 
     def num_bytes(self) -> int | None:
-        """The number of bytes; None if it is not known before they are read."""
+        """The number of bytes; None if it is not known before they are read. Raises as ``read`` does."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile(Place):
+    """A file of this machine that is one image."""
+
+    path: str
+
+    def read(self) -> bytes:
+        """Read the file."""
+        return Path(self.path).read_bytes()
+
+    def state(self) -> FileState:
+        """By its inode, size and times."""
+        return local_state(self.path)
+
+    def num_bytes(self) -> int:
+        """By the file system."""
+        return os.stat(self.path).st_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ PACKAGES = {
 TRIES, PAUSE_SECONDS = 3, 0.5
 # How the reason begins when nothing is known of the file itself.
 UNREACHED = "cannot be reached"
-_FORBIDDEN = frozenset({401, 403})
+_FORBIDDEN, _GONE = frozenset({401, 403}), frozenset({404, 410})
 
 
 class UnreadableError(OSError):
@@ -137,6 +137,12 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 def explained(error: Exception) -> OSError:
     """An error of a file system as one of a few kinds."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        # fsspec's HTTP file system says so of every failed question for a file's size, whatever the reason was.
+        answered = getattr(cause, "status", None)
+        if answered not in (None, *_GONE) or (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)):
+            return explained(cause)
     status = getattr(error, "status", None)
     if isinstance(error, (FileNotFoundError, PermissionError, UnreadableError)):
         return error

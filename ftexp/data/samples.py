@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.data.places import Place
+from ftexp.data.places import LocalFile, Place
 
 SPLITS = ("train", "val", "test")
 
@@ -38,6 +38,11 @@ class Sample:
     pixels: npt.NDArray[np.uint8] | None = None
     white_level: float | None = None
     place: Place | None = None
+
+    @property
+    def origin(self) -> Place:
+        """Where the bytes of the image are; of one in ``pixels`` nowhere."""
+        return LocalFile(self.path) if self.place is None else self.place
 
 
 def sorted_naturally(names: Iterable[str]) -> list[str]:

@@ -100,6 +100,16 @@ def test_a_server_that_is_not_there_is_asked_three_times(monkeypatch: pytest.Mon
     assert len(pauses) == 2
 
 
+def test_what_a_server_says_of_a_file_that_is_listed() -> None:
+    """Which fsspec calls a missing file for any reason."""
+    with pytest.raises(NetworkError, match="cannot be reached: "):
+        Container.of("http://127.0.0.1:1/a.tar")
+    with serving({}) as url:
+        for name, error in (("none", FileNotFoundError), ("forbidden", PermissionError), ("broken", NetworkError)):
+            with pytest.raises(error):
+                Container.of(f"{url}/{name}")
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [

@@ -11,7 +11,7 @@ from ftexp.config import DataConfig
 from ftexp.data.loading.decoding import decode
 from ftexp.data.loading.formats import describe_file
 from ftexp.data.places import Place
-from ftexp.data.remote import UnreadableError
+from ftexp.data.remote import UnreadableError, reason_of
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
@@ -95,14 +95,10 @@ def why_unreadable(error: Exception, path: str, content: bytes | None = None) ->
         path: the file, or the name of an image in another place.
         content: the bytes of the image, if it is in another place and they could be read.
     """
-    if isinstance(error, UnreadableError):
-        return str(error)
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
+    if isinstance(error, (FileNotFoundError, PermissionError, UnreadableError)):
+        return reason_of(error)
     if isinstance(error, IsADirectoryError):
         return "is a folder, not a file"
-    if isinstance(error, PermissionError):
-        return "this user has no permission to read it (permission denied)"
     if isinstance(error, UnidentifiedImageError) or str(error).startswith(WITHOUT_A_NAME):
         return describe_file(path, content)
     return f"{error} ({type(error).__name__})"

@@ -164,11 +164,8 @@ def _decode_all(
 def _decode_one(sample: Sample, limits: ImageLimits) -> Depth | str:
     content = None
     try:
-        if sample.place is not None:
-            content = limits.read(sample.place)
-        elif (too_large := limits.exceeded_by_file(Path(sample.path).stat().st_size)) is not None:
-            return too_large
-        with open_lazily(sample.path if content is None else io.BytesIO(content), sample.path) as image:
+        content = limits.read(sample.origin)
+        with open_lazily(io.BytesIO(content), sample.path) as image:
             if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
                 return too_large
             return decode_opened(image, sample.white_level).depth

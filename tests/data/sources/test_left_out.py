@@ -7,6 +7,7 @@ from PIL import Image
 
 from ftexp.config import DataConfig
 from ftexp.data.loading.screening import leave_out, screen_images
+from ftexp.data.places import LocalFile
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
@@ -52,13 +53,13 @@ def test_a_file_that_may_not_be_read_is_an_error_even_where_bad_images_are_skipp
     for name in ("good.png", "secret.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
         samples.append(Sample(str(tmp_path / name), "a"))
-    opened = Image.open
+    read = LocalFile.read
 
-    def open_unless_secret(file: object, *arguments: object) -> Image.Image:
-        if "secret" in str(file):
-            raise PermissionError(13, "Permission denied", str(file))
-        return opened(file, *arguments)  # type: ignore[arg-type]
+    def read_unless_secret(file: LocalFile) -> bytes:
+        if "secret" in file.path:
+            raise PermissionError(13, "Permission denied", file.path)
+        return read(file)
 
-    monkeypatch.setattr(Image, "open", open_unless_secret)
+    monkeypatch.setattr(LocalFile, "read", read_unless_secret)
     with pytest.raises(DataError, match=r"1 files cannot be read \(permission denied\), for example .*secret\.png"):
         screen_images(samples, SKIP, tmp_path)
