@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.config import Config
 from ftexp.data.samples import Sample
+from ftexp.data.sources.named_images import named_images
+from ftexp.data.sources.parts import Parts
 from ftexp.errors import DataError
 from ftexp.frozen_features import Images, build_frozen, read_images, run_frozen, run_on_unlabelled
-from ftexp.inference.given import given_images
 from ftexp.machine.runtime import prepare_runtime, settle_memory_format
 from ftexp.models.catalogue import locate_weights
 from ftexp.probe.features import Features
@@ -65,9 +65,10 @@ def compute_with_unlabelled(config: Config, folder: Path) -> tuple[Features, Can
 
 def _read_unlabelled(config: Config, images: Images, folder: Path, device: torch.device) -> tuple[Sample, ...]:
     """List the images, leave out those that cannot be read or are copies, and say how many these are."""
-    root = os.path.expanduser(config.probe.unlabelled or "")
+    root = config.probe.unlabelled or ""
     placeholder, level = images.splits.classes[0], config.data.white_level
-    listed = [Sample(one.path, placeholder, white_level=level) for one in given_images(root) if one.path is not None]
+    named = named_images(root, Parts())
+    listed = [Sample(path, placeholder, white_level=level, place=place) for path, place in named]
     extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
     seen = look(listed, config.data, config.audit, extractor, config.runtime.workers, images.splits.digests)
     bad = [(listed[number], reason) for number, reason in seen.bad.items()]

@@ -25,7 +25,7 @@ from ftexp.audit.split_crossings import find_future_in_training, find_shared_gro
 from ftexp.audit.within_splits import describe_repeats, find_repeats, find_two_labels
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.digests import ContentDigests
-from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.loading.screening import leave_out, report_depth
 from ftexp.data.samples import Sample
 from ftexp.errors import LeakError

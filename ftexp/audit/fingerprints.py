@@ -17,7 +17,7 @@ from ftexp.audit.look import Bad, Look, content_digest, look_at
 from ftexp.audit.progress import Progress
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.depth import Depth
-from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.samples import Sample
 
 # The weights of red, green and blue in gray, in thousandths (ITU-R 601).

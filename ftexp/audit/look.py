@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,8 @@ from PIL import Image
 from ftexp.data.digests import ContentDigests, bytes_digest, pixel_digest
 from ftexp.data.loading.decoding import decode_opened, open_lazily
 from ftexp.data.loading.depth import Depth
-from ftexp.data.loading.images import ImageLimits, why_unreadable
+from ftexp.data.loading.images import why_unreadable
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.samples import Sample
 
 # The side of the RGB thumbnail for the feature extractor, and of the gray one for comparing pairs, in pixels.
@@ -50,7 +50,7 @@ def content_digest(sample: Sample, limits: ImageLimits, digests: ContentDigests)
         too_large = limits.exceeded_by_file(sample.origin.num_bytes() or 0)
         return Bad(too_large) if too_large else digests.of_place(sample.path, sample.origin)
     except OSError as error:
-        return Bad(why_unreadable(error, sample.path))
+        return Bad(why_unreadable(error, sample.path, None))
 
 
 def look_at(sample: Sample, limits: ImageLimits) -> Look | Bad:
@@ -63,10 +63,7 @@ def look_at(sample: Sample, limits: ImageLimits) -> Look | Bad:
         else:
             encoded = limits.read(sample.origin)
             content = bytes_digest(encoded)
-            with open_lazily(io.BytesIO(encoded), sample.path) as file:
-                too_large = limits.exceeded_by_pixels(file.width, file.height)
-                if too_large:
-                    return Bad(too_large)
+            with open_lazily(encoded, sample.path, limits) as file:
                 facts = {"bytes": len(encoded), "format": str(file.format), "mode": file.mode}
                 decoded = decode_opened(file, sample.white_level)
                 image = decoded.image

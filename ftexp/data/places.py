@@ -1,14 +1,20 @@
-"""Where the bytes of an image are: in a file, in a part of a file, or at a URL."""
+"""Where the bytes of an image are: in a file, in a part of a file, at a URL, or in memory."""
 
 from __future__ import annotations
 
+import filecmp
+import hashlib
 import os
+import shutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ftexp.data.remote import UnreadableError, is_url, read_url, state_of_url
+
+# Of the times of files, the coarsest step: FAT's, 2 s.
+TIME_STEP_NS = 2 * 10**9
 
 
 class FileState(NamedTuple):
@@ -58,6 +64,22 @@ class Place(ABC):
         """The number of bytes; None if it is not known before they are read. Raises as ``read`` does."""
         return None
 
+    def copy_to(self, file: str) -> None:
+        """Write the image to a file of this machine, with the times of its own file if that is on this machine."""
+        Path(file).write_bytes(self.read())
+
+    def link_to(self, file: str) -> None:
+        """Make a hard link to the file that is the image.
+
+        Raises:
+            OSError: when there is no such file, or the file system has no links to it.
+        """
+        raise OSError("the image has no file of its own on this machine")
+
+    def is_copied_in(self, file: str) -> bool:
+        """Whether a file is what ``copy_to`` or ``link_to`` makes; raises as ``read`` does."""
+        return Path(file).read_bytes() == self.read()
+
 
 @dataclass(frozen=True, slots=True)
 class LocalFile(Place):
@@ -76,6 +98,22 @@ class LocalFile(Place):
     def num_bytes(self) -> int:
         """By the file system."""
         return os.stat(self.path).st_size
+
+    def copy_to(self, file: str) -> None:
+        """Copy the file."""
+        shutil.copy2(self.path, file)
+
+    def link_to(self, file: str) -> None:
+        """Link the file itself, if the path is a symbolic link to it."""
+        os.link(os.path.realpath(self.path), file)
+
+    def is_copied_in(self, file: str) -> bool:
+        """By its inode, or by its time and its content."""
+        image, there = os.stat(self.path), os.stat(file)
+        if os.path.samestat(image, there):
+            return True
+        same_time = abs(image.st_mtime_ns - there.st_mtime_ns) < TIME_STEP_NS
+        return image.st_size == there.st_size and same_time and filecmp.cmp(self.path, file, shallow=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +203,42 @@ class WholeUrl(Place):
     def state(self) -> FileState:
         """Taken as the same as long as this process lives, since every look at it is a request."""
         return FileState((self.url,), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory(Place):
+    """The bytes themselves."""
+
+    content: bytes
+
+    def read(self) -> bytes:
+        """They are here."""
+        return self.content
+
+    def state(self) -> FileState:
+        """By a digest of them."""
+        return FileState((hashlib.blake2b(self.content, digest_size=16).digest(),), 0)
+
+    def num_bytes(self) -> int:
+        """Their number."""
+        return len(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Nowhere(Place):
+    """The place of an image that is named and not there."""
+
+    reason: str
+
+    def read(self) -> bytes:
+        """Say why it is not there."""
+        raise UnreadableError(self.reason)
+
+    def state(self) -> FileState:
+        """As ``read``."""
+        raise UnreadableError(self.reason)
+
+
+def place_of(path: str) -> Place:
+    """The place of an image that is a file of its own: of this machine, or at a URL."""
+    return WholeUrl(path) if is_url(path) else LocalFile(path)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.errors import ConfigError, DataError
 from ftexp.inference.calibration import Calibration
 from ftexp.inference.engine import Engine, NetworkEngine
@@ -78,14 +78,14 @@ class Classifier:
         """Classify images; one that cannot be read is an answer with an error, and ends nothing.
 
         Args:
-            images: a path, a folder, a glob, the bytes of a file, a PIL image, an array [H, W, 3], a tensor [3, H, W],
-                or an iterable of these.
+            images: a path, a folder, a glob, a URL, a tar or Parquet file or a part of one, the bytes of a file, a PIL
+                image, an array [H, W, 3], a tensor [3, H, W], or an iterable of these.
             top_k: how many of the likeliest classes ``Prediction.top`` names.
             batch_size: images that are computed at once.
             device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, where the network then stays; None: where it is.
 
         Raises:
-            DataError: for a folder without images, a glob that matches nothing, a URL, or a thing that is no image.
+            DataError: for a folder or a tar without images, a glob that matches nothing, or a thing that is no image.
             ConfigError: for sizes below 1, or a device that an exported file cannot be moved to.
         """
         return Predictions(self.stream(images, top_k=top_k, batch_size=batch_size, device=device), self.classes)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ftexp.config import Config, DataConfig, ImageFolderConfig
 from ftexp.data.samples import Sample
+from ftexp.data.sources.named_images import named_image
+from ftexp.data.sources.parts import Parts
 from ftexp.errors import ConfigError, DataError
 from ftexp.files.run_files import IDENTITY
 from ftexp.inference.evaluation import Evaluation
-from ftexp.inference.given import GivenImage, given_images
+from ftexp.inference.given import GivenImage
 from ftexp.inference.run_data import EVALUATED, RunData, other_samples
 from ftexp.inference.scoring import LabelledImage, labelled, score_images
 
@@ -119,11 +121,15 @@ def _pairs(data: object) -> list[LabelledImage]:
     )
     if not isinstance(data, Iterable):
         raise DataError(f"{type(data).__name__} is no labelled data. {advice}")
-    pairs = []
+    pairs, parts = [], Parts()
     for one in data:
         pair: Any = one
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[1], str):
             raise DataError(f"{str(one)[:80]!r} is no pair of an image and the name of its class. {advice}")
-        image = GivenImage(pair[0]) if not isinstance(pair[0], (str, os.PathLike)) else next(given_images(pair[0]))
-        pairs.append((image, pair[1]))
+        image = pair[0]
+        if isinstance(image, (str, os.PathLike)):
+            path, place = named_image(os.path.expanduser(os.fspath(image)), parts)
+            pairs.append((GivenImage(place, path), pair[1]))
+        else:
+            pairs.append((GivenImage(image), pair[1]))
     return pairs

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftexp.config.model import ModelConfig
-from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.errors import CheckpointError
 from ftexp.exporting.exported import load_exported
 from ftexp.exporting.formats import format_of

@@ -13,7 +13,7 @@ import numpy as np
 
 from ftexp.config import DataConfig, RuntimeConfig
 from ftexp.data.digests import ContentDigests
-from ftexp.data.places import LocalFile, Place
+from ftexp.data.places import Place
 from ftexp.data.samples import Sample
 from ftexp.errors import ConfigError, DataError, DeviceError
 from ftexp.evaluation.scores import Scores
@@ -140,8 +140,8 @@ def _content(evaluation: Evaluation) -> list[tuple[object, str]]:
     def content(image: GivenImage) -> object:
         if isinstance(image.content, np.ndarray):
             return image.content.tobytes()
-        place = image.content if isinstance(image.content, Place) else LocalFile(str(image.path))
-        return digests.of_place(str(image.path), place)
+        assert isinstance(image.content, Place)
+        return digests.of_place(str(image.path), image.content)
 
     names = (evaluation.classes[label] for label in evaluation.labels)
     return [(content(image), name) for image, name in zip(evaluation.images, names, strict=True)]

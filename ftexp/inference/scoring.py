@@ -30,13 +30,7 @@ LabelledImage = tuple[GivenImage, str]
 
 def labelled(samples: Sequence[Sample]) -> list[LabelledImage]:
     """Samples as images for a classifier."""
-    return [(GivenImage(_content(one), one.path, one.white_level), one.label) for one in samples]
-
-
-def _content(sample: Sample) -> object:
-    if sample.pixels is not None:
-        return sample.pixels
-    return sample.path if sample.place is None else sample.place
+    return [(GivenImage.of(sample), sample.label) for sample in samples]
 
 
 def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_size: int) -> Evaluation:

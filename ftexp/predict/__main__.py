@@ -34,10 +34,30 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         "paths",
         metavar="PATH",
         nargs="*",
-        help="file, folder (with all below it) or glob; - is a list on standard input, a name per line; behind -- "
-        "names may begin with -",
+        help="file, folder (with all below it), glob, URL, tar or Parquet file (all images in it) or part of one; - is "
+        "a list on standard input, a name per line; behind -- names may begin with -",
     )
     parser.add_argument("--files-from", metavar="FILE", help="a text file that names one image per line")
+    parser.add_argument(
+        "--data",
+        metavar="KEY=VALUE",
+        nargs="+",
+        default=[],
+        help="the images of a data set, as for a run: data=manifest data.file=FILE data.root=FOLDER",
+    )
+    _add_answers(parser)
+    parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="images that are computed at once (32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    parser.add_argument("--trust", action="store_true", help="load a .pt2 file, which may execute code")
+    # What stands behind -- is never an option. Before it, options and paths may be mixed.
+    at = list(arguments).index("--") if "--" in arguments else len(arguments)
+    given = parser.parse_intermixed_args(list(arguments[:at]))
+    given.paths += arguments[at + 1 :]
+    return given
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    """The options of what is answered, and where."""
     parser.add_argument(
         "--output",
         metavar="FILE",
@@ -72,14 +92,6 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="of --sort-into: hard links in place of copies, where the file system has them",
     )
-    parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="images that are computed at once (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
-    parser.add_argument("--trust", action="store_true", help="load a .pt2 file, which may execute code")
-    # What stands behind -- is never an option. Before it, options and paths may be mixed.
-    at = list(arguments).index("--") if "--" in arguments else len(arguments)
-    given = parser.parse_intermixed_args(list(arguments[:at]))
-    given.paths += arguments[at + 1 :]
-    return given
 
 
 def _predict(given: argparse.Namespace) -> int:
@@ -87,11 +99,14 @@ def _predict(given: argparse.Namespace) -> int:
         raise ConfigError("--link belongs to --sort-into, which is not given.")
     if given.threshold not in (None, CALIBRATED):
         given.threshold = _probability(given.threshold)
+    if given.data and not any(setting.startswith("data=") for setting in given.data):
+        raise ConfigError("--data names no data set: begin with data=manifest, data=webdataset or another source.")
     if given.overwrite and not given.output:
         raise ConfigError("--overwrite belongs to --output, which is not given.")
     with quick_imports():  # torch takes seconds: it is imported once the arguments are known to be good
         from ftexp.inference.calibration import read_threshold
         from ftexp.inference.load import load
+        from ftexp.inference.run_evaluation import other_data
         from ftexp.predict.command import Destination, predict_images
         from ftexp.predict.images import NamedImages
         from ftexp.predict.layout import Layout
@@ -100,7 +115,8 @@ def _predict(given: argparse.Namespace) -> int:
     output, sort_into = _path(given.output), _path(given.sort_into)
     if output is not None:
         kind_of(output)
-    images = NamedImages(given.paths, given.files_from)
+    samples = other_data(given.data, None)[1] if given.data else ()
+    images = NamedImages(given.paths, given.files_from, samples)
     classifier = load(given.run, device=given.device, trust=given.trust)
     threshold = read_threshold(Path(classifier.source)) if given.threshold == CALIBRATED else given.threshold
     layout = Layout(classifier.classes, given.top_k, threshold, given.probabilities)

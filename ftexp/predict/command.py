@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 
-from ftexp.errors import DataError
+from ftexp.data.places import Place
+from ftexp.errors import ConfigError, DataError
 from ftexp.inference.classifier import BATCH_SIZE, Classifier
 from ftexp.inference.given import GivenImage
 from ftexp.predict.display import Counter, rows_on_stdout
@@ -91,13 +93,15 @@ def _answer(
     batch_size: int,
 ) -> None:
     shown = rows_on_stdout(layout) if table is None else None
+    images, again = tee(images)  # which keeps the few that the classifier has taken ahead
     try:
         for prediction in classifier.stream(images, top_k=layout.top_k, batch_size=batch_size):
-            label = layout.label(prediction)
+            label, image = layout.label(prediction), next(again)
             if sorter is not None and prediction.error is None:
-                assert prediction.path is not None
-                sorter.refuse_inside(prediction.path)
-                sorter.place(prediction.path, label)
+                if image.path is None or not isinstance(image.content, Place):
+                    raise ConfigError("--sort-into copies files, and the images of this data set are none.")
+                sorter.refuse_inside(image.path)
+                sorter.sort(image.path, image.content, label)
             if table is not None:
                 table.add(layout.row(prediction))
             elif shown is not None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ftexp.data.places import Place
 from ftexp.errors import ConfigError
 
 # The folder of images whose likeliest class is less probable than the threshold.
 UNCERTAIN = "below_threshold"
 # Of a name, in bytes, with room for what makes it distinct. File systems take 255.
 _LONGEST = 200
-# Of the times of files, the coarsest step: FAT's, 2 s.
-_TIME_STEP_NS = 2 * 10**9
 # Milliseconds that the next tick of a file system's clock is waited for.
 _MOST_TICKS = 20
 
@@ -62,14 +59,19 @@ class Sorter:
                 "outside of those that are predicted."
             )
 
-    def place(self, path: str, label: str | None) -> Path:
+    def sort(self, path: str, place: Place, label: str | None) -> Path:
         """Copy or link one image into the folder of its class; without a label, into ``below_threshold``.
+
+        Args:
+            path: the path or the unique name of the image; the last part of it is the name of the copy.
+            place: where its bytes are.
+            label: its class.
 
         Returns:
             The copy.
 
         Raises:
-            OSError: when it cannot be written.
+            OSError: when it cannot be read or written.
         """
         folder = self._folder / self._folders[label]
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,35 +80,30 @@ class Sorter:
         mark = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:8]
         for name in (stem, f"{stem}-{mark}", *(f"{stem}-{mark}-{number}" for number in range(2, 1000))):
             target = folder / f"{name}{suffix}"
-            if self._put(path, target):
+            if self._put(place, target):
                 return target
         raise FileExistsError(17, "a thousand files of this name", str(target))
 
-    def _put(self, path: str, target: Path) -> bool:
+    def _put(self, place: Place, target: Path) -> bool:
         """Make the copy; False: there is another file by that name."""
         if os.path.lexists(target):
-            return self._was_put(path, target)
+            return self._was_put(place, target)
         if self._link:
-            with suppress(OSError):  # another file system, or one that has none
-                os.link(os.path.realpath(path), target)
+            with suppress(OSError):  # another file system, one that has none, or a part of a file
+                place.link_to(str(target))
                 return True
         unfinished = target.with_name(f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}.tmp")
         try:
-            shutil.copy2(path, unfinished)
+            place.copy_to(str(unfinished))
             return _move_to_free(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _was_put(self, path: str, target: Path) -> bool:
+    def _was_put(self, place: Place, target: Path) -> bool:
         """Whether a file is the link or the copy of an image that an earlier call made."""
         with suppress(OSError):
-            image, there = os.stat(path), os.stat(target)
-            if there.st_ctime_ns >= self._begun:  # of this call: of an image of the same name
-                return False
-            if os.path.samestat(image, there):
-                return True
-            same_time = abs(image.st_mtime_ns - there.st_mtime_ns) < _TIME_STEP_NS
-            return image.st_size == there.st_size and same_time and filecmp.cmp(path, target, shallow=False)
+            if target.stat().st_ctime_ns < self._begun:  # else it is of this call: of an image of the same name
+                return place.is_copied_in(str(target))
         return False
 
 

@@ -66,10 +66,12 @@ class ServedClassifier:
 
 
 def _given(image: object) -> GivenImage:
-    if not isinstance(image, str):
-        return GivenImage(image)
-    content = None if os.path.exists(image) else _from_base64(image)
-    return GivenImage(image, image) if content is None else GivenImage(content)
+    if isinstance(image, (str, os.PathLike)):
+        content = None if os.path.exists(image) else _from_base64(os.fspath(image))
+        # A URL is taken as the path of a file: who sends a request to a served model must not choose what its machine
+        # downloads.
+        return GivenImage.of_file(os.fspath(image)) if content is None else GivenImage(content)
+    return GivenImage(image)
 
 
 def _from_base64(text: str) -> bytes | None:

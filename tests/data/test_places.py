@@ -9,7 +9,8 @@ from shards import png, serving
 
 from ftexp.data import remote
 from ftexp.data.digests import ContentDigests, bytes_digest
-from ftexp.data.loading.images import ImageLimits, open_image
+from ftexp.data.loading.images import open_image
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.loading.screening import find_bad_images
 from ftexp.data.places import Container, Part, WholeUrl
 from ftexp.data.remote import NetworkError, UnreadableError, read_url

@@ -6,21 +6,28 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shards import png
 
-from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.errors import DataError
-from ftexp.inference.given import given_images, open_given
+from ftexp.inference.given import GivenImage, given_images
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
 CHANNELS_FIRST = torch.from_numpy(PICTURE.transpose(2, 0, 1).copy())
 
 
+def opened(image: object, limits: ImageLimits | None = None) -> Image.Image:
+    [given] = [GivenImage(image)] if isinstance(image, list) else given_images(image)
+    return given.open(limits=limits)
+
+
 def pixels(image: object) -> np.ndarray:
-    return np.asarray(open_given(image))
+    return np.asarray(opened(image))
 
 
 def test_all_forms_of_one_picture_are_the_same(tmp_path: Path) -> None:
@@ -84,10 +91,9 @@ def test_nothing_is_read_ahead() -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ("https://example.org/a.png", r"a\.png is a URL, and ftexp downloads no images"),
-        ("s3://bucket/a.png", "is a URL"),
+        ("memory://none/*.png", r"memory://none/\*\.png matches no file"),
         ("no*such.png", r"no\*such\.png matches no file"),
-        (None, "'None' of type NoneType is no image. An image is a path, a folder"),
+        (None, "'None' of type NoneType is no image. An image is a path, a URL, a folder"),
         (3.5, "'3.5' of type float is no image"),
         ({"a": 1}, "of type dict is no image"),
     ],
@@ -107,8 +113,8 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     [
         ("no such.png", r"no such\.png: there is no such file"),
         (__file__, r"test_given\.py: .*text"),
-        (b"no image", "These bytes are no image: "),
-        (b"", "These bytes are no image: "),
+        (b"no image", "These bytes: is "),
+        (b"", "These bytes: is empty"),
         (np.zeros((3, 12, 10)), r"shape \[3, 12, 10\] is no image: it has to be \[H, W, 3\] or \[H, W\]"),
         (np.zeros((0, 0, 3)), r"shape \[0, 0, 3\]"),
         (np.full((12, 10), 0.5), "An array of float64 is an image when its values are whole numbers from 0 to 255"),
@@ -124,14 +130,14 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_no_image_is_refused(image: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        open_given(image)
+        opened(image)
 
 
 def test_a_file_beyond_the_limits_is_not_decoded(tmp_path: Path) -> None:
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(65 * 2**20)
     with pytest.raises(DataError, match=r"large\.png: 65\.0 MiB, above data\.max_file_mib=64"):
-        open_given(tmp_path / "large.png")
+        opened(tmp_path / "large.png")
 
 
 def test_a_pil_image_is_turned_as_the_file_that_it_was_opened_from(tmp_path: Path) -> None:
@@ -158,7 +164,7 @@ def test_a_pil_image_that_is_cut_short_is_said(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3)).astype(np.uint8)).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     with pytest.raises(DataError, match=r"This PIL image cannot be read: .*truncated"):
-        open_given(Image.open(io.BytesIO(content[: len(content) // 2])))
+        opened(Image.open(io.BytesIO(content[: len(content) // 2])))
 
 
 def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
@@ -166,12 +172,18 @@ def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
     content = (tmp_path / "large.png").read_bytes()
     limits = ImageLimits(max_pixels=119)
     with pytest.raises(DataError, match=r"large\.png: 0\.0 megapixels, above data\.max_megapixels=0\.000119$"):
-        open_given(tmp_path / "large.png", limits=limits)
-    with pytest.raises(DataError, match=r"These bytes are no image: 0\.0 megapixels, above"):
-        open_given(content, limits=limits)
-    assert open_given(content, limits=ImageLimits(max_pixels=120)).size == (10, 12)
+        opened(tmp_path / "large.png", limits=limits)
+    with pytest.raises(DataError, match=r"These bytes: 0\.0 megapixels, above"):
+        opened(content, limits=limits)
+    assert opened(content, limits=ImageLimits(max_pixels=120)).size == (10, 12)
 
 
 def test_a_folder_is_not_taken_for_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder, not a file"):
-        open_given(tmp_path)
+        GivenImage.of_file(str(tmp_path)).open()
+
+
+def test_a_file_is_not_downloaded() -> None:
+    fsspec.filesystem("memory").pipe("/given/a.png", png("red", 0))
+    with pytest.raises(DataError, match=r"^memory://given/a\.png: there is no such file$"):
+        GivenImage.of_file("memory://given/a.png").open()

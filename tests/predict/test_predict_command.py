@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from predictors import classifier, predict
+from shards import png, serving, shard, tar_bytes
 
 from ftexp.inference.calibration import AbstainRule, Calibration, checkpoint_digest
 from ftexp.inference.classifier import Classifier
@@ -125,13 +127,65 @@ def test_on_a_terminal_rows_are_aligned_and_paths_short(
     assert "not classified: is text, not an image" in lines[3]
 
 
+def test_images_at_urls_and_in_tars_are_those_of_their_files(
+    predict: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same three pictures, by five ways to name them."""
+    monkeypatch.setattr("ftexp.data.remote.PAUSE_SECONDS", 0)
+    names, colours = ["0000.png", "0001.png", "0002.png"], ["red", "green", "blue"]
+    pictures = {name: png(colour, number) for number, (name, colour) in enumerate(zip(names, colours, strict=True))}
+    memory = fsspec.filesystem("memory")
+    for name, content in pictures.items():
+        Path(name).write_bytes(content)
+        memory.pipe(f"/predicted/{name}", content)
+    Path("s.tar").write_bytes(shard(0, 3))
+    memory.pipe("/predicted/s.tar", shard(0, 3))
+    Path("m.csv").write_text("path,label\n" + "".join(f"{name},x\n" for name in names))
+
+    def answers(*arguments: str) -> tuple[list[str], list[str]]:
+        ended = predict(*arguments)
+        rows = [line.partition("\t") for line in ended.out.splitlines()]
+        return [path for path, _, _ in rows], [answer for _, _, answer in rows]
+
+    expected = answers(*names)[1]
+    assert answers("memory://predicted/*.png") == ([f"memory:///predicted/{name}" for name in names], expected)
+    assert answers("s.tar") == ([f"s.tar/{name}" for name in names], expected)
+    assert answers("memory://predicted/s.tar") == ([f"memory://predicted/s.tar/{name}" for name in names], expected)
+    at_root = ["data=manifest", "data.file=m.csv", "data.root=memory://predicted"]
+    assert answers("--data", *at_root) == ([f"memory://predicted/{name}" for name in names], expected)
+    with serving(pictures) as url:
+        listed = ["s.tar/0002.png", "s.tar/none.png", f"{url}/0001.png", f"{url}/broken", "memory://predicted/0000.png"]
+        Path("list.txt").write_text("\n".join(listed))
+        paths, found = answers("--files-from", "list.txt")
+    assert paths == listed
+    assert [found[0], found[2], found[4]] == [expected[2], expected[1], expected[0]]
+    assert found[1].endswith("s.tar has no image none.png")
+    assert "cannot be reached: 503" in found[3]
+
+
+def test_images_in_tars_are_sorted_into_folders(predict: Callable[..., SimpleNamespace]) -> None:
+    Path("s.tar").write_bytes(shard(0, 3))
+    for _ in range(2):  # the second time, all are there
+        assert predict("s.tar", "--sort-into", "sorted", "--link").code == 0
+        assert sorted(file.read_bytes() for file in Path("sorted").rglob("*.*")) == sorted(
+            png(colour, number) for number, colour in enumerate(("red", "green", "blue"))
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "No images are named"),
         (["-", "-"], r"Standard input \(-\) is named twice"),
         (["empty"], "empty is a folder without images"),
-        (["https://x.org/a.png"], "is a URL"),
+        (["memory://none/a.png"], r"memory://none/a\.png: there is no such file\n.*No image could be read"),
+        (["memory://none/*.png"], r"memory://none/\*\.png matches no file"),
+        (["none.tar"], r"none\.tar has no images that can be read where they are"),
+        (["--data", "data.root=x"], "--data names no data set: begin with data=manifest"),
+        (
+            ["--data", "data=digits", "--sort-into", "x"],
+            "--sort-into copies files, and the images of this data set are",
+        ),
         (["photos", "--output", "t.xlsx"], r"--output t.xlsx: its name says what is written. Let it end in .csv"),
         (["photos", "--threshold", "90"], "--threshold 90: give a probability, from 0 to 1, or calibrated"),
         (["photos", "--top-k", "0"], "--top-k 0: it has to be at least 1"),
@@ -146,6 +200,7 @@ def test_on_a_terminal_rows_are_aligned_and_paths_short(
 def test_a_mistake_is_one_message(predict: Callable[..., SimpleNamespace], arguments: list[str], message: str) -> None:
     Path("empty").mkdir()
     Path("notes.txt").write_text("a.png\n")
+    Path("none.tar").write_bytes(tar_bytes({"0.cls": b"red"}))
     ended = predict(*arguments)
     assert ended.code == 1
     assert "Traceback" not in ended.err

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ftexp.cli.resume_arguments import saved_overrides
 from ftexp.config import Config
-from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.loading.screening import find_bad_images
 from ftexp.data.samples import Sample
 from ftexp.data.sources.registry import read_samples

@@ -63,9 +63,9 @@ def test_all_forms_of_one_picture_are_the_same(
     ("image", "message"),
     [
         ("no such.png", r"Row 7: no such\.png: there is no such file"),
-        (b"no image", "Row 7: These bytes are no image: "),
-        (base64.b64encode(b"no image").decode(), "Row 7: These bytes are no image: "),
-        (None, "Row 7: 'None' of type NoneType is no image. An image is a path,"),
+        (b"no image", "Row 7: These bytes: is "),
+        (base64.b64encode(b"no image").decode(), "Row 7: These bytes: is "),
+        (None, "Row 7: 'None' of type NoneType is no image. An image is a path, a URL,"),
         (float("nan"), "Row 7: 'nan' of type float is no image"),
         (np.full((12, 10), 0.5), "Row 7: An array of float64 is an image when"),
     ],

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import BinaryIO, cast
+from typing import cast
 
 from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from ftexp.data.loading.depth import FULL_SCALE_16_BITS, Depth, Peak
 from ftexp.data.loading.eight_bits import raw_mode, read_16_bit_colour, to_rgb, transparent_colour
-from ftexp.data.loading.formats import NUM_FIRST_BYTES, is_camera_raw, is_heic
+from ftexp.data.loading.formats import is_camera_raw, is_heic
+from ftexp.data.loading.limits import ImageLimits
+from ftexp.data.remote import UnreadableError
 
 # The largest text or colour profile in a PNG, in bytes. Pillow's limit, 1 MiB, refuses valid images of some editors.
 MAX_TEXT_BYTES = 64 * 2**20
@@ -54,38 +57,16 @@ def decoders() -> str:
     return ", ".join(found)
 
 
-def decode(
-    file: str | BinaryIO, white_level: float | None = None, at_least: int | None = None, name: str = ""
-) -> Image.Image:
-    """Decode a file.
+def open_lazily(content: bytes, name: str, limits: ImageLimits) -> ImageFile.ImageFile:
+    """Open an image without decoding it; a HEIC image also, if pillow-heif is installed.
 
     Args:
-        file: the path, or the opened file.
-        white_level: the value that becomes white if a channel has more than 8 bits; None: 65535, or 1 for floats.
-        at_least: a JPEG is decoded at the smallest fraction of its size that leaves so many pixels a side; None: at its
-            size.
-        name: the name of an opened file.
-
-    Returns:
-        An RGB image, turned upright by its EXIF orientation, with white behind transparent pixels.
+        content: the bytes of its file.
+        name: the path or the unique name of the image; some formats differ by their suffix alone.
+        limits: of its width and height.
 
     Raises:
-        Exception: any exception of Pillow; ValueError for values that cannot be converted to 8 bits.
-    """
-    with open_lazily(file, name) as image:
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
-        return decode_opened(image, white_level).image
-
-
-def open_lazily(file: str | BinaryIO, name: str = "") -> ImageFile.ImageFile:
-    """Open a file without decoding it; HEIC files also, if pillow-heif is installed.
-
-    Args:
-        file: the path, or the opened file.
-        name: the name of an opened file.
-
-    Raises:
+        UnreadableError: when it has more pixels than the limits allow.
         Exception: any exception of Pillow; UnidentifiedImageError for a format that is not an image format.
     """
     _quiet_pillow()
@@ -93,19 +74,31 @@ def open_lazily(file: str | BinaryIO, name: str = "") -> ImageFile.ImageFile:
     # data.max_megapixels is checked for every file before it is decoded; Pillow's own limit is 179 megapixels.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        image = Image.open(file)
+        image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
-        if not (is_heic(_first_bytes(file)) and _can_read_heic()):
+        if not (is_heic(content) and _can_read_heic()):
             raise
-        image = Image.open(file)
-    if is_camera_raw(file if isinstance(file, str) else name, image.format):
-        image.close()
+        image = Image.open(io.BytesIO(content))
+    if is_camera_raw(name, image.format):
         raise UnidentifiedImageError("a raw file of a camera")  # described by ``describe_file``
+    if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
+        raise UnreadableError(too_large)
     return image
 
 
 def decode_opened(image: ImageFile.ImageFile, white_level: float | None = None) -> Decoded:
-    """Decode a file that ``open_lazily`` has opened; see ``decode``."""
+    """Decode an image that ``open_lazily`` has opened.
+
+    Args:
+        image: the opened image.
+        white_level: the value that becomes white if a channel has more than 8 bits; None: 65535, or 1 for floats.
+
+    Returns:
+        An RGB image, turned upright by its EXIF orientation, with white behind transparent pixels; and its depth.
+
+    Raises:
+        Exception: any exception of Pillow; ValueError for values that cannot be converted to 8 bits.
+    """
     mode, num_pages = raw_mode(image), _num_pages(image)
     if image.format == "TIFF" and mode.startswith("RGBX"):
         raise ValueError("it has a fourth channel that is not transparency; only RGB and gray images are supported")
@@ -126,7 +119,7 @@ def decode_opened(image: ImageFile.ImageFile, white_level: float | None = None) 
 
 
 def as_rgb(image: Image.Image, white_level: float | None = None) -> Image.Image:
-    """An image that Pillow has decoded already; see ``decode``."""
+    """An image that Pillow has decoded already; see ``decode_opened``."""
     return _upright(to_rgb(image, white_level)[0], _orientation(image))
 
 
@@ -143,14 +136,6 @@ def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
 def _quiet_pillow() -> None:
     """Ignore Pillow's warnings of damaged tags, which do not matter here and do not name the file."""
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-
-def _first_bytes(file: str | BinaryIO) -> bytes:
-    if isinstance(file, str):
-        with open(file, "rb") as opened:
-            return opened.read(NUM_FIRST_BYTES)
-    file.seek(0)
-    return file.read(NUM_FIRST_BYTES)
 
 
 def _can_read_heic() -> bool:

@@ -6,7 +6,6 @@ import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import TiffImagePlugin
 
@@ -71,21 +70,20 @@ def is_camera_raw(path: str, image_format: str | None) -> bool:
     return image_format == "TIFF" and Path(path).suffix.lower() in RAW_SUFFIXES
 
 
-def describe_file(path: str, content: bytes | None = None) -> str:
+def describe_file(path: str, content: bytes) -> str:
     """Describe a file that no decoder recognises, as the end of a sentence that begins with its name.
 
     Args:
-        path: the file.
-        content: its bytes, if it is not a local file.
+        path: its path, or the unique name of an image.
+        content: its bytes.
     """
-    with _opened(path, content) as file:
-        start = file.read(NUM_FIRST_BYTES)
+    start = content[:NUM_FIRST_BYTES]
     if not start:
         return "is empty"
     if not any(start):
         return "begins with zero bytes: it was not written completely; copy it again"
     if start.startswith(TIFF_HEADERS):
-        return RAW if Path(path).suffix.lower() in RAW_SUFFIXES else _describe_tiff(path, content)
+        return RAW if Path(path).suffix.lower() in RAW_SUFFIXES else _describe_tiff(content)
     if start[4:8] == b"ftyp":
         return _describe_media(start)
     if start[128:132] == b"DICM":
@@ -121,15 +119,11 @@ def _describe_text(start: bytes) -> str:
     return "is text, not an image" if printable else "is not an image in a supported format"
 
 
-def _opened(path: str, content: bytes | None) -> BinaryIO:
-    return open(path, "rb") if content is None else io.BytesIO(content)
-
-
-def _describe_tiff(path: str, content: bytes | None) -> str:
+def _describe_tiff(content: bytes) -> str:
     """Describe the layout of a TIFF that Pillow cannot read."""
     unknown = "is a TIFF of a kind that is not supported; save it as RGB or gray with 8 bits"
     try:
-        with _opened(path, content) as file:
+        with io.BytesIO(content) as file:
             header = file.read(8)
             header += file.read(8) if header[2:4] in (b"+\0", b"\0+") else b""  # the header of a BigTIFF is longer
             directory = TiffImagePlugin.ImageFileDirectory_v2(header)

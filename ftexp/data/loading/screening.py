@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from pathlib import Path
 from ftexp.config import DataConfig
 from ftexp.data.loading.decoding import decode_opened, open_lazily
 from ftexp.data.loading.depth import Depth, warn_of_unused_range
-from ftexp.data.loading.images import ImageLimits, why_unreadable
+from ftexp.data.loading.images import why_unreadable
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.remote import UNREACHED
 from ftexp.data.samples import Sample, sorted_naturally
 from ftexp.errors import DataError
@@ -165,9 +165,7 @@ def _decode_one(sample: Sample, limits: ImageLimits) -> Depth | str:
     content = None
     try:
         content = limits.read(sample.origin)
-        with open_lazily(io.BytesIO(content), sample.path) as image:
-            if (too_large := limits.exceeded_by_pixels(image.width, image.height)) is not None:
-                return too_large
+        with open_lazily(content, sample.path, limits) as image:
             return decode_opened(image, sample.white_level).depth
     except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
         return why_unreadable(error, sample.path, content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from ftexp.data.remote import is_url, matching_urls, reason_of
@@ -33,7 +33,7 @@ def find_shards(setting: str, given: str) -> list[str]:
     shards: list[str] = []
     missing: list[str] = []
     for pattern in expand_braces(given):
-        found = list(_matching(setting, os.path.expanduser(pattern)))
+        found = _matching(setting, os.path.expanduser(pattern))
         shards += found
         missing += [] if found else [os.path.join(pattern, "*.tar") if os.path.isdir(pattern) else pattern]
     if missing:
@@ -69,18 +69,27 @@ def split_names(shards: Sequence[str]) -> list[str | None]:
     return [None] * len(shards)
 
 
-def _matching(setting: str, pattern: str) -> Iterator[str]:
+def find_urls(where: str, pattern: str) -> list[str]:
+    """The URLs that a pattern with ``*`` or ``[`` matches; one without is the only one.
+
+    Args:
+        where: what names it, for messages.
+        pattern: the URL or the pattern.
+
+    Raises:
+        DataError: when the server cannot say.
+    """
+    if not any(letter in pattern for letter in "*["):  # a ? begins the query of a URL
+        return [pattern]
+    try:
+        return sorted_naturally(matching_urls(pattern))
+    except OSError as error:
+        raise DataError(f"{where}: {reason_of(error)}.") from error
+
+
+def _matching(setting: str, pattern: str) -> list[str]:
     if is_url(pattern):
-        if not any(letter in pattern for letter in "*["):  # a ? begins the query of a URL
-            yield pattern
-            return
-        try:
-            yield from sorted_naturally(matching_urls(pattern))
-        except OSError as error:
-            raise DataError(f"{setting}={pattern}: {reason_of(error)}.") from error
-    elif os.path.isdir(pattern):
-        yield from sorted_naturally(glob.glob(os.path.join(glob.escape(pattern), "*.tar")))
-    elif os.path.exists(pattern):
-        yield pattern
-    else:
-        yield from sorted_naturally(glob.glob(pattern, recursive=True))
+        return find_urls(f"{setting}={pattern}", pattern)
+    if os.path.isdir(pattern):
+        return sorted_naturally(glob.glob(os.path.join(glob.escape(pattern), "*.tar")))
+    return [pattern] if os.path.exists(pattern) else sorted_naturally(glob.glob(pattern, recursive=True))

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 # The longest label, group or time, and the largest JSON, in characters and bytes.
 MAX_NAME, MAX_JSON = 200, 2**20
-# How the names of WebDataset's own notes begin.
-_HIDDEN = "__"
+# How the names of hidden files and of WebDataset's own notes begin.
+_HIDDEN = (".", "__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,12 @@ class ShardRows:
         """The table of the shard."""
         for member in tar.members():
             name = member.name.removeprefix("./")
-            start = name.rfind("/") + 1
-            if (
-                name[start : start + 1] in (".", "")
-                or name.startswith(_HIDDEN, start)
-                or name[start:].lower() in CLUTTER
-            ):
+            if is_hidden(name):
                 continue
             if name in self.seen:
                 raise DataError(f"{self.shard} has two members called {name}. Write it again with one of them.")
             self.seen.add(name)
-            dot = name.find(".", start)
+            dot = name.find(".", name.rfind("/") + 1)
             key, extension = (name[:dot], name[dot + 1 :]) if dot >= 0 else (name, "")
             if extension not in self.kinds:
                 self.kinds[extension] = self._kind(extension.lower())
@@ -159,6 +154,12 @@ class ShardRows:
                 "time": column("time").dictionary_encode(),
             }
         )
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a member of a tar is no data: a hidden file, clutter, or a note of WebDataset's own."""
+    last = name.rpartition("/")[2]
+    return not last or last.startswith(_HIDDEN) or last.lower() in CLUTTER
 
 
 def storable(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import struct
 import sys
 import warnings
@@ -19,10 +18,12 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 from ftexp.config import DataConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading import decoding
-from ftexp.data.loading.decoding import decode, decode_opened, open_lazily
+from ftexp.data.loading.decoding import decode_opened, open_lazily
 from ftexp.data.loading.formats import describe_file
-from ftexp.data.loading.images import open_image
+from ftexp.data.loading.images import open_image, open_place
+from ftexp.data.loading.limits import NO_LIMITS
 from ftexp.data.loading.screening import find_bad_images, screen_images
+from ftexp.data.places import InMemory
 from ftexp.data.samples import Sample
 
 # 40 x 30 pixels of one red, written by pillow-heif.
@@ -34,6 +35,12 @@ HEIC = base64.b64decode(
     "aXNwZQAAAAAAAABAAAAAQAAAAChjbGFwAAAAKAAAAAEAAAAeAAAAAf///+gAAAAC////3gAAAAIAAAAQcGl4aQAAAAADCAgIAAAAGGlw"
     "bWEAAAAAAAAAAQABBYECAwWEAAAAO21kYXQAAAAvKAGvEyFkY0D1JyL//2jyn/oqGf9s9lhZ3K6AwVvy+sD2ZJvA86qRnoCHaacwFXg="
 )
+
+
+def decode(file: str | bytes, white_level: float | None = None, at_least: int | None = None) -> Image.Image:
+    """Decode a file, by its path or by its bytes."""
+    content = file if isinstance(file, bytes) else Path(file).read_bytes()
+    return open_place(InMemory(content), str(file)[-20:], white_level, NO_LIMITS, at_least)
 
 
 def png_of_16_bits(values: npt.NDArray[np.uint16]) -> bytes:
@@ -95,7 +102,7 @@ def saved(folder: Path, name: str, content: bytes) -> Sample:
 
 @pytest.mark.parametrize(("level", "white", "expected"), [(4095, 4095, 255), (2048, 4095, 128), (200, 255, 200)])
 def test_the_white_level_becomes_white(level: int, white: int, expected: int) -> None:
-    assert decode(io.BytesIO(png_of_16_bits(gray(level))), white).getpixel((0, 0)) == (expected,) * 3
+    assert decode(png_of_16_bits(gray(level)), white).getpixel((0, 0)) == (expected,) * 3
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff little endian", "tiff big endian", "tiff compressed"])
@@ -113,7 +120,7 @@ def test_colour_of_16_bits_keeps_its_lower_byte_under_a_white_level(tmp_path: Pa
 def test_a_transparent_colour_of_16_bits_becomes_white() -> None:
     values = np.full((2, 2, 4), 1000, np.uint16)
     values[..., 3] = [[65535, 0], [65535, 0]]
-    image = decode(io.BytesIO(png_of_16_bits(values)), 4095)
+    image = decode(png_of_16_bits(values), 4095)
     assert [image.getpixel((x, 0)) for x in (0, 1)] == [(62, 62, 62), (255, 255, 255)]
 
 
@@ -236,7 +243,7 @@ def test_so_does_one_of_16_bits(channels: int, white: float | None) -> None:
     key = struct.pack(f">{channels}H", *[0xC800] * channels)
     chunk = struct.pack(">I", len(key)) + b"tRNS" + key + struct.pack(">I", zlib.crc32(b"tRNS" + key))
     png = png_of_16_bits(values)
-    image = decode(io.BytesIO(png[:33] + chunk + png[33:]), white)  # behind the signature and the header
+    image = decode(png[:33] + chunk + png[33:], white)  # behind the signature and the header
     assert image.tobytes() == bytes([40, 40, 40, 255, 255, 255])
 
 
@@ -419,21 +426,21 @@ def test_a_fourth_channel_that_is_no_transparency_is_not_dropped(tmp_path: Path)
 def test_a_raw_file_of_a_camera_is_not_its_thumbnail(tmp_path: Path) -> None:
     Image.new("RGB", (8, 6)).save(tmp_path / "photo.tif")
     (tmp_path / "photo.tif").rename(tmp_path / "photo.NEF")
-    assert describe_file(str(tmp_path / "photo.NEF")).startswith("is a raw file of a camera")
+    content = (tmp_path / "photo.NEF").read_bytes()
+    assert describe_file("photo.NEF", content).startswith("is a raw file of a camera")
     with pytest.raises(ValueError, match="is a raw file of a camera; export it"):
         open_image(Sample(str(tmp_path / "photo.NEF"), "a"))
     with pytest.raises(Exception, match="raw file"):
-        open_lazily(io.BytesIO((tmp_path / "photo.NEF").read_bytes()), "photo.NEF")
+        open_lazily(content, "photo.NEF", NO_LIMITS)
 
 
-def test_a_damaged_tiff_is_described_without_its_tags(tmp_path: Path) -> None:
-    (tmp_path / "x.tif").write_bytes(b"II*\0" + b"\xff" * 8)
-    assert "is a TIFF of a kind that is not supported" in describe_file(str(tmp_path / "x.tif"))
+def test_a_damaged_tiff_is_described_without_its_tags() -> None:
+    assert "is a TIFF of a kind that is not supported" in describe_file("x.tif", b"II*\0" + b"\xff" * 8)
 
 
 def test_a_plain_image_causes_no_warning(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "x.tif", compression="tiff_lzw", tiffinfo={TiffImagePlugin.SOFTWARE: "x"})
-    with open_lazily(str(tmp_path / "x.tif")) as image:
+    with open_lazily((tmp_path / "x.tif").read_bytes(), "x.tif", NO_LIMITS) as image:
         decoded = decode_opened(image)
     assert (decoded.depth.peak, decoded.depth.num_pages) == (None, 1)
 

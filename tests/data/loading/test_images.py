@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from ftexp.config import DataConfig
-from ftexp.data.loading.images import ImageLimits, open_image
+from ftexp.data.loading.images import open_image
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.loading.screening import find_bad_images, screen_images
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError

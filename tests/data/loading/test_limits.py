@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprints import look_at_images
-from ftexp.data.loading.images import ImageLimits
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.loading.screening import find_bad_images
 from ftexp.data.samples import Sample
 
