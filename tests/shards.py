@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,7 +55,10 @@ def write_shards(folder: Path, count: int = 2, images: int = 15) -> Path:
 
 @contextmanager
 def serving(files: Mapping[str, bytes], ranges: bool = True) -> Iterator[str]:
-    """A web server with these files; ``/forbidden`` answers 403, and ``/broken`` 503."""
+    """A web server with these files; ``/forbidden`` answers 403, and ``/broken`` 503.
+
+    At names that begin with ``lost`` it hangs up without an answer, and with ``half`` in the middle of the content.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -66,7 +70,14 @@ def serving(files: Mapping[str, bytes], ranges: bool = True) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
+        def _hang_up(self) -> None:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+
         def _answer(self, with_content: bool) -> None:
+            if self.path.startswith("/lost"):
+                self._hang_up()
+                return
             content = files.get(self.path.removeprefix("/"))
             if content is None:
                 self.send_error({"/forbidden": 403, "/broken": 503}.get(self.path, 404))
@@ -78,7 +89,10 @@ def serving(files: Mapping[str, bytes], ranges: bool = True) -> Iterator[str]:
             self.send_response(206 if asked is not None else 200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if with_content:
+            if with_content and self.path.startswith("/half"):
+                self.wfile.write(content[: len(content) // 2])
+                self._hang_up()
+            elif with_content:
                 self.wfile.write(content)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

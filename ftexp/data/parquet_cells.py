@@ -12,6 +12,7 @@ from typing import Any
 
 from ftexp.data.places import Container, FileState, Place
 from ftexp.data.remote import UnreadableError, explained, is_url, open_url
+from ftexp.errors import UserError
 
 # The bytes of row groups that a process keeps.
 KEPT_BYTES = 256 * 2**20
@@ -67,7 +68,7 @@ def opened_parquet(path: str, footer: Any = None) -> Iterator[Any]:
     try:
         with open_url(path) as stream, pyarrow.parquet.ParquetFile(stream, metadata=footer) as file:
             yield file
-    except pyarrow.ArrowException:
+    except (pyarrow.ArrowException, UserError):
         raise
     except Exception as error:  # the file systems raise errors of many libraries
         raise explained(error) from error

@@ -138,11 +138,9 @@ def _file_system(url: str) -> tuple[Any, str]:
 def explained(error: Exception) -> OSError:
     """An error of a file system as one of a few kinds."""
     cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
-        # fsspec's HTTP file system says so of every failed question for a file's size, whatever the reason was.
-        answered = getattr(cause, "status", None)
-        if answered not in (None, *_GONE) or (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)):
-            return explained(cause)
+    # fsspec's HTTP file system calls a file missing whenever it cannot ask for its size, whatever the reason is.
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and not _says_it_is_missing(cause):
+        return explained(cause)
     status = getattr(error, "status", None)
     if isinstance(error, (FileNotFoundError, PermissionError, UnreadableError)):
         return error
@@ -154,3 +152,11 @@ def explained(error: Exception) -> OSError:
         return UnreadableError(f"the server answers {status} ({getattr(error, 'message', '')})")
     what = f"{error} ({type(error).__name__})" if str(error) else type(error).__name__
     return NetworkError(f"{UNREACHED}: {what.rstrip('.')}; check the address and the network")
+
+
+def _says_it_is_missing(error: Exception) -> bool:
+    if isinstance(error, FileNotFoundError):
+        return True
+    status = getattr(error, "status", None)
+    of_http = type(error).__module__.startswith("aiohttp.")  # its errors are OSErrors only in part
+    return status in _GONE if status is not None else not (of_http or isinstance(error, OSError))

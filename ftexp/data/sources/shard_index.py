@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from ftexp.data.digests import SETTLED_NS
 from ftexp.data.places import Container, Part
-from ftexp.data.remote import is_url, open_url, reason_of, size_of_url
+from ftexp.data.remote import explained, is_url, open_url, reason_of, size_of_url
 from ftexp.data.sources.shard_rows import ShardRows, Wanted, storable
 from ftexp.data.sources.tar_members import ReadAt, TarReader
 from ftexp.errors import DataError
@@ -122,7 +122,10 @@ def _reading(path: str) -> Iterator[tuple[ReadAt, int]]:
 
 def _forwards(stream: Any) -> ReadAt:
     def read_at(offset: int, count: int) -> bytes:
-        stream.seek(offset)
-        return bytes(stream.read(count))
+        try:
+            stream.seek(offset)
+            return bytes(stream.read(count))
+        except Exception as error:  # the file systems raise errors of many libraries
+            raise explained(error) from error
 
     return read_at

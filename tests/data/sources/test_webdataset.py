@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 
 import fsspec
@@ -164,6 +165,22 @@ def test_a_server_without_ranges_is_refused() -> None:
     message = r"the server sends whole files only .*filecache::http"
     with serving({"a.tar": shard(0, 3)}, ranges=False) as url, pytest.raises(DataError, match=message):
         open_image(read(f"{url}/a.tar")[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lost.tar", r"Server disconnected \(ServerDisconnectedError\)"),
+        ("half.tar", r"Response payload is not completed: .* \(ClientPayloadError\)"),
+        ("lost/*.tar", r"Server disconnected \(ServerDisconnectedError\)"),
+    ],
+)
+def test_a_lost_connection_is_no_missing_shard(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftexp.data.remote.PAUSE_SECONDS", 0)
+    with serving({"half.tar": shard(0, 30)}) as url:
+        message = rf"{url}/{re.escape(name)}: cannot be reached: {said}; check the address and the network\.$"
+        with pytest.raises(DataError, match=message):
+            read(f"{url}/{name}")
 
 
 def test_a_missing_shard_at_a_url() -> None:
