@@ -29,6 +29,7 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 from benchmarks.results import append_rows, machine, versions
+from ftexp.audit.aligner import Effort
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_same_images, near_duplicate_findings, near_duplicates
 from ftexp.audit.edited_copies import find_edited_copies
@@ -128,7 +129,7 @@ def by_audit(samples: list[Sample]) -> set[frozenset[str]]:
     assert len(prints) == len(samples)
     across, _ = near_duplicates(samples, prints)
     findings = find_same_images(samples, prints) + near_duplicate_findings(samples, across.near)
-    findings += find_edited_copies(samples, prints, cache, "ignore", findings, across.by_hash)
+    findings += find_edited_copies(samples, prints, Effort(cache), "ignore", findings, across.by_hash)
     return {frozenset((finding.path_a, finding.path_b)) for finding in findings}
 
 

@@ -1,4 +1,4 @@
-"""Aligns pairs of images: coarsely, and closely where that fits. What is known of a pair is kept, by its content."""
+"""Aligns pairs of images: first coarsely, then closely if they fit. The cache keeps the result of each pair."""
 
 from __future__ import annotations
 
@@ -44,6 +44,20 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """How much may be spent on aligning pictures.
+
+    Attributes:
+        cache: keeps how pairs fit, by the contents of both: those that it knows cost nothing, and an audit that was
+            interrupted goes on from there.
+        until: by ``time.monotonic``, when no further pairs are begun; a warning says how many were left.
+    """
+
+    cache: FingerprintCache
+    until: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class Aligned:
     """Two samples by their numbers, the first one smaller, and how their pictures fit."""
 
@@ -56,8 +70,7 @@ def align_pairs(
     samples: Sequence[Sample],
     prints: Fingerprints,
     pairs: Numbers,
-    cache: FingerprintCache,
-    until: float = math.inf,
+    effort: Effort,
 ) -> list[Aligned]:
     """Find the pairs of images of which one was edited into the other, or that show one scene.
 
@@ -65,8 +78,7 @@ def align_pairs(
         samples: all samples.
         prints: their fingerprints, in the same order.
         pairs: the numbers of two samples each, int64 [P, 2].
-        cache: keeps how pairs fit, by the contents of both; an audit that was interrupted goes on from there.
-        until: by ``time.monotonic``, when no further pairs are begun; a warning says how many were left.
+        effort: how much may be spent.
 
     Returns:
         Those that fit, in the order of ``pairs``.
@@ -74,9 +86,9 @@ def align_pairs(
     found: list[Aligned] = []
     progress = Progress("aligned", "pairs of pictures", len(pairs))
     with _one_thread_each(), ThreadPoolExecutor(available_cores()) as pool:
-        aligner = _Aligner(samples, prints, cache, pool)
+        aligner = _Aligner(samples, prints, effort.cache, pool)
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            if time.monotonic() >= until:
+            if time.monotonic() >= effort.until:
                 _warn_of_limit(len(pairs) - start, len(pairs))
                 break
             chunk: list[Pair] = [(int(first), int(second)) for first, second in pairs[start : start + PAIRS_AT_ONCE]]
@@ -104,7 +116,7 @@ def _warn_of_limit(left: int, total: int) -> None:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """The pairs are spread over the cores, not each of them; threads that are started meanwhile inherit it."""
+    """Compute each pair on one thread, because pairs are spread over the cores; new threads inherit the setting."""
     before = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -116,14 +128,14 @@ def _one_thread_each() -> Iterator[None]:
 
 
 class _Kept:
-    """The local features of the last images; None for an image that cannot be read."""
+    """Keeps the local features of the images that were looked at last; None for an image that cannot be read."""
 
     def __init__(self, find: Callable[[int], LocalFeatures | None], pool: ThreadPoolExecutor, most: int) -> None:
         self._find, self._pool, self._most = find, pool, most
         self._features: dict[int, LocalFeatures | None] = {}
 
     def look_at(self, pairs: Sequence[Pair]) -> None:
-        """Find the points of the images of these pairs that are not at hand."""
+        """Find and keep the features of all images of these pairs, unless they are kept already."""
         numbers = {number for pair in pairs for number in pair}
         if len(self._features.keys() | numbers) > self._most:
             self._features = {number: one for number, one in self._features.items() if number in numbers}
@@ -131,11 +143,11 @@ class _Kept:
         self._features |= dict(zip(missing, self._pool.map(self._find, missing), strict=True))
 
     def each_of(self, numbers: Sequence[int]) -> list[LocalFeatures | None]:
-        """Of these images; what has to be found for them is not kept."""
+        """The features of each of these images. Those that are not kept are found now, and are not kept afterwards."""
         return list(self._pool.map(lambda number: self._features.get(number) or self._find(number), numbers))
 
     def of(self, pair: Pair) -> tuple[LocalFeatures, LocalFeatures] | None:
-        """Of both images of a pair, if both can be read."""
+        """The features of both images of a pair; None if one of them cannot be read."""
         first, second = (self._features[number] for number in pair)
         return None if first is None or second is None else (first, second)
 
@@ -155,7 +167,7 @@ class _Aligner:
         self._unreadable: set[str] = set()
 
     def align(self, pairs: Sequence[Pair]) -> list[Alignment]:
-        """How each of a few hundred pairs fits."""
+        """How well each of these pairs fits; give it a few hundred pairs at a time."""
         ordered = [self._ordered(pair) for pair in pairs]
         keys = [self._key(pair) for pair in ordered]
         known = {}
@@ -200,7 +212,7 @@ class _Aligner:
             )
 
     def _ordered(self, pair: Pair) -> Pair:
-        """By content, so that a pair fits in one way whatever the order of the samples."""
+        """A pair in the order of its contents, so that the result does not depend on the order of the samples."""
         first, second = sorted(pair, key=self._prints.content)
         return first, second
 
@@ -209,7 +221,7 @@ class _Aligner:
         return ":".join([*parts, VERSION])
 
     def _packed(self, pair: Pair, alignment: Alignment) -> bytes:
-        """With the contents of images that have no points, so that they are counted again."""
+        """What the cache keeps: the alignment, and which of both images have no points, to report them again."""
         plain = [content for number in pair if (content := self._prints.content(number)) in self._plain]
         return json.dumps([astuple(alignment), plain]).encode()
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ftexp.audit.aligner import Effort
 from ftexp.audit.blank import find_blank_images
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_same_images, near_duplicate_findings, near_duplicates, tie_duplicates
@@ -71,7 +72,7 @@ def audit_splits(
     started = time.perf_counter()
     prints = look.of(samples)
     with closing(_open_cache(config)) as cache:
-        findings, repeats = find_all(samples, prints, cache, config.on_scene, until)
+        findings, repeats = find_all(samples, prints, Effort(cache, until), config.on_scene)
         if config.write_groups is not None:
             write_groups(Path(config.write_groups).expanduser(), samples, prints, cache if config.aligns else None)
     if config.on_leak == "warn":
@@ -90,30 +91,28 @@ def audit_splits(
 def find_all(
     samples: Sequence[Sample],
     prints: Fingerprints,
-    cache: FingerprintCache,
+    effort: Effort,
     on_scene: OnScene,
-    until: float = math.inf,
 ) -> tuple[list[Finding], list[str]]:
     """Find everything that an audit can find, and describe what repeats within a split.
 
     Args:
         samples: all samples, each with its split.
         prints: their fingerprints, in the same order.
-        cache: keeps how pairs of pictures fit, and how well metadata predict the labels.
+        effort: how much may be spent on aligning pictures; its cache also keeps how well metadata predict the labels.
         on_scene: whether scenes are listed, and with which severity.
-        until: by ``time.monotonic``, when no further pictures are aligned.
     """
     across, within = near_duplicates(samples, prints)
     copies = [*find_same_images(samples, prints), *near_duplicate_findings(samples, across.near)]
     findings = [
         *copies,
-        *find_edited_copies(samples, prints, cache, on_scene, copies, across.by_hash, until),
+        *find_edited_copies(samples, prints, effort, on_scene, copies, across.by_hash),
         *find_shared_groups(samples),
         *find_future_in_training(samples),
         *find_two_labels(samples, prints, [*across.near, *within.near]),
         *find_repeats(samples, prints, within.near),
         *find_blank_images(samples, prints),
-        *find_shortcuts(samples, prints, cache),
+        *find_shortcuts(samples, prints, effort.cache),
     ]
     return findings, describe_repeats(samples, prints, within.near)
 

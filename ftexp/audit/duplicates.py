@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from ftexp.audit.aligner import Effort
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.edited_copies import find_aligned
 from ftexp.audit.findings import Finding, finding
@@ -31,11 +32,6 @@ def find_same_images(samples: Sequence[Sample], prints: Fingerprints) -> list[Fi
     return [finding("same_image", "fail", samples[i], samples[j], 1.0) for i, j in sorted(pairs)]
 
 
-def find_near_duplicates(samples: Sequence[Sample], prints: Fingerprints) -> list[Finding]:
-    """Find images in two splits that differ only in size, compression, brightness, a mild crop or a flip."""
-    return near_duplicate_findings(samples, near_duplicates(samples, prints)[0].near)
-
-
 def near_duplicates(samples: Sequence[Sample], prints: Fingerprints) -> tuple[Searched, Searched]:
     """Find the near duplicates across splits, and those within one."""
     across, within = NearDuplicates(prints).search([partial(of, _splits_of(samples)) for of in (differ, is_equal)])
@@ -43,7 +39,10 @@ def near_duplicates(samples: Sequence[Sample], prints: Fingerprints) -> tuple[Se
 
 
 def near_duplicate_findings(samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Finding]:
-    """The findings of near duplicates across splits, the image of the earlier split first."""
+    """The findings of near duplicates across splits, the image of the earlier split first.
+
+    They differ only in size, compression, brightness, a mild crop or a flip.
+    """
     split_of = _splits_of(samples)
     ordered = [(i, j, score) if split_of[i] < split_of[j] else (j, i, score) for i, j, score in pairs]
     return [finding("near_duplicate", "fail", samples[i], samples[j], score) for i, j, score in ordered]
@@ -88,7 +87,7 @@ def tie_duplicates(
         pairs = unique_pairs(*by_hash)
         pairs = pairs[component[pairs[:, 0]] != component[pairs[:, 1]]]
         everyone = np.ones(len(samples), dtype=bool)
-        aligned = find_aligned(samples, prints, everyone, partial(differ, component), cache, pairs)
+        aligned = find_aligned(samples, prints, everyone, partial(differ, component), Effort(cache), pairs)
         edges += [(one.first, one.second) for one in aligned if scenes or one.alignment.verdict == "edited"]
     if scenes:
         first_of = {sample.group: number for number, sample in reversed(list(enumerate(samples)))}
@@ -112,7 +111,7 @@ def by_pixels(pictures: Numbers) -> list[list[int]]:
 
 
 def components(edges: Sequence[tuple[int, int]], size: int) -> Numbers:
-    """The number of the set, of ``size`` images, that each belongs to by any chain of edges, int64 [size]."""
+    """Of each of ``size`` images the number of its set, int64 [size]; a chain of edges joins images to one set."""
     ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
     first = np.arange(size)  # of each image, one of its set with a smaller number
     while len(ends):  # sets with an edge between them are joined, as in Shiloach and Vishkin (1982)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Literal
@@ -11,8 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.audit.aligner import Aligned, align_pairs
-from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.aligner import Aligned, Effort, align_pairs
 from ftexp.audit.feature_candidates import FeatureCandidates
 from ftexp.audit.findings import Finding, finding
 from ftexp.audit.fingerprint_table import Fingerprints
@@ -28,27 +26,25 @@ OnScene = Literal["warn", "fail", "ignore"]
 def find_edited_copies(
     samples: Sequence[Sample],
     prints: Fingerprints,
-    cache: FingerprintCache,
+    effort: Effort,
     on_scene: OnScene,
     known: Collection[Finding],
     by_hash: Numbers,
-    until: float = math.inf,
 ) -> list[Finding]:
     """Find edited copies and scenes in two splits.
 
     Args:
         samples: all samples, each with its split.
         prints: their fingerprints, in the same order.
-        cache: keeps how pairs fit, by the contents of both.
+        effort: how much may be spent on aligning pictures.
         on_scene: whether scenes are listed, and with which severity.
         known: copies that were found already, which are not listed twice.
         by_hash: pairs in two splits whose hashes are alike, int64 [P, 2].
-        until: by ``time.monotonic``, when no further pictures are aligned.
     """
     split_of = np.array([SPLITS.index(sample.split) if sample.split else -1 for sample in samples])
     listed_already = {frozenset((one.path_a, one.path_b)) for one in known}
     findings = []
-    for one in find_aligned(samples, prints, split_of > 0, partial(differ, split_of), cache, by_hash, until):
+    for one in find_aligned(samples, prints, split_of > 0, partial(differ, split_of), effort, by_hash):
         first, second = sorted((one.first, one.second), key=lambda number: split_of[number])
         if frozenset((samples[first].path, samples[second].path)) in listed_already:
             continue
@@ -65,9 +61,8 @@ def find_aligned(
     prints: Fingerprints,
     queries: npt.NDArray[np.bool_],
     wanted: Wanted,
-    cache: FingerprintCache,
+    effort: Effort,
     by_hash: Numbers,
-    until: float = math.inf,
 ) -> list[Aligned]:
     """Find pairs of images of which one was edited into the other, or that show one scene.
 
@@ -76,9 +71,8 @@ def find_aligned(
         prints: their fingerprints; without features nothing is found.
         queries: bool [N], the images whose neighbours are looked at.
         wanted: which pairs to search.
-        cache: keeps how pairs fit, by the contents of both.
+        effort: how much may be spent on aligning pictures.
         by_hash: wanted pairs whose hashes are alike, which text and watermarks change least, int64 [P, 2].
-        until: by ``time.monotonic``, when no further pictures are aligned.
 
     Returns:
         The pairs with a verdict, those with most inliers first.
@@ -91,7 +85,7 @@ def find_aligned(
     by_hash = by_hash[have_views[by_hash].all(axis=1) & queries[by_hash].any(axis=1)]
     unequal = both(wanted, partial(differ, prints.pictures))
     by_views = FeatureCandidates(prints, numbers).edited(unequal, numbers[queries[numbers]])
-    found = align_pairs(samples, prints, unique_pairs(by_hash, by_views), cache, until)
+    found = align_pairs(samples, prints, unique_pairs(by_hash, by_views), effort)
     return sorted(found, key=lambda one: -one.alignment.inliers)
 
 

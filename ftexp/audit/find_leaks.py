@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ftexp.audit.aligner import Effort
 from ftexp.audit.audit import find_all
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.features import PretrainedFeatures
@@ -76,7 +77,7 @@ def find_leaks(
     with closing(FingerprintCache(None if cache is None else Path(cache).expanduser())) as known:
         seen = look_at_images(samples, extractor, known, available_cores())
         _check(samples, seen)
-        return find_all(samples, seen.prints, known, "warn")[0]
+        return find_all(samples, seen.prints, Effort(known), "warn")[0]
 
 
 def _check(samples: Sequence[Sample], seen: Seen) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.duplicates import near_duplicate_findings, near_duplicates
+from ftexp.audit.findings import Finding
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.fingerprints import FeatureExtractor, look_at_images
 from ftexp.data.samples import Sample
@@ -67,3 +69,8 @@ PLANTED: dict[str, Callable[[Image.Image], Image.Image]] = {
     "cropped by 10 %": lambda image: jpeg(crop_10_percent(image)),
     "20 % brighter": lambda image: jpeg(ImageEnhance.Brightness(image).enhance(1.2)),
 }
+
+
+def find_near_duplicates(samples: Sequence[Sample], prints: Fingerprints) -> list[Finding]:
+    """The near duplicates in two splits."""
+    return near_duplicate_findings(samples, near_duplicates(samples, prints)[0].near)

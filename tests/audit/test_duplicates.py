@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from photographs import PLANTED, fingerprints_of, photograph
+from photographs import PLANTED, find_near_duplicates, fingerprints_of, photograph
 
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import components, find_near_duplicates, find_same_images, tie_duplicates
+from ftexp.audit.duplicates import components, find_same_images, tie_duplicates
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.near_duplicates import NearDuplicates
 from ftexp.audit.pairs import differ

@@ -18,14 +18,14 @@ import pytest
 import torch
 from conftest import real_images
 from edits import EDITS, OVERLAYS, in_perspective, picture, turned_and_cut
-from photographs import fingerprints_of, save
+from photographs import find_near_duplicates, fingerprints_of, save
 from PIL import Image
 
 from ftexp.audit import aligner, progress
-from ftexp.audit.aligner import align_pairs
+from ftexp.audit.aligner import Effort, align_pairs
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import find_near_duplicates, near_duplicates
+from ftexp.audit.duplicates import near_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.findings import Finding
@@ -64,7 +64,7 @@ def edited_copies(
     known: Sequence[Finding] = (),
 ) -> list[Finding]:
     by_hash = near_duplicates(samples, prints)[0].by_hash
-    return find_edited_copies(samples, prints, cache, on_scene, known, by_hash)
+    return find_edited_copies(samples, prints, Effort(cache), on_scene, known, by_hash)
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +281,7 @@ def test_where_the_time_is_limited_the_pairs_that_are_left_are_counted(
         clock = iter(range(10, 100))
         monkeypatch.setattr(aligner, "time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
         caplog.clear()
-        aligned = align_pairs(drawn, prints, pairs, cache, until)
+        aligned = align_pairs(drawn, prints, pairs, Effort(cache, until))
         assert [(one.first, one.second) for one in aligned] == found
         warned = [message for message in caplog.messages if "max_minutes" in message]
         assert len(warned) == (left > 0)
@@ -309,7 +309,7 @@ def test_pictures_of_one_class_are_no_copies(folder: str, caplog: pytest.LogCapt
     alike = likeness(*(torch.from_numpy(prints.thumbnails([pair[side] for pair in pairs])) for side in (0, 1)))
     verdict = {
         (one.first, one.second): one.alignment.verdict
-        for one in align_pairs(samples, prints, np.array(pairs), NO_CACHE)
+        for one in align_pairs(samples, prints, np.array(pairs), Effort(NO_CACHE))
     }
     verdicts = {
         (Path(samples[i].path).name, Path(samples[j].path).name): (verdict.get((i, j)), round(float(score), 3))

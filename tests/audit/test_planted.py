@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import real_images
-from photographs import PLANTED, fingerprints_of
+from photographs import PLANTED, find_near_duplicates, fingerprints_of
 from PIL import Image
 
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import find_near_duplicates, find_same_images
+from ftexp.audit.duplicates import find_same_images
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.near_duplicates import MIN_SIDE_FOR_NEAR_DUPLICATES
 from ftexp.data.samples import Sample
