@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 NUMERIC = ("bytes", "width", "height", "bytes_per_pixel")
-# Part of the key under which scores are kept; increase it when one changes.
-VERSION = 2
-# Of the runs of characters in file names, their lengths, and how many of the most frequent ones count.
+# Part of the key under which scores are kept; increase it when scores change.
+VERSION = 3
+# The lengths of the runs of characters that are looked for in file names, and how many of the most frequent are used.
 LENGTHS, MAX_RUNS = (2, 3, 4), 20_000
-# Of the tree that cuts a range of numbers.
+# How often the decision tree cuts a range again, and the fewest samples on a side of a cut.
 MAX_DEPTH, MIN_LEAF = 5, 5
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-# From the samples to learn from and those to predict, by their numbers, to the classes of the latter.
+# Takes the numbers of the samples to learn from, and of those to predict; returns the classes of the latter.
 Predictor = Callable[[Integers, Integers], Integers]
 
 
@@ -60,50 +60,64 @@ def _folds(truth: Integers, num_folds: int) -> Integers:
 
 
 def _by_value(values: Sequence[Any], truth: Integers) -> Predictor:
-    """The class of which the largest share has the value."""
+    """Predict the class of whose samples the largest share has the same value."""
     codes = np.unique(values, return_inverse=True)[1]
     return lambda known, asked: _likeliest(codes, truth, known, asked)
 
 
 def _by_number(values: Sequence[Any], truth: Integers) -> Predictor:
-    """The same, of ranges that a decision tree cuts."""
+    """Predict the class of whose samples the largest share is in the same range; a decision tree cuts the ranges."""
     numbers = np.array(values, np.float64)
 
     def predict(known: Integers, asked: Integers) -> Integers:
         order = known[np.argsort(numbers[known], kind="stable")]
-        weights = np.eye(truth.max() + 1)[truth[order]] / np.bincount(truth[known])
-        ranges = np.searchsorted(_cuts(numbers[order], weights, MAX_DEPTH), numbers)
+        weights = (1 / np.bincount(truth[known]))[truth[order]]
+        ranges = np.searchsorted(_cuts(numbers[order], truth[order], weights, MAX_DEPTH), numbers)
         return _likeliest(ranges, truth, known, asked)
 
     return predict
 
 
 def _likeliest(codes: Integers, truth: Integers, known: Integers, asked: Integers) -> Integers:
-    """For each sample that is asked about, the class of which the largest share of the known samples has its code."""
+    """For each sample that is asked about, the class of whose known samples the largest share has the same code."""
     table = np.zeros((codes.max() + 1, truth.max() + 1))
     np.add.at(table, (codes[known], truth[known]), 1.0)
     classes: Integers = (table / table.sum(axis=0))[codes[asked]].argmax(axis=1)
     return classes
 
 
-def _cuts(numbers: Floats, weights: Floats, depth: int) -> list[float]:
+def _cuts(numbers: Floats, truth: Integers, weights: Floats, depth: int) -> list[float]:
     """Where a tree cuts a range, so that the Gini impurity of its parts is lowest.
 
     Args:
         numbers: in ascending order, float64 [N].
-        weights: of each sample in the column of its class, float64 [N, C].
+        truth: the class of each, int64 [N].
+        weights: of each, the same for all of a class, float64 [N].
         depth: how often parts are cut again.
     """
-    before = weights.cumsum(axis=0)[:-1]
-    behind = weights.sum(axis=0) - before
     may = np.diff(numbers) > 0
     may[: MIN_LEAF - 1] = may[len(numbers) - MIN_LEAF :] = False
-    if depth == 0 or not may.any() or np.count_nonzero(weights.any(axis=0)) == 1:
+    if depth == 0 or not may.any() or (truth == truth[0]).all():
         return []
-    purity = np.add(*((side**2).sum(axis=1) / side.sum(axis=1) for side in (before, behind)))
-    at = int(np.where(may, purity, -np.inf).argmax()) + 1
-    lower, upper = _cuts(numbers[:at], weights[:at], depth - 1), _cuts(numbers[at:], weights[at:], depth - 1)
+    purity = _purity(truth, weights)[:-1] + _purity(truth[::-1], weights[::-1])[-2::-1]
+    at = int(np.where(may, purity.round(9), -np.inf).argmax()) + 1  # of equally good cuts the first
+    lower = _cuts(numbers[:at], truth[:at], weights[:at], depth - 1)
+    upper = _cuts(numbers[at:], truth[at:], weights[at:], depth - 1)
     return [*lower, float(numbers[at - 1 : at + 1].mean()), *upper]
+
+
+def _purity(truth: Integers, weights: Floats) -> Floats:
+    """For the first 1, 2, ..., N samples: the sum over classes of the squared weight, divided by the whole weight.
+
+    A class with k samples of weight w adds (k w)^2. One more sample adds (2 k + 1) w^2 to that, so that the sums grow
+    from sample to sample and need no table of samples by classes.
+    """
+    order = np.argsort(truth, kind="stable")
+    in_order = truth[order]
+    earlier = np.empty_like(truth)  # samples of the same class before each
+    earlier[order] = np.arange(len(truth)) - np.searchsorted(in_order, in_order)
+    purity: Floats = ((2 * earlier + 1) * weights**2).cumsum() / weights.cumsum()
+    return purity
 
 
 def _by_runs(names: Sequence[Any], truth: Integers) -> Predictor:

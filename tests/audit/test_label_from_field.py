@@ -8,7 +8,16 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import ComplementNB
 from sklearn.tree import DecisionTreeClassifier
 
-from ftexp.audit.label_from_field import _by_number, _by_runs, _by_value, _folds, _most_frequent, balanced_accuracy
+from ftexp.audit.label_from_field import (
+    _by_number,
+    _by_runs,
+    _by_value,
+    _cuts,
+    _folds,
+    _most_frequent,
+    _purity,
+    balanced_accuracy,
+)
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.choice(3, 400, p=[0.6, 0.3, 0.1])
@@ -21,6 +30,19 @@ def test_numbers_are_cut_as_by_a_decision_tree() -> None:
     expected = tree.fit(numbers[KNOWN, None], TRUTH[KNOWN]).predict(numbers[ASKED, None])
     assert len(set(expected)) == 3
     np.testing.assert_array_equal(_by_number(numbers.tolist(), TRUTH)(KNOWN, ASKED), expected)
+
+
+def test_purity_is_the_sum_of_squared_weights_of_classes_by_their_sum() -> None:
+    truth, weights = np.array([0, 1, 0, 0]), np.array([0.5, 1.0, 0.5, 0.5])
+    expected = [0.25 / 0.5, (0.25 + 1) / 1.5, (1 + 1) / 2, (2.25 + 1) / 2.5]
+    np.testing.assert_allclose(_purity(truth, weights), expected, rtol=1e-15)
+
+
+def test_of_equally_good_cuts_the_first_is_made() -> None:
+    truth = np.repeat([0, 1, 0], 7)
+    weights = np.where(truth == 0, 1 / 14, 1 / 7)  # whose sums are not exact, and differ in their last bits
+    assert _cuts(np.arange(21.0), truth, weights, 1) == [6.5]
+    assert _cuts(np.arange(21.0), truth, weights, 2) == [6.5, 13.5]
 
 
 def test_names_are_told_apart_as_by_complement_naive_bayes() -> None:
