@@ -134,15 +134,20 @@ def run_frozen(config: Config, network: Network, images: Images, runtime: Runtim
     return features
 
 
-def scored_metrics(config: Config, features: Features) -> list[str]:
-    """The metrics that heads on the features are scored by; says so if folds mix past and future.
+def refuse_undefined_metrics(config: Config, features: Features) -> None:
+    """Refuse metrics that are not defined for these images; warn if folds mix past and future.
 
     Raises:
-        UserError: if a requested metric is not defined for these images.
+        UserError: if a requested metric is not defined.
     """
     check_defined(config.asked_metrics, features.classes, [sample.label for sample in features.samples])
     if config.data.split == "time":
         log.warning("Folds ignore the time of images, so the future helps to judge the past (data.split=time).")
+
+
+def scored_metrics(config: Config, features: Features) -> list[str]:
+    """The metrics that heads on the features are scored by; refuses and warns as ``refuse_undefined_metrics``."""
+    refuse_undefined_metrics(config, features)
     return recorded(config.asked_metrics, len(features.classes))
 
 

@@ -46,12 +46,12 @@ def job(composed: DictConfig) -> None:
 def draw_and_write(config: Config, folder: Path) -> None:
     """Score heads on more and more of the images, and write what was found to ``folder``."""
     with quick_imports():
-        from ftexp.frozen_features import compute_features, scored_metrics
+        from ftexp.frozen_features import compute_features, refuse_undefined_metrics
         from ftexp.probe.curve import learning_curve
         from ftexp.report.learning_curve_files import steps_ahead, write_learning_curve
 
     features, _ = compute_features(config, folder)
-    scored_metrics(config, features)
+    refuse_undefined_metrics(config, features)
     settings, seed, metric = config.probe, config.runtime.seed, config.train.metric
     steps = steps_ahead(len(features.labels), settings.more)
     curve = learning_curve(features, settings.folds, settings.repeats, seed, metric)

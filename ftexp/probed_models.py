@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftexp.config import Config
 from ftexp.errors import UserError, WeightsError
-from ftexp.frozen_features import build_frozen, read_images, run_frozen, scored_metrics
+from ftexp.frozen_features import build_frozen, read_images, refuse_undefined_metrics, run_frozen
 from ftexp.machine.runtime import prepare_runtime, settle_memory_format
 from ftexp.models.catalogue import locate_weights
 from ftexp.models.forward_cost import ForwardCost, forward_cost
@@ -88,7 +88,7 @@ def probe_models(config: Config, models: Sequence[NamedModel], folder: Path) -> 
         except UserError as error:
             failed[model.given] = _because(model.given, error)
             continue
-        scored_metrics(config, features)  # refuses those that are not defined for these images
+        refuse_undefined_metrics(config, features)
         folds = tuple(cross_validate(features, config.probe.folds, config.probe.repeats, config.runtime.seed))
         size = network.preprocessing.image_size
         found.append(ProbedModel(model.given, folds, features.values.shape[1], size, cost))
