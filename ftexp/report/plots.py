@@ -125,10 +125,17 @@ def _scale_rates(axes: Axes, history: Sequence[EpochRecord]) -> None:
         axes.set_ylim(max(min(rates), max(rates) * 1e-4) / 1.6, max(rates) * 1.6)
 
 
+class _PowerOfTen(LogFormatter):
+    """Writes all numbers that it labels in one way: 1 is "1e+00" beside "1e-01"."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return str(self.fix_minus(f"{x:.0e}")) if super().__call__(x, pos) else ""
+
+
 def label_plainly(axis: Axis) -> None:
     """Write the numbers of a log axis as text, such as "1e-03": a formula would be parsed for a tenth of a second."""
-    axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    axis.set_major_formatter(_PowerOfTen())
+    axis.set_minor_formatter(_PowerOfTen(labelOnlyBase=False))
 
 
 def _shade_phases(axes: Axes, history: Sequence[EpochRecord], *, labelled: bool) -> None:

@@ -2,11 +2,12 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ftexp.evaluation.history import EpochRecord
 from ftexp.report.page.charts import curves
-from ftexp.report.plots import plot_confusion_matrix, plot_curves
+from ftexp.report.plots import label_plainly, plot_confusion_matrix, plot_curves
 
 
 def record(epoch, phase="partial", *, best=False, lr_head=1e-3, lr_backbone=3e-4, val_loss=0.5):
@@ -29,8 +30,6 @@ def record(epoch, phase="partial", *, best=False, lr_head=1e-3, lr_backbone=3e-4
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that are saved, for a look at what is in them."""
-    from matplotlib.figure import Figure
-
     figures = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: (figures.append(self), save(self, *args, **kw))[1])
@@ -77,6 +76,15 @@ def test_curves_of_unusual_runs_are_drawn_without_a_warning(tmp_path, history):
         warnings.simplefilter("error")
         plot_curves(history, tmp_path / "curves.png", best_epoch=1)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_all_numbers_of_a_log_axis_are_written_in_one_way():
+    axes = Figure().subplots()
+    axes.plot([1e-2, 1e4], [1, 1])
+    axes.set_xscale("log")
+    label_plainly(axes.xaxis)
+    written = [axes.xaxis.get_major_formatter()(x).replace("\N{MINUS SIGN}", "-") for x in (1e-2, 0.1, 1, 10, 1e4)]
+    assert written == ["1e-02", "1e-01", "1e+00", "1e+01", "1e+04"]
 
 
 def test_confusion_of_few_classes_shows_counts_and_row_shares(tmp_path, drawn):
