@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from bad_images import find_bad_images
 from shards import png, serving
 
 from ftexp.data import remote
 from ftexp.data.digests import ContentDigests, bytes_digest
 from ftexp.data.loading.images import open_image
 from ftexp.data.loading.limits import ImageLimits
-from ftexp.data.loading.screening import find_bad_images
 from ftexp.data.places import Container, Part, WholeUrl
 from ftexp.data.remote import NetworkError, UnreadableError, read_url
 from ftexp.data.samples import Sample
@@ -109,6 +109,8 @@ def test_what_a_server_says_of_a_file_that_is_listed() -> None:
         for name, error in (("none", FileNotFoundError), ("forbidden", PermissionError), ("broken", NetworkError)):
             with pytest.raises(error):
                 Container.of(f"{url}/{name}")
+        with pytest.raises(NetworkError, match=r"cannot be reached: Server disconnected \(ServerDisconnectedError\)"):
+            Container.of(f"{url}/lost")  # which is no OSError
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bad_images import find_bad_images
 from conftest import CommandLine, Compose
 from PIL import Image
 
 from ftexp.cli.resume_arguments import saved_overrides
 from ftexp.config import Config
 from ftexp.data.loading.limits import ImageLimits
-from ftexp.data.loading.screening import find_bad_images
 from ftexp.data.samples import Sample
 from ftexp.data.sources.registry import read_samples
 from ftexp.errors import CheckpointError, DataError, UserError

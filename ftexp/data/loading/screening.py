@@ -44,7 +44,7 @@ def screen_images(
     Raises:
         DataError: with ``on_bad_image=error``, naming the bad files.
     """
-    seen = _decode_all(samples, workers, ImageLimits.of(config))
+    seen = decode_all(samples, workers, ImageLimits.of(config))
     report_depth([depth for _, depth in seen if isinstance(depth, Depth)], config.white_level)
     return leave_out(samples, [(sample, reason) for sample, reason in seen if isinstance(reason, str)], config, folder)
 
@@ -76,22 +76,6 @@ def leave_out(
     log.warning("%d of %d images are bad and left out; they are listed in %s.", len(bad), len(samples), table)
     left_out = {id(sample) for sample, _ in bad}
     return [sample for sample in samples if id(sample) not in left_out]
-
-
-def find_bad_images(
-    samples: Sequence[Sample], workers: int | str = "auto", limits: ImageLimits | None = None
-) -> list[tuple[Sample, str]]:
-    """Find the samples that cannot be decoded or exceed a limit.
-
-    Args:
-        samples: the samples to check.
-        workers: the number of threads; ``auto``: one for each core.
-        limits: None: the default limits.
-
-    Returns:
-        The bad samples in the given order, each with the reason.
-    """
-    return [(sample, seen) for sample, seen in _decode_all(samples, workers, limits) if isinstance(seen, str)]
 
 
 def report_depth(depths: Sequence[Depth], white_level: float | None) -> None:
@@ -149,13 +133,11 @@ def _check_losses(samples: Sequence[Sample], bad: Sequence[tuple[Sample, str]]) 
             )
 
 
-def _decode_all(
-    samples: Sequence[Sample], workers: int | str, limits: ImageLimits | None
-) -> list[tuple[Sample, Depth | str]]:
+def decode_all(samples: Sequence[Sample], workers: int | str, limits: ImageLimits) -> list[tuple[Sample, Depth | str]]:
     """Decode every file once; returns each sample with the depth of its file, or with the reason why it is bad."""
     files = [sample for sample in samples if sample.pixels is None]
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
-    decode_one = partial(_decode_one, limits=limits or ImageLimits())
+    decode_one = partial(_decode_one, limits=limits)
     # Threads are enough, because Pillow's decoders release the GIL.
     with ThreadPoolExecutor(threads) as pool:
         return list(zip(files, pool.map(decode_one, files), strict=True))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from bad_images import find_bad_images
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from ftexp.config import DataConfig
@@ -22,7 +23,7 @@ from ftexp.data.loading.decoding import decode_opened, open_lazily
 from ftexp.data.loading.formats import describe_file
 from ftexp.data.loading.images import open_image, open_place
 from ftexp.data.loading.limits import NO_LIMITS
-from ftexp.data.loading.screening import find_bad_images, screen_images
+from ftexp.data.loading.screening import screen_images
 from ftexp.data.places import InMemory
 from ftexp.data.samples import Sample
 

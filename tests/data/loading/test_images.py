@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_images import find_bad_images
 from PIL import Image
 
 from ftexp.config import DataConfig
 from ftexp.data.loading.images import open_image
 from ftexp.data.loading.limits import ImageLimits
-from ftexp.data.loading.screening import find_bad_images, screen_images
+from ftexp.data.loading.screening import screen_images
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_images import find_bad_images
 from PIL import Image, ImageFile
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprints import look_at_images
 from ftexp.data.loading.limits import ImageLimits
-from ftexp.data.loading.screening import find_bad_images
 from ftexp.data.samples import Sample
 
 Reasons = Callable[[list[Sample], ImageLimits], list[str | None]]
