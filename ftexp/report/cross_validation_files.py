@@ -16,6 +16,7 @@ from ftexp.report.plots import plot_confusion_matrix
 from ftexp.report.tables import write_rows
 
 HEAD = "a ridge head on the features of the frozen network, not the stage"
+HEAD_ALONE = " The head is scored, whatever the stage: training more of the network may gain more."
 
 
 def write_cross_validation(
@@ -58,12 +59,10 @@ def write_cross_validation(
     ]
     write_rows(folder / "folds.csv", of_folds)
     write_rows(folder / "classes.csv", class_table(scores.confusion, features.classes))
+    rows = zip(features.classes, scores.confusion.tolist(), strict=True)
     write_rows(
         folder / "confusion.csv",
-        [
-            {"true class": name, **dict(zip(features.classes, row.tolist(), strict=True))}
-            for name, row in zip(features.classes, scores.confusion, strict=True)
-        ],
+        [{"true class": name, **dict(zip(features.classes, row, strict=True))} for name, row in rows],
     )
     title = "cross-validation" if repeats == 1 else f"cross-validation, {repeats} repeats"
     plot_confusion_matrix(scores.confusion, features.classes, folder / "confusion_matrix.png", title)
@@ -71,15 +70,9 @@ def write_cross_validation(
         f"{METRICS[name].label} {one['value']:.4f} ({one['low']:.4f} to {one['high']:.4f})"
         for name, one in found.items()
     )
-    if trained:
-        what, said = f"{trained}, trained for each", "Brackets are 95 % intervals over groups of images."
-    else:
-        what = "a head on the frozen network"
-        said = (
-            "Brackets are 95 % intervals over groups of images. The head is scored, whatever the stage: training more "
-            "of the network may gain more."
-        )
+    what = f"{trained}, trained for each" if trained else "a head on the frozen network"
+    hint = "" if trained else HEAD_ALONE
     return [
         f"folds   {facts['folds']} folds x {repeats}, {what}: {told}",
-        f"folds   {said} {folder / 'cross_validation.json'}",
+        f"folds   Brackets are 95 % intervals over groups of images.{hint} {folder / 'cross_validation.json'}",
     ]

@@ -1,40 +1,28 @@
-"""A whole search, from the space to the summary."""
+"""A whole search, from the plan to the summary."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import optuna
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, QuotedString
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 from optuna.samplers import RandomSampler
 
-from ftexp.config import Config, parse
-from ftexp.config.check import check
-from ftexp.config.recipe import AUTO
-from ftexp.config.sweep import DIRECTIONS
 from ftexp.config.uri import at_home
 from ftexp.errors import ConfigError
-from ftexp.models.blocks import HEAD
 from ftexp.run_folder import refuse_trials
-from ftexp.search_preset import choose_preset
-from ftexp.sweeps.confirm import check_confirmable, confirm
+from ftexp.sweeps.confirm import confirm
 from ftexp.sweeps.parent import parent_run, record_summary
-from ftexp.sweeps.pruning import build_pruner
-from ftexp.sweeps.ranges import Options, check_whole_numbers
+from ftexp.sweeps.ranges import Options
 from ftexp.sweeps.samplers import build_sampler
 from ftexp.sweeps.search import Search
-from ftexp.sweeps.space import EACH_BLOCK, Space, build_space
-from ftexp.sweeps.study import EPOCHS, JOURNAL, Direction, SharedStudy, name_study
+from ftexp.sweeps.study import EPOCHS, JOURNAL, SharedStudy
 from ftexp.sweeps.summary import Summary
-
-DEFAULT_TRIALS = 20
+from ftexp.sweeps.sweep_plan import SweepPlan, plan_sweep
 
 log = logging.getLogger(__name__)
 
@@ -59,113 +47,55 @@ def sweep(
         UserError: if the space, the objectives or the storage are not valid, or too many trials fail.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    config, plain = _run_part(composed, arguments)
-    directions = _directions(settings["direction"], config.sweep.objectives)
-    preset = choose_preset(config, composed.hydra.runtime.choices, arguments)
-    space = build_space(
-        preset={**preset.space, **(settings["params"] or {})},
-        idle=preset.idle,
-        arguments=arguments,
-        options=composed.hydra.runtime.choices,
-        learning_blocks=_learning_blocks(config) if EACH_BLOCK in preset.space else [],
-        options_of=options_of,
-    )
-    for key, distribution in space.ranges.items():
-        check_whole_numbers(key, distribution, space.texts[key], OmegaConf.select(composed, key.lstrip("+")))
-    check_confirmable(config.sweep, space)
-    sampler = cast(dict[str, Any], OmegaConf.to_container(settings["sampler"]))
-    is_grid = space.listed or sampler["_target_"].endswith(".GridSampler")
-    foreseen = _foreseen(config)
-    planned = space.combinations() if is_grid else [_configured(space, composed, foreseen)]
-    total = settings["n_trials"]
-    if total is None:
-        total = len(planned) if is_grid else DEFAULT_TRIALS
-    total = min(total, len(planned)) if is_grid else total
-    check(total >= 1, "hydra.sweeper.n_trials", total, "at least 1")
-    check(settings["n_jobs"] >= 1, "hydra.sweeper.n_jobs", settings["n_jobs"], "at least 1")
-    rate = settings["max_failure_rate"]
-    check(0 <= rate <= 1, "hydra.sweeper.max_failure_rate", rate, "between 0 and 1")
-    pruner = "none" if space.listed else settings["pruner"]
-    epochs = sum(int(phase.epochs) for phase in foreseen.stage.phases)
-    built = build_pruner(pruner, epochs, len(directions))  # raises for a wrong name before anything is written
-
-    prefix = "grid" if space.listed else preset.name
-    name = settings["study_name"] or name_study(prefix, plain, space.texts)
-    folder = _sweep_folder(composed, name)
-    _refuse_other_study(folder, name)
+    plan = plan_sweep(composed, settings, arguments, options_of)
+    folder = _sweep_folder(composed, plan.name)
+    _refuse_other_study(folder, plan.name)
     storage = at_home(settings["storage"] or "") or f"{JOURNAL}{folder / 'study.journal'}"
-    _hand_over(composed, folder=folder, storage=storage, study_name=name, pruner=pruner)
-    shared = SharedStudy(folder, storage, name, directions)
+    _hand_over(composed, folder=folder, storage=storage, study_name=plan.name, pruner=plan.pruner_name)
+    shared = SharedStudy(folder, storage, plan.name, plan.directions)
     try:
-        if not shared.study.get_trials(deepcopy=False):
-            refuse_trials(folder)  # if the folder has trials of a study of this name in another storage
-        # All points of a grid are enqueued, so nothing is drawn.
-        shared.study.sampler = RandomSampler() if is_grid else build_sampler(sampler, shared.session)
-        shared.study.pruner = built
-        with shared.locked():
-            if EPOCHS not in shared.study.user_attrs:  # a study named by the user may have other settings
-                shared.study.set_user_attr(EPOCHS, epochs)
-            _enqueue(shared.study, planned, is_grid)
-        summary = Summary(shared.study, folder, space, config.sweep.objectives, total)
+        _begin_study(shared, plan, folder)
+        summary = Summary(shared.study, folder, plan.space, plan.config.sweep.objectives, plan.num_trials)
         summary.begin()
-        search = Search(shared, space, launcher, summary, total, settings["n_jobs"], rate)
-        with parent_run(shared, config.tracking) as tracker:
+        with parent_run(shared, plan.config.tracking) as tracker:
             try:
-                search.run()
-                if hosts := shared.hosts_at_work():
-                    log.info(
-                        "Other processes are still running trials of this study (%s); the last one writes the complete "
-                        "summary. If one of them has died, the same command repeats its trial.",
-                        ", ".join(hosts),
-                    )
-                if config.sweep.confirm and not shared.running():  # else the last process does it
-                    summary.confirmed = confirm(
-                        shared.study, folder, space, config.sweep, config.runtime.seed + 1, launcher, settings["n_jobs"]
-                    )
+                _search(shared, plan, folder, summary, launcher)
             finally:
                 record_summary(tracker, folder, summary.end(shared.claimed()))
     finally:
         shared.close()
 
 
-def _run_part(composed: DictConfig, arguments: Sequence[str]) -> tuple[Config, dict[str, Any]]:
-    """The configuration of a run: as an object, and as plain data from which the study gets its name."""
-    task = composed.copy()
-    with read_write(task), open_dict(task):
-        task.pop("hydra")
-    plain = OmegaConf.to_container(task, resolve=True)
-    assert isinstance(plain, dict)
-    del plain["tracking"]  # tracking does not change the search, and neither does what follows it
-    for key in ("confirm", "confirm_seeds", "trials_per_gpu"):
-        del plain["sweep"][key]
-    _fill_gaps(task, arguments)
-    return parse(task), cast(dict[str, Any], plain)
+def _begin_study(shared: SharedStudy, plan: SweepPlan, folder: Path) -> None:
+    """Give the study its sampler, its pruner and its first points."""
+    study = shared.study
+    if not study.get_trials(deepcopy=False):
+        refuse_trials(folder)  # if the folder has trials of a study of this name in another storage
+    # All points of a grid are enqueued, so nothing is drawn.
+    study.sampler = RandomSampler() if plan.is_grid else build_sampler(plan.sampler, shared.session)
+    study.pruner = plan.pruner
+    with shared.locked():
+        if EPOCHS not in study.user_attrs:  # a study named by the user may have other settings
+            study.set_user_attr(EPOCHS, plan.epochs)
+        # Of a search, the configured values come first, so that the best is at least as good.
+        if plan.is_grid or not study.get_trials(deepcopy=False):
+            for values in plan.first_points:
+                study.enqueue_trial(values, skip_if_exists=True)
 
 
-def _fill_gaps(task: DictConfig, arguments: Sequence[str]) -> None:
-    """Give settings without a configured value, such as ``data.root``, the first value of their range."""
-    for override in OverridesParser.create().parse_overrides(list(arguments)):
-        group, _, key = override.key_or_group.rpartition(".")
-        tried = override.value()
-        if isinstance(tried, ChoiceSweep) and group and OmegaConf.is_missing(OmegaConf.select(task, group), key):
-            first = tried.list[0]
-            OmegaConf.update(task, f"{group}.{key}", first.text if isinstance(first, QuotedString) else first)
-
-
-def _directions(given: Any, objectives: Sequence[str]) -> list[Direction]:
-    if given is None:
-        return [cast(Direction, DIRECTIONS[name]) for name in objectives]
-    texts = [str(text) for text in given] if isinstance(given, (list, ListConfig)) else [str(given)]
-    allowed = len(texts) == len(objectives) and set(texts) <= {"maximize", "minimize"}
-    check(allowed, "hydra.sweeper.direction", given, f"null, or one of maximize, minimize for each of {objectives}")
-    return [cast(Literal["minimize", "maximize"], text) for text in texts]
-
-
-def _learning_blocks(config: Config) -> list[str]:
-    from ftexp.prepare import plan
-
-    blocks = {block: None for phase in plan(config) for block in phase.learning}
-    return [block for block in blocks if block != HEAD]
+def _search(shared: SharedStudy, plan: SweepPlan, folder: Path, summary: Summary, launcher: Callable[[], Any]) -> None:
+    """Run the trials, and confirm the best ones if that is asked for."""
+    Search(shared, plan.space, launcher, summary, plan.num_trials, plan.jobs, plan.max_failure_rate).run()
+    if hosts := shared.hosts_at_work():
+        log.info(
+            "Other processes are still running trials of this study (%s); the last one writes the complete summary. If "
+            "one of them has died, the same command repeats its trial.",
+            ", ".join(hosts),
+        )
+    config = plan.config
+    if config.sweep.confirm and not shared.running():  # else the last process does it
+        seed = config.runtime.seed + 1
+        summary.confirmed = confirm(shared.study, folder, plan.space, config.sweep, seed, launcher, plan.jobs)
 
 
 def _sweep_folder(composed: DictConfig, name: str) -> Path:
@@ -209,23 +139,3 @@ def _hand_over(composed: DictConfig, *, folder: Path, storage: str, study_name: 
             OmegaConf.update(composed, key, value)
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
             composed.hydra.overrides.hydra.append(f"{key}='{quoted}'")
-
-
-def _configured(space: Space, composed: DictConfig, foreseen: Config) -> dict[str, Any]:
-    """The configured values of the searched settings, if they lie in the space; of ``auto``, what it comes to."""
-    options = composed.hydra.runtime.choices
-    values = {key: options.get(key, OmegaConf.select(composed, key)) for key in space.ranges}
-    return space.inside({k: attrgetter(k)(foreseen) if value == AUTO else value for k, value in values.items()})
-
-
-def _foreseen(config: Config) -> Config:
-    from ftexp.prepare import foresee
-
-    return foresee(config)
-
-
-def _enqueue(study: optuna.Study, planned: Sequence[dict[str, Any]], is_grid: bool) -> None:
-    """Enqueue all points of a grid or, for a search, the configured values, so that the best is at least as good."""
-    if is_grid or not study.get_trials(deepcopy=False):
-        for values in planned:
-            study.enqueue_trial(values, skip_if_exists=True)

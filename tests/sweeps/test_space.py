@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from ftexp.errors import ConfigError
 from ftexp.sweeps.space import Space, build_space
-from ftexp.sweeps.sweep import _fill_gaps
+from ftexp.sweeps.sweep_plan import _fill_gaps
 
 PRESET = {"optimizer.head_lr": "tag(log, interval(1e-4, 1e-1))", "optimizer.block_decay": "interval(0.3, 1.0)"}
 IDLE = {"stage=head": ["optimizer.block_decay"]}
