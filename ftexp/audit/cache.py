@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ftexp.data.loading.decoding import decoders
 
-# Part of every key; increase it when the content of fingerprints changes, or how well metadata predict labels is told
-# in another way (label_from_field.py), so that old values are not used.
+# Part of every key; increase it when the content of fingerprints changes, so that old values are not used. Alignments
+# (aligner.py) and scores of metadata (label_from_field.py) have versions of their own.
 VERSION = 8
 SECONDS_TO_WAIT_FOR_OTHERS = 60
 CHECKSUM_BYTES = 4
@@ -72,7 +72,7 @@ class FingerprintCache:
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:
-        """Turn the first error of the file into a warning, and stop using the file unless it is read-only."""
+        """Turn the first error of the file into a warning; a file that can be read and not written stays in use."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:

@@ -1,8 +1,9 @@
-"""Points that many pictures have, such as those of a logo, ruler, frame, date or form, prove nothing of two pictures.
+"""Finds points that many pictures have, such as those of a logo, ruler, frame, date or form: they are no evidence that
+two pictures are copies.
 
-As with words that most texts have, a point counts as common by the pictures of a sample that have it, too. Measured
-with a likeness of 0.88: in each of 280 pairs of copies planted among 3,240 pictures, at least four fifths of the points
-remained; in pairs with one caption, ruler, logo or date on both, which 80 of the pictures had, fewer than ten did.
+A sample of the pictures decides: a point is common if several of them have it, too. Measured with a likeness of 0.88:
+in each of 280 pairs of copies planted among 3,240 pictures, at least four fifths of the points remained; in pairs with
+one caption, ruler, logo or date on both, which 80 of the pictures had, fewer than ten did.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ import numpy.typing as npt
 from ftexp.audit.geometry import COARSE_INLIERS, coarse_inliers
 from ftexp.audit.local_features import Descriptors, LocalFeatures, products, unit_descriptors
 
-# The size of the sample, the least one from which something follows, and in how many of its pictures a point is common.
+# The number of pictures in the sample, the smallest sample that is used at all, and how many of its pictures have to
+# have a point for it to be common.
 NUM_REFERENCES, LEAST_REFERENCES = 200, 20
 LEAST_WITH_THE_POINT = 3
-# Another picture has a point if its descriptor is at least so like, and nearly as like as that of the pair itself.
+# Another picture has the point if one of its descriptors is at least so like, and at most MARGIN less like than the two
+# of the pair are to each other.
 LEAST_LIKENESS, MARGIN = 0.85, 0.05
 
 
 class References:
-    """The sample of pictures.
+    """The sample of pictures by which common points are recognised.
 
     Args:
-        numbers: which they are.
-        features: their COARSE features; None of a picture that cannot be read.
+        numbers: the numbers of its pictures.
+        features: their COARSE features; None for a picture that cannot be read.
     """
 
     def __init__(self, numbers: Sequence[int], features: Sequence[LocalFeatures | None]) -> None:

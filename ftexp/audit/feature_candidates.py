@@ -23,15 +23,16 @@ from ftexp.audit.progress import Progress
 # The number of neighbours per image that can be near duplicates, and their least similarity: of 3,600 copies planted in
 # three datasets, 1 % had a lower one.
 NUM_NEAR, LEAST_OF_NEAR = 2, 0.6
-# Those for edited copies, whose features are divided by a power of their spread: the components in which photographs
-# differ little tell a copy from another photograph of one kind. Of 840 copies of 21 kinds planted in photographs of
-# flowers, hashes and these neighbours found 837; without the division, and with a least likeness of 0.5, they found 834
-# among a third more pairs.
+# The same for edited copies, and the power of its spread by which each component of the features is divided: components
+# in which photographs differ little are those that tell a copy from another photograph of one kind. Of 840
+# copies of 21 kinds planted in photographs of flowers, hashes and these neighbours found 837; without the division, and
+# with a least likeness of 0.5, they found 834 among a third more pairs.
 NUM_EDITED, LEAST_OF_EDITED, POWER_OF_EDITED = 5, 0.3, 0.75
-# The spread can be told from so many images for each feature; with fewer they are not divided.
+# The spread is known well enough from so many images for each feature. With fewer, components are not divided, and this
+# is the least likeness.
 IMAGES_FOR_POWER, LEAST_WITHOUT_POWER = 4, 0.5
 WHOLE, CENTRE, GRAY = 0, 1, 2
-# Of many images, this number of principal components is compared. They are those of a sample of this size.
+# So many principal components are compared; they are computed from at most so many images.
 NUM_COMPONENTS = 128
 MAX_SAMPLE = 16_384
 # Components with a smaller variance, as a share of the largest one, are noise.
@@ -113,8 +114,8 @@ class _Space:
 
     Args:
         features: of a sample, [S, D].
-        components: how many of them, those with the largest spread.
-        power: 0: they are not divided; 1: all have one spread.
+        components: the number of components that are kept: those with the largest spread.
+        power: 0: they are not divided; 1: afterwards all have the same spread.
     """
 
     def __init__(self, features: npt.NDArray[np.float32], components: int, power: float) -> None:
@@ -126,6 +127,6 @@ class _Space:
         self.size = self._axes.shape[1]
 
     def __call__(self, features: npt.NDArray[np.float16]) -> Tensor:
-        """Of length 1, float32 [N, components]."""
+        """The components of these features, each row scaled to length 1, float32 [N, components]."""
         centred = torch.from_numpy(features.astype(np.float32)) - self._mean
         return torch.nn.functional.normalize(centred @ self._axes)

@@ -71,7 +71,7 @@ class Finding:
 def finding(
     kind: str, severity: Severity, first: Sample, second: Sample, score: float, inliers: int | None = None
 ) -> Finding:
-    """A finding of two samples that are in splits."""
+    """A finding about two samples, each of which is in a split."""
     assert first.split is not None
     assert second.split is not None
     return Finding(kind, severity, first.split, first.path, second.split, second.path, score, inliers)

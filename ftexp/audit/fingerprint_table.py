@@ -65,7 +65,7 @@ def shorter_side(facts: Mapping[str, str | float]) -> int:
 
 
 def pack(fingerprint: Fingerprint) -> bytes:
-    """All of it but the digest of the file."""
+    """The bytes of a fingerprint that are stored: all but the digest of the file, which is their key."""
     num_features = fingerprint.features.size
     header = json.dumps({"pixels": fingerprint.pixels, "facts": fingerprint.facts, "features": num_features}).encode()
     arrays = (fingerprint.thumbnail.tobytes(), fingerprint.features.tobytes(), fingerprint.views.tobytes())

@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from ftexp.audit.local_features import Descriptors, Floats, Gray, LocalFeatures, Numbers, match
 
-# In COARSE detail, one pair of neighbours in sixty has so many inliers, and of 840 copies of 21 kinds all but one.
+# In COARSE detail, of 840 copies of 21 kinds all but one have at least so many inliers, and of pairs of unrelated
+# neighbours one in sixty has.
 COARSE_INLIERS, COARSE_TOLERANCE_PIXELS, COARSE_TRIALS = 4, 1.8, 500
 
 # In FINE detail, a match that follows an affine transformation to within so many pixels is an inlier.
 TOLERANCE_PIXELS = 4.0
 TRIALS = 1000
-# What a photograph is rarely scaled or stretched by; other transformations are of chance matches.
+# Photographs are rarely scaled or stretched by more than this; matches that ask for more are there by chance.
 LEAST_SCALE, LARGEST_SCALE, LARGEST_STRETCH = 0.2, 5.0, 1.7
 # From so many inliers on, perspective is estimated, too.
 INLIERS_FOR_PERSPECTIVE = 20
@@ -41,9 +42,10 @@ LEAST_INNER_CELLS, LEAST_INNER_LINES = 4, 2
 # What is at the same place in both pictures, to within this share of their size, can be an overlay.
 LEAST_MOVE = 0.02
 
-# For the agreement: the blur, the side of the window, the least variance of gray levels in it, and the correlation.
+# How the agreement is measured: pixels are blurred by so much; windows have this side, and count if their gray levels
+# have this variance at least; they agree if they correlate by more than this.
 BLUR_PIXELS, WINDOW, LEAST_VARIANCE, LEAST_CORRELATION = 2.0, 15, 20.0, 0.8
-# The variance below which a window is divided by this one, so that noise does not correlate.
+# The least variance by which a product is divided, so that the noise of smooth windows does not correlate.
 DAMPING = 4.0
 
 Pixels = npt.NDArray[np.uint8]
@@ -144,7 +146,7 @@ def laid_over(first: LocalFeatures, second: LocalFeatures, size: tuple[int, int]
 
 
 def _best(first: LocalFeatures, second: LocalFeatures) -> tuple[Alignment, Floats, bool]:
-    """How they fit, the transformation from the first picture or its mirror image to the second, and which it is."""
+    """How two pictures fit, the transformation from the first to the second, and whether the first one is mirrored."""
     both = ((*_align(one, second), mirrored) for mirrored, one in enumerate((first, first.mirrored())))
     alignment, matrix, mirrored = max(both, key=lambda found: found[0].inliers)
     return alignment, matrix, bool(mirrored)

@@ -24,7 +24,7 @@ from ftexp.audit.progress import Progress
 # similarity below 0.91.
 NUM_NEIGHBOURS = 2
 MIN_HASH_LIKENESS = 0.8
-# How many images are looked for that are like one window; they can be many crops of one image.
+# The number of neighbours of each window, which is larger because many images can be crops of one image.
 NEIGHBOURS_OF_A_WINDOW = 4
 # The number of frequencies per direction, and the side that a window is resized to before the transform, in pixels.
 NUM_FREQUENCIES = 6
@@ -35,7 +35,7 @@ WINDOWS = [
     *((0.9, x, y) for x, y in ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))),
     (0.8, 0.5, 0.5),
 ]
-# The images that the mean and the spread of each frequency are taken of, at most.
+# The mean and the spread of each frequency are computed from at most so many images.
 MAX_STANDARD = 16_384
 # The number of images whose windows are transformed, and searched, at a time.
 CHUNK, SEARCHED_AT_ONCE = 1_024, 16_384
@@ -64,7 +64,7 @@ class HashCandidates:
         """Find the pairs of images whose pixels should be compared.
 
         Args:
-            wanted: which pairs to search; each of them is searched for by itself.
+            wanted: which pairs to search; each condition gets a search of its own.
             queries: one image of each pair is among these, int64 [Q]; None: all.
 
         Returns:
@@ -120,7 +120,7 @@ class _Standard:
         self._spread = (np.sqrt(((whole - centre) ** 2).mean(axis=0)) + 1e-3).astype(np.float32)
 
     def __call__(self, hashes: Array) -> Array:
-        """Of length 1, [N, W, D]."""
+        """The standardised frequencies of windows, scaled to length 1, [N, W, D]."""
         standard: Array = (hashes - self._centre) / self._spread
         standard /= np.maximum(np.linalg.norm(standard, axis=-1, keepdims=True), 1e-12)
         return standard

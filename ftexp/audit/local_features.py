@@ -53,7 +53,7 @@ class LocalFeatures:
     descriptors: Descriptors
 
     def mirrored(self) -> LocalFeatures:
-        """Those of the mirror image, without searching it: cells change places, and directions their sign."""
+        """The features of the mirror image. It is not searched: cells change places, and directions their sign."""
         points = self.points.copy()
         points[:, 0] = self.gray.shape[1] - 1 - points[:, 0]
         return LocalFeatures(np.ascontiguousarray(self.gray[:, ::-1]), points, self.descriptors[:, _MIRRORED])

@@ -78,7 +78,7 @@ def look_at(sample: Sample, limits: ImageLimits) -> Look | Bad:
 
 
 def _thumbnail(image: Image.Image, part: float) -> npt.NDArray[np.uint8]:
-    """Of the middle of an image. The aspect ratio does not matter, as copies have the same one."""
+    """A thumbnail of the middle part of an image; its aspect ratio is not kept, because copies have the same one."""
     size, margin = (THUMBNAIL_SIZE, THUMBNAIL_SIZE), (1 - part) / 2
     box = (margin * image.width, margin * image.height, (1 - margin) * image.width, (1 - margin) * image.height)
     # A large image is first reduced by a whole factor.

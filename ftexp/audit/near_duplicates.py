@@ -63,7 +63,7 @@ class NearDuplicates:
         """Find near duplicates.
 
         Args:
-            wanted: which pairs to search; each of them is searched for by itself.
+            wanted: which pairs to search; each condition gets a search of its own.
             queries: pairs are searched of these images with others, int64 [Q]; None: of all.
 
         Returns:
@@ -78,7 +78,7 @@ class NearDuplicates:
         ]
 
     def _alike(self, pairs: Numbers) -> list[Pair]:
-        """Those that are near duplicates, by their pixels."""
+        """Compare the pixels of pairs, and return those that are near duplicates, the most similar first."""
         progress = Progress("compared", "pairs of pictures", len(pairs))
         found: list[Pair] = []
         for start in range(0, len(pairs), PAIRS_AT_ONCE):

@@ -19,13 +19,14 @@ from torch import Tensor
 from ftexp.audit.pairs import Wanted
 from ftexp.audit.parallel import map_batches
 
-# Up to so many keys there is one cell.
+# Up to so many keys are all in one cell.
 MAX_COMPARED_WITH_ALL = 8_192
-# The number of cells is this many times the root of the number of keys; a query is compared with those of so many.
+# The number of cells, as a multiple of the square root of the number of keys; and of how many cells a query is compared
+# with the keys.
 CELLS_PER_ROOT, CELLS_OF_A_QUERY = 2.0, 12
-# The k-means that finds the centres: vectors for each of them, and rounds.
+# The k-means that finds the centres of cells: the number of vectors for each centre, and of rounds.
 SAMPLES_PER_CELL, ROUNDS = 48, 6
-# Of a cell with more keys (many pictures that look the same), a query is compared with so many, chosen at random.
+# A query is compared with at most so many keys of a cell, chosen at random: many pictures can look the same.
 MAX_KEYS_OF_A_CELL = 16_384
 # Keys are kept as bytes, which changes a product by 0.002.
 LARGEST_BYTE = 127
@@ -49,12 +50,12 @@ class Found:
 
     @staticmethod
     def joined(parts: Sequence[Found]) -> Found:
-        """All of them."""
+        """The pairs of all parts together."""
         pairs = np.concatenate([np.zeros((0, 2), np.int64), *(part.pairs for part in parts)])
         return Found(pairs, np.concatenate([np.zeros(0, np.float32), *(part.alike for part in parts)]))
 
     def nearest(self, side: int, number: int) -> Found:
-        """Each pair once, and of each query (side 0) or key (side 1) those alone that are most alike."""
+        """Each pair once, and for each query (side 0) or key (side 1) only the ``number`` pairs that are most alike."""
         order = np.lexsort((-self.alike, self.pairs[:, 1], self.pairs[:, 0]))
         pairs = self.pairs[order]
         first = np.ones(len(pairs), bool)
@@ -94,7 +95,7 @@ class Neighbours:
         Args:
             queries: float32 [Q, D], each of length 1.
             owners: the number of the image that each query is of, int64 [Q].
-            wanted: which pairs of images to search; each of them is searched for by itself.
+            wanted: which pairs of images to search; each condition gets a search of its own.
             number: how many neighbours of a query are found at most.
             least: the least likeness of a neighbour, a product of their vectors.
         """

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Of one part of the audit, in the log.
+    """Logs how far one part of the audit is.
 
     Args:
         done: what happens to the things, such as ``aligned``.
@@ -24,7 +24,7 @@ class Progress:
         self._started = self._last = time.monotonic()
 
     def at(self, number: int) -> None:
-        """So many are done."""
+        """Log that so many are done, if the last line is some seconds old."""
         now = time.monotonic()
         if now - self._last < SECONDS_BETWEEN or not 0 < number < self._total:
             return

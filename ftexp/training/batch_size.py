@@ -88,7 +88,7 @@ def settle_batch_size(
         else:
             own = known // ranks.size
             _fits(remembered, own, free)
-    runtime.memory.promise_step(taken.get(own, free))  # all, if that step ran out of memory
+    runtime.memory.promise_step(taken.get(own, free))  # all free memory, if that step ran out of it
     settled = replace(config.train, batch_size=own * ranks.size)
     updates = epoch_of(deep, network, settled, num_samples, ranks.size).num_updates
     log.info("batch   %d images of %d px: %d updates in an epoch", own * ranks.size, size, updates)

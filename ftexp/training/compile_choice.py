@@ -1,7 +1,7 @@
 """Which phases are compiled (``runtime.compile``).
 
-``auto`` goes by the number of steps, of their images and of trained blocks, never by measured time: equal commands
-compile equal phases.
+With ``auto``, the numbers of steps, of their images and of trained blocks decide, never measured time, so that equal
+commands compile equal phases.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def choose_compiled(
         chosen = {phase.name for phase in stepped if config.runtime.compile}
     elif isinstance(cost := KINDS[runtime.device.type].compiling, str):
         chosen = set()
-        if stepped:  # run.json says so too; on a CPU it is what everyone expects
+        if stepped:  # on a CPU nobody expects compiling, so run.json alone says it
             level = logging.DEBUG if runtime.device.type == "cpu" else logging.INFO
             log.log(level, "compile off: %s (runtime.compile=auto)", cost)
     elif begun is not None:

@@ -168,7 +168,7 @@ class Fit:
         Args:
             number: number of the phase, from 0.
             saved: the saved state of the phase, if an interrupted run is resumed in it.
-            start: of the solved head that the phase starts from, if it does.
+            start: the means over the solved head that the phase starts from; None: it starts from another head.
 
         Returns:
             Whether the stage goes on.
@@ -202,7 +202,7 @@ class Fit:
         return goes_on
 
     def _is_hopeless(self, number: int) -> bool:
-        """Whether the gate could keep neither this phase nor a later one, however good they were; then record that."""
+        """Whether the gate would drop this phase and all later ones, however good they were; if so, record it."""
         if self.best is None:
             return False
         verdict = best_case(self.config.stage, self.config.train.metric, self.best.scores)
@@ -220,7 +220,7 @@ class Fit:
         return EpochStats(solution.loss, solution.gradient_norm, head.num_images / seconds)
 
     def _before_the_first_phase(self) -> EpochStats | None:
-        """Judge the labels and solve the head, as far as the run does; what is told of a solved start."""
+        """Judge the labels and solve the head, if the run does so; returns the means over a solved start."""
         run_time = self.loop.run_time
         if (
             self.judges_labels

@@ -74,8 +74,8 @@ class FrozenHead:
             return self.solve(self.features(phase, source, pretrained=True))
 
     def judge_labels(self, first: Phase) -> JudgedLabels | None:
-        """Tell how many labels look wrong. The blocks below those that learn in the first phase take no pass of their
-        own: the phase trains on their cached activations.
+        """Tell how many labels look wrong. The activations of the blocks that are frozen in the first phase are cached,
+        and the phase trains on them: they are not computed twice.
 
         Args:
             first: the first phase of the run.
@@ -86,7 +86,9 @@ class FrozenHead:
         if (reason := why_unsolvable(self.network)) is not None:
             log.info("labels  not judged: %s", reason)
             return None
-        phase = replace(first, part=None)  # which is only told of where nothing can be cached: once is enough
+        phase = replace(
+            first, part=None
+        )  # if only a part of a block learns, nothing is cached, and a line of the log says so: once is enough
         with self._source() as source:
             features = self.features(phase, source, pretrained=True)
             return judge_labels(self.network, features, self.splits, self.runtime, self.config.probe.odds)

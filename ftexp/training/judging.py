@@ -39,7 +39,7 @@ def judge_labels(
     Args:
         network: with the pretrained weights, in eval mode.
         features: the batches.
-        splits: the samples, and the copies among them, without which an image is judged.
+        splits: the samples, and the copies among them: an image is judged without its copies.
         runtime: the device.
         odds: a label looks wrong if another class is at least so many times as probable.
     """

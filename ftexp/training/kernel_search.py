@@ -1,6 +1,6 @@
 """Whether cuDNN tries its kernels for every size of batch, and takes the fastest (``torch.backends.cudnn.benchmark``).
 
-It does where a run has many steps, which goes by their number, never by measured time: equal commands compute alike.
+It does so in runs of many steps. Their number decides, and never measured time, so that equal commands compute alike.
 """
 
 from __future__ import annotations

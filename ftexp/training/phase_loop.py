@@ -92,7 +92,7 @@ class PhaseLoop:
             groups: the parameter groups of the phase.
             inputs: the batches, and the forward for them.
             saved: the saved state, if the phase is resumed; the network already has the saved weights.
-            start: of the solved head in the network; this start is a candidate for the best epoch, as number 0.
+            start: the means over the solved head in the network; this start is then epoch 0, and can be the best one.
             solve: solves the head, in place of a training epoch; only if the phase is solved.
 
         Returns:
@@ -207,7 +207,7 @@ class PhaseLoop:
             val=scores.metrics(self._metrics),
             grad_norm=stats.grad_norm,
             head_change=state.head_change,
-            lr_head=0.0 if phase.solved else rates.get(HEAD, 0.0),  # of a solved start there are none
+            lr_head=0.0 if phase.solved else rates.get(HEAD, 0.0),  # a solved start has no rates
             lr_backbone=max((rate for block, rate in rates.items() if block != HEAD), default=None),
             images_per_second=stats.images_per_second,
             seconds=seconds,
@@ -217,7 +217,7 @@ class PhaseLoop:
         )
 
     def _end_epoch(self, state: PhaseState, record: EpochRecord, scores: Scores) -> None:
-        """Save everything, and report the epoch; if the run is killed before it is written, it is trained again."""
+        """Save and report the epoch; a run that is killed before it is written trains it again when resumed."""
         value = scores.metric(self.config.train.metric)
         state.schedule.after_epoch(value if METRICS[self.config.train.metric].maximize else -value)
         state.epochs_done += 1

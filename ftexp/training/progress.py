@@ -80,7 +80,7 @@ class Progress:
 
 @contextmanager
 def _in_notebook(description: str, num_batches: int) -> Iterator[Draw]:
-    """HTML's own bar, which needs no widgets to be installed."""
+    """Draw with the ``progress`` element of HTML, which needs no widgets to be installed."""
     from IPython.display import display
 
     handle = display({"text/plain": description}, raw=True, display_id=True)

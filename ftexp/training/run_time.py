@@ -137,9 +137,10 @@ class RunTime:
         return max(0.0, self.limit - self.reserve - self.used())
 
     def share(self, number: int) -> float:
-        """Seconds for a phase: its part of what is left, by the cost of its epochs and of those of later phases.
+        """Seconds for a phase: the time that is left is shared out among it and the later phases by their costs.
 
-        It is at least what ``recipe.time.min_updates`` take, and the last phases count only if theirs is, too.
+        Every phase needs the time of ``recipe.time.min_updates`` at least. If the last phase would get less, it gets
+        nothing, and the others share its part.
         """
         phases, left = list(self.phases[number:]), self.left
         costs = [self.cost(phase) for phase in phases]

@@ -66,7 +66,7 @@ def solve_head(
         assert val is not None
         (values, labels), (val_values, val_labels) = train, val
         values, val_values = (_standardised(layer, features) for features in (values, val_values))
-        parts = [] if isinstance(layer, StandardisedLinear) else [values.shape[1]]  # that one scales them itself
+        parts = [] if isinstance(layer, StandardisedLinear) else [values.shape[1]]  # it has scaled them
         problem = LogisticProblem.of_targets(values, _targets(labels, counts, config), parts)
         strengths = STRENGTHS if config.head.strength is None else [config.head.strength]
         chosen = solve_on_validation(problem, val_values, val_labels, config.train.metric, strengths)
@@ -85,7 +85,7 @@ def _targets(labels: Tensor, counts: Sequence[int], config: Config) -> Tensor:
     if isinstance(loss, CrossEntropyConfig):
         weights = class_weights(counts, loss.class_weights)
     targets = soft_targets(labels, len(counts), smoothing, weights)
-    if config.data.sampler == "balanced":  # which draws an image of a class as often as that class is rare
+    if config.data.sampler == "balanced":  # draws the images of all classes equally often
         targets /= torch.tensor(counts, dtype=torch.float64)[labels][:, None]
     return targets
 

@@ -27,7 +27,7 @@ def log_cuts(run_time: RunTime) -> None:
 
 
 def seconds_of_cuts(run_time: RunTime) -> float:
-    """Seconds of what was cut; of phases that were not begun, by their cost and the time of those that were."""
+    """Seconds of what was cut. Those of phases that were not begun are estimated from the phases that were."""
     total, per_cost = 0.0, 0.0
     for phase in run_time.phases:
         plan = run_time.plans.get(phase.name)

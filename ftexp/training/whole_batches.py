@@ -12,7 +12,7 @@ from ftexp.training.inputs.batches import Forward
 
 
 def whole_batches(forward: Forward, module: nn.Module | None, size: int, runtime: Runtime) -> Forward:
-    """The forward, or, on a device that prepares itself for each size of a batch, one that pads smaller batches.
+    """The forward; on a device that has to prepare for each size of a batch, one that pads smaller batches.
 
     Args:
         forward: from inputs [B, ...] to outputs [B * k, ...], with the k rows of an input behind each other.
@@ -26,8 +26,8 @@ def whole_batches(forward: Forward, module: nn.Module | None, size: int, runtime
 class WholeBatches:
     """Pads batches that are smaller than the whole ones, and drops the outputs of the padding.
 
-    Gradients and scores are those of the smaller batch, because the network treats each image by itself. A network
-    whose BatchNorm computes statistics of the batch does not: its smaller batches stay as they are.
+    Gradients and scores are those of the smaller batch, because the network treats each image by itself. It does not if
+    its BatchNorm computes statistics of the batch: then smaller batches stay as they are.
 
     Args:
         forward: see ``whole_batches``.

@@ -65,7 +65,7 @@ class KnownBatches:
         return KnownBatches(self.sampler, parts, self._device)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """There is nothing to close."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What runs the frozen blocks: torch's own operators, or on the CPU ONNX Runtime (``runtime.frozen_engine``).
 
-``auto`` goes by the number of images and blocks, never by measured time: equal commands take equal engines. The file
+With ``auto``, the numbers of images and blocks decide, and never measured time, so that equal commands take equal
+engines. The file
 that is exported is kept in the cache, so that a later run with the same frozen blocks prepares nothing.
 """
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 # Images times frozen blocks from which ONNX Runtime pays with runtime.frozen_engine=auto (benchmarks/results.md, "The
 # frozen pass"): to export takes 1 to 15 s in one thread, and each block of an image is 0.5 to 4 ms faster.
 LEAST_WORK = 6_000
-# In the place of a layout: the file is the reason why there is none.
+# Stands where the layout would: these blocks cannot be exported, and the file holds the reason in place of them.
 REFUSED = (-1,)
 
 

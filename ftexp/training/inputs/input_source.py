@@ -74,7 +74,7 @@ class InputSource:
         for batches in self._opened:
             batches.close()
         self._runtime.memory.end_phase()
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it in any line of ours
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # may be raised in any line
             raise WorkerError(
                 "A process that decodes images has died, usually because memory ran out. Use fewer processes with "
                 "runtime.workers, or none with runtime.workers=0. Resume with resume=FOLDER OF THE RUN."
@@ -125,7 +125,7 @@ class InputSource:
         augmentation: BatchAugmentation | None = None,
         activations: KeptActivations | None = None,
     ) -> SampledBatches:
-        """``choose_batches``; the batches are closed at the end of the ``with``."""
+        """Choose batches as ``choose_batches`` does; they are closed at the end of the ``with``."""
         batches = choose_batches(sampler, transform, self._context, augmentation, activations)
         self._opened.append(batches)
         return batches
