@@ -49,7 +49,7 @@ from ftexp.report.recorder import Recorder
 from ftexp.report.tables import format_table
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.fit import fine_tune
-from ftexp.training.guessing import read_against
+from ftexp.training.guessing import reference_values
 
 SECTION = "Head and partial beside a hand-written loop"
 
@@ -129,7 +129,7 @@ def run_ftexp(config: Config, network: Network, splits: Splits) -> float:
     runtime.place(network.module)
     phases = plan(config)
     with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(Path(folder), NoTracker(), read_against(config, splits.train, splits.val), phases)
+        recorder = Recorder(Path(folder), NoTracker(), reference_values(config, splits.train, splits.val), phases)
         fit = fine_tune(config, network, splits, phases, runtime, recorder)
     return fit.history[-1].val["accuracy"]
 

@@ -31,7 +31,7 @@ from ftexp.tracking.params import flatten
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.tracker import DESCRIPTION, NoTracker, brief
 from ftexp.training.fit import Fit, fine_tune
-from ftexp.training.guessing import read_against
+from ftexp.training.guessing import reference_values
 from ftexp.training.interruption import StopSignals
 from ftexp.training.out_of_memory import out_of_memory_explained
 from ftexp.training.run_time import RunTime
@@ -223,7 +223,7 @@ def _write_page(prepared: Prepared, recorder: Recorder, best: Best) -> None:
 def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
     """The recorder of the run: the main process records to the folder and the tracking store, the others discard."""
     config, splits = prepared.config, prepared.splits
-    setting = read_against(config, splits.train, splits.val)
+    setting = reference_values(config, splits.train, splits.val)
     if not prepared.runtime.ranks.is_main:
         with TemporaryDirectory() as discarded:
             yield Recorder(Path(discarded), NoTracker(), setting, prepared.phases)

@@ -29,7 +29,7 @@ from ftexp.run_identity import RunIdentity
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.compile_choice import choose_compiled
 from ftexp.training.fit import Fit, fine_tune
-from ftexp.training.guessing import read_against
+from ftexp.training.guessing import reference_values
 
 NAMES = ("stem", "body", "head")
 CPU = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none")
@@ -62,7 +62,7 @@ def fresh_network() -> Network:
 
 
 def fit(config: Config, splits: Splits, folder: Path, *observers: Observer) -> Fit:
-    setting = read_against(config, splits.train, splits.val)
+    setting = reference_values(config, splits.train, splits.val)
     network = fresh_network()
     phases = choose_solver(config, plan_phases(config, NAMES, network), ())
     recorder = Recorder(folder, NoTracker(), setting, phases)

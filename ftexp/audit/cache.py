@@ -37,7 +37,7 @@ class FingerprintCache:
         self._file = file
         self._connection: sqlite3.Connection | None = None
         if file is not None:
-            with self._going_on():
+            with self._errors_as_warning():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 self._connection = sqlite3.connect(file, timeout=SECONDS_TO_WAIT_FOR_OTHERS)
                 with self._connection:
@@ -49,7 +49,7 @@ class FingerprintCache:
         """Get the values of the keys that are in the cache; at most a few hundred keys at a time."""
         found: dict[str, bytes] = {}
         if self._connection is not None:
-            with self._going_on():
+            with self._errors_as_warning():
                 marks = ",".join("?" * len(keys))
                 query = f"SELECT key, value FROM fingerprints WHERE key IN ({marks})"
                 rows = self._connection.execute(query, [_versioned(key) for key in keys]).fetchall()
@@ -60,7 +60,7 @@ class FingerprintCache:
         """Add values to the cache."""
         if self._connection is not None and values:
             rows = [(_versioned(key), _checksum(value) + value) for key, value in values.items()]
-            with self._going_on(), self._connection:
+            with self._errors_as_warning(), self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO fingerprints VALUES (?, ?)", rows)
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class FingerprintCache:
             self._connection = None
 
     @contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _errors_as_warning(self) -> Iterator[None]:
         """Turn the first error of the file into a warning; a file that can be read and not written stays in use."""
         try:
             yield

@@ -27,7 +27,7 @@ from ftexp.config import Config, parse, register_schema
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
 from ftexp.files.disk import RUN_FOLDER, SWEEP_FOLDER, WrittenPaths, explain_disk, written_paths
-from ftexp.machine.torchrun import is_main, may_speak, same_arguments, several_processes
+from ftexp.machine.torchrun import is_first_to_report, is_main, same_arguments, several_processes
 from ftexp.machine.versions import version_line
 from ftexp.run_folder import StoppedEarly
 from ftexp.sweeps.plugin import register_sweeper
@@ -121,7 +121,7 @@ def guarded(composed: DictConfig, task: Callable[[Config, Path], T]) -> T:
             raise
         if not _wants_traceback() and (message := explain_disk(error, paths)) is not None:
             _stop(message, code=1)
-        if may_speak():
+        if is_first_to_report():
             print(hide_credentials(traceback.format_exc()), file=sys.stderr)  # Hydra would print the overrides as well
         sys.exit(1)
 
@@ -187,6 +187,6 @@ def _errors_reach_us() -> Iterator[None]:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    if may_speak():
+    if is_first_to_report():
         print(f"ftexp: {hide_credentials(message)}", file=sys.stderr)
     sys.exit(code)

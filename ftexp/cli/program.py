@@ -14,7 +14,7 @@ from ftexp.cli.streams import keep_streams
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import InterruptedRunError
 from ftexp.files.disk import WrittenPaths, explain_disk
-from ftexp.machine.torchrun import may_speak
+from ftexp.machine.torchrun import is_first_to_report
 from ftexp.machine.versions import version_line
 
 
@@ -70,6 +70,6 @@ def _show_warnings() -> None:
 
 
 def _stopped(message: str, code: int) -> int:
-    if may_speak():
+    if is_first_to_report():
         print(f"ftexp: {hide_credentials(message)}", file=sys.stderr)
     return code

@@ -43,7 +43,7 @@ def same_arguments(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in given if not argument.startswith(("hydra.", "hydra/"))] + QUIET
 
 
-def may_speak() -> bool:
+def is_first_to_report() -> bool:
     """Whether this process is the first one that reports its end. The others would print the same message."""
     if not several_processes():
         return True

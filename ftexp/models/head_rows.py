@@ -92,10 +92,10 @@ def rows_by_name(
             if name not in tensors:
                 continue
             kept[name] = _with_rows(own, tensors[name], rows) if name in by_class else tensors[name]
-    return kept, _told(fitting, [path for path in heads if path not in fitting], theirs, ours, known)
+    return kept, _described(fitting, [path for path in heads if path not in fitting], theirs, ours, known)
 
 
-def _told(
+def _described(
     kept: Sequence[str], anew: Sequence[str], theirs: Sequence[str], ours: Sequence[str], known: Sequence[str]
 ) -> str:
     fresh = [name for name in ours if name not in known]

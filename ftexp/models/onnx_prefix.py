@@ -72,7 +72,7 @@ def export_prefix(network: Network, prefix: Prefix) -> tuple[bytes, tuple[int, .
     with torch.no_grad(), eval_for_trial(network.module):
         one, two = trial_images(network)
         layout = layout_of(prefix(two))
-        content = _exported(_Entered(network.module, prefix, layout), two)
+        content = _exported(_PrefixModule(network.module, prefix, layout), two)
         try:
             written = OnnxPrefix(content, layout)
             difference = max(_difference(prefix(images), written(images)) for images in (one, torch.cat([one, two])))
@@ -83,7 +83,7 @@ def export_prefix(network: Network, prefix: Prefix) -> tuple[bytes, tuple[int, .
     return content, layout
 
 
-class _Entered(nn.Module):
+class _PrefixModule(nn.Module):
     """The prefix as a module, with activations in the order of memory: channels last where the network has it so."""
 
     def __init__(self, module: nn.Module, prefix: Prefix, layout: tuple[int, ...]) -> None:

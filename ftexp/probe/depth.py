@@ -110,7 +110,7 @@ def probe_depth(features: Features, blocks: Sequence[tuple[str, int]], seed: int
         blocks: name and width of each block's output.
         seed: draws the images where there are more than ``MAX_IMAGES``.
     """
-    features = _few(features, seed)
+    features = _sampled(features, seed)
     widths = [width for _, width in blocks]
     ends = np.cumsum(widths)
     columns = [slice(int(end) - width, int(end)) for end, width in zip(ends, widths, strict=True)]
@@ -153,7 +153,7 @@ def _gain(differences: Floats, groups: npt.NDArray[np.int64]) -> Gain:
     return Gain(mean, float(np.sqrt(np.square(of_groups).sum()) / len(differences)))
 
 
-def _few(features: Features, seed: int) -> Features:
+def _sampled(features: Features, seed: int) -> Features:
     """At most ``MAX_IMAGES`` samples, in whole groups."""
     if len(features.labels) <= MAX_IMAGES:
         return features

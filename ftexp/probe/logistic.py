@@ -144,22 +144,22 @@ class LogisticProblem:
         loss = self._loss(torch.float32)
         before: list[Solution] = []
         for strength in strengths:
-            solution = self._minimise(strength, *self._ahead(strength, before), loss, tolerance, rounds=1)
+            solution = self._minimise(strength, *self._start(strength, before), loss, tolerance, rounds=1)
             before = [*before[-1:], solution]
             yield solution
 
     def solve(self, strength: float, start: Solution | None = None) -> Solution:
         """Solve for one strength, above 0, to the optimum, from another solution of this problem or from zero."""
-        point = self._ahead(strength, [] if start is None else [start])
+        point = self._start(strength, [] if start is None else [start])
         near = self._minimise(strength, *point, self._loss(torch.float32), NEAR, rounds=1)
-        point = self._ahead(strength, [near])
+        point = self._start(strength, [near])
         found = self._minimise(strength, *point, self._loss(torch.float64), TOLERANCE, ROUNDS)
         return replace(found, iterations=near.iterations + found.iterations)
 
     def _loss(self, dtype: torch.dtype) -> MeanLoss:
         return MeanLoss(self.scores.to(dtype), self.targets.to(dtype), self.weights.to(dtype))
 
-    def _ahead(self, strength: float, before: Sequence[Solution]) -> tuple[Tensor, Tensor]:
+    def _start(self, strength: float, before: Sequence[Solution]) -> tuple[Tensor, Tensor]:
         """Where to start: weight and bias in the problem's coordinates."""
         if not before:
             zero = torch.zeros(self.targets.shape[1], self.scores.shape[1], dtype=torch.float64)

@@ -22,8 +22,8 @@ MAX_CLASSES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the curve of one score comes to.
+class Forecast:
+    """The measured curve of one score, and how a power law goes on with it.
 
     Attributes:
         name: the class whose recall it is; None: the metric.
@@ -41,7 +41,7 @@ class Told:
 
 
 def steps_ahead(num_images: int, more: int | None) -> list[int]:
-    """How many more images are told of: round numbers up to as many as there are, or the given number.
+    """The numbers of further images to forecast for: round ones up to as many as there are, or the given one.
 
     Args:
         num_images: how many there are.
@@ -71,7 +71,7 @@ def write_learning_curve(
         curve: the scores of all sizes.
         classes: the names of the classes.
         metric: the metric of the curve.
-        steps: how many more images are told of.
+        steps: the numbers of further images to forecast for.
         seed: of the resampling.
 
     Returns:
@@ -80,27 +80,27 @@ def write_learning_curve(
     now, of_metric = curve.num_images, METRICS[metric]
     errors, of_classes = errors_of(curve, metric, seed)
     law = PowerLaw.fit(errors)
-    whole = Told(None, of_metric, errors, law, tuple(gain_of(law, errors, now, step) for step in steps))
+    whole = Forecast(None, of_metric, errors, law, tuple(gain_of(law, errors, now, step) for step in steps))
     recalls = [_recall(name, one, now, steps) for name, one in zip(classes, of_classes, strict=True)]
     write_json(folder / "learning_curve.json", _content(curve, whole, recalls))
-    write_rows(folder / "learning_curve.csv", [row for told in (whole, *recalls) for row in _rows(told, now)])
+    write_rows(folder / "learning_curve.csv", [row for forecast in (whole, *recalls) for row in _rows(forecast, now)])
     rising = sorted((one for one in recalls if one.gains), key=lambda one: -one.gains[-1].gain)
     plot_learning_curve([_line(one) for one in (whole, *rising)], now, folder / "learning_curve.png")
     return list(_lines(curve, whole, rising, folder / "learning_curve.json"))
 
 
-def _recall(name: str, errors: Errors, now: int, steps: Sequence[int]) -> Told:
+def _recall(name: str, errors: Errors, now: int, steps: Sequence[int]) -> Forecast:
     law = PowerLaw.fit(errors) if still_rises(errors) else None
     gains = () if law is None else tuple(gain_of(law, errors, now, step) for step in steps)
-    return Told(name, METRICS["accuracy"], errors, law, gains)
+    return Forecast(name, METRICS["accuracy"], errors, law, gains)
 
 
-def _line(told: Told) -> Line:
-    label = told.metric.label if told.name is None else told.name
-    return Line(label, told.errors, told.law, told.metric.high if told.metric.maximize else None)
+def _line(forecast: Forecast) -> Line:
+    label = forecast.metric.label if forecast.name is None else forecast.name
+    return Line(label, forecast.errors, forecast.law, forecast.metric.high if forecast.metric.maximize else None)
 
 
-def _content(curve: LearningCurve, whole: Told, recalls: Sequence[Told]) -> dict[str, object]:
+def _content(curve: LearningCurve, whole: Forecast, recalls: Sequence[Forecast]) -> dict[str, object]:
     assert whole.law is not None
     low, middle, high = quantiles(whole.law.error(curve.num_images))
     return {
@@ -109,7 +109,7 @@ def _content(curve: LearningCurve, whole: Told, recalls: Sequence[Told]) -> dict
         "images": curve.num_images,
         "heads_per_size": int(curve.heads.max()) + 1,
         "now": _ordered(whole.metric, low, middle, high),
-        "more": [_step(whole, gain, curve.num_images) for gain in whole.gains],
+        "more": [_step(gain, curve.num_images) for gain in whole.gains],
         "law": {
             "form": "error(n) = floor + rest * (n / largest) ** -exponent",
             "largest": whole.law.largest,
@@ -120,7 +120,7 @@ def _content(curve: LearningCurve, whole: Told, recalls: Sequence[Told]) -> dict
                 "class": one.name,
                 "recall": 1 - float(one.errors.values[-1]),
                 "still_rises": bool(one.gains),
-                "more": [_step(one, gain, curve.num_images) for gain in one.gains],
+                "more": [_step(gain, curve.num_images) for gain in one.gains],
             }
             for one in recalls
         ],
@@ -133,23 +133,24 @@ def _ordered(metric: Metric, low: float, middle: float, high: float) -> dict[str
     return {"value": values[1], "low": min(values), "high": max(values)}
 
 
-def _step(told: Told, gain: Gain, now: int) -> dict[str, object]:
+def _step(gain: Gain, now: int) -> dict[str, object]:
     return {"images": now + gain.more, **asdict(gain)}
 
 
-def _rows(told: Told, now: int) -> Iterator[dict[str, object]]:
+def _rows(forecast: Forecast, now: int) -> Iterator[dict[str, object]]:
     """A row for every size: those that were measured, and twice what there is as the law has it."""
-    score = told.metric.name if told.name is None else f"recall of {told.name}"
-    lows, highs = np.nanquantile(told.errors.draws, [0.025, 0.975], axis=0)
-    for size, low, middle, high in zip(told.errors.sizes, lows, told.errors.values, highs, strict=True):
-        yield {"score": score, "images": float(size), "from": "measured", **_ordered(told.metric, low, middle, high)}
-    if told.law is not None:
-        for size in (now, *(now + gain.more for gain in told.gains)):
-            low, middle, high = quantiles(told.law.error(size))
-            yield {"score": score, "images": size, "from": "power law", **_ordered(told.metric, low, middle, high)}
+    score = forecast.metric.name if forecast.name is None else f"recall of {forecast.name}"
+    lows, highs = np.nanquantile(forecast.errors.draws, [0.025, 0.975], axis=0)
+    for size, low, middle, high in zip(forecast.errors.sizes, lows, forecast.errors.values, highs, strict=True):
+        values = _ordered(forecast.metric, low, middle, high)
+        yield {"score": score, "images": float(size), "from": "measured", **values}
+    if forecast.law is not None:
+        for size in (now, *(now + gain.more for gain in forecast.gains)):
+            values = _ordered(forecast.metric, *quantiles(forecast.law.error(size)))
+            yield {"score": score, "images": size, "from": "power law", **values}
 
 
-def _lines(curve: LearningCurve, whole: Told, rising: Sequence[Told], file: Path) -> Iterator[str]:
+def _lines(curve: LearningCurve, whole: Forecast, rising: Sequence[Forecast], file: Path) -> Iterator[str]:
     best = _ordered(whole.metric, *(float(whole.errors.values[-1]),) * 3)["value"]
     yield (
         f"curve   {whole.metric.label} {best:.4f} with {whole.errors.sizes[-1]:.0f} images, "

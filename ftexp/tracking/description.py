@@ -23,7 +23,7 @@ def describe_run(folder: Path) -> str:
     result = read_json(result_file) if result_file.exists() else {}
     if result.get("status") == "finished":
         with reading(result_file):
-            lines += [how_well(result), _use(identity, folder)]
+            lines += [scores_in_words(result), _use(identity, folder)]
     return "\n\n".join(lines)
 
 
@@ -34,7 +34,7 @@ def count_splits(folder: Path) -> dict[str, int]:
         return dict(Counter(row["split"] for row in csv.DictReader(rows)))
 
 
-def how_well(result: Mapping[str, Any]) -> str:
+def scores_in_words(result: Mapping[str, Any]) -> str:
     """The scores of a finished run, with their intervals, beside naming the commonest class.
 
     Args:

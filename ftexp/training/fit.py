@@ -212,9 +212,9 @@ class Fit:
 
     def _solve(self, features: FeatureInputs) -> EpochStats:
         """Solve the head, in place of an epoch."""
-        return self._told(self.frozen_head.solve(features))
+        return self._record_solved(self.frozen_head.solve(features))
 
-    def _told(self, head: SolvedHead) -> EpochStats:
+    def _record_solved(self, head: SolvedHead) -> EpochStats:
         self.report.solved(head)
         solution, seconds = head.chosen.solution, head.pass_seconds + head.solve_seconds
         return EpochStats(solution.loss, solution.gradient_norm, head.num_images / seconds)
@@ -231,4 +231,4 @@ class Fit:
         head = None
         if run_time is None or run_time.allows_pass:
             head = self.frozen_head.solve_start(self.phases[0])
-        return None if head is None else self._told(head)
+        return None if head is None else self._record_solved(head)

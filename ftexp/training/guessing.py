@@ -15,7 +15,7 @@ from ftexp.finetune.optimizers import eager
 from ftexp.training.losses import Loss, build_loss
 
 
-def read_against(config: Config, train: Sequence[Sample], val: Sequence[Sample]) -> Setting:
+def reference_values(config: Config, train: Sequence[Sample], val: Sequence[Sample]) -> Setting:
     """The reference values for these samples and the configured loss.
 
     Args:

@@ -176,7 +176,7 @@ class PhaseLoop:
             stop = self.runtime.ranks.all_reduce_max(self.stop.requested)
             if stop or self.runtime.ranks.all_reduce_max(due):
                 self._save_last(state)
-            _honour(stop)
+            _raise_stop(stop)
             if plan is not None and self.runtime.ranks.all_reduce_max(plan.has_to_stop()):
                 plan.stop(state.updates_done)
                 return True
@@ -232,7 +232,7 @@ class PhaseLoop:
         self.report.epoch(record)
         for observe in self.observers:
             observe(record)
-        _honour(self.runtime.ranks.all_reduce_max(self.stop.requested))
+        _raise_stop(self.runtime.ranks.all_reduce_max(self.stop.requested))
 
     def _save_last(self, state: PhaseState) -> None:
         run = {"phase_number": state.number, "report": json.dumps(self.report.state())}
@@ -241,7 +241,7 @@ class PhaseLoop:
         self.checkpoints.save_last(self.history, run, state)
 
 
-def _honour(stop: int) -> None:
+def _raise_stop(stop: int) -> None:
     """Raise if the ranks have agreed on a signal."""
     if stop:
         raise InterruptedRunError(stop)

@@ -16,7 +16,7 @@ from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose
 from ftexp.evaluation.history import EpochRecord
-from ftexp.training.guessing import read_against
+from ftexp.training.guessing import reference_values
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -87,7 +87,7 @@ def labelled(labels: str) -> list[Sample]:
     ],
 )
 def test_chance_by_hand(configure: Compose, overrides: list[str], by_hand: float) -> None:
-    setting = read_against(configure(*overrides), labelled("aaab"), labelled("aabc"))
+    setting = reference_values(configure(*overrides), labelled("aaab"), labelled("aabc"))
     assert setting.chance_loss == pytest.approx(by_hand)
     assert setting.start_loss == pytest.approx(math.log(2))
     assert (setting.num_val, setting.chance_accuracy) == (4, 0.5)
@@ -96,7 +96,7 @@ def test_chance_by_hand(configure: Compose, overrides: list[str], by_hand: float
 def hundred_classes(configure: Compose) -> Setting:
     """Guessing costs 0.056 with bce, and a network that knows nothing begins at 0.69."""
     config = configure("loss=bce", "loss.label_smoothing=0")
-    setting = read_against(config, labelled("".join(map(chr, range(100, 200))) * 4), labelled("a" * 400))
+    setting = reference_values(config, labelled("".join(map(chr, range(100, 200))) * 4), labelled("a" * 400))
     return replace(setting, chance_accuracy=0.01)
 
 
@@ -135,7 +135,7 @@ def diagnosis(configure: Compose, folder: Path, splits: Splits, *overrides: str)
         history = fit(config, splits, folder).history
     finally:
         print((folder / "metrics.csv").read_text() if (folder / "metrics.csv").exists() else "")
-    return diagnose(history, read_against(config, splits.train, splits.val))
+    return diagnose(history, reference_values(config, splits.train, splits.val))
 
 
 @pytest.mark.parametrize("seed", range(5))

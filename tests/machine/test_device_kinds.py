@@ -53,7 +53,7 @@ def test_auto_takes_what_is_right_and_fast_there_and_a_value_that_is_given_wins(
     assert choices(inference_runtime("auto")) == ("mps", "fp32", False, False)
     assert not prepare_runtime(settings(configure)).memory.keeps
     bicubic = Preprocessing(64, 72, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    can_augment = [BatchAugmentation.can_do(bicubic, torch.device(name)) for name in ("mps", "cpu", "cuda")]
+    can_augment = [BatchAugmentation.supports(bicubic, torch.device(name)) for name in ("mps", "cpu", "cuda")]
     assert can_augment == [False, True, True], "it has no float64"
 
 

@@ -94,7 +94,7 @@ def test_of_many_images_whole_groups_are_drawn(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(depth, "MAX_IMAGES", 50)
     features = made((1, 1, 3))
     pairs = features_of(features.values, features.labels.tolist(), [i // 3 for i in range(120)])
-    few = depth._few(pairs, seed=0)
+    few = depth._sampled(pairs, seed=0)
     assert len(few.labels) == 48
     assert torch.bincount(few.groups).tolist() == [3] * 16
-    assert [s.path for s in few.samples] != [s.path for s in depth._few(pairs, seed=1).samples]
+    assert [s.path for s in few.samples] != [s.path for s in depth._sampled(pairs, seed=1).samples]

@@ -18,7 +18,7 @@ from ftexp.machine.runtime import prepare_runtime
 from ftexp.report.recorder import Recorder
 from ftexp.tracking.tracker import NoTracker
 from ftexp.training.fit import Fit, fine_tune
-from ftexp.training.guessing import read_against
+from ftexp.training.guessing import reference_values
 from ftexp.training.interruption import StopSignals
 
 SMALL = ("runtime.device=cpu", "runtime.workers=0", "runtime.cache=memory", "tracking=none", "train.batch_size=8")
@@ -64,7 +64,7 @@ def run(config: Config, folder: Path, stop: StopSignals | None = None, run_id: s
     runtime = prepare_runtime(config.runtime)
     network = fresh_network()
     phases = plan_phases(config, NAMES, network)
-    recorder = Recorder(folder, NoTracker(), read_against(config, splits.train, splits.val), phases)
+    recorder = Recorder(folder, NoTracker(), reference_values(config, splits.train, splits.val), phases)
     runtime.place(network.module)
     fit = fine_tune(config, network, splits, phases, runtime, recorder, stop, run_id=run_id)
     (folder / "report.json").write_text(json.dumps(recorder.state()))

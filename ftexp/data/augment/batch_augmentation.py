@@ -72,7 +72,7 @@ class BatchAugmentation:
         self.device = device
 
     @staticmethod
-    def can_do(preprocessing: Preprocessing, device: torch.device) -> bool:
+    def supports(preprocessing: Preprocessing, device: torch.device) -> bool:
         """Whether the interpolation of the weights is supported, and the device has float64, which it computes in."""
         return preprocessing.interpolation in RESIZE_KERNELS and KINDS[device.type].float64
 

@@ -194,7 +194,7 @@ class PixelSource:
         shown = list(chain.from_iterable(batches))
         rest = sorted(set(range(len(self._samples))) - set(shown))
         order, sizes, fits = [*shown, *rest], [], True
-        with closing(_ahead(self._prepare, order)) as images:
+        with closing(_prepared_ahead(self._prepare, order)) as images:
             for number, indices in enumerate((*batches, *(rest[i : i + CHUNK] for i in range(0, len(rest), CHUNK)))):
                 part = list(islice(images, len(indices)))
                 sizes += [image.shape[:2] for image in part]
@@ -234,7 +234,7 @@ class PixelSource:
         return self.pixels.tensor(index).cpu().numpy()
 
 
-def _ahead(prepare: Callable[[int], UInt8Image], order: Iterable[int]) -> Generator[UInt8Image, None, None]:
+def _prepared_ahead(prepare: Callable[[int], UInt8Image], order: Iterable[int]) -> Generator[UInt8Image, None, None]:
     """Yield images in an order; threads decode up to ``CHUNK`` images ahead."""
     # Threads are enough, because Pillow releases the GIL while it decodes and resizes.
     pool = ThreadPoolExecutor(available_cores())

@@ -226,10 +226,10 @@ class RunCheckpoints:
 
     def _has_weights_of(self, best: Best) -> bool:
         return self.ranks.broadcast(
-            lambda: any(self._is_of(path, best) for path in (best.checkpoint, self.folder / BEST))
+            lambda: any(self._holds_weights_of(path, best) for path in (best.checkpoint, self.folder / BEST))
         )
 
-    def _is_of(self, path: Path, best: Best) -> bool:
+    def _holds_weights_of(self, path: Path, best: Best) -> bool:
         try:
             content = load_checkpoint(path)
             return (content.get("epoch"), content.get("run_id", "")) == (best.record.epoch, self.run_id)

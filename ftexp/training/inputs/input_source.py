@@ -196,6 +196,6 @@ class InputSource:
         """
         preprocessing, runtime = self._network.preprocessing, self._runtime
         fresh = augment.changes_images and augment.num_views is None
-        if not fresh or not runtime.memory.keeps or not BatchAugmentation.can_do(preprocessing, runtime.device):
+        if not fresh or not runtime.memory.keeps or not BatchAugmentation.supports(preprocessing, runtime.device):
             return None
         return BatchAugmentation(preprocessing, augment, self._config.runtime.seed, runtime.device)

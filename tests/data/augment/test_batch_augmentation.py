@@ -112,9 +112,9 @@ def test_a_policy_changes_the_crops_and_blanks_stay_on_top(policy: str) -> None:
 
 def test_filters_that_only_pillow_has_use_pillow() -> None:
     cpu, without_float64 = torch.device("cpu"), torch.device("mps")
-    assert BatchAugmentation.can_do(PREPROCESSING, cpu)
-    assert not BatchAugmentation.can_do(Preprocessing(8, 8, "lanczos", (0,) * 3, (1,) * 3), cpu)
-    assert not BatchAugmentation.can_do(PREPROCESSING, without_float64)
+    assert BatchAugmentation.supports(PREPROCESSING, cpu)
+    assert not BatchAugmentation.supports(Preprocessing(8, 8, "lanczos", (0,) * 3, (1,) * 3), cpu)
+    assert not BatchAugmentation.supports(PREPROCESSING, without_float64)
 
 
 def test_no_images_are_a_batch_of_none() -> None:
