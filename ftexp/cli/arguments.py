@@ -95,6 +95,12 @@ def read_value(argument: str, *, multirun: bool = False) -> str:
             return f"{key}={_quoted(value, multirun=multirun)}"
         _check_sweep(parsed, argument, multirun=multirun)
         return argument
+    return _with_quotes(key, value, parsed, multirun=multirun)
+
+
+def _with_quotes(key: str, value: str, why: str, *, multirun: bool) -> str:
+    """A setting with quotes, for the reason that Hydra gives for not parsing it; errors as of ``read_value``."""
+    argument, name = f"{key}={value}", key.lstrip("+")
     if isinstance(_parse(f"{key}=x"), str):
         raise ConfigError(f"'{argument}' has no valid key: '{key}'. Write group.key=value.")
     if multirun and "," in value and not _has_structure(value) and not all(map(str.strip, value.split(","))):
@@ -109,7 +115,7 @@ def read_value(argument: str, *, multirun: bool = False) -> str:
             raise ConfigError(_key_for_a_file(key, value))
     cure = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
     raise ConfigError(
-        f"'{argument}' cannot be parsed: {parsed}. A list is [a,b], a mapping {{key:value}}. Text that has brackets, "
+        f"'{argument}' cannot be parsed: {why}. A list is [a,b], a mapping {{key:value}}. Text that has brackets, "
         f"commas or quotes needs quotes of its own, inside those of the shell: {cure}."
     )
 
