@@ -67,8 +67,7 @@ def _read_unlabelled(config: Config, images: Images, folder: Path, device: torch
     """List the images, leave out those that cannot be read or are copies, and say how many these are."""
     root = config.probe.unlabelled or ""
     placeholder, level = images.splits.classes[0], config.data.white_level
-    named = named_images(root, Parts())
-    listed = [Sample(path, placeholder, white_level=level, place=place) for path, place in named]
+    listed = [Sample(path, placeholder, white_level=level) for path, _ in named_images(root, Parts())]
     extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
     seen = look(listed, config.data, config.audit, extractor, config.runtime.workers, images.splits.digests)
     bad = [(listed[number], reason) for number, reason in seen.bad.items()]

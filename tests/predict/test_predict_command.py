@@ -20,6 +20,7 @@ from PIL import Image
 from predictors import classifier, predict
 from shards import png, serving, shard, tar_bytes
 
+from ftexp.data.places import Container
 from ftexp.inference.calibration import AbstainRule, Calibration, checkpoint_digest
 from ftexp.inference.classifier import Classifier
 
@@ -161,6 +162,18 @@ def test_images_at_urls_and_in_tars_are_those_of_their_files(
     assert [found[0], found[2], found[4]] == [expected[2], expected[1], expected[0]]
     assert found[1].endswith("s.tar has no image none.png")
     assert "cannot be reached: 503" in found[3]
+
+
+def test_a_tar_is_listed_once(predict: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("s.tar").write_bytes(shard(0, 3))
+    Path("list.txt").write_text(
+        "s.tar/0000.png\nnone.tar.tar/1.png\nmemory://none/s.tar/1.png\nmemory://none/s.tar/2.png"
+    )
+    listed: list[str] = []
+    of = Container.of
+    monkeypatch.setattr(Container, "of", lambda path: (listed.append(path), of(path))[1])
+    assert len(predict("s.tar", "--files-from", "list.txt").out.splitlines()) == 7
+    assert listed == ["s.tar", "memory://none/s.tar"]  # also where it cannot be
 
 
 def test_images_in_tars_are_sorted_into_folders(predict: Callable[..., SimpleNamespace]) -> None:

@@ -6,10 +6,12 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from shards import png
 
 from ftexp.errors import DataError
 from ftexp.inference.classifier import Classifier
@@ -57,6 +59,12 @@ def test_all_forms_of_one_picture_are_the_same(
     forms += [text, f"data:image/png;base64,{text}"]
     table = classifier.predict(pd.DataFrame({"image": forms}))
     assert table["p(ant)"].nunique() == 1
+
+
+def test_who_sends_a_request_does_not_choose_what_is_downloaded(classifier: ServedClassifier) -> None:
+    fsspec.filesystem("memory").pipe("/served/a.png", png("red", 0))
+    with pytest.raises(DataError, match=r"^Row 0: memory://served/a\.png: there is no such file$"):
+        classifier.predict(pd.DataFrame({"image": ["memory://served/a.png"]}))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from ftexp.data.parquet_cells import Cell
 from ftexp.data.samples import Sample
 from ftexp.data.sources import parquet_table
 from ftexp.data.sources.manifest import read_manifest
+from ftexp.data.sources.named_images import named_images
+from ftexp.data.sources.parts import Parts
 from ftexp.data.sources.webdataset import read_webdataset
 from ftexp.data.splitting.splits import build_splits, write_splits
 from ftexp.errors import DataError
@@ -99,6 +101,16 @@ def test_a_process_that_was_forked_does_not_wait(tmp_path: Path) -> None:
         if not child:
             os._exit(0 if open_image(sample).size == (40, 40) else 1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_table_stands_for_all_its_images(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(table(pictures(3)))
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and no more")
+    found = list(named_images(f"{tmp_path}/t.parquet", Parts()))
+    assert [path for path, _ in found] == [f"{tmp_path}/t.parquet/000000{row}" for row in (1, 2, 3)]
+    assert [place.read() for _, place in found] == pictures(3)
+    with pytest.raises(DataError, match=r"damaged\.parquet cannot be read as Parquet: "):
+        list(named_images(f"{tmp_path}/damaged.parquet", Parts()))
 
 
 def test_a_table_that_changed_is_not_read(tmp_path: Path) -> None:
