@@ -39,10 +39,9 @@ def test_purity_is_the_sum_of_squared_weights_of_classes_by_their_sum() -> None:
 
 
 def test_of_equally_good_cuts_the_first_is_made() -> None:
-    truth = np.repeat([0, 1, 0], 7)
-    weights = np.where(truth == 0, 1 / 14, 1 / 7)  # whose sums are not exact, and differ in their last bits
-    assert _cuts(np.arange(21.0), truth, weights, 1) == [6.5]
-    assert _cuts(np.arange(21.0), truth, weights, 2) == [6.5, 13.5]
+    """Without rounding it would be the third one, at 6.5: it differs in the last bit."""
+    truth = np.repeat([0, 1, 2, 1, 0], [4, 3, 5, 3, 4])
+    assert _cuts(np.arange(19.0), truth, (1 / np.bincount(truth))[truth], 1) == [4.5]
 
 
 def test_names_are_told_apart_as_by_complement_naive_bayes() -> None:
