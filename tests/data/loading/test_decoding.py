@@ -435,6 +435,7 @@ def test_a_raw_file_of_a_camera_is_not_its_thumbnail(tmp_path: Path) -> None:
         open_lazily(content, "photo.NEF", NO_LIMITS)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the tags
 def test_a_damaged_tiff_is_described_without_its_tags() -> None:
     assert "is a TIFF of a kind that is not supported" in describe_file("x.tif", b"II*\0" + b"\xff" * 8)
 
