@@ -64,12 +64,14 @@ def choose_compiled(
         if stepped:  # on a CPU nobody expects compiling, so run.json alone says it
             level = logging.DEBUG if runtime.device.type == "cpu" else logging.INFO
             log.log(level, "compile off: %s (runtime.compile=auto)", cost)
-    elif begun is not None:
-        chosen = set(begun)
-        log.info("compile as the run began: %s (runtime.compile=auto)", ", ".join(begun) or "no phase")
     else:
-        open_to_it = [phase for phase in stepped if phase.name not in synchronised]
-        chosen = {phase.name for phase in open_to_it if _pays(phase, config, network, num_train, runtime, cost)}
+        if begun is not None:
+            chosen = set(begun) - synchronised  # a resumed run may have more processes than it began with
+            kept = ", ".join(name for name in begun if name in chosen)
+            log.info("compile as the run began: %s (runtime.compile=auto)", kept or "no phase")
+        else:
+            open_to_it = [phase for phase in stepped if phase.name not in synchronised]
+            chosen = {phase.name for phase in open_to_it if _pays(phase, config, network, num_train, runtime, cost)}
         for name in sorted(synchronised):
             log.info("compile off in %s: torch does not compile SyncBatchNorm (runtime.compile=auto)", name)
     return tuple(replace(phase, compiled=phase.name in chosen) for phase in phases)

@@ -199,6 +199,93 @@ def test_on_a_cpu_it_is_what_autograd_keeps_of_an_image(configure: Compose, netw
         assert 2 * (3 + 4 + 6) * 8 * 8 * 4 < needed < 4 * 4 * (3 + 4 * 3 + 6 * 4) * 8 * 8 * 4
 
 
+@pytest.mark.parametrize(
+    ("learning", "trained"),
+    [(("head",), 4 * (6 * 4 + 4)), (("stem", "body", "head"), 4 * (108 + 8 + 222 + 12 + 6 + 28))],
+)
+def test_a_trained_weight_takes_the_room_of_a_gradient_and_two_states(
+    configure: Compose, network: Network, learning: tuple[str, ...], trained: int
+) -> None:
+    """64 images of 100 bytes each, and the weights that learn, in the half of the memory that may be used."""
+    config, phases = configure(*AUTO), [make_phase(*learning, policy="eval")]
+    room = 2 * (64 * 100 + 3 * trained)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_size, "_saved_bytes", lambda *_: 100.0)
+        for available, expected in ((room, 64), (room - 2, 32)):
+            runtime = replace(prepare_runtime(config.runtime), memory=MemoryBudget(lambda: available, 0.5, keeps=True))  # noqa: B023
+            assert settle_batch_size(config, network, phases, runtime, 10**6).train.images_per_step == expected
+
+
+def test_what_autograd_keeps_is_counted_once_and_without_the_weights(configure: Compose) -> None:
+    """In bytes, of two images of 8 x 8: themselves, the outputs of the convolution and of what follows it, 4 logits and
+    the logarithm of their sum; and the images once more, as they are loaded."""
+    runtime = prepare_runtime(configure("runtime.device=cpu", "runtime.channels_last=false").runtime)
+    module = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(320, 4))
+    module[1].eval()
+    images, outputs = 2 * 3 * 64 * 4, 2 * 5 * 64 * 4
+    expected = images + outputs + outputs + 2 * 4 * 4 + 2 * 4 + images
+    assert batch_size._saved_bytes(module, 8, runtime) == expected / 2
+
+
+def test_statistics_of_single_values_are_measured_on_two_images(configure: Compose) -> None:
+    runtime = prepare_runtime(configure("runtime.device=cpu").runtime)
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 4))
+    assert batch_size._saved_bytes(module, 8, runtime) > 0
+
+
+def test_it_is_measured_in_the_precision_and_the_layout_of_training(configure: Compose, network: Network) -> None:
+    layouts: list[bool] = []
+    network.module.register_forward_pre_hook(
+        lambda _, given: layouts.append(given[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    bf16, fp32 = (
+        batch_size._saved_bytes(network.module, 32, prepare_runtime(configure(*AUTO, *settings).runtime))
+        for settings in (["runtime.precision=bf16"], ["runtime.channels_last=false"])
+    )
+    assert bf16 < 0.8 * fp32
+    assert layouts == [True, False]
+
+
+@pytest.mark.parametrize("policy", ["train", "eval"])
+def test_it_is_measured_in_the_mode_of_training(configure: Compose, network: Network, policy: str) -> None:
+    config, modes = configure(*AUTO), {}
+    network.module.eval()
+
+    def measured(module: nn.Module, *_: Any) -> float:
+        modes.update({type(layer).__name__: layer.training for layer in module.modules()})
+        return 1.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_size, "_saved_bytes", measured)
+        phases = [make_phase("stem", "body", "head", policy=policy)]
+        settle_batch_size(config, network, phases, prepare_runtime(config.runtime), 500)
+    assert (modes["BatchNorm2d"], modes["Dropout"]) == (policy == "train", True)
+
+
+def test_on_an_accelerator_it_is_the_peak_of_a_step_and_two_states_of_what_learns(
+    configure: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5,000 bytes at the peak, 1,000 of which were taken before, and 2 states of 3 x 4 + 4 weights in fp32."""
+    runtime = prepare_runtime(configure("runtime.device=cpu").runtime)
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3), nn.Linear(3, 4))
+    module[2].requires_grad_(False)
+    seen: list[object] = []
+    module.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+
+    def told(name: str, number: int = 0) -> Callable[[torch.device], int]:
+        def ask(device: torch.device) -> int:
+            seen.append((name, module[3].weight.grad is not None))
+            return number
+
+        return ask
+
+    for name, number in (("empty_cache", 0), ("forget_peak", 1000), ("peak_bytes", 5000)):
+        monkeypatch.setattr(batch_size, name, told(name, number))
+    assert batch_size._peak_bytes(module, 8, runtime, 1) == 5000 - 1000 + 2 * 4 * (3 * 4 + 4)
+    before, after = [("empty_cache", False), ("forget_peak", False)], [("peak_bytes", True), ("empty_cache", False)]
+    assert seen == [*before, (2, 3, 8, 8), *after], "two images at least, whose statistics BatchNorm can compute"
+
+
 def test_a_phase_with_adapters_is_measured_with_them(configure: Compose, network: Network) -> None:
     config = configure(*AUTO, "stage=lora", "stage.rank=2")
     names, trained = list(network.module.state_dict()), []
@@ -240,6 +327,35 @@ def test_a_run_that_goes_on_keeps_its_size_and_its_step_the_memory(configure: Co
         assert settle_batch_size(config, network, phases, runtime, 500, 24).train.images_per_step == 24
     runtime.memory.end_phase()
     assert not runtime.memory.take(1)
+
+
+def test_a_run_that_goes_on_where_its_step_runs_out_of_memory_has_none_for_anything_else(
+    configure: Compose, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: Any) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(batch_size, "is_accelerator", lambda _: True)
+    monkeypatch.setattr(batch_size, "_peak_bytes", measured)
+    config, phases = configure(*AUTO), [make_phase("stem", "body", "head")]
+    runtime = replace(prepare_runtime(config.runtime), memory=MemoryBudget(lambda: 2**24, 0.5, keeps=True))
+    assert settle_batch_size(config, network, phases, runtime, 500, 24).train.images_per_step == 24
+    assert not runtime.memory.take(1)
+
+
+def test_a_run_of_several_ranks_that_goes_on_keeps_the_size_over_all_of_them(
+    configure: Compose, network: Network, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 images in batches of 24 are 20 updates and one of 20 images."""
+    config, phases = configure(*AUTO), [make_phase("stem", "body", "head", policy="eval")]
+    monkeypatch.setattr(batch_size, "_saved_bytes", lambda *_: 100.0)
+    for rank in range(2):
+        budget = MemoryBudget(lambda: 2**24, 0.5, keeps=True)
+        runtime = replace(prepare_runtime(config.runtime), ranks=Ranks(rank, 2), memory=budget)
+        with caplog.at_level("INFO", logger="ftexp"):
+            assert settle_batch_size(config, network, phases, runtime, 500, 24).train.images_per_step == 24
+        assert budget._step_bytes == 12 * 100, "of this rank's images"
+    assert caplog.messages == ["batch   24 images of 8 px: 21 updates in an epoch"] * 2
 
 
 def test_weights_statistics_and_random_numbers_stay(configure: Compose, network: Network) -> None:

@@ -17,7 +17,8 @@ from torch._functorch.aot_autograd import make_boxed_func
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.training.compilation import CompiledForward, phase_forward
+from ftexp.training import compilation
+from ftexp.training.compilation import MAX_REASON, CompiledForward, phase_forward
 from ftexp.training.inputs.batches import Inputs
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -136,7 +137,7 @@ def test_a_rank_without_images_has_no_logits(net: TinyNet) -> None:
 def test_where_compiling_fails_it_goes_on_eagerly_with_one_line(
     net: TinyNet, part: str, backend: Callable[[Exception], Backend], caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = RuntimeError("no compiler here\nand a long story")
+    told = RuntimeError("no compiler here\nand a long story" + 300 * ".")
     forward = CompiledForward(part_of(net, part), 8, 8, backend=backend(told))
     for _ in range(3):
         logits = forward(IMAGES)
@@ -148,6 +149,7 @@ def test_where_compiling_fails_it_goes_on_eagerly_with_one_line(
     assert "no compiler here" in message
     assert message.endswith("continuing in eager mode (runtime.compile=false).")
     assert "\n" not in message
+    assert len(message) < MAX_REASON + 100
 
 
 @pytest.mark.parametrize(
@@ -183,14 +185,70 @@ def test_what_is_wrong_without_a_compiler_too_is_raised(net: TinyNet) -> None:
         CompiledForward(net, 8, 8, backend="eager")(IMAGES[:, :1])
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 def test_whole_batches_are_this_ranks_part_of_the_first_ones(
-    configure: Compose, network: Network, monkeypatch: pytest.MonkeyPatch
+    configure: Compose, network: Network, monkeypatch: pytest.MonkeyPatch, compiled: bool
 ) -> None:
-    sizes: list[int] = []
-    monkeypatch.setattr("ftexp.training.compilation.CompiledForward", lambda _, *given, mode: sizes.extend(given))
-    settings = configure("runtime.device=cpu", "runtime.compile=true").runtime
+    made: list[tuple[object, ...]] = []
+    whole: list[tuple[object, ...]] = []
+    monkeypatch.setattr(compilation, "CompiledForward", lambda _, *given, mode: made.append((*given, mode)))
+    monkeypatch.setattr(compilation, "whole_batches", lambda _, *given: whole.append(given))
+    settings = configure("runtime.device=cpu", "runtime.compile=true", "runtime.compile_mode=max-autotune").runtime
     train, val = SimpleNamespace(num_images=lambda _: 9), SimpleNamespace(num_images=lambda _: 5)
-    inputs = Inputs(network, network.module, train, val, prepare_runtime(settings, Ranks(1, 2)), nn.Identity())
-    with phase_forward(replace(make_phase("head"), compiled=True), inputs, settings):
+    runtime = prepare_runtime(settings, Ranks(1, 2))
+    inputs = Inputs(network, network.module, train, val, runtime, nn.Identity())
+    with phase_forward(replace(make_phase("head"), compiled=compiled), inputs, settings):
         pass
-    assert sizes == [4, 2]
+    assert made == ([(4, 2, "max-autotune")] if compiled else [])
+    assert whole == [(network.module, 4, runtime)]
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_the_compiler_gets_the_mode_and_no_dynamic_shapes(
+    net: TinyNet, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda _, **options: asked.append(options))
+    CompiledForward(net, 8, 8, mode=mode)
+    assert asked == [{"backend": "inductor", "dynamic": False, "mode": mode}]
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_graphs"), [("default", False), ("reduce-overhead", True), ("max-autotune", True)]
+)
+def test_logits_outlive_the_memory_of_a_recorded_graph(
+    net: TinyNet, monkeypatch: pytest.MonkeyPatch, mode: str, has_graphs: bool
+) -> None:
+    """The backend answers in the same memory each time, as CUDA graphs do, which have to know where a step begins."""
+
+    def recorded(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        kept: list[torch.Tensor] = []
+
+        def call(*given: torch.Tensor) -> list[torch.Tensor]:
+            answers = graph.forward(*given)
+            kept.extend(answers[len(kept) :])
+            for memory, answer in zip(kept, answers, strict=True):
+                memory.copy_(answer)
+            return kept
+
+        return call
+
+    steps: list[None] = []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append(None))
+    forward = CompiledForward(net, 8, 8, mode=mode, backend=recorded)
+    with torch.inference_mode():
+        first = forward(IMAGES.clone())
+        forward(IMAGES.flip(0))
+        assert torch.equal(first, net(IMAGES)) == has_graphs
+    assert len(steps) == (2 if has_graphs else 0)
+
+
+def test_graphs_of_another_forward_are_forgotten_first(net: TinyNet) -> None:
+    """Each forward is compiled anew by its own backend, however many have been before."""
+    counts = []
+    for _ in range(10):
+        compiled, backend = counting()
+        with torch.inference_mode():
+            CompiledForward(net, 8, 8, backend=backend)(IMAGES.clone())
+        counts.append(len(compiled))
+    assert counts == [1] * 10

@@ -99,9 +99,15 @@ def test_each_phase_of_a_stage_is_chosen_by_itself(configure: Compose) -> None:
     assert chosen(configure, "stage=staged", "stage.epochs=4") == ["last", "all"]
 
 
-def test_a_resumed_run_goes_on_as_it_began_unless_the_user_asks_for_something_else(configure: Compose) -> None:
-    assert chosen(configure, "stage=full", "stage.epochs=9", begun=[]) == []
-    assert chosen(configure, "stage=full", "stage.epochs=1", begun=["full"]) == ["full"]
+def test_a_resumed_run_goes_on_as_it_began_unless_the_user_asks_for_something_else(
+    configure: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="ftexp.training"):
+        assert chosen(configure, "stage=full", "stage.epochs=9", begun=[]) == []
+        assert chosen(configure, "stage=full", "stage.epochs=1", begun=["full"]) == ["full"]
+    assert caplog.messages == [
+        f"compile as the run began: {what} (runtime.compile=auto)" for what in ("no phase", "full")
+    ]
     assert chosen(configure, "stage=full", "stage.epochs=1", "runtime.compile=false", begun=["full"]) == []
     assert chosen(configure, "stage=full", "stage.epochs=1", "runtime.compile=true", begun=[]) == ["full"]
 
@@ -143,10 +149,10 @@ def test_equal_shares_of_larger_networks_pay_back_after_equally_many_steps() -> 
 def test_synchronised_statistics_are_not_compiled(configure: Compose, caplog: pytest.LogCaptureFixture) -> None:
     """Of two processes, with BatchNorm that takes statistics in its blocks: a head on frozen blocks has none."""
 
-    def of_two(*settings: str) -> list[str]:
+    def of_two(*settings: str, begun: list[str] | None = None) -> list[str]:
         config, network = configure(*SETTINGS, *settings), fresh_network()
         runtime = replace(prepare_runtime(config.runtime), device=torch.device("cuda"), ranks=Ranks(0, 2))
-        marked = choose_compiled(config, plan_phases(config, NAMES, network), network, 44, runtime)
+        marked = choose_compiled(config, plan_phases(config, NAMES, network), network, 44, runtime, begun)
         return [phase.name for phase in marked if phase.compiled]
 
     statistics = ("stage=full", "stage.epochs=9", "bn_policy=train")
@@ -155,6 +161,13 @@ def test_synchronised_statistics_are_not_compiled(configure: Compose, caplog: py
     assert caplog.messages == ["compile off in full: torch does not compile SyncBatchNorm (runtime.compile=auto)"]
     with pytest.raises(ConfigError, match=r"runtime\.compile=true: torch does not compile SyncBatchNorm, which full"):
         of_two(*statistics, "runtime.compile=true")
+    caplog.clear()
+    with caplog.at_level("INFO", logger="ftexp.training"):
+        assert of_two(*statistics, begun=["full"]) == [], "a run that one process began"
+    assert caplog.messages == [
+        "compile as the run began: no phase (runtime.compile=auto)",
+        "compile off in full: torch does not compile SyncBatchNorm (runtime.compile=auto)",
+    ]
     assert of_two("stage=full", "stage.epochs=6", "bn_policy=eval") == ["full"]
     assert of_two("stage=full", "stage.epochs=5", "bn_policy=eval") == [], "4 images a step save half: from 32 steps on"
     assert of_two("stage=head", "stage.epochs=1", "bn_policy=train", "runtime.compile=true") == ["head"]
