@@ -33,17 +33,25 @@ def versions() -> str:
 
 
 def append_rows(section: str, rows: Sequence[Mapping[str, object]], path: Path = RESULTS) -> None:
-    """Add rows to the table under ``## section``; a missing section or table is created."""
+    """Add rows to the table under ``## section`` that has their columns; a missing section or table is created."""
     text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
     columns = list(rows[0])
+    heading = [_line(columns), _line("---" for _ in columns)]
     lines = [_line(str(row[column]) for column in columns) for row in rows]
     before, found, after = text.partition(f"\n## {section}\n")
     if not found:
-        heading = [_line(columns), _line("---" for _ in columns)]
         text = "\n".join([text.rstrip("\n"), "", f"## {section}", "", *heading, *lines, ""])
     else:
-        table, separator, rest = after.partition("\n## ")
-        text = before + found + "\n".join([table.rstrip("\n"), *lines, ""]) + (separator and "\n## ") + rest
+        section_text, separator, rest = after.partition("\n## ")
+        there = section_text.rstrip("\n").split("\n")
+        if heading[0] in there:
+            end = there.index(heading[0])
+            while end < len(there) and there[end].startswith("|"):
+                end += 1
+            there[end:end] = lines
+        else:
+            there += ["", *heading, *lines]
+        text = before + found + "\n".join([*there, ""]) + (separator and "\n## ") + rest
     path.write_text(text, encoding="utf-8")
 
 

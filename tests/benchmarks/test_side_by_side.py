@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import loss_parts, memory, side_by_side, step, throughput
 from benchmarks.processes import Log, Outcome, Reached, run_process
+from benchmarks.results import read_rows
 from benchmarks.side_by_side import main
 
 
@@ -158,9 +159,13 @@ def test_ftexp_is_measured_compiled_and_as_it_decides(
 @pytest.mark.slow
 def test_throughput_beside_the_step_and_loops_that_need_no_other_package(tmp_path: Path) -> None:
     tiny = [*TINY_GPU_TABLE, "--steps", "2", "--epochs", "2", "--rounds", "1", "--device", "cpu"]
-    throughput.main([*tiny, "--sides", "step", "ftexp", "chapter", "timm", "--results", str(tmp_path / "results.md")])
-    lines = (tmp_path / "results.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.split("|")] for line in lines if "| resnet18 |" in line]
-    assert [row[4] for row in rows] == ["step", "ftexp", "chapter", "timm"]
-    assert float(rows[0][6].split()[0]) == 1.0
-    assert all(float(row[5].split()[0]) > 0 for row in rows)
+    results = tmp_path / "results.md"
+    throughput.main([*tiny, "--sides", "step", "ftexp", "chapter", "timm", "--results", str(results)])
+    tables = read_rows(results)
+    rows = tables[throughput.SECTION]
+    assert [row["side"] for row in rows] == ["step", "ftexp", "chapter", "timm"]
+    assert float(rows[0]["of the step's"].split()[0]) == 1.0
+    assert all(float(row["images/s"].split()[0]) > 0 for row in rows)
+    ((bare,),) = (rows for section, rows in tables.items() if section != throughput.SECTION)
+    rate = 1e3 * 8 / float(bare["bare ms"])
+    assert float(rows[0]["images/s"].split()[0]) == pytest.approx(rate, abs=0.06), "of the step beside ftexp's"
