@@ -112,12 +112,23 @@ def read_run(run: Path) -> Reached:
 def take_turns(
     sides: Sequence[str], rounds: int, measure: Callable[[str, int], Outcome], show: Callable[[Outcome], str]
 ) -> dict[str, list[Outcome]]:
-    """Measure all programs in turn, A B A B: an outcome of each per round, with the number of the round as the seed."""
+    """Measure all programs in turn, A B A B: an outcome of each per round, with the number of the round as the seed.
+
+    A program that fails is left out from then on, with its message; the first one, which the others are compared with,
+    ends the comparison.
+    """
     outcomes: dict[str, list[Outcome]] = {side: [] for side in sides}
     for seed in range(rounds):
-        for side in sides:
-            outcomes[side].append(measure(side, seed))
-            print(f"round {seed + 1}  {side:12} {show(outcomes[side][-1])}", flush=True)
+        for side in list(outcomes):
+            try:
+                outcomes[side].append(measure(side, seed))
+            except RuntimeError as error:
+                if side == sides[0]:
+                    raise
+                del outcomes[side]
+                print(f"round {seed + 1}  {side:12} is left out: {error}", flush=True)
+            else:
+                print(f"round {seed + 1}  {side:12} {show(outcomes[side][-1])}", flush=True)
     return outcomes
 
 

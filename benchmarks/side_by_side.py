@@ -126,7 +126,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
             lambda side, seed: measure(side, arguments, seed, log),
             lambda outcome: f"{outcome.seconds:7.1f} s  {outcome.accuracy}",
         )
-    return [row(side, outcomes, arguments) for side in arguments.sides]
+    return [row(side, outcomes, arguments) for side in outcomes]
 
 
 def row(side: str, outcomes: dict[str, list[Outcome]], arguments: argparse.Namespace) -> dict[str, object]:

@@ -93,7 +93,7 @@ def compare(arguments: argparse.Namespace, model: str) -> list[dict[str, object]
     outcomes = take_turns(
         arguments.sides, arguments.rounds, measured, lambda o: f"{steady(o):8.1f} images/s of {model}"
     )
-    return [row(model, side, outcomes, arguments) for side in arguments.sides]
+    return [row(model, side, outcomes, arguments) for side in outcomes]
 
 
 def steady(outcome: Outcome) -> float:

@@ -10,7 +10,7 @@ soon as it ends, and the same command goes on with what is missing. A part that 
 the next call goes on with the command that was cut, and that one with what its log lacks, if it keeps one. When all
 parts are there, their rows are appended to benchmarks/results.md, and ``results.json`` in ``--out`` has them all.
 ``--list`` names the parts, and for each of them the packages that this machine lacks: such a part is left out, and the
-reason is in its file. What is worth the most comes first; all parts may take 30 minutes of an H100 or H200.
+reason is in its file. What is worth the most comes first; all parts may take half an hour of an H100 or H200.
 
 ``--data`` has a folder a class of real images, for the accuracy in bf16 and fp32; without it, the handwritten digits
 are used. ``--python`` is the interpreter of the other frameworks. ``--dry`` runs all parts at tiny sizes on the CPU, to

@@ -193,7 +193,7 @@ def _throughput(number: int) -> Callable[[Setting, Path], list[list[str]]]:
             epochs=sizes.epochs,
             steps=sizes.steps,
             rounds=1,
-            sides=["step", "ftexp", "ftexp_auto", *(_trained_in_bf16(setting) if number == 0 else ())],
+            sides=["step", "ftexp", *(["ftexp_auto", *_trained_in_bf16(setting)] if number == 0 else ())],
             python=setting.python,
             device=sizes.device,
             log=setting.out / "throughput.jsonl",

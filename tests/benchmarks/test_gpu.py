@@ -99,15 +99,18 @@ def test_a_part_that_is_cut_may_write_down_what_it_has(setting: Setting) -> None
     assert read_rows(setting.out / "slow.md") == {"Speed": [{"speed": "3", "n": "5"}]}
 
 
-def test_tests_that_ended_before_the_cut_are_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "processes", [[], pytest.param(["-n", "1"], marks=pytest.mark.slow)], ids=["one process", "workers"]
+)
+def test_tests_that_ended_before_the_cut_are_reported(tmp_path: Path, processes: list[str]) -> None:
     (tmp_path / "test_two.py").write_text(
         "import os, signal, time\n"
         "def test_first(): pass\n"
-        "def test_second(): os.kill(os.getppid(), signal.SIGTERM); time.sleep(77.625)\n"
+        f"def test_second(): os.kill({os.getpid()}, signal.SIGTERM); time.sleep(77.625)\n"
     )
     report = tmp_path / "junit.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, str(tmp_path), f"--junitxml={report}"]
-    assert run_to_the_end(command) == INTERRUPTED
+    assert run_to_the_end([*command, *processes]) == INTERRUPTED
     assert (read_junit(report)["passed"], read_junit(report)["failed"]) == (1, 0)
 
 
@@ -231,7 +234,7 @@ def test_a_dry_run_that_is_interrupted_continues(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     first = tmp_path / "out" / "first_step.json"
     deadline = time.monotonic() + 240
-    while not first.exists() and time.monotonic() < deadline:
+    while not (first.exists() and '"done"' in first.read_text()) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)  # a shell lets programs in its background ignore SIGINT
     process.communicate(timeout=60)

@@ -72,7 +72,29 @@ def test_logged_outcomes_are_not_measured_again(monkeypatch: pytest.MonkeyPatch,
     ) == outcome(4.0, 0.5)
 
 
-def test_a_process_that_fails_ends_the_comparison_with_its_message(tmp_path: Path) -> None:
+def test_a_framework_that_fails_is_left_out_with_its_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = "timm"
+
+    def train(side: str, _: object, seed: int) -> Outcome:
+        if side == failing:
+            raise RuntimeError("timm_side.py ended with 1:\nno such option")
+        return outcome(1.0, 0.5)
+
+    monkeypatch.setattr(side_by_side, "train", train)
+    results = tmp_path / "results.md"
+    given = ["head", "--root", str(tmp_path), "--rounds", "2", "--results", str(results)]
+    main([*given, "--sides", "ftexp", "timm", "chapter"])
+    assert "timm         is left out: timm_side.py ended with 1:\nno such option" in capsys.readouterr().out
+    (rows,) = read_rows(results).values()
+    assert [(row["side"], row["n"]) for row in rows] == [("ftexp", "2"), ("chapter", "2")]
+    failing = "ftexp"
+    with pytest.raises(RuntimeError, match="timm_side"):
+        main([*given, "--sides", "ftexp", "chapter"])
+
+
+def test_a_process_that_fails_is_told_with_its_message(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; sys.stderr.write('no memory left'); sys.exit(3)"]
     with pytest.raises(RuntimeError, match=r"ended with 3:\nno memory left"):
         run_process(command, tmp_path, lambda _: Reached())
