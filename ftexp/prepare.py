@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,7 @@ from ftexp.finetune.recipe import Decision, foreseen
 from ftexp.follow_recipe import follow_recipe
 from ftexp.head_depth import Depth, settle_depth, wants_folds
 from ftexp.head_solver import choose_solver, keep_solvable, solved_as_in
+from ftexp.limit_time import end_of_alignment, limit_time
 from ftexp.machine.device_choice import report_unused_gpus
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
@@ -37,6 +39,7 @@ from ftexp.training.compile_choice import choose_compiled
 from ftexp.training.engine_choice import confirm_engine, settle_engine
 from ftexp.training.judging import MAX_JUDGED
 from ftexp.training.kernel_search import choose_kernel_search
+from ftexp.training.run_time import RunTime
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,8 @@ class Prepared:
         decisions: what ``auto`` came to, except for the batch size.
         runtime: the device, the precision and the processes.
         phases: the phases that the stage resolves to, in the order of training.
-        splits: the samples of the training, validation and test splits.
+        splits: the samples of the training, validation and test splits; of the training set those that there is time
+            for.
         depth: the network with its pretrained weights and a new head, on the device, and what its last layer gets.
         judges_labels: whether the run tells how many labels look wrong.
         ledger: counts how often each test split was opened.
@@ -59,6 +63,7 @@ class Prepared:
         run_id: an identifier that is also in every checkpoint of the run.
         overrides: the overrides that the run was started with; None for a run of ftexp 0.1.0.
         mlflow_run_id: the MLflow run of a run that is resumed; None for a new run.
+        run_time: plans the phases within ``train.max_minutes``; None: there is no limit.
     """
 
     given: Config
@@ -74,6 +79,7 @@ class Prepared:
     run_id: str
     overrides: list[str] | None
     mlflow_run_id: str | None
+    run_time: RunTime | None
 
     @property
     def network(self) -> Network:
@@ -103,6 +109,7 @@ class Prepared:
             head_depth=self.depth.chosen,
             compiled=[phase.name for phase in self.phases if phase.compiled],
             decided=[asdict(decision) for decision in self.decisions],
+            train_images=None if self.run_time is None else len(self.splits.train),
         )
 
 
@@ -114,7 +121,8 @@ def prepare(
     score_test: bool,
     overrides: Sequence[str] = (),
     splits: Splits | None = None,
-    align_until: float = math.inf,
+    began: float | None = None,
+    start_seconds: float = 0.0,
 ) -> Prepared:
     """Find every mistake that can be found before training, and build what training needs.
 
@@ -127,11 +135,14 @@ def prepare(
         score_test: whether the test split will be scored after training.
         overrides: the overrides of the command, which are saved with a new run.
         splits: the data, where it has been read and split already; None: it is read and audited.
-        align_until: by ``time.monotonic``, when the audit aligns no further pictures.
+        began: when the command began, by ``time.monotonic``, from which ``train.max_minutes`` counts; None: now.
+        start_seconds: seconds from there to the beginning of the run, most of which are imports.
 
     Raises:
         UserError: for anything the user has to correct; most mistakes are found before any data is read.
     """
+    began = time.monotonic() if began is None else began
+    align_until = end_of_alignment(config, began)
     begun = ranks.broadcast(lambda: _begun(config, folder))
     runtime = prepare_runtime(config.runtime, ranks)
     check_shares(config, ranks, begun)
@@ -171,26 +182,31 @@ def prepare(
         network.module = synchronise_statistics(network.module, runtime.device)
     num_images, engine = len(splits.train) + len(splits.val), begun.frozen_engine if begun else None
     settled = settle_engine(settled, network, phases, num_images, runtime, engine)
-    depth = settle_depth(settled, network, splits, phases, runtime, begun.head_depth if begun else None)
-    phases = keep_solvable(config, planned, phases, depth.network, len(splits.train))
+    clock = began, start_seconds
+    run_time, in_time = limit_time(settled, network, splits, phases, runtime, clock, begun, score_test=score_test)
+    depth = settle_depth(settled, network, in_time, phases, runtime, begun.head_depth if begun else None)
+    phases = keep_solvable(config, planned, phases, depth.network, len(in_time.train))
     settled = confirm_engine(settled, depth.network, phases, runtime, depth.frozen_engine)
     before = begun.compiled if begun else None
-    phases = choose_compiled(settled, phases, depth.network, len(splits.train), runtime, before)
-    choose_kernel_search(settled, phases, depth.network, len(splits.train), runtime)
+    phases = choose_compiled(settled, phases, depth.network, len(in_time.train), runtime, before)
+    choose_kernel_search(settled, phases, depth.network, len(in_time.train), runtime)
+    if run_time is not None:
+        run_time.settle(settled, depth.network, phases)
     return Prepared(
         given=config,
         config=settled,
         decisions=decisions,
         runtime=runtime,
         phases=phases,
-        splits=splits,
+        splits=in_time,
         depth=depth,
-        judges_labels=judges and splits.copies is not None and len(splits.train) + len(splits.val) <= MAX_JUDGED,
+        judges_labels=judges and in_time.copies is not None and len(in_time.train) + len(in_time.val) <= MAX_JUDGED,
         ledger=ledger,
         data=data,
         run_id=run_id,
         overrides=begun.overrides if begun else list(overrides),
         mlflow_run_id=begun.mlflow_run_id if begun else None,
+        run_time=run_time,
     )
 
 

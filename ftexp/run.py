@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -34,7 +33,6 @@ from ftexp.training.fit import Fit, fine_tune
 from ftexp.training.guessing import reference_values
 from ftexp.training.interruption import StopSignals
 from ftexp.training.out_of_memory import out_of_memory_explained
-from ftexp.training.run_time import RunTime
 
 log = logging.getLogger(__name__)
 
@@ -84,30 +82,15 @@ def run(
                 score_test=score_test,
                 overrides=overrides,
                 splits=splits,
-                align_until=_end_of_alignment(config, began),
+                began=began,
+                start_seconds=at_work - began,
             )
             memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
             with _recorder(prepared, folder) as recorder, memory:
-                run_time = _run_time(prepared, began, at_work, score_test=score_test)
-                fit = _fit(prepared, recorder, stop, observers, run_time, resumable=resumable)
+                fit = _fit(prepared, recorder, stop, observers, resumable=resumable)
                 _calibrate(prepared, recorder, fit)
                 test, uses = score_test_split(fit, prepared.ledger, folder) if score_test else (None, 0)
                 return _finish(prepared, recorder, fit, test, uses, time.perf_counter() - started, with_page=resumable)
-
-
-def _end_of_alignment(config: Config, began: float) -> float:
-    """When the audit aligns no further pictures, by ``time.monotonic``, because the time of the run is limited."""
-    minutes = config.train.max_minutes
-    return math.inf if minutes is None else began + config.recipe.time.audit * 60 * minutes
-
-
-def _run_time(prepared: Prepared, began: float, at_work: float, *, score_test: bool) -> RunTime | None:
-    """The time limit of the run, if it has one."""
-    config, splits = prepared.config, prepared.splits
-    if config.train.max_minutes is None:
-        return None
-    num_images = len(splits.train), len(splits.val), splits.test.num_samples if score_test else 0
-    return RunTime(config, prepared.network, prepared.runtime, prepared.phases, num_images, began, at_work - began)
 
 
 def _fit(
@@ -115,7 +98,6 @@ def _fit(
     recorder: Recorder,
     stop: StopSignals,
     observers: Sequence[Observer],
-    run_time: RunTime | None,
     *,
     resumable: bool,
 ) -> Fit:
@@ -135,7 +117,7 @@ def _fit(
         judges_labels=prepared.judges_labels,
         resumable=resumable,
         run_id=prepared.run_id,
-        run_time=run_time,
+        run_time=prepared.run_time,
     )
 
 

@@ -27,8 +27,9 @@ from ftexp.tracking.params import flatten_data
 
 PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "mlflow-skinny", "optuna")
 # The format of run.json and digests.csv; increase it when a field is added, removed, or changes its meaning.
-# Format 3 added engine, format 4 head_solver, format 5 head_depth, format 6 compiled, format 7 decided.
-FORMAT = 7
+# Format 3 added engine, format 4 head_solver, format 5 head_depth, format 6 compiled, format 7 decided,
+# format 8 train_images.
+FORMAT = 8
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class RunIdentity:
         compiled: the names of the phases that are compiled; None for a run before format 6.
         decided: key, value and reason of each setting that was ``auto``; None for a run before format 7.
         time_plan: what fits into ``train.max_minutes``, phase by phase; None without a limit, or before the first plan.
+        train_images: the number of training images that there was time for; None without a limit, or before format 8.
     """
 
     config: dict[str, Any]
@@ -66,6 +68,7 @@ class RunIdentity:
     compiled: list[str] | None = None
     decided: list[dict[str, Any]] | None = None
     time_plan: list[dict[str, Any]] | None = None
+    train_images: int | None = None
 
     @classmethod
     def of(
@@ -82,6 +85,7 @@ class RunIdentity:
         head_depth: str = "last",
         compiled: list[str] | None = None,
         decided: list[dict[str, Any]] | None = None,
+        train_images: int | None = None,
     ) -> RunIdentity:
         """Identify a run that is about to train with the packages that are installed.
 
@@ -97,10 +101,11 @@ class RunIdentity:
             head_depth: which outputs of the network its last layer gets.
             compiled: the names of the phases that are compiled.
             decided: what the settings that are ``auto`` came to.
+            train_images: the number of training images that there is time for.
         """
         chosen = head_solver, head_depth, compiled, decided or []
         known = batch_size, mlflow_run_id, run_id, overrides, engine, *chosen
-        return cls(_plain(config), data, installed_versions(), *known)
+        return cls(_plain(config), data, installed_versions(), *known, train_images=train_images)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``run.json``: everything except the images, which are in ``digests.csv``."""

@@ -74,7 +74,7 @@ def fine_tune(
         judges_labels: whether the run tells how many labels look wrong; for one process, and if copies are known.
         resumable: whether ``last.pt`` is written, from which the run can be resumed.
         run_id: the id in ``run.json``, which is saved in every checkpoint.
-        run_time: plans the phases within ``train.max_minutes``; None: there is no limit.
+        run_time: plans the phases within ``train.max_minutes``, and has measured the network; None: there is no limit.
 
     Returns:
         The training with its history and its best epoch; the best weights are in the network and in ``best.pt``.
@@ -139,15 +139,13 @@ class Fit:
         length = self.config.train, len(self.splits.train), self.runtime.ranks.size
         self.report.plan(self.phases, self.network, [span_of(phase, self.network, *length) for phase in self.phases])
         first, saved = restore(self.loop, len(self.phases)) if self.config.resume.run else (0, None)
-        if (run_time := self.loop.run_time) is not None:
-            run_time.measure(self.inputs(), self.splits.val)
         start = self._before_the_first_phase() if saved is None else None
         for number in range(first, len(self.phases)):
             begun = saved if number == first else None
             solved = start if number == 0 else None
             if (begun is None and self._is_hopeless(number)) or not self._run_phase(number, begun, solved):
                 break
-        if run_time is not None:
+        if (run_time := self.loop.run_time) is not None:
             log_cuts(run_time)
         if self.config.train.wise_ft and (run_time is None or run_time.allows_averages):
             average_with_start(self.loop, self.inputs(), self.splits.val, self.score)

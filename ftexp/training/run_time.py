@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.finetune.epochs import epoch_of
@@ -17,7 +15,9 @@ from ftexp.finetune.phases import Phase
 from ftexp.machine.accelerator import wait_for
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import HEAD, Network
+from ftexp.training.image_seconds import MEASURED_BATCHES, seconds_per_image
 from ftexp.training.inputs.input_source import InputSource
+from ftexp.training.inputs.prefix_key import ONNXRUNTIME
 from ftexp.training.phase_state import PhaseState
 from ftexp.training.time_plan import PhasePlan
 
@@ -30,8 +30,9 @@ PASS_SHARE = 0.7
 SMALL_SHARE = 0.1
 # The time of a training step, relative to scoring its images: of all blocks, and of the last on cached activations.
 STEP, CACHED_STEP = 3.0, 0.3
-# So many batches are scored to measure the seconds that an image takes.
-MEASURED_BATCHES = 3
+# ONNX Runtime's time for an image, relative to torch's, decoding included, and that of exporting the frozen blocks,
+# relative to the start of the command: 0.46 and 0.62, and 0.4 (EfficientNet-Lite0 at 224 px, two cores, 2026-11-27).
+ONNX_TIME, EXPORT_STARTS = 0.65, 0.5
 
 
 @dataclass(slots=True)
@@ -85,23 +86,15 @@ class RunTime:
         self.began -= state["seconds"]
         self.earlier = list(state["plan"])
 
-    def measure(self, source: InputSource, samples: Sequence[Sample]) -> None:
-        """Measure the seconds for an image that is not cached, by a few batches of these samples.
+    def settle(self, config: Config, network: Network, phases: Sequence[Phase]) -> None:
+        """Plan for what the run came to after the first measurement."""
+        self.config, self.network, self.phases = config, network, phases
 
-        The first batch is slower, and counts only if it is the only one.
-        """
-        times, images = [self.clock()], [0]
-        self.network.module.eval()
-        with source, torch.inference_mode(), self.runtime.autocast():
-            few = samples[: MEASURED_BATCHES * self.config.train.images_per_step]
-            for inputs, labels in source.for_scoring(few).epoch(0):
-                if len(labels):
-                    self.network.module(inputs)
-                wait_for(self.runtime.device)
-                times.append(self.clock())
-                images.append(len(labels) * self.runtime.ranks.size)
-        first = 1 if len(times) > 2 else 0
-        self.per_image = (times[-1] - times[first]) / max(1, sum(images[first + 1 :]))
+    def measure(self, source: InputSource, samples: Sequence[Sample]) -> None:
+        """Measure the seconds for an image that is not cached, by a few batches of these samples."""
+        few = samples[: MEASURED_BATCHES * self.config.train.images_per_step]
+        with source:
+            self.per_image = seconds_per_image(self.network.module, source.for_scoring(few), self.runtime, self.clock)
 
     @property
     def allows_averages(self) -> bool:
@@ -119,9 +112,23 @@ class RunTime:
         return self.runtime.ranks.broadcast(lambda: self._a_pass <= PASS_SHARE * self.left)
 
     @property
+    def images_of_a_pass(self) -> int:
+        """How many images a pass before the first phase may have, so that it leaves time to train on its features."""
+        before, per_image = self._cost_of_a_pass
+        return max(0, int((PASS_SHARE * self.left - before) / max(per_image, 1e-9)))
+
+    @property
     def _a_pass(self) -> float:
         """Seconds of a pass over train and val."""
-        return self.per_image * sum(self.num_images[:2])
+        before, per_image = self._cost_of_a_pass
+        return before + per_image * sum(self.num_images[:2])
+
+    @property
+    def _cost_of_a_pass(self) -> tuple[float, float]:
+        """Seconds before the first image of a pass, and for each image."""
+        if self.config.runtime.frozen_engine == ONNXRUNTIME:
+            return EXPORT_STARTS * self.start_seconds, ONNX_TIME * self.per_image
+        return 0.0, self.per_image
 
     @property
     def reserve(self) -> float:

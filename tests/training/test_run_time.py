@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Compose
-from tiny_runs import NAMES, fresh_network, resumed
+from timed_runs import NO_END, stop_after, timed
+from tiny_runs import resumed
 from workplaces import Workplace, workplace
 
 from ftexp.errors import InterruptedRunError
-from ftexp.finetune.phases import plan_phases
-from ftexp.machine.runtime import prepare_runtime
 from ftexp.run import run
 from ftexp.training.run_time import RunTime
 from ftexp.training.step import Step
@@ -26,18 +25,6 @@ from ftexp.training.time_cuts import log_cuts, seconds_of_cuts
 from ftexp.training.time_plan import PhasePlan
 
 __all__ = ["workplace"]
-
-NO_END = ("recipe.time.end_seconds=0", "recipe.time.end_starts=0", "recipe.time.spare=0")
-
-
-def timed(
-    configure: Compose, *settings: str, num_images: tuple[int, int, int] = (1000, 100, 0), per_image: float = 0.01
-) -> RunTime:
-    """A run of a minute that has just begun."""
-    config = configure("stage=staged", "train.max_minutes=1", "runtime.device=cpu", *NO_END, *settings)
-    phases = plan_phases(config, NAMES, fresh_network())
-    network, runtime = fresh_network(), prepare_runtime(config.runtime)
-    return RunTime(config, network, runtime, phases, num_images, 0.0, 3.0, clock=lambda: 0.0, per_image=per_image)
 
 
 def test_time_is_kept_for_what_follows_the_training(configure: Compose) -> None:
@@ -165,18 +152,6 @@ def seconds_per_update(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[
         RunTime, "__init__", lambda self, *given: made(self, *given[:5], ticks[0], 0.0, clock=lambda: ticks[0])
     )
     return ticks
-
-
-def stop_after(count: int, update: object) -> object:
-    seen = [0]
-
-    def stopping(step: Step) -> object:
-        seen[0] += 1
-        if seen[0] > count:
-            raise InterruptedRunError(15)
-        return update(step)  # type: ignore[operator]
-
-    return stopping
 
 
 def test_what_was_not_begun_counts_by_its_cost(configure: Compose, caplog: pytest.LogCaptureFixture) -> None:
