@@ -128,3 +128,12 @@ def test_a_resumed_run_goes_on_with_as_many_images(
     monkeypatch.setattr(run_time, "seconds_per_image", lambda *_: 0.001)
     run(resumed(workplace.begin(*settings), place), place)
     assert json.loads((place / "run.json").read_text())["train_images"] == 8
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_epochs_of_later_phases_are_planned_for_fewer_images(workplace: Workplace) -> None:
+    place = workplace.folder / "partial"
+    settings = ("stage=partial", "head.init=solved", "stage.epochs=1", "train.max_minutes=0.5", *NO_END)
+    run(workplace.begin(*settings), place)
+    (entry,) = json.loads((place / "run.json").read_text())["time_plan"]
+    assert entry["updates_of_all_epochs"] == 2  # of 4 of 8 images
