@@ -43,7 +43,9 @@ def read_junit(file: Path) -> dict[str, object]:
 
 def run_to_the_end(command: list[str]) -> int:
     """The exit status; a pytest that is interrupted reports what has ended."""
+    ours = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell starts background commands with SIGINT ignored
     process = subprocess.Popen(command, cwd=PROJECT)
+    signal.signal(signal.SIGINT, ours)
     with terminated_as_interrupted():
         try:
             return process.wait()

@@ -184,7 +184,6 @@ def test_a_run_that_has_no_more_memory_ends_with_that_message(
 
     monkeypatch.setattr("ftexp.run.prepare", lambda *_, **__: prepared)
     monkeypatch.setattr("ftexp.run._recorder", lambda *_: nullcontext())
-    monkeypatch.setattr("ftexp.run._run_time", lambda *_, **__: None)
     monkeypatch.setattr("ftexp.run._fit", train)
     with pytest.raises(DeviceError, match=r"Out of memory on cpu with train\.batch_size=64"):
         run(config, tmp_path)
