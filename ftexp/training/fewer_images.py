@@ -13,12 +13,12 @@ from ftexp.training.run_time import RunTime
 
 log = logging.getLogger(__name__)
 
-# At least so many images of each class are trained on, and as many images as validation has.
+# The fewest images of each class that are trained on. In all there are at least as many as in the validation set.
 LEAST_OF_A_CLASS = 10
 
 
 def images_in_time(run_time: RunTime, train: Sequence[Sample]) -> int:
-    """How many training images there is time for: all, or as many as one pass over them and the validation set leaves.
+    """The number of training images that one pass over them and the validation set has time for.
 
     Args:
         run_time: the time of the run, after its first measurement.
@@ -30,11 +30,11 @@ def images_in_time(run_time: RunTime, train: Sequence[Sample]) -> int:
 
 
 def take_images(train: Sequence[Sample], number: int, seed: int) -> list[Sample]:
-    """Draw training images, of each class a few at least, and beyond those the same share of its images.
+    """Draw training images: a few of each class at least, and beyond those the same share of every class.
 
     Args:
         train: the training samples.
-        number: how many to draw; fewer are among those that more would be.
+        number: how many to draw. With one seed, a smaller draw is a part of a larger one.
         seed: of the draw.
 
     Returns:
