@@ -60,8 +60,10 @@ def limit_time(
     run_time.measure(InputSource(config, network, splits, runtime), splits.val)
     if not (phases[0].solved or config.head.init == "solved" or wants_folds(config, phases)):
         return run_time, splits
-    known = begun.train_images if begun else None
-    number = runtime.ranks.broadcast(lambda: known or images_in_time(run_time, splits.train))
+    if begun is None:
+        number = runtime.ranks.broadcast(lambda: images_in_time(run_time, splits.train))
+    else:
+        number = begun.train_images or len(splits.train)  # before format 8, every run trained on all
     taken = take_images(splits.train, number, config.runtime.seed)
     if len(taken) < len(splits.train):
         report_fewer(run_time, len(taken), len(splits.train))

@@ -41,7 +41,7 @@ class Sample:
 
     @property
     def origin(self) -> Place:
-        """Where the bytes of the image are; of one in ``pixels`` nowhere."""
+        """Where the bytes of the image are, unless it is given by its ``pixels``."""
         return LocalFile(self.path) if self.place is None else self.place
 
 

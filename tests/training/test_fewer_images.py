@@ -116,8 +116,9 @@ def test_steps_take_what_time_there_is_of_all_images(workplace: Workplace) -> No
     assert json.loads((place / "run.json").read_text())["train_images"] == 16
 
 
+@pytest.mark.parametrize("format_number", [7, 8])
 def test_a_resumed_run_goes_on_with_as_many_images(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, slow: None
+    format_number: int, workplace: Workplace, monkeypatch: pytest.MonkeyPatch, slow: None
 ) -> None:
     place = workplace.folder / "stopped"
     settings = ("stage=head", "head.solver=sgd", "head.depth=all", "stage.epochs=3", "train.max_minutes=0.5", *NO_END)
@@ -125,9 +126,14 @@ def test_a_resumed_run_goes_on_with_as_many_images(
         patch.setattr(Step, "update", stop_after(0, Step.update))
         with pytest.raises(InterruptedRunError):
             run(workplace.begin(*settings), place)
-    monkeypatch.setattr(run_time, "seconds_per_image", lambda *_: 0.001)
+    if format_number == 7:  # which had no such field: all images were trained on, however long that took
+        identity = json.loads((place / "run.json").read_text())
+        assert identity.pop("train_images") == 8
+        (place / "run.json").write_text(json.dumps({**identity, "format": 7}))
+    else:
+        monkeypatch.setattr(run_time, "seconds_per_image", lambda *_: 0.001)
     run(resumed(workplace.begin(*settings), place), place)
-    assert json.loads((place / "run.json").read_text())["train_images"] == 8
+    assert json.loads((place / "run.json").read_text())["train_images"] == (16 if format_number == 7 else 8)
 
 
 @pytest.mark.usefixtures("slow")

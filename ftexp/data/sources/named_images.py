@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterator
 
-from ftexp.data.places import Nowhere, Place, place_of
+from ftexp.data.places import LocalFile, Nowhere, Place, place_of
 from ftexp.data.remote import is_url
 from ftexp.data.samples import sorted_naturally
 from ftexp.data.sources.folders import folders_below, open_root
@@ -28,12 +28,9 @@ def named_images(name: str, parts: Parts) -> Iterator[tuple[str, Place]]:
             be listed or has no images.
     """
     path = name if is_url(name) else os.path.expanduser(name)
-    if os.path.isdir(path):
-        yield from ((image, place_of(image)) for image in _in_folder(path))
-        return
     for file in _files(path):
         if os.path.isdir(file):
-            yield from named_images(file, parts)
+            yield from ((image, LocalFile(image)) for image in _in_folder(file))
         else:
             yield from parts.images_in(file) or [named_image(file, parts)]
 
