@@ -23,12 +23,12 @@ from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.geometry import COARSE_INLIERS, NOTHING_FITS, Alignment, align, may_fit
 from ftexp.audit.local_features import COARSE, FINE, Detail, LocalFeatures, find_local_features
 from ftexp.audit.pairs import Numbers
-from ftexp.audit.progress import Progress
 from ftexp.data.digests import bytes_digest
 from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError, listed
 from ftexp.machine.cores import available_cores
+from ftexp.progress_lines import ProgressLines
 
 # Pairs that are compared before the next ones are read.
 PAIRS_AT_ONCE = 256
@@ -84,7 +84,7 @@ def align_pairs(
         Those that fit, in the order of ``pairs``.
     """
     found: list[Aligned] = []
-    progress = Progress("aligned", "pairs of pictures", len(pairs))
+    progress = ProgressLines("audit", "aligned", "pairs of pictures", len(pairs))
     with _one_thread_each(), ThreadPoolExecutor(available_cores()) as pool:
         aligner = _Aligner(samples, prints, effort.cache, pool)
         for start in range(0, len(pairs), PAIRS_AT_ONCE):

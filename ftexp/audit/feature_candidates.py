@@ -18,7 +18,7 @@ from torch import Tensor
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.neighbours import MAX_COMPARED_WITH_ALL, Found, Neighbours, as_bytes
 from ftexp.audit.pairs import Numbers, Wanted, unique_pairs
-from ftexp.audit.progress import Progress
+from ftexp.progress_lines import ProgressLines
 
 # The number of neighbours per image that can be near duplicates, and their least similarity: of 3,600 copies planted in
 # three datasets, 1 % had a lower one.
@@ -87,7 +87,7 @@ class FeatureCandidates:
             keys[done : done + len(owners)] = as_bytes(vectors)
             done += len(owners)
         neighbours = Neighbours(keys, np.tile(self._numbers, len(views)))
-        progress = Progress("compared the features of", "images", len(queries) * len(views))
+        progress = ProgressLines("audit", "compared the features of", "images", len(queries) * len(views))
         found: list[list[Found]] = [[] for _ in wanted]
         done = 0
         for view in views:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprint_table import NUM_VIEWS, Fingerprint, Fingerprints, pack, shorter_side, unpack
 from ftexp.audit.look import Bad, Look, content_digest, look_at
-from ftexp.audit.progress import Progress
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.depth import Depth
 from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.samples import Sample
+from ftexp.progress_lines import ProgressLines
 
 # The weights of red, green and blue in gray, in thousandths (ITU-R 601).
 GREY = np.array([299, 587, 114], dtype=np.uint32)
@@ -85,7 +85,7 @@ def look_at_images(
         digests: remembers the digest of every file.
     """
     limits, digests = limits or ImageLimits(), digests or ContentDigests()
-    seen, progress = Seen(Fingerprints(), {}, []), Progress("looked at", "images", len(samples))
+    seen, progress = Seen(Fingerprints(), {}, []), ProgressLines("audit", "looked at", "images", len(samples))
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(samples), CHUNK):
             chunk = _look_at_chunk(samples[start : start + CHUNK], extractor, cache, pool, limits, digests)

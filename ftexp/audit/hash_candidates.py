@@ -18,7 +18,7 @@ import torch
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.neighbours import Found, Neighbours, as_bytes
 from ftexp.audit.pairs import Numbers, Wanted, unique_pairs
-from ftexp.audit.progress import Progress
+from ftexp.progress_lines import ProgressLines
 
 # The number of neighbours per image, and their least similarity. Of 3,600 copies planted in three datasets, none had a
 # similarity below 0.91.
@@ -71,7 +71,7 @@ class HashCandidates:
             For each of ``wanted``, pairs (i, j) with i < j, int64 [P, 2].
         """
         queries = self._numbers if queries is None else np.intersect1d(queries, self._numbers)
-        progress = Progress("compared the hashes of", "images", len(queries))
+        progress = ProgressLines("audit", "compared the hashes of", "images", len(queries))
         found: list[list[Found]] = [[] for _ in wanted]
         for start in range(0, len(queries), SEARCHED_AT_ONCE):
             of_chunk = self._search(queries[start : start + SEARCHED_AT_ONCE], wanted)

@@ -13,8 +13,8 @@ from ftexp.audit.feature_candidates import FeatureCandidates
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.hash_candidates import HashCandidates
 from ftexp.audit.pairs import Numbers, Wanted, both, differ, unique_pairs
-from ftexp.audit.progress import Progress
 from ftexp.audit.registration import likeness
+from ftexp.progress_lines import ProgressLines
 
 # Smaller images, by their shorter side in pixels, have too little detail to distinguish a copy from another image of
 # the same kind. Exact copies are found at any size.
@@ -79,7 +79,7 @@ class NearDuplicates:
 
     def _alike(self, pairs: Numbers) -> list[Pair]:
         """Compare the pixels of pairs, and return those that are near duplicates, the most similar first."""
-        progress = Progress("compared", "pairs of pictures", len(pairs))
+        progress = ProgressLines("audit", "compared", "pairs of pictures", len(pairs))
         found: list[Pair] = []
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
             chunk = pairs[start : start + PAIRS_AT_ONCE]

@@ -21,7 +21,8 @@ from edits import EDITS, OVERLAYS, in_perspective, picture, turned_and_cut
 from photographs import find_near_duplicates, fingerprints_of, save
 from PIL import Image
 
-from ftexp.audit import aligner, progress
+from ftexp import progress_lines
+from ftexp.audit import aligner
 from ftexp.audit.aligner import Effort, align_pairs
 from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
 from ftexp.audit.cache import FingerprintCache
@@ -121,7 +122,7 @@ def test_a_search_that_takes_long_says_how_long(
     samples: list[Sample], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN", 0)
     monkeypatch.setattr(aligner, "PAIRS_AT_ONCE", 1)
     found_in(samples)
     assert re.search(r"aligned 1 of \d+ pairs of pictures; about \d+ s left", caplog.text)

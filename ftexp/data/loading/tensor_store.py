@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # An unfinished file that has not changed for this time was left by a crash.
 _ABANDONED_SECONDS = 3600
+# Room is made for a file that grows by this part of the limit.
+ROOM_STEPS = 256
 # Folders that this process could not use -> the reason; they are reported once and not tried again.
 _unusable: dict[Path, str] = {}
 
@@ -109,11 +111,18 @@ class TensorStore:
         unfinished = file.with_suffix(".tmp")
         held.callback(_remove, unfinished)
         stream = held.enter_context(unfinished.open("wb", buffering=0))
-        return _OnDisk(TensorWriter(stream, key), file, lambda num_bytes: self._make_room(num_bytes, unfinished))
+        writer, step = TensorWriter(stream, key), self.limit_bytes // ROOM_STEPS
+        return _OnDisk(writer, file, lambda num_bytes: self._make_room(num_bytes, unfinished), step)
 
     def holds(self, key: str) -> bool:
         """Whether the store has tensors under a key."""
         return self.folder is not None and self.folder not in _unusable and self._file(key).exists()
+
+    def remove(self, key: str) -> None:
+        """Remove the tensors of a key, which are not needed any more."""
+        if self.folder is not None:
+            for file in (self._file(key), self.folder / f"{key}.lock"):
+                _remove(file)
 
     def _file(self, key: str) -> Path:
         assert self.folder is not None
@@ -174,15 +183,20 @@ class _InMemory:
 class _OnDisk:
     """Writes a temporary file, and renames it when it is complete."""
 
-    def __init__(self, writer: TensorWriter, file: Path, make_room: Callable[[int], None]) -> None:
+    def __init__(self, writer: TensorWriter, file: Path, make_room: Callable[[int], None], step: int) -> None:
         self._writer = writer
         self._file = file
         self._make_room = make_room
+        self._step = step  # bytes after which there is room to be made again: that looks at every file of the folder
+        self._had_room_for = 0
 
     def append(self, rows: Tensor) -> None:
         """Add rows."""
         with self._explained():
-            self._make_room(self._writer.num_bytes + rows.nbytes)
+            size = self._writer.num_bytes + rows.nbytes
+            if size >= self._had_room_for + self._step:
+                self._make_room(size)
+                self._had_room_for = size
             self._writer.append(rows)
 
     def finish(self, notes: Mapping[str, Tensor]) -> Kept:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 
 from ftexp.data.loading.sampler import EpochSampler
 from ftexp.data.loading.tensor_file import Kept
-from ftexp.data.loading.tensor_store import Append, StoreError, TensorStore
+from ftexp.data.loading.tensor_store import StoreError
 from ftexp.machine.runtime import Runtime
 from ftexp.machine.transfer import batches_to_device, send
-from ftexp.models.block_boundary import layout_of
-from ftexp.training.inputs.batches import Batch, BatchContext, SampledBatches
-from ftexp.training.inputs.frozen_engine import Engine
-from ftexp.training.inputs.prefix_key import engine_digest, images_key
-from ftexp.training.whole_batches import whole_batches
+from ftexp.training.inputs.batches import Batch
+from ftexp.training.inputs.frozen_pass import FrozenPass
 
 log = logging.getLogger(__name__)
 
@@ -58,29 +55,15 @@ class KeptActivations:
     """The activations of some samples, view by view; each view is computed when it is first needed.
 
     Args:
-        engine: runs the frozen blocks.
-        prefix_digest: a name for all that the activations depend on except the images and the engine.
-        images: batches of the samples in order; epoch v gives their view v.
-        context: the device, the digests of the images, and the store for activations.
+        frozen_pass: computes the activations, or finds them in the cache.
+        runtime: the device.
         num_views: number of views; epoch e uses view e modulo this number.
-        random: what the random views depend on, if there are several.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        prefix_digest: str,
-        images: SampledBatches,
-        context: BatchContext,
-        num_views: int = 1,
-        random: str = "",
-    ) -> None:
-        self._engine = engine
-        self._prefix_digest = engine_digest(prefix_digest, engine.name)
-        self._images = images
-        self._context = context
+    def __init__(self, frozen_pass: FrozenPass, runtime: Runtime, num_views: int = 1) -> None:
+        self._pass = frozen_pass
+        self._runtime = runtime
         self._num_views = num_views
-        self._random = random
         self._opened: dict[int, ActivationRows] = {}
         self.num_found = 0
 
@@ -94,8 +77,7 @@ class KeptActivations:
             try:
                 self.open(view)
             except StoreError:  # logged by the store; training has begun with activations, and continues with them
-                kept = TensorStore(None, 0).get("", lambda append: self._compute(view, append))
-                return self._rows(kept)  # for this epoch only, because all views would take too much memory
+                return self._rows(self._pass.in_memory(view))  # for this epoch only: all views would take too much
         return self._opened[view]
 
     def close(self) -> None:
@@ -109,31 +91,15 @@ class KeptActivations:
             StoreError: if they cannot be cached.
         """
         started = time.perf_counter()
-        shown = f"{self._random} {view}" if self._random else ""
-        key = images_key(self._prefix_digest, self._images.sampler.samples, self._context.digests, shown)
-        kept = self._context.activations.get(key, lambda append: self._compute(view, append))
+        kept = self._pass.kept(view)
         self.num_found += kept.found
         self._opened[view] = self._rows(kept)
-        if self._random:
+        if self._pass.is_random:
             how, seconds = "were cached" if kept.found else "were computed", time.perf_counter() - started
             log.info("cache   view %d: the activations of the frozen blocks %s, %.1f s", view, how, seconds)
 
     def _rows(self, kept: Kept) -> ActivationRows:
-        return ActivationRows(kept.rows, kept.notes["layout"], kept.release, self._context.runtime)
-
-    @torch.no_grad()
-    def _compute(self, view: int, append: Append) -> Mapping[str, torch.Tensor]:
-        layout: tuple[int, ...] = ()
-        runtime = self._context.runtime
-        size = runtime.ranks.local_batch_size(self._images.num_images(0))
-        prefix = whole_batches(self._engine.open(), None, size, runtime)
-        for images, _ in self._images.epoch(view):
-            with runtime.autocast():
-                activations = prefix(images)
-            # Rows are stored in their order in memory, and returned in the network's layout.
-            layout = layout or layout_of(activations)
-            append(activations.permute(layout))
-        return {"layout": torch.tensor(layout)}
+        return ActivationRows(kept.rows, kept.notes["layout"], kept.release, self._runtime)
 
 
 class ActivationRows:

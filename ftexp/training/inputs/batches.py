@@ -56,6 +56,13 @@ class SampledBatches(Batches, Protocol):
         """Which samples are in which batch."""
 
 
+class ImageBatches(SampledBatches, Protocol):
+    """Batches of images."""
+
+    def part(self, epoch: int, start: int, stop: int) -> Iterator[Batch]:
+        """As ``epoch``, from batch ``start`` up to ``stop``; images that are not decoded yet are not kept decoded."""
+
+
 @dataclass(frozen=True, slots=True)
 class BatchContext:
     """What all batches of a run share.

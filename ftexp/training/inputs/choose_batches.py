@@ -12,7 +12,7 @@ from ftexp.data.loading.pixel_store import Pixels, PixelSource
 from ftexp.data.loading.sampler import EpochSampler
 from ftexp.machine.runtime import Runtime
 from ftexp.training.inputs.activation_batches import ActivationBatches, KeptActivations
-from ftexp.training.inputs.batches import BatchContext, SampledBatches
+from ftexp.training.inputs.batches import BatchContext, ImageBatches, SampledBatches
 from ftexp.training.inputs.pixel_batches import PixelBatches
 from ftexp.training.inputs.worker_batches import WorkerBatches
 
@@ -35,25 +35,35 @@ def choose_batches(
         augmentation: augmentation of whole batches on the device, which replaces the random part of ``transform``.
         activations: cached activations of the samples, which are used instead of images.
     """
-    batches: SampledBatches
-    if activations is not None:
-        why = "cached activations: the frozen blocks run once on every view of an image"
-        batches = ActivationBatches(activations, sampler, context.runtime)
-    elif (reason := _why_pixels_are_not_kept(sampler, context)) is not None:
-        why = f"decoding workers: {reason}"
-        batches = _worker_batches(sampler, transform, context)
-    elif transform.is_random and augmentation is None:
-        why = "decoding workers: decoded images are cached, and augmented one by one on the CPU"
-        batches = _worker_batches(sampler, transform, context, _pixel_source(sampler, transform, context))
-    else:
-        how = "whole batches are augmented on the device" if augmentation else "there is no augmentation"
-        why = f"cached pixels: {how}"
-        source = _pixel_source(sampler, transform, context)
-        if sampler.settings.keep_pixels == "device":
-            source.when_opened = partial(_keep_on_device, context.runtime)
-        batches = PixelBatches(source, augmentation, _worker_batches(sampler, transform, context), context)
+    if activations is None:
+        return image_batches(sampler, transform, context, augmentation)
+    _say(sampler, "cached activations: the frozen blocks run once on every view of an image")
+    return ActivationBatches(activations, sampler, context.runtime)
+
+
+def image_batches(
+    sampler: EpochSampler,
+    transform: ImageTransform,
+    context: BatchContext,
+    augmentation: BatchAugmentation | None = None,
+) -> ImageBatches:
+    """Choose batches of images, as ``choose_batches`` does where there are no cached activations."""
+    if (reason := _why_pixels_are_not_kept(sampler, context)) is not None:
+        _say(sampler, f"decoding workers: {reason}")
+        return _worker_batches(sampler, transform, context)
+    source = _pixel_source(sampler, transform, context)
+    if transform.is_random and augmentation is None:
+        _say(sampler, "decoding workers: decoded images are cached, and augmented one by one on the CPU")
+        return _worker_batches(sampler, transform, context, source)
+    how = "whole batches are augmented on the device" if augmentation else "there is no augmentation"
+    _say(sampler, f"cached pixels: {how}")
+    if sampler.settings.keep_pixels == "device":
+        source.when_opened = partial(_keep_on_device, context.runtime)
+    return PixelBatches(source, augmentation, _worker_batches(sampler, transform, context), context)
+
+
+def _say(sampler: EpochSampler, why: str) -> None:
     log.log(logging.INFO if sampler.settings.shuffle else logging.DEBUG, "batches %s", why)
-    return batches
 
 
 def _why_pixels_are_not_kept(sampler: EpochSampler, context: BatchContext) -> str | None:

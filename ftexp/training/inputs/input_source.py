@@ -24,7 +24,7 @@ from ftexp.models.blocks import Network
 from ftexp.training.imbalance import class_counts
 from ftexp.training.inputs.activation_batches import KeptActivations
 from ftexp.training.inputs.batches import BatchContext, Batches, Forward, Inputs, SampledBatches
-from ftexp.training.inputs.choose_batches import choose_batches
+from ftexp.training.inputs.choose_batches import choose_batches, image_batches
 from ftexp.training.inputs.frozen_engine import choose_engine
 from ftexp.training.inputs.prefix_cache import KeptPrefix, keep_prefix
 from ftexp.training.losses import build_loss
@@ -176,12 +176,15 @@ class InputSource:
             if phase.part is not None:
                 log.info("cache   off: %s of the first block, %s, are trainable", phase.part.kind, first)
             return None
-        # The rank that computes the activations reads the images once, so they need no memory on the device.
-        in_order = replace(self._unshuffled, keep_pixels="disk", ranks=ONE_PROCESS)
+        # Each rank sees all batches and runs the blocks on its share of them; images are read once, so they need no
+        # memory on the device.
+        alone = replace(ONE_PROCESS, local_size=self._runtime.ranks.local_size)
+        in_order = replace(self._unshuffled, keep_pixels="disk", ranks=alone)
         train, val = (
-            self._open(self._sampler(samples, in_order), of_each)
+            image_batches(self._sampler(samples, in_order), of_each, self._context)
             for samples, of_each in ((self._splits.train, transform), (self._splits.val, as_it_is))
         )
+        self._opened += [train, val]
         num_images = len(self._splits.train) + len(self._splits.val)
         blocks = self._network.names.index(first)
         asked = choose_engine(self._config.runtime.frozen_engine, num_images, blocks, self._runtime)

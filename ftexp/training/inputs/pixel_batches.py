@@ -51,9 +51,16 @@ class PixelBatches:
             self._first_pass = self._as_decoded(epoch)
             yield from self._context.normalised(self._first_pass)
         elif (pixels := self._source.open()) is not None:
-            yield from self._context.normalised(self._from_kept(pixels, epoch, start))
+            yield from self._context.normalised(self._from_kept(pixels, epoch, slice(start, None)))
         else:
             yield from self._otherwise.epoch(epoch, start)
+
+    def part(self, epoch: int, start: int, stop: int) -> Iterator[Batch]:
+        """As ``epoch``, from batch ``start`` up to ``stop``; only the images of these batches are decoded."""
+        if self._source.is_kept and (pixels := self._source.open()) is not None:
+            yield from self._context.normalised(self._from_kept(pixels, epoch, slice(start, stop)))
+        else:
+            yield from self._otherwise.part(epoch, start, stop)
 
     def close(self) -> None:
         """Release the images."""
@@ -85,14 +92,14 @@ class PixelBatches:
             return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         return self._augmentation([torch.from_numpy(image) for image in images], epoch, indices)
 
-    def _from_kept(self, pixels: Pixels, epoch: int, start: int) -> Iterator[Batch]:
-        parts = self.sampler.own_batches(epoch)[start:]
+    def _from_kept(self, pixels: Pixels, epoch: int, batches: slice) -> Iterator[Batch]:
+        parts = self.sampler.own_batches(epoch)[batches]
         if self._augmentation is None:
-            device, batches = pixels.device, pixels.batches(parts)
+            device, images_of = pixels.device, pixels.batches(parts)
         else:
-            device, batches = self._augmentation.device, self._augmented(pixels, self._augmentation, epoch, parts)
+            device, images_of = self._augmentation.device, self._augmented(pixels, self._augmentation, epoch, parts)
         labels = batches_to_device([self.sampler.labels[part].tolist() for part in parts], device)
-        for images, of_part in zip(batches, labels, strict=True):
+        for images, of_part in zip(images_of, labels, strict=True):
             yield self._pinned(images), self._pinned(of_part)
 
     def _augmented(

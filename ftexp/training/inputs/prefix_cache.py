@@ -17,8 +17,9 @@ from ftexp.models.block_boundary import SplitError, trial_images
 from ftexp.models.blocks import Network
 from ftexp.models.prefix import Prefix, split
 from ftexp.training.inputs.activation_batches import KeptActivations
-from ftexp.training.inputs.batches import BatchContext, Forward, SampledBatches
+from ftexp.training.inputs.batches import BatchContext, Forward, ImageBatches
 from ftexp.training.inputs.frozen_engine import engine_of
+from ftexp.training.inputs.frozen_pass import FrozenPass
 from ftexp.training.inputs.prefix_key import EAGER, prefix_digest
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ def keep_prefix(
     network: Network,
     first_learning_block: str,
     phase: Phase,
-    train_images: SampledBatches,
-    val_images: SampledBatches,
+    train_images: ImageBatches,
+    val_images: ImageBatches,
     context: BatchContext,
     asked: str,
 ) -> KeptPrefix | None:
@@ -82,8 +83,8 @@ def keep_prefix(
     frozen = prefix_digest(network, first_learning_block, runtime)
     engine = engine_of(asked, network, prefix, frozen, context.activations)
     random = f"{augment.image_changes()} {train_images.sampler.settings.seed}" if augment.changes_images else ""
-    train = KeptActivations(engine, frozen, train_images, context, num_views, random)
-    val = KeptActivations(engine, frozen, val_images, context)
+    train = KeptActivations(FrozenPass(engine, frozen, train_images, context, random), runtime, num_views)
+    val = KeptActivations(FrozenPass(engine, frozen, val_images, context), runtime)
     unkept = not (_can_open(val) and (bool(random) or _can_open(train)))
     if runtime.ranks.all_reduce_max(unkept):  # on any rank
         return None
@@ -131,8 +132,8 @@ def _cut(network: Network, first_learning_block: str) -> tuple[Prefix, Forward]:
 def _choose_views(
     prefix: Prefix,
     phase: Phase,
-    train_images: SampledBatches,
-    val_images: SampledBatches,
+    train_images: ImageBatches,
+    val_images: ImageBatches,
     context: BatchContext,
     first_learning_block: str,
 ) -> int:

@@ -39,12 +39,11 @@ class WorkerBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Images and labels; ``epoch`` decides the augmentation, and the order where the sampler shuffles."""
-        assert not self._is_closed, "the batches have been closed"
-        self._dataset.open_pixels()
-        if self._loader is None:
-            self._loader = self._start()
-        self._keys.epoch, self._keys.start = epoch, start
-        yield from self._context.normalised(self._own_parts(self._loader, epoch))
+        yield from self._context.normalised(self._own_parts(epoch, start))
+
+    def part(self, epoch: int, start: int, stop: int) -> Iterator[Batch]:
+        """As ``epoch``, from batch ``start`` up to ``stop``."""
+        yield from self._context.normalised(self._loaded(epoch, start, stop))
 
     @property
     def num_workers(self) -> int:
@@ -78,9 +77,18 @@ class WorkerBatches:
             generator=torch.Generator(),
         )
 
-    def _own_parts(self, loader: DataLoader[Batch], epoch: int) -> Iterator[Batch]:
+    def _loaded(self, epoch: int, start: int, stop: int | None = None) -> Iterator[Batch]:
+        """This rank's part of each batch that has one."""
+        assert not self._is_closed, "the batches have been closed"
+        self._dataset.open_pixels()
+        if self._loader is None:
+            self._loader = self._start()
+        self._keys.epoch, self._keys.batches = epoch, slice(start, stop)
+        yield from _clear_errors(self._loader)
+
+    def _own_parts(self, epoch: int, start: int) -> Iterator[Batch]:
         """This rank's part of each batch; empty if the last batch has fewer images than there are ranks."""
-        yield from _clear_errors(loader)
+        yield from self._loaded(epoch, start)
         if self.num_images(self.num_batches - 1) <= self.sampler.settings.ranks.rank:
             image, _ = self._dataset[(epoch, 0)]
             yield image.new_empty(0, *image.shape), self.sampler.labels[:0]
@@ -92,10 +100,10 @@ class _Keys:
     def __init__(self, sampler: EpochSampler) -> None:
         self._sampler = sampler
         self.epoch = 0
-        self.start = 0  # batches to skip in a resumed epoch
+        self.batches = slice(None)  # of a resumed epoch, those that are left
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, parts = self.epoch, self._sampler.own_batches(self.epoch)[self.start :]
+        epoch, parts = self.epoch, self._sampler.own_batches(self.epoch)[self.batches]
         return ([(epoch, index) for index in part] for part in parts if part)
 
 

@@ -1,0 +1,284 @@
+"""The pass of the frozen blocks: in pieces, interrupted, and shared by the processes of a host."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Barrier, Event, Lock
+from typing import Any
+
+import pytest
+import torch
+from conftest import Compose
+from image_batches import photographs
+from tiny_runs import SMALL, colours, curve, fit, fresh_network, subfolder
+from torch import Tensor
+
+from ftexp import progress_lines
+from ftexp.config import AugmentConfig
+from ftexp.data.augment.transforms import ImageTransform, Normalizer, eval_transform, train_transform
+from ftexp.data.digests import ContentDigests
+from ftexp.data.loading.dataset import ImageDataset
+from ftexp.data.loading.sampler import BatchSettings, EpochSampler
+from ftexp.data.loading.tensor_store import StoreError, TensorStore
+from ftexp.data.samples import Sample
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import TestSplit
+from ftexp.machine.distributed import ONE_PROCESS, Ranks
+from ftexp.machine.runtime import Runtime
+from ftexp.models.prefix import split
+from ftexp.training.inputs import frozen_pass
+from ftexp.training.inputs.batches import BatchContext
+from ftexp.training.inputs.choose_batches import image_batches
+from ftexp.training.inputs.frozen_pass import FrozenPass
+
+GIB = 2.0**-10
+CLASSES = {"b": 0, "g": 1, "r": 2, "x": 3}
+AS_IT_IS, AT_RANDOM = AugmentConfig(), AugmentConfig(crop_scale=0.5, horizontal_flip=0.5)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen_pass, "PIECE", 10)
+
+
+@dataclass
+class Blocks:
+    """The frozen blocks of a tiny network in the place of an engine; count images, and stop where they are told."""
+
+    stop_after: int = 10**6
+    name: str = "eager"
+    seen: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        network = fresh_network()
+        network.module.eval()
+        self.prefix, _ = split(network, "head")
+
+    def open(self) -> Any:
+        def forward(images: Tensor) -> Tensor:
+            if sum(self.seen) >= self.stop_after:
+                raise KeyboardInterrupt
+            self.seen.append(len(images))
+            return self.prefix(images)
+
+        return forward
+
+
+def passing(
+    blocks: Blocks,
+    samples: Sequence[Sample],
+    folder: Path | None,
+    augment: AugmentConfig = AS_IT_IS,
+    ranks: Ranks = ONE_PROCESS,
+    pixels: TensorStore | None = None,
+    gib: float = GIB,
+) -> FrozenPass:
+    """A pass over samples in batches of four, so that a batch lies in two pieces of ten."""
+    runtime = Runtime(torch.device("cpu"), "fp32", False, torch.channels_last, 0, ranks=ranks)
+    preprocessing = fresh_network().preprocessing
+    transform: ImageTransform = (
+        train_transform(preprocessing, augment) if augment.changes_images else eval_transform(preprocessing)
+    )
+    context = BatchContext(runtime, Normalizer(preprocessing), ContentDigests(), pixels, TensorStore(folder, gib))
+    settings = BatchSettings(4, seed=0, keep_pixels="disk" if pixels else "no")
+    classes = CLASSES if samples[0].label in CLASSES else {"a": 0, "b": 1}
+    images = image_batches(EpochSampler(samples, classes, settings), transform, context)
+    random = "random" if augment.changes_images else ""
+    return FrozenPass(blocks, "prefix", images, context, random)  # type: ignore[arg-type]
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("augment", [AS_IT_IS, AT_RANDOM], ids=["as it is", "random"])
+@pytest.mark.parametrize("count", [11, 20, 44])
+def test_pieces_give_what_one_pass_gives_under_the_same_name_and_leave_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, augment: AugmentConfig
+) -> None:
+    samples = colours(count, seed=1)
+    for view in (0, 1):
+        kept = passing(Blocks(), samples, tmp_path / "pieces", augment).kept(view)
+        with monkeypatch.context() as patched:
+            patched.setattr(frozen_pass, "PIECE", 1000)
+            whole = passing(Blocks(), samples, tmp_path / "whole", augment).kept(view)
+        assert torch.equal(kept.rows, whole.rows)
+        assert torch.equal(kept.notes["layout"], whole.notes["layout"])
+    assert names(tmp_path / "pieces") == names(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("augment", [AS_IT_IS, AT_RANDOM], ids=["as it is", "random"])
+def test_an_interrupted_pass_goes_on_behind_its_last_piece(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, augment: AugmentConfig
+) -> None:
+    caplog.set_level(logging.INFO)
+    samples = colours(44, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        passing(Blocks(stop_after=28), samples, tmp_path / "kept", augment).kept(0)
+    rest = Blocks()
+    kept = passing(rest, samples, tmp_path / "kept", augment).kept(0)
+    assert sum(rest.seen) == 44 - 20, "20 images in two pieces were finished"
+    assert "the activations of 20 images are there from a pass that was interrupted" in caplog.text
+    whole = passing(Blocks(), samples, tmp_path / "whole", augment).kept(0)
+    assert torch.equal(kept.rows, whole.rows)
+    assert names(tmp_path / "kept") == names(tmp_path / "whole")
+
+
+def test_another_image_or_order_changes_its_piece_alone(tmp_path: Path) -> None:
+    samples = colours(40, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        passing(Blocks(stop_after=36), samples, tmp_path).kept(0)
+    changed = [*samples[:12], samples[13], samples[12], *samples[14:]]
+    again = Blocks()
+    passing(again, changed, tmp_path).kept(0)
+    assert sum(again.seen) == 12 + 12, "of batches 2 to 4, and 7 to 9"
+
+
+def test_a_piece_that_is_damaged_when_the_pieces_are_joined_is_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = colours(44, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        passing(Blocks(stop_after=36), samples, tmp_path / "kept").kept(0)
+    damaged = next((tmp_path / "kept").glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    kept = passing(Blocks(), samples, tmp_path / "kept").kept(0)
+    assert "is damaged" in caplog.text
+    assert torch.equal(kept.rows, passing(Blocks(), samples, tmp_path / "whole").kept(0).rows)
+
+
+def test_a_cache_that_just_has_room_for_the_whole_is_enough(tmp_path: Path) -> None:
+    samples = colours(44, seed=1)
+    whole = passing(Blocks(), samples, tmp_path / "plenty").kept(0)
+    (file,) = (tmp_path / "plenty").glob("*.safetensors")
+    # Two pieces and what is not written yet: a header of each file, and the notes.
+    room = file.stat().st_size + 4096 + 20 * whole.rows[0].nbytes
+    blocks = Blocks()
+    kept = passing(blocks, samples, tmp_path / "tight", gib=room / 2**30).kept(0)
+    assert torch.equal(kept.rows, whole.rows)
+    with pytest.raises(StoreError):
+        passing(Blocks(), samples, tmp_path / "full", gib=(whole.rows.nbytes - 1) / 2**30).kept(0)
+
+
+def test_decoded_images_are_kept_as_without_pieces(tmp_path: Path) -> None:
+    samples = photographs(tmp_path, 24)
+    pixels = TensorStore(tmp_path / "pixels", 1)
+    passing(Blocks(), samples, tmp_path / "kept", pixels=pixels).kept(0)
+    assert len(list((tmp_path / "pixels").glob("*.safetensors"))) == 1
+
+
+def test_without_a_folder_there_are_no_pieces(tmp_path: Path) -> None:
+    samples = colours(44, seed=1)
+    kept = passing(Blocks(), samples, None).kept(0)
+    assert torch.equal(kept.rows, passing(Blocks(), samples, tmp_path).kept(0).rows)
+    assert torch.equal(kept.rows, passing(Blocks(), samples, None).in_memory(0).rows)
+
+
+def test_a_long_pass_says_how_long(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(progress_lines, "PART_BETWEEN", 0)
+    passing(Blocks(), colours(44, seed=1), tmp_path).kept(0)
+    assert re.search(r"cache   computed 4 of 44 activations; about \d+ s left", caplog.text)
+    assert "44 of 44" not in caplog.text
+
+
+def test_a_curve_on_pieces_is_that_on_images(configure: Compose, tmp_path: Path) -> None:
+    splits = Splits(colours(44, seed=1), colours(21, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
+    kept = ("runtime.cache=disk", f"runtime.cache_folder={tmp_path / 'kept'}")
+    cached = fit(configure(*SMALL, "stage=partial", *kept), splits, subfolder(tmp_path, "cached"))
+    plain = fit(configure(*SMALL, "stage=partial", "runtime.cache=off"), splits, subfolder(tmp_path, "plain"))
+    assert curve(cached) == curve(plain)
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
+
+
+class Together(Ranks):
+    """Some processes of a host, each in a thread of this one."""
+
+    barrier: Barrier
+    given: list[int]
+
+    @classmethod
+    def of(cls, size: int) -> list[Together]:
+        barrier, given = Barrier(size, timeout=60), [0] * size
+        every = [cls(rank, size, rank, size) for rank in range(size)]
+        for one in every:
+            object.__setattr__(one, "barrier", barrier)
+            object.__setattr__(one, "given", given)
+        return every
+
+    def all_reduce_max(self, number: int) -> int:
+        self.given[self.rank] = number
+        self.barrier.wait()
+        largest = max(self.given)
+        self.barrier.wait()
+        return largest
+
+
+@pytest.mark.parametrize("augment", [AS_IT_IS, AT_RANDOM], ids=["as it is", "random"])
+def test_processes_of_a_host_share_the_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augment: AugmentConfig
+) -> None:
+    original, one_at_a_time = ImageDataset.__getitem__, Lock()
+
+    def draw(self: ImageDataset, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        with one_at_a_time:  # threads share one global generator
+            return original(self, key)
+
+    monkeypatch.setattr(ImageDataset, "__getitem__", draw)
+    samples, blocks = colours(44, seed=1), [Blocks() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        passes = [
+            passing(one, samples, tmp_path / "kept", augment, ranks)
+            for one, ranks in zip(blocks, Together.of(3), strict=True)
+        ]
+        kept = list(pool.map(lambda one: one.kept(1), passes))
+    # Pieces 0, 1 to 2, 3 to 4, of ten images, in batches of four from the one in which they begin.
+    assert [sum(one.seen) for one in blocks] == [12, 24, 16]
+    whole = passing(Blocks(), samples, tmp_path / "whole", augment).kept(1)
+    assert all(torch.equal(one.rows, whole.rows) for one in kept)
+    assert names(tmp_path / "kept") == names(tmp_path / "whole")
+
+
+def test_a_host_that_has_the_activations_waits_for_one_that_has_not(tmp_path: Path) -> None:
+    samples = colours(44, seed=1)
+    passing(Blocks(), samples, tmp_path / "one").kept(0)
+    one, other = Together.of(2)
+    object.__setattr__(one, "local_size", 1)
+    object.__setattr__(other, "local_size", 1)
+    object.__setattr__(other, "local_rank", 0)
+    blocks = [Blocks(), Blocks()]
+    with ThreadPoolExecutor(2) as pool:
+        passes = [
+            passing(blocks[0], samples, tmp_path / "one", ranks=one),
+            passing(blocks[1], samples, tmp_path / "other", ranks=other),
+        ]
+        kept = list(pool.map(lambda one: one.kept(0), passes))
+    assert [sum(of.seen) for of in blocks] == [0, 44]
+    assert torch.equal(kept[0].rows, kept[1].rows)
+
+
+def test_a_process_that_cannot_keep_its_share_does_not_leave_the_others_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, failed = colours(44, seed=1), Event()
+    original = TensorStore.get
+
+    def get(self: TensorStore, key: str, fill: Any) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise StoreError("no room")
+        return original(self, key, fill)
+
+    monkeypatch.setattr(TensorStore, "get", get)
+    with ThreadPoolExecutor(2) as pool:
+        passes = [passing(Blocks(), samples, tmp_path, ranks=ranks) for ranks in Together.of(2)]
+        kept = list(pool.map(lambda one: one.kept(0), passes))
+    assert torch.equal(kept[0].rows, kept[1].rows)
