@@ -38,7 +38,7 @@ WINDOWS = [
 # The mean and the spread of each frequency are computed from at most so many images.
 MAX_STANDARD = 16_384
 # The number of images whose windows are transformed, and searched, at a time.
-CHUNK, SEARCHED_AT_ONCE = 1_024, 16_384
+CHUNK, SEARCHED_AT_ONCE = 1_024, 4_096
 
 Array = npt.NDArray[np.float32]
 

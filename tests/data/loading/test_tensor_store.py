@@ -83,6 +83,20 @@ def test_tensors_larger_than_the_cache_are_refused_and_leave_no_file(tmp_path: P
     assert not list(tmp_path.glob("*.safetensors")) + list(tmp_path.glob("*.tmp"))
 
 
+def test_tensors_that_grow_beyond_the_cache_are_refused_while_they_grow(tmp_path: Path) -> None:
+    parts: list[int] = []
+
+    def fill(append: Append) -> Mapping[str, torch.Tensor]:
+        for number in range(1000):
+            append(torch.ones(1, KIB // 4))
+            parts.append(number)
+        return {}
+
+    with pytest.raises(StoreFullError, match=r"runtime\.cache_gib"):
+        TensorStore(tmp_path, limit_gib=20 * KIB / 2**30).get("a", fill)
+    assert len(parts) == 20
+
+
 def test_files_of_crashed_processes_are_deleted_later_and_those_being_written_stay(tmp_path: Path) -> None:
     old, new = tmp_path / "old.tmp", tmp_path / "new.tmp"
     for file in (old, new):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import Compose
 from image_batches import photographs
+from PIL import Image
 from tiny_runs import SMALL, colours, curve, fit, fresh_network, subfolder
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from ftexp import progress_lines
 from ftexp.config import AugmentConfig
 from ftexp.data.augment.transforms import ImageTransform, Normalizer, eval_transform, train_transform
 from ftexp.data.digests import ContentDigests
+from ftexp.data.loading import dataset, pixel_store
 from ftexp.data.loading.dataset import ImageDataset
 from ftexp.data.loading.sampler import BatchSettings, EpochSampler
 from ftexp.data.loading.tensor_store import StoreError, TensorStore
@@ -139,6 +141,26 @@ def test_another_image_or_order_changes_its_piece_alone(tmp_path: Path) -> None:
     assert sum(again.seen) == 12 + 12, "of batches 2 to 4, and 7 to 9"
 
 
+def test_random_views_of_the_same_images_in_another_place_are_others(tmp_path: Path) -> None:
+    samples = colours(44, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        passing(Blocks(stop_after=20), samples, tmp_path, AT_RANDOM).kept(0)
+    moved, blocks = [*samples[10:20], *samples[:10], *samples[20:]], Blocks()
+    passing(blocks, moved, tmp_path, AT_RANDOM).kept(0)
+    assert sum(blocks.seen) == 44
+
+
+def test_a_piece_that_another_run_keeps_in_the_meantime_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = colours(44, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        passing(Blocks(stop_after=28), samples, tmp_path / "kept").kept(0)
+    monkeypatch.setattr(TensorStore, "holds", lambda *_: False)  # as it was when this run looked
+    kept = passing(Blocks(), samples, tmp_path / "kept").kept(0)
+    assert torch.equal(kept.rows, passing(Blocks(), samples, tmp_path / "whole").kept(0).rows)
+
+
 def test_a_piece_that_is_damaged_when_the_pieces_are_joined_is_computed_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -245,6 +267,33 @@ def test_processes_of_a_host_share_the_pieces(
     whole = passing(Blocks(), samples, tmp_path / "whole", augment).kept(1)
     assert all(torch.equal(one.rows, whole.rows) for one in kept)
     assert names(tmp_path / "kept") == names(tmp_path / "whole")
+
+
+def test_each_process_decodes_the_images_of_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, decoded = photographs(tmp_path, 44), []
+    original = dataset.open_image
+
+    def note(sample: Sample) -> Image.Image:
+        decoded.append(sample.path)
+        return original(sample)
+
+    for module in (dataset, pixel_store):
+        monkeypatch.setattr(module, "open_image", note)
+    pixels = TensorStore(tmp_path / "pixels", 1)
+    assert pixels.folder is not None
+
+    def share(folder: str) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            passes = [passing(Blocks(), samples, tmp_path / folder, ranks=of, pixels=pixels) for of in Together.of(2)]
+            list(pool.map(lambda one: one.kept(0), passes))
+
+    share("first")
+    assert len(decoded) == 20 + 24, "pieces 0 to 1 and 2 to 4 begin with a batch"
+    assert not pixels.folder.exists(), "none waits for another to decode all of them"
+    passing(Blocks(), samples, tmp_path / "alone", pixels=pixels).kept(0)
+    decoded.clear()
+    share("second")
+    assert decoded == [], "where they are kept, they are read"
 
 
 def test_a_host_that_has_the_activations_waits_for_one_that_has_not(tmp_path: Path) -> None:

@@ -21,14 +21,17 @@ from tiny_runs import fit
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ftexp.data import digests
+from ftexp.data.augment.transforms import eval_transform
 from ftexp.data.loading.pixel_store import Pixels
 from ftexp.data.samples import SPLITS
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.finetune.phases import Phase
+from ftexp.machine.distributed import Ranks
 from ftexp.machine.memory_budget import MemoryBudget
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
+from ftexp.training.inputs import input_source
 from ftexp.training.inputs.activation_batches import ActivationBatches, ActivationRows
 from ftexp.training.inputs.batches import Batches, Inputs
 from ftexp.training.inputs.input_source import InputSource
@@ -144,6 +147,21 @@ def test_an_epoch_of_activations_on_the_device_is_sent_at_once(
         assert rows.device.type == "meta"
         activations = SimpleNamespace(of_epoch=lambda _: rows)  # in the place of KeptActivations
         assert transfers(ActivationBatches(activations, images.sampler, runtime), 1) == 2  # type: ignore[arg-type]
+
+
+def test_the_processes_of_a_host_share_its_cores_while_they_run_the_frozen_blocks(
+    configure: Compose, splits: Splits, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Ranks] = []
+
+    def note(network: Network, first: str, phase: Phase, *images: Any) -> None:
+        seen.extend(batches.sampler.settings.ranks for batches in images[:2])
+
+    monkeypatch.setattr(input_source, "keep_prefix", note)
+    runtime = Runtime(torch.device("cpu"), "fp32", False, torch.channels_last, 0, ranks=Ranks(5, 16, 1, 4))
+    with InputSource(configure("runtime.cache=memory", "train.batch_size=16"), network, splits, runtime) as source:
+        source._keep_prefix(make_phase("head"), *[eval_transform(network.preprocessing)] * 2)
+    assert seen == [Ranks(0, 1, 0, 4)] * 2, "each sees all batches, with a fourth of the cores"
 
 
 def test_images_and_activations_of_a_phase_share_one_budget(
