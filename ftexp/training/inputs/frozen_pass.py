@@ -26,8 +26,8 @@ from ftexp.training.whole_batches import whole_batches
 
 log = logging.getLogger(__name__)
 
-# Images of a piece: half a second of a GPU, some seconds of a CPU.
-PIECE = 512
+# Images of a piece: so few that eight processes share some thousand images evenly.
+PIECE = 256
 # Rows that are copied at a time when pieces are joined.
 JOINED_AT_ONCE = 64
 
