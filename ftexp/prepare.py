@@ -8,15 +8,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-
-import torch
 
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_ledger import TestLedger, open_ledger
 from ftexp.data_identity import DataIdentity
-from ftexp.errors import LeakError
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
@@ -31,8 +29,9 @@ from ftexp.machine.generators import seed_generators
 from ftexp.machine.runtime import Runtime, prepare_runtime, settle_memory_format
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
+from ftexp.models.weights import Weights
 from ftexp.rank_checks import check_graphs, check_shares
-from ftexp.read_data import read_data, record_refusal
+from ftexp.read_data import read_recorded
 from ftexp.run_identity import RunIdentity
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.compile_choice import choose_compiled
@@ -142,7 +141,6 @@ def prepare(
         UserError: for anything the user has to correct; most mistakes are found before any data is read.
     """
     began = time.monotonic() if began is None else began
-    align_until = end_of_alignment(config, began)
     begun = ranks.broadcast(lambda: _begun(config, folder))
     runtime = prepare_runtime(config.runtime, ranks)
     check_shares(config, ranks, begun)
@@ -152,25 +150,25 @@ def prepare(
     given = overrides if begun is None else begun.overrides or []
     phases = planned if begun_by_steps else choose_solver(config, planned, given)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
-    name = run_name(config, phases)
     judges = config.audit.labels and score_test and ranks.size == 1  # not in a trial of a search
-    copies_up_to = math.inf if wants_folds(config, phases) else MAX_JUDGED if judges else 0
-
-    def read() -> Splits:
-        return splits or _read_or_record_refusal(config, folder, runtime.device, name, begun, copies_up_to, align_until)
-
-    splits = ranks.broadcast(read)
+    reading = partial(
+        read_recorded,
+        config,
+        folder,
+        runtime.device,
+        begun,
+        name=run_name(config, phases),
+        copies_up_to=math.inf if wants_folds(config, phases) else MAX_JUDGED if judges else 0,
+        align_until=end_of_alignment(config, began),
+    )
+    splits = ranks.broadcast(lambda: splits or reading())
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
     data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
     run_id = ranks.broadcast(lambda: begun.run_id if begun else uuid.uuid4().hex)
     memory_format = begun.memory_format_on(runtime.device.type) if begun else None
     runtime = settle_memory_format(runtime, config.runtime, len(splits.train), memory_format)
-    seed_generators(config.runtime.seed)  # again: a cached audit has drawn fewer random numbers than a new one
-    network = build_network(config.model, weights, splits.classes, config.data.image_size)
-    network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
-    runtime.place(network.module)
-    _introduce(config, network, runtime)
+    network = _build(config, weights, splits.classes, runtime)
     phases = keep_solvable(config, planned, phases, network, len(splits.train))
     # Before BatchNorm is replaced by SyncBatchNorm: if one rank ran out of memory, the others would wait for it.
     known = begun.batch_size if begun else None
@@ -233,22 +231,6 @@ def _identify(splits: Splits, config: Config, ledger: TestLedger | None) -> Data
     return data
 
 
-def _read_or_record_refusal(
-    config: Config,
-    folder: Path,
-    device: torch.device,
-    name: str,
-    begun: RunIdentity | None,
-    copies_up_to: float,
-    align_until: float,
-) -> Splits:
-    try:
-        return read_data(config, folder, device, begun, copies_up_to=copies_up_to, align_until=align_until)
-    except LeakError:
-        record_refusal(config, folder, name)
-        raise
-
-
 def plan(config: Config) -> tuple[Phase, ...]:
     """Resolve the stage into phases by the names of the network's blocks, before any weights are loaded."""
     if looks_into_blocks(config.stage):
@@ -260,6 +242,16 @@ def plan(config: Config) -> tuple[Phase, ...]:
 def foresee(config: Config) -> Config:
     """The configuration with a value in place of every ``auto``, as far as the network alone tells it."""
     return foreseen(config, build_skeleton(config.model, num_classes=2))
+
+
+def _build(config: Config, weights: Weights | None, classes: Sequence[str], runtime: Runtime) -> Network:
+    """The network with its pretrained weights and a new head, on the device."""
+    seed_generators(config.runtime.seed)  # again: a cached audit has drawn fewer random numbers than a new one
+    network = build_network(config.model, weights, classes, config.data.image_size)
+    network.preprocessing = replace(network.preprocessing, white_level=config.data.white_level)
+    runtime.place(network.module)
+    _introduce(config, network, runtime)
+    return network
 
 
 def _introduce(config: Config, network: Network, runtime: Runtime) -> None:

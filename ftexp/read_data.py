@@ -18,6 +18,7 @@ from ftexp.data.loading.screening import screen_images
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
 from ftexp.data_identity import DataIdentity
+from ftexp.errors import LeakError
 from ftexp.evaluation.intervals import warn_if_too_small
 from ftexp.files.run_files import LEAKS_PICTURE
 from ftexp.run_identity import RunIdentity
@@ -86,6 +87,24 @@ def read_data(
         seen = (*splits.train, *splits.val)
         splits = replace(splits, copies=tie_duplicates(seen, look.of(seen)) if ties is None else ties)
     return splits
+
+
+def read_recorded(
+    config: Config,
+    folder: Path,
+    device: torch.device,
+    begun: RunIdentity | None,
+    *,
+    name: str,
+    copies_up_to: float,
+    align_until: float,
+) -> Splits:
+    """As ``read_data``; a run that the audit refuses is recorded in the tracking store under its name."""
+    try:
+        return read_data(config, folder, device, begun, copies_up_to=copies_up_to, align_until=align_until)
+    except LeakError:
+        record_refusal(config, folder, name)
+        raise
 
 
 def record_refusal(config: Config, folder: Path, name: str) -> None:

@@ -105,7 +105,7 @@ def workplace(configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("plot_plan", "plot_curves", "plot_confusion_matrix"):  # half of the time of a run
         monkeypatch.setattr(recorder, name, lambda *_: None)
     monkeypatch.setattr(intervals, "NUM_RESAMPLES", 10)
-    monkeypatch.setattr(prepare, "read_data", drawing(prepare.read_data))
+    monkeypatch.setattr(prepare, "read_recorded", drawing(prepare.read_recorded))
     monkeypatch.setattr(InputSource, "for_phase", drawing(InputSource.for_phase))
     monkeypatch.setattr(prepare, "block_names", lambda _: ("stem", "body", "head"))
     monkeypatch.setattr(prepare, "locate_weights", lambda _: None)

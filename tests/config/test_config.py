@@ -251,7 +251,7 @@ def test_impossible_plans_and_devices_end_a_run_before_data_is_read(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("ftexp.prepare.read_data", None)  # calling it would be a TypeError
+    monkeypatch.setattr("ftexp.prepare.read_recorded", None)  # calling it would be a TypeError
     ended = command_line(command)
     assert ended.returncode == 1
     assert message in ended.stderr

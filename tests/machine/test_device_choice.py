@@ -164,7 +164,7 @@ def test_every_run_is_told_of_gpus_that_it_does_not_use(
         raise ToldError(*given)
 
     for name, instead in {
-        "_read_or_record_refusal": lambda *_: SimpleNamespace(classes=("a", "b"), train=[], val=[]),
+        "read_recorded": lambda *_, **__: SimpleNamespace(classes=("a", "b"), train=[], val=[]),
         "locate_weights": lambda *_: None,
         "build_network": lambda *_: network,
         "_identify": lambda *_: None,

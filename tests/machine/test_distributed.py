@@ -256,7 +256,7 @@ class Pretended(Ranks):
 def test_they_are_refused_before_data_is_read(
     configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftexp.prepare.read_data", None)  # calling it would be a TypeError
+    monkeypatch.setattr("ftexp.prepare.read_recorded", None)  # calling it would be a TypeError
     config = configure("runtime.device=cpu", "runtime.compile=true", "runtime.compile_mode=max-autotune")
     with pytest.raises(ConfigError, match="records CUDA graphs"):
         prepare(config, tmp_path, Pretended(0, 2), score_test=False)
@@ -278,7 +278,7 @@ def test_batch_sizes_are_measured_before_synchronised_layers_are_put_in(
 
     splits = SimpleNamespace(classes=("a", "b"), train=[0] * 8, val=[])
     for name, instead in {
-        "_read_or_record_refusal": lambda *_, **__: splits,
+        "read_recorded": lambda *_, **__: splits,
         "locate_weights": lambda *_: None,
         "build_network": lambda *_: network,
         "_identify": lambda *_: None,

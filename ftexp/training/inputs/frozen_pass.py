@@ -157,7 +157,10 @@ class FrozenPass:
     def _rows(self, view: int, start: int, stop: int) -> Generator[Tensor, None, None]:
         """Run the frozen blocks on the samples from ``start`` up to ``stop``; yields activations [B, ...]."""
         images, runtime = self._images, self._context.runtime
-        size, progress = images.num_images(0), ProgressLines("cache", "computed", "activations", stop - start)
+        size, progress = (
+            images.num_images(0),
+            ProgressLines("cache", "ran the frozen blocks on", "images", stop - start),
+        )
         first, end = start // size, -(-stop // size)
         whole = (first, end) == (0, images.num_batches)
         forward = whole_batches(self._engine.open(), None, runtime.ranks.local_batch_size(size), runtime)

@@ -208,7 +208,7 @@ def test_a_long_pass_says_how_long(
     monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN", 0)
     monkeypatch.setattr(progress_lines, "PART_BETWEEN", 0)
     passing(Blocks(), colours(44, seed=1), tmp_path).kept(0)
-    assert re.search(r"cache   computed 4 of 44 activations; about \d+ s left", caplog.text)
+    assert re.search(r"cache   ran the frozen blocks on 4 of 44 images; about \d+ s left", caplog.text)
     assert "44 of 44" not in caplog.text
 
 
