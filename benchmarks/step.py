@@ -31,6 +31,7 @@ from ftexp.config import parse, register_schema
 from ftexp.finetune.batchnorm import batch_norms
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
+from ftexp.training.folding import FoldedForward
 from ftexp.training.losses import CrossEntropy
 from ftexp.training.step import Step
 
@@ -54,7 +55,8 @@ def bare(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -
 
 
 def ours(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -> Callable[[Batch], object]:
-    step = Step(model, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0)
+    forward = model if runtime.compile else FoldedForward(model, model, runtime)
+    step = Step(forward, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0)
     return lambda batch: (step.backward(*batch), step.update())
 
 

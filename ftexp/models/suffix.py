@@ -56,7 +56,7 @@ class Suffix:
             twin.__dict__["_forward_hooks"] = {}
             twin.__dict__["_forward_pre_hooks"] = {}
         elif module is self._boundary.entry:
-            twin.__dict__["forward"] = self._entering(twin.forward)
+            twin.__dict__["forward"] = self._entering(module)
         else:
             twin.__dict__["_modules"] = {
                 name: None if child is None else self._twin(child) for name, child in module._modules.items()
@@ -79,14 +79,15 @@ class Suffix:
 
         return forward
 
-    def _entering(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _entering(self, module: nn.Module) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
+            # Looked up at every call, because the forward of a layer can be replaced during training.
             if self._activations is None:  # called again: its input comes from the suffix itself
-                return original(*args, **kwargs)
+                return module.forward(*args, **kwargs)
             leaves, structure = tree_flatten((args, kwargs))
             leaves[self._boundary.leaf], self._activations = self._activations, None
             args, kwargs = tree_unflatten(leaves, structure)
-            return original(*args, **kwargs)
+            return module.forward(*args, **kwargs)
 
         return forward
 

@@ -13,6 +13,7 @@ from torch._functorch import config as functorch_config
 from ftexp.config.machine import CUDA_GRAPHS, RuntimeConfig
 from ftexp.errors import out_of_memory
 from ftexp.finetune.phases import Phase
+from ftexp.training.folding import FoldedForward
 from ftexp.training.inputs.batches import Forward, Inputs
 from ftexp.training.whole_batches import filled_up, whole_batches
 
@@ -35,7 +36,10 @@ def phase_forward(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Iter
     own = runtime.ranks.local_batch_size
     sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
     if not phase.compiled:
-        yield whole_batches(inputs.forward, inputs.network.module, sizes[0], runtime)
+        module, forward = inputs.network.module, inputs.forward
+        if settings.fold_batchnorm and not phase.solved:
+            forward = FoldedForward(forward, module, runtime)
+        yield whole_batches(forward, module, sizes[0], runtime)
         return
     try:
         compiled = CompiledForward(inputs.forward, *sizes, mode=settings.compile_mode)

@@ -7,7 +7,7 @@ are joined to one file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ftexp.data.loading.tensor_file import Kept
 from ftexp.data.loading.tensor_store import Append, StoreError
+from ftexp.machine.distributed import Ranks
 from ftexp.models.block_boundary import layout_of
 from ftexp.progress_lines import ProgressLines
 from ftexp.training.inputs.batches import BatchContext, ImageBatches
@@ -67,15 +68,17 @@ class FrozenPass:
         The frozen blocks have to be in eval mode. All processes have to call this, each for the same view.
 
         Raises:
-            StoreError: if they cannot be kept.
+            StoreError: if they cannot be kept; if the processes share the pass, in all of them.
         """
         store, ranks = self._context.activations, self._context.runtime.ranks
         key = self._key(view, 0, self._images.num_samples)
-        shared = ranks.size > 1 and self._is_in_pieces
-        if shared and ranks.all_reduce_max(not store.holds(key)):  # on any host
+        get = partial(store.get, key, partial(self._compute, view))
+        if ranks.size == 1 or not self._is_in_pieces:
+            return get()
+        if ranks.all_reduce_max(not store.holds(key)):  # on any host
             self._compute_share(view, key)
             ranks.all_reduce_max(0)  # wait for the pieces of the others
-        return store.get(key, partial(self._compute, view))
+        return _for_all(get, ranks)
 
     def in_memory(self, view: int) -> Kept:
         """The activations of a view, computed by this process and not kept in the store."""
@@ -111,7 +114,7 @@ class FrozenPass:
                 pieces, number, size = self._pieces(view), ranks.local_rank, ranks.local_size
                 self._keep_missing(view, pieces[len(pieces) * number // size : len(pieces) * (number + 1) // size])
         except StoreError:
-            pass  # which every process meets again when it asks for the whole
+            pass  # this process meets it again when it asks for the whole
 
     def _compute(self, view: int, append: Append) -> Mapping[str, Tensor]:
         """Compute what is missing, and join the pieces; while they are joined, each is removed behind its copy."""
@@ -138,7 +141,7 @@ class FrozenPass:
         store = self._context.activations
         missing = [piece for piece in pieces if not store.holds(piece.key)]
         if 0 < len(missing) < len(pieces):
-            known = sum(piece.stop - piece.start for piece in pieces if piece not in missing)
+            known = _num_images(pieces) - _num_images(missing)
             log.info("cache   the activations of %d images are there from a pass that was interrupted", known)
         while missing:
             together = [missing.pop(0)]
@@ -157,10 +160,8 @@ class FrozenPass:
     def _rows(self, view: int, start: int, stop: int) -> Generator[Tensor, None, None]:
         """Run the frozen blocks on the samples from ``start`` up to ``stop``; yields activations [B, ...]."""
         images, runtime = self._images, self._context.runtime
-        size, progress = (
-            images.num_images(0),
-            ProgressLines("cache", "ran the frozen blocks on", "images", stop - start),
-        )
+        progress = ProgressLines("cache", "ran the frozen blocks on", "images", stop - start)
+        size = images.num_images(0)
         first, end = start // size, -(-stop // size)
         whole = (first, end) == (0, images.num_batches)
         forward = whole_batches(self._engine.open(), None, runtime.ranks.local_batch_size(size), runtime)
@@ -171,6 +172,22 @@ class FrozenPass:
             yield activations[max(start - at, 0) : stop - at]
             at += len(activations)
             progress.at(at - start)
+
+
+def _num_images(pieces: Sequence[Piece]) -> int:
+    return sum(piece.stop - piece.start for piece in pieces)
+
+
+def _for_all(get: Callable[[], Kept], ranks: Ranks) -> Kept:
+    """What every process gets; an error in all of them if one has one, so that all go on in the same way."""
+    kept, reason = None, "another process of this run cannot keep them"
+    try:
+        kept = get()
+    except StoreError as error:
+        reason = str(error)
+    if ranks.all_reduce_max(kept is None) or kept is None:
+        raise StoreError(reason)
+    return kept
 
 
 class _Rows:

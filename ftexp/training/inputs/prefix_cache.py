@@ -85,9 +85,9 @@ def keep_prefix(
     random = f"{augment.image_changes()} {train_images.sampler.settings.seed}" if augment.changes_images else ""
     train = KeptActivations(FrozenPass(engine, frozen, train_images, context, random), runtime, num_views)
     val = KeptActivations(FrozenPass(engine, frozen, val_images, context), runtime)
-    unkept = not (_can_open(val) and (bool(random) or _can_open(train)))
-    if runtime.ranks.all_reduce_max(unkept):  # on any rank
-        return None
+    for activations in (val,) if random else (val, train):
+        if runtime.ranks.all_reduce_max(not _can_open(activations)):  # on any rank
+            return None
     num_bytes = val.of_view(0).num_bytes
     if random:
         log.info("cache   %d views of every training image (augment.views=%s)", num_views, augment.views)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Compose
+from conftest import Compose, make_phase
 from image_batches import photographs
 from PIL import Image
 from tiny_runs import SMALL, colours, curve, fit, fresh_network, subfolder
@@ -26,17 +26,21 @@ from ftexp.data.digests import ContentDigests
 from ftexp.data.loading import dataset, pixel_store
 from ftexp.data.loading.dataset import ImageDataset
 from ftexp.data.loading.sampler import BatchSettings, EpochSampler
+from ftexp.data.loading.tensor_file import Kept
 from ftexp.data.loading.tensor_store import StoreError, TensorStore
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import Runtime
+from ftexp.models.blocks import Network
 from ftexp.models.prefix import split
 from ftexp.training.inputs import frozen_pass
+from ftexp.training.inputs.activation_batches import ActivationBatches
 from ftexp.training.inputs.batches import BatchContext
 from ftexp.training.inputs.choose_batches import image_batches
 from ftexp.training.inputs.frozen_pass import FrozenPass
+from ftexp.training.inputs.input_source import InputSource
 
 GIB = 2.0**-10
 CLASSES = {"b": 0, "g": 1, "r": 2, "x": 3}
@@ -331,3 +335,54 @@ def test_a_process_that_cannot_keep_its_share_does_not_leave_the_others_waiting(
         passes = [passing(Blocks(), samples, tmp_path, ranks=ranks) for ranks in Together.of(2)]
         kept = list(pool.map(lambda one: one.kept(0), passes))
     assert torch.equal(kept[0].rows, kept[1].rows)
+
+
+def test_what_one_process_cannot_keep_none_keeps(tmp_path: Path) -> None:
+    """Otherwise one would ask for it again in a later epoch, and wait for others that do not."""
+    samples, (one, other) = colours(44, seed=1), Together.of(2)
+    passes = [
+        passing(Blocks(), samples, tmp_path / "kept", ranks=one),
+        passing(Blocks(), samples, tmp_path / "full", ranks=other, gib=2.0**-20),
+    ]
+
+    def why(one: FrozenPass) -> str:
+        with pytest.raises(StoreError) as raised:
+            one.kept(0)
+        return str(raised.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        reasons = list(pool.map(why, passes))
+    assert reasons[0] == "another process of this run cannot keep them"
+    assert "runtime.cache_gib" in reasons[1]
+
+
+@pytest.mark.parametrize("unkept", ["val", "train"])
+def test_processes_agree_on_what_is_opened(
+    configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unkept: str
+) -> None:
+    splits = Splits(colours(44, seed=1), colours(6, seed=2), TestSplit(colours(10, seed=3)), ("b", "g", "r", "x"))
+    opened: list[tuple[int, int]] = []
+    sizes = {"val": 6, "train": 44}
+
+    def kept(self: FrozenPass, view: int) -> Kept:
+        ranks = self._context.runtime.ranks
+        opened.append((ranks.rank, self._images.num_samples))
+        if ranks.rank == 1 and self._images.num_samples == sizes[unkept]:
+            raise StoreError("full")
+        return self.in_memory(view)
+
+    monkeypatch.setattr(FrozenPass, "kept", kept)
+    config = configure(*SMALL, "stage=head", f"runtime.cache_folder={tmp_path / 'kept'}", "runtime.cache=disk")
+
+    def open_phase(given: tuple[Ranks, Network]) -> bool:
+        ranks, network = given
+        network.module.eval()
+        runtime = Runtime(torch.device("cpu"), "fp32", False, torch.channels_last, 0, ranks=ranks)
+        with InputSource(config, network, splits, runtime) as source:
+            return isinstance(source.for_phase(make_phase("head")).train, ActivationBatches)
+
+    with ThreadPoolExecutor(2) as pool:
+        processes = zip(Together.of(2), [fresh_network(), fresh_network()], strict=True)
+        assert list(pool.map(open_phase, processes)) == [False, False]
+    wanted = ["val"] if unkept == "val" else ["val", "train"]
+    assert sorted(opened) == sorted((rank, sizes[name]) for rank in (0, 1) for name in wanted)
