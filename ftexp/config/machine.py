@@ -30,8 +30,8 @@ class RuntimeConfig:
     compile: bool | str = MISSING
     # The mode of torch.compile. reduce-overhead and max-autotune use CUDA graphs, which help when steps are short.
     compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = MISSING
-    # Whether to train a convolution and the BatchNorm behind it, if its statistics are kept, as one operator: it is
-    # faster, and gradients are the same up to rounding. Compiled phases do not need it.
+    # Whether to train a convolution and the BatchNorm behind it, if its statistics are kept, as one operator: the
+    # backward pass needs up to half of its memory less, and gradients are the same up to rounding.
     fold_batchnorm: bool = MISSING
     # The order of the numbers in memory. auto: true on the CPU; on CUDA, for many images or with compile=true.
     channels_last: bool | str = MISSING
