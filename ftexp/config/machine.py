@@ -31,8 +31,8 @@ class RuntimeConfig:
     # The mode of torch.compile. reduce-overhead and max-autotune use CUDA graphs, which help when steps are short.
     compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = MISSING
     # Whether to train a convolution and the BatchNorm behind it, if its statistics are kept, as one operator: the
-    # backward pass needs up to half of its memory less, and gradients are the same up to rounding.
-    fold_batchnorm: bool = MISSING
+    # backward pass needs up to half of its memory less, and gradients are the same up to rounding. auto: on the CPU.
+    fold_batchnorm: bool | str = MISSING
     # The order of the numbers in memory. auto: true on the CPU; on CUDA, for many images or with compile=true.
     channels_last: bool | str = MISSING
     # Where to cache the activations of the frozen leading blocks, which are computed once if the images stay the same.
@@ -59,7 +59,7 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         kind = self.device.split(":")[0]
         check(kind in DEVICES, "runtime.device", self.device, "auto, cpu, cuda, cuda:N or mps")
-        for key in ("compile", "channels_last"):
+        for key in ("compile", "channels_last", "fold_batchnorm"):
             value = getattr(self, key)
             check(isinstance(value, bool) or value == "auto", f"runtime.{key}", value, "auto, true or false")
         workers = self.workers

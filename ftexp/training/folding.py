@@ -134,11 +134,8 @@ def _convolved_and_normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, inputs: Ten
     factor = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         factor = factor * norm.weight
-    bias = -norm.running_mean * factor
-    if conv.bias is not None:
-        bias = bias + conv.bias * factor
-    if norm.bias is not None:
-        bias = bias + norm.bias
+    centre = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    bias = -centre * factor if norm.bias is None else torch.addcmul(norm.bias, centre, factor, value=-1)
     weight = conv.weight * factor.view(-1, 1, 1, 1)
     outputs: Tensor
     if isinstance(conv, Conv2dSame):

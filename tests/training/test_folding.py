@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
-from conftest import Compose, TinyNet
+from conftest import Compose, TinyNet, make_phase
 from tiny_runs import SMALL, colours, curve, fit, subfolder
 from torch import Tensor, nn
 from torchvision.models import resnet18
@@ -21,6 +23,7 @@ from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.models.prefix import split
 from ftexp.training import folding
+from ftexp.training.compilation import phase_forward
 from ftexp.training.folding import FoldedForward
 
 CPU = Runtime(torch.device("cpu"), "fp32", False, torch.contiguous_format, 0)
@@ -231,3 +234,23 @@ def test_outputs_of_convolutions_are_not_kept_for_the_backward_pass() -> None:
     forward = FoldedForward(module.forward, module, CPU)
     forward(inputs)
     assert saved_bytes(forward, inputs) < 0.8 * saved_bytes(module.forward, inputs)
+
+
+@pytest.mark.parametrize(
+    ("device", "setting", "folds"), [("cpu", "auto", True), ("meta", "auto", False), ("meta", True, True)]
+)
+def test_auto_means_on_the_cpu(
+    configure: Compose,
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    setting: bool | str,
+    folds: bool,
+) -> None:
+    monkeypatch.setattr("ftexp.training.compilation.whole_batches", lambda forward, *_: forward)
+    config = replace(configure().runtime, fold_batchnorm=setting)
+    batches = SimpleNamespace(num_images=lambda _: 4)
+    runtime = replace(CPU, device=torch.device(device))
+    inputs = SimpleNamespace(network=network, forward=network.module, train=batches, val=batches, runtime=runtime)
+    with phase_forward(make_phase("body", "head"), inputs, config) as forward:  # type: ignore[arg-type]
+        assert isinstance(forward, FoldedForward) == folds
