@@ -12,7 +12,15 @@ import torch
 from ftexp.config import RuntimeConfig
 from ftexp.sweeps.gpu_slots import gpu_slot, take_free_slot, threads_per_trial
 
-SETTINGS = {"precision": "fp32", "channels_last": False, "cache_gib": 1.0, "workers": 0, "seed": 0, "compile": False}
+SETTINGS = {
+    "precision": "fp32",
+    "channels_last": False,
+    "fold_batchnorm": False,
+    "cache_gib": 1.0,
+    "workers": 0,
+    "seed": 0,
+    "compile": False,
+}
 
 
 def on(device: str) -> RuntimeConfig:

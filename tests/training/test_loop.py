@@ -23,6 +23,7 @@ SETTINGS = {
     "precision": "fp32",
     "compile": False,
     "channels_last": False,
+    "fold_batchnorm": False,
     "cache": "off",
     "cache_gib": 1.0,
     "workers": 0,
