@@ -31,7 +31,6 @@ from ftexp.config import parse, register_schema
 from ftexp.finetune.batchnorm import batch_norms
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
-from ftexp.training.folding import FoldedForward
 from ftexp.training.losses import CrossEntropy
 from ftexp.training.step import Step
 
@@ -55,9 +54,7 @@ def bare(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -
 
 
 def ours(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -> Callable[[Batch], object]:
-    folds = runtime.device.type == "cpu" and not runtime.compile  # runtime.fold_batchnorm=auto
-    forward = FoldedForward(model, model, runtime) if folds else model
-    step = Step(forward, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0)
+    step = Step(model, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0)
     return lambda batch: (step.backward(*batch), step.update())
 
 

@@ -206,7 +206,7 @@ def test_a_run_has_the_curve_of_one_without_folding(
         return original(conv, norm, inputs)
 
     monkeypatch.setattr(folding, "_convolved_and_normalised", count)
-    folded = fit(configure(*SMALL, "stage=full"), splits, subfolder(tmp_path, "folded"))
+    folded = fit(configure(*SMALL, "stage=full", "runtime.fold_batchnorm=true"), splits, subfolder(tmp_path, "folded"))
     assert len(calls) == 2 * (1 + 3 * 6), "of two layers at the first look, and in three epochs of six batches"
     calls.clear()
     plain = fit(configure(*SMALL, "stage=full", "runtime.fold_batchnorm=false"), splits, subfolder(tmp_path, "plain"))
