@@ -1,12 +1,13 @@
 """How much longer does ftexp's training step take than a plain one (forward, loss, backward, clipping, update)?
 
     python -m benchmarks.step [--models tf_efficientnet_lite0 resnet18] [--image-size 96] [--batch-size 32] [--steps 20]
-                              [--rounds 5] [--device auto]
+                              [--rounds 5] [--device auto] [--fold]
 
 Both sides train the whole network, in turn, on one synthetic batch that is on the device already, with the same
-settings (channels last, precision, compilation, BatchNorm in eval mode). On CUDA, the plain one is the compiled step
-that ``benchmarks.throughput`` compares with. If the speed of the machine drifts, many short turns give better figures:
---steps 1 --rounds 40. Appends a table to benchmarks/results.md.
+settings (channels last, precision, compilation, BatchNorm in eval mode). With ``--fold``, ftexp's step is that of
+runtime.fold_batchnorm=true, and a second table has what autograd keeps for the backward pass. On CUDA, the plain one is
+the compiled step that ``benchmarks.throughput`` compares with. If the speed of the machine drifts, many short turns
+give better figures: --steps 1 --rounds 40. Appends tables to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -31,6 +33,7 @@ from ftexp.config import parse, register_schema
 from ftexp.finetune.batchnorm import batch_norms
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table
+from ftexp.training.folding import FoldedForward
 from ftexp.training.losses import CrossEntropy
 from ftexp.training.step import Step
 
@@ -53,8 +56,12 @@ def bare(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -
     return step
 
 
-def ours(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -> Callable[[Batch], object]:
-    step = Step(model, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0)
+def ours(
+    model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime, *, fold: bool = False
+) -> Callable[[Batch], object]:
+    step = Step(
+        FoldedForward(model, model, runtime) if fold else model, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0
+    )
     return lambda batch: (step.backward(*batch), step.update())
 
 
@@ -103,7 +110,7 @@ def noise(images: int, size: int, runtime: Runtime) -> Batch:
 def measure(name: str, arguments: argparse.Namespace, runtime: Runtime) -> dict[str, object]:
     batch = noise(arguments.batch_size, arguments.image_size, runtime)
     sides: list[Callable[[Batch], object]] = []
-    for make in (bare, ours):
+    for make in (bare, partial(ours, fold=arguments.fold)):
         torch.manual_seed(0)
         sides.append(make(*build(name, runtime), runtime))
     for step in sides:
@@ -124,6 +131,35 @@ def measure(name: str, arguments: argparse.Namespace, runtime: Runtime) -> dict[
     }
 
 
+def saved_mib(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:
+    """What autograd keeps for the backward pass of each image, in MiB: every storage once, and no parameters."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward(images)
+    return sum(storage.nbytes() for storage in kept.values()) / len(images) / 2**20
+
+
+def measure_saved(name: str, arguments: argparse.Namespace, runtime: Runtime) -> dict[str, object]:
+    (images, _), (model, _) = noise(arguments.batch_size, arguments.image_size, runtime), build(name, runtime)
+    folded = FoldedForward(model, model, runtime)
+    folded(images[:2])
+    without, with_it = saved_mib(model, images), saved_mib(folded, images)
+    return {
+        "date": date.today().isoformat(),
+        "model": name,
+        "images": f"{arguments.batch_size} at {arguments.image_size} px",
+        "MiB an image": f"{without:.1f}",
+        "folded": f"{with_it:.1f}",
+        "ratio": f"{with_it / without:.2f}",
+    }
+
+
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=["tf_efficientnet_lite0", "resnet18"])
@@ -132,13 +168,19 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--fold", action="store_true")
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
     runtime = runtime_of(arguments.device)
     rows = [measure(name, arguments, runtime) for name in arguments.models]
     print(format_table(rows))
     print(json.dumps(rows[-1]))  # for benchmarks.throughput
-    append_rows("A full step beside the bare loop's", rows, *([arguments.results] if arguments.results else []))
+    to = [arguments.results] if arguments.results else []
+    append_rows("A full step beside the bare loop's", rows, *to)
+    if arguments.fold:
+        saved = [measure_saved(name, arguments, runtime) for name in arguments.models]
+        print(format_table(saved))
+        append_rows("What is kept for the backward pass", saved, *to)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def phase_forward(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Iter
     sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
     if not phase.compiled:
         module, forward = inputs.network.module, inputs.forward
-        on_cpu = runtime.device.type == "cpu"
-        if (on_cpu if settings.fold_batchnorm == "auto" else settings.fold_batchnorm) and not phase.solved:
+        folds = runtime.device.type == "cpu" if settings.fold_batchnorm == "auto" else settings.fold_batchnorm
+        if folds and not phase.solved:
             forward = FoldedForward(forward, module, runtime)
         yield whole_batches(forward, module, sizes[0], runtime)
         return

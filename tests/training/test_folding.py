@@ -90,29 +90,31 @@ def test_without_gradients_nothing_is_folded(monkeypatch: pytest.MonkeyPatch) ->
         assert torch.equal(forward(inputs), module(inputs))
 
 
-def test_a_frozen_convolution_and_statistics_of_the_batch_are_left_alone() -> None:
+def test_a_frozen_convolution_is_left_alone() -> None:
     module = in_tune(TinyNet())
-    inputs = torch.randn(3, 3, 8, 8, dtype=torch.float64)
     module.stem[0].weight.requires_grad_(False)
     forward = FoldedForward(module.forward, module, CPU)
-    forward(inputs)
+    forward(torch.randn(3, 3, 8, 8, dtype=torch.float64))
     assert forward._pairs == [(module.body[0], module.body[1])]
-    statistics = copy.deepcopy(module.body[1].running_mean)
-    module.train()
-    forward = FoldedForward(module.forward, module, CPU)
-    forward(inputs[:0])
-    assert forward._pairs is None
-    forward(inputs)
+
+
+def test_with_statistics_of_the_batch_nothing_is_folded_and_the_first_look_does_not_move_them() -> None:
+    folded = in_tune(TinyNet())
+    plain = copy.deepcopy(folded)
+    inputs = torch.randn(3, 3, 8, 8, dtype=torch.float64)
+    for module in (folded, plain):
+        module.body[1].train()
+    forward = FoldedForward(folded.forward, folded, CPU)
+    assert torch.equal(forward(inputs), plain(inputs))
     assert num_folded(forward) == 0
-    module.eval()
-    again = FoldedForward(module.forward, module, CPU)
-    for layer in (module.body[1], module.stem[1]):
-        layer.train()
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(FoldedForward, "_observed", None)  # it would move the statistics
-            assert again._find(inputs[:2]) == []
-        layer.eval()
-    assert not torch.equal(statistics, module.body[1].running_mean), "by the one forward in train mode"
+    assert torch.equal(folded.body[1].running_mean, plain.body[1].running_mean)
+
+
+def test_the_first_look_waits_for_a_batch_with_images() -> None:
+    module = in_tune(TinyNet())
+    forward = FoldedForward(module.forward, module, CPU)
+    forward(torch.randn(0, 3, 8, 8, dtype=torch.float64))
+    assert forward._pairs is None
 
 
 class Branches(nn.Module):

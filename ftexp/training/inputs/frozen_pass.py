@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from ftexp.data.loading.tensor_file import Kept
-from ftexp.data.loading.tensor_store import Append, StoreError
+from ftexp.data.loading.tensor_store import Append, StoreError, TensorStore
 from ftexp.machine.distributed import Ranks
 from ftexp.models.block_boundary import layout_of
 from ftexp.progress_lines import ProgressLines
@@ -72,19 +72,19 @@ class FrozenPass:
         """
         store, ranks = self._context.activations, self._context.runtime.ranks
         key = self._key(view, 0, self._images.num_samples)
-        get = partial(store.get, key, partial(self._compute, view))
+        pieces = cache(partial(self._pieces, view))  # looks at every file: only if something is missing, and once
+        get = partial(store.get, key, partial(self._compute, view, pieces))
         if ranks.size == 1 or not self._is_in_pieces:
             return get()
         if ranks.all_reduce_max(not store.holds(key)):  # on any host
-            self._compute_share(view, key)
+            if not store.holds(key):  # on this one
+                self._keep_share(view, pieces())
             ranks.all_reduce_max(0)  # wait for the pieces of the others
         return _for_all(get, ranks)
 
     def in_memory(self, view: int) -> Kept:
         """The activations of a view, computed by this process and not kept in the store."""
-        written: list[Tensor] = []
-        notes = _write(self._rows(view, 0, self._images.num_samples), lambda rows: written.append(rows.cpu()))
-        return Kept(torch.cat(written), notes)
+        return TensorStore(None, 0).get("", partial(_write, self._computed(view, 0, self._images.num_samples)))
 
     @property
     def is_random(self) -> bool:
@@ -106,25 +106,20 @@ class FrozenPass:
         bounds = [(start, min(start + PIECE, number)) for start in range(0, number, PIECE)]
         return [Piece(start, stop, self._key(view, start, stop)) for start, stop in bounds]
 
-    def _compute_share(self, view: int, key: str) -> None:
-        """Compute this process's part of the pieces, if the store of this host lacks the whole."""
-        store, ranks = self._context.activations, self._context.runtime.ranks
-        try:
-            if not store.holds(key):
-                pieces, number, size = self._pieces(view), ranks.local_rank, ranks.local_size
-                self._keep_missing(view, pieces[len(pieces) * number // size : len(pieces) * (number + 1) // size])
-        except StoreError:
-            pass  # this process meets it again when it asks for the whole
+    def _keep_share(self, view: int, pieces: Sequence[Piece]) -> None:
+        """Compute the part of the pieces that is this process's among those of its host."""
+        number, size = self._context.runtime.ranks.local_rank, self._context.runtime.ranks.local_size
+        with suppress(StoreError):  # this process meets it again when it asks for the whole
+            self._keep_missing(view, pieces[len(pieces) * number // size : len(pieces) * (number + 1) // size])
 
-    def _compute(self, view: int, append: Append) -> Mapping[str, Tensor]:
+    def _compute(self, view: int, get_pieces: Callable[[], Sequence[Piece]], append: Append) -> Mapping[str, Tensor]:
         """Compute what is missing, and join the pieces; while they are joined, each is removed behind its copy."""
         if not self._is_in_pieces:
-            return _write(self._rows(view, 0, self._images.num_samples), append)
-        store, notes = self._context.activations, dict[str, Tensor]()
-        pieces = self._pieces(view)
+            return _write(self._computed(view, 0, self._images.num_samples), append)
+        store, notes, pieces = self._context.activations, dict[str, Tensor](), get_pieces()
         self._keep_missing(view, pieces)
         for piece in pieces:
-            kept = store.get(piece.key, partial(self._compute_piece, view, piece))
+            kept = store.get(piece.key, partial(_write, self._computed(view, piece.start, piece.stop)))
             assert not notes or torch.equal(kept.notes["layout"], notes["layout"]), "one network has one layout"
             notes |= kept.notes
             for rows in torch.split(kept.rows, JOINED_AT_ONCE):
@@ -132,9 +127,6 @@ class FrozenPass:
                 kept.release()
             store.remove(piece.key)
         return notes
-
-    def _compute_piece(self, view: int, piece: Piece, append: Append) -> Mapping[str, Tensor]:
-        return _write(self._rows(view, piece.start, piece.stop), append)
 
     def _keep_missing(self, view: int, pieces: Sequence[Piece]) -> None:
         """Compute the pieces that the store lacks; those that follow each other in one go."""
@@ -147,8 +139,8 @@ class FrozenPass:
             together = [missing.pop(0)]
             while missing and missing[0].start == together[-1].stop:
                 together.append(missing.pop(0))
-            with closing(self._rows(view, together[0].start, together[-1].stop)) as batches:
-                coming = _Rows(batches)
+            with closing(self._computed(view, together[0].start, together[-1].stop)) as batches:
+                coming = _Regrouped(batches)
                 for piece in together:
                     rows = coming.take(piece.stop - piece.start)
                     store.get(piece.key, partial(_write, rows))
@@ -157,7 +149,7 @@ class FrozenPass:
                 for _ in batches:  # the end of the epoch, at which decoded images are kept
                     pass
 
-    def _rows(self, view: int, start: int, stop: int) -> Generator[Tensor, None, None]:
+    def _computed(self, view: int, start: int, stop: int) -> Generator[Tensor, None, None]:
         """Run the frozen blocks on the samples from ``start`` up to ``stop``; yields activations [B, ...]."""
         images, runtime = self._images, self._context.runtime
         progress = ProgressLines("cache", "ran the frozen blocks on", "images", stop - start)
@@ -190,7 +182,7 @@ def _for_all(get: Callable[[], Kept], ranks: Ranks) -> Kept:
     return kept
 
 
-class _Rows:
+class _Regrouped:
     """Rows that are computed batch by batch, and taken in other numbers."""
 
     def __init__(self, batches: Iterator[Tensor]) -> None:

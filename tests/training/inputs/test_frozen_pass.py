@@ -98,6 +98,12 @@ def passing(
     return FrozenPass(blocks, "prefix", images, context, random)  # type: ignore[arg-type]
 
 
+def interrupt(after: int, samples: Sequence[Sample], folder: Path, augment: AugmentConfig = AS_IT_IS) -> None:
+    """Leave the pieces that are finished after so many images."""
+    with pytest.raises(KeyboardInterrupt):
+        passing(Blocks(stop_after=after), samples, folder, augment).kept(0)
+
+
 def names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
@@ -124,8 +130,7 @@ def test_an_interrupted_pass_goes_on_behind_its_last_piece(
 ) -> None:
     caplog.set_level(logging.INFO)
     samples = colours(44, seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        passing(Blocks(stop_after=28), samples, tmp_path / "kept", augment).kept(0)
+    interrupt(28, samples, tmp_path / "kept", augment)
     rest = Blocks()
     kept = passing(rest, samples, tmp_path / "kept", augment).kept(0)
     assert sum(rest.seen) == 44 - 20, "20 images in two pieces were finished"
@@ -137,8 +142,7 @@ def test_an_interrupted_pass_goes_on_behind_its_last_piece(
 
 def test_another_image_or_order_changes_its_piece_alone(tmp_path: Path) -> None:
     samples = colours(40, seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        passing(Blocks(stop_after=36), samples, tmp_path).kept(0)
+    interrupt(36, samples, tmp_path)
     changed = [*samples[:12], samples[13], samples[12], *samples[14:]]
     again = Blocks()
     passing(again, changed, tmp_path).kept(0)
@@ -147,8 +151,7 @@ def test_another_image_or_order_changes_its_piece_alone(tmp_path: Path) -> None:
 
 def test_random_views_of_the_same_images_in_another_place_are_others(tmp_path: Path) -> None:
     samples = colours(44, seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        passing(Blocks(stop_after=20), samples, tmp_path, AT_RANDOM).kept(0)
+    interrupt(20, samples, tmp_path, AT_RANDOM)
     moved, blocks = [*samples[10:20], *samples[:10], *samples[20:]], Blocks()
     passing(blocks, moved, tmp_path, AT_RANDOM).kept(0)
     assert sum(blocks.seen) == 44
@@ -158,8 +161,7 @@ def test_a_piece_that_another_run_keeps_in_the_meantime_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = colours(44, seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        passing(Blocks(stop_after=28), samples, tmp_path / "kept").kept(0)
+    interrupt(28, samples, tmp_path / "kept")
     monkeypatch.setattr(TensorStore, "holds", lambda *_: False)  # as it was when this run looked
     kept = passing(Blocks(), samples, tmp_path / "kept").kept(0)
     assert torch.equal(kept.rows, passing(Blocks(), samples, tmp_path / "whole").kept(0).rows)
@@ -169,8 +171,7 @@ def test_a_piece_that_is_damaged_when_the_pieces_are_joined_is_computed_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     samples = colours(44, seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        passing(Blocks(stop_after=36), samples, tmp_path / "kept").kept(0)
+    interrupt(36, samples, tmp_path / "kept")
     damaged = next((tmp_path / "kept").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     kept = passing(Blocks(), samples, tmp_path / "kept").kept(0)
