@@ -152,7 +152,8 @@ class FrozenPass:
     def _computed(self, view: int, start: int, stop: int) -> Generator[Tensor, None, None]:
         """Run the frozen blocks on the samples from ``start`` up to ``stop``; yields activations [B, ...]."""
         images, runtime = self._images, self._context.runtime
-        progress = ProgressLines("cache", "ran the frozen blocks on", "images", stop - start)
+        things = "images" if runtime.ranks.size == 1 else "images of this process"
+        progress = ProgressLines("cache", "ran the frozen blocks on", things, stop - start)
         size = images.num_images(0)
         first, end = start // size, -(-stop // size)
         whole = (first, end) == (0, images.num_batches)

@@ -215,6 +215,8 @@ def test_a_long_pass_says_how_long(
     passing(Blocks(), colours(44, seed=1), tmp_path).kept(0)
     assert re.search(r"cache   ran the frozen blocks on 4 of 44 images; about \d+ s left", caplog.text)
     assert "44 of 44" not in caplog.text
+    passing(Blocks(), colours(44, seed=1), tmp_path, ranks=Ranks(0, 2, 0, 2)).in_memory(0)
+    assert "ran the frozen blocks on 4 of 44 images of this process; about" in caplog.text
 
 
 def test_a_curve_on_pieces_is_that_on_images(configure: Compose, tmp_path: Path) -> None:
