@@ -35,7 +35,7 @@ from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.models.prefix import split
-from ftexp.training.inputs import frozen_pass
+from ftexp.training.inputs import frozen_pass, prefix_cache
 from ftexp.training.inputs.activation_batches import ActivationBatches
 from ftexp.training.inputs.batches import BatchContext
 from ftexp.training.inputs.choose_batches import image_batches
@@ -374,6 +374,13 @@ def test_processes_agree_on_what_is_opened(
             raise StoreError("full")
         return self.in_memory(view)
 
+    original, one_at_a_time = prefix_cache._cut, Lock()
+
+    def cut(*args: Any) -> Any:
+        with one_at_a_time:  # it looks whether a trial draws from the global generator, which threads share
+            return original(*args)
+
+    monkeypatch.setattr(prefix_cache, "_cut", cut)
     monkeypatch.setattr(FrozenPass, "kept", kept)
     config = configure(*SMALL, "stage=head", f"runtime.cache_folder={tmp_path / 'kept'}", "runtime.cache=disk")
 
