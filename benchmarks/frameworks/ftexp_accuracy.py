@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ftexp import fine_tune
 
-# Seconds that predicting the test images and the end of the process take, on top of scoring them in the run.
-FOR_THE_END = 3.0
+# Seconds that the end of the process takes, and predicting one test image with EfficientNet-Lite0 on two cores.
+FOR_THE_END, PREDICTING_AN_IMAGE = 3.0, 0.035
 
 
 def main() -> None:
@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("--stage", required=True)
     arguments = parser.parse_args()
     folder = arguments.predictions.parent / "run"
-    seconds = arguments.seconds - (time.monotonic() - began) - FOR_THE_END
+    files = sorted(file for file in (arguments.root / "test").rglob("*") if file.is_file())
+    end = FOR_THE_END + PREDICTING_AN_IMAGE * len(files)
+    seconds = arguments.seconds - (time.monotonic() - began) - end
     settings = (
         "data=imagefolder",
         f"data.root='{arguments.root}'",
@@ -39,8 +41,7 @@ def main() -> None:
         "tracking=none",
         "audit.on_leak=warn",
     )
-    classifier = fine_tune(settings, folder=folder).classifier
-    files = sorted(file for file in (arguments.root / "test").rglob("*") if file.is_file())
+    classifier = fine_tune(settings, folder=folder, score_test=False).classifier
     with arguments.predictions.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", *classifier.classes])
