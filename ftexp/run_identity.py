@@ -7,7 +7,7 @@ import logging
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ PACKAGES = ("ftexp", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-c
 # Format 3 added engine, format 4 head_solver, format 5 head_depth, format 6 compiled, format 7 decided,
 # format 8 train_images.
 FORMAT = 8
+# What run.json has of the data; its images are in digests.csv.
+OF_DATA = ("classes", "data_digest", "split_digest")
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +111,9 @@ class RunIdentity:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``run.json``: everything except the images, which are in ``digests.csv``."""
-        facts = {name: value for name, value in asdict(self.data).items() if name != "images"}
-        return {"format": FORMAT, **facts, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}}
+        of_data = {name: getattr(self.data, name) for name in OF_DATA}
+        of_run = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "data"}
+        return {"format": FORMAT, **of_data, **of_run}
 
     def write(self, folder: Path) -> None:
         """Write ``run.json``, and ``digests.csv`` with the hash of every image."""
@@ -128,7 +131,7 @@ class RunIdentity:
             facts = read_json(folder / IDENTITY)
             check_format(facts.pop("format", None), FORMAT, folder / IDENTITY)
             facts["versions"] = dict(facts["versions"])
-            of_data = {name: facts.pop(name) for name in ("classes", "data_digest", "split_digest")}
+            of_data = {name: facts.pop(name) for name in OF_DATA}
             config = {"head": {}, **renamed_settings(facts.pop("config"))}  # before format 4 there was no head
             with reading(folder / FILE):
                 images = read_images(folder)
