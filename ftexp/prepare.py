@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from ftexp.data_identity import DataIdentity
 from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
-from ftexp.finetune.recipe import Decision, foreseen
+from ftexp.finetune.recipe import foreseen
 from ftexp.follow_recipe import follow_recipe
-from ftexp.head_depth import Depth, settle_depth, wants_folds
+from ftexp.head_depth import settle_depth, wants_folds
 from ftexp.head_solver import choose_solver, keep_solvable, solved_as_in
 from ftexp.limit_time import end_of_alignment, limit_time
 from ftexp.machine.device_choice import report_unused_gpus
@@ -30,6 +30,7 @@ from ftexp.machine.runtime import Runtime, prepare_runtime, settle_memory_format
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.models.weights import Weights
+from ftexp.prepared import Prepared, run_name
 from ftexp.rank_checks import check_graphs, check_shares
 from ftexp.read_data import read_recorded
 from ftexp.run_identity import RunIdentity
@@ -38,78 +39,8 @@ from ftexp.training.compile_choice import choose_compiled
 from ftexp.training.engine_choice import confirm_engine, settle_engine
 from ftexp.training.judging import MAX_JUDGED
 from ftexp.training.kernel_search import choose_kernel_search
-from ftexp.training.run_time import RunTime
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What a run trains with.
-
-    Attributes:
-        given: the configuration as the user gave it.
-        config: the same configuration, in which everything has a value that was given as ``auto``.
-        decisions: what ``auto`` came to, except for the batch size.
-        runtime: the device, the precision and the processes.
-        phases: the phases that the stage resolves to, in the order of training.
-        splits: the samples of the training, validation and test splits; of the training set those that there is time
-            for.
-        depth: the network with its pretrained weights and a new head, on the device, and what its last layer gets.
-        judges_labels: whether the run tells how many labels look wrong.
-        ledger: counts how often each test split was opened.
-        data: identifies the images, the labels and the splits.
-        run_id: an identifier that is also in every checkpoint of the run.
-        overrides: the overrides that the run was started with; None for a run of ftexp 0.1.0.
-        mlflow_run_id: the MLflow run of a run that is resumed; None for a new run.
-        run_time: plans the phases within ``train.max_minutes``; None: there is no limit.
-    """
-
-    given: Config
-    config: Config
-    decisions: tuple[Decision, ...]
-    runtime: Runtime
-    phases: tuple[Phase, ...]
-    splits: Splits
-    depth: Depth
-    judges_labels: bool
-    ledger: TestLedger
-    data: DataIdentity
-    run_id: str
-    overrides: list[str] | None
-    mlflow_run_id: str | None
-    run_time: RunTime | None
-
-    @property
-    def network(self) -> Network:
-        """The network with its pretrained weights and a new head, on the device."""
-        return self.depth.network
-
-    @property
-    def run_name(self) -> str:
-        """The name of the run in the tracking store."""
-        return run_name(self.config, self.phases)
-
-    def _engine(self) -> dict[str, object]:
-        compiles = any(phase.compiled for phase in self.phases)
-        return {**self.runtime.engine(), "compile": compiles, "frozen_pass": self.config.runtime.frozen_engine}
-
-    def identity(self, mlflow_run_id: str | None) -> RunIdentity:
-        """The identity of the run, with the ID that the tracking store gave it."""
-        return RunIdentity.of(
-            self.given,
-            self.data,
-            batch_size=self.config.train.images_per_step,
-            mlflow_run_id=mlflow_run_id,
-            run_id=self.run_id,
-            overrides=self.overrides,
-            engine=self._engine(),
-            head_solver="solved" if any(phase.solved for phase in self.phases) else "sgd",
-            head_depth=self.depth.chosen,
-            compiled=[phase.name for phase in self.phases if phase.compiled],
-            decided=[asdict(decision) for decision in self.decisions],
-            train_images=None if self.run_time is None else len(self.splits.train),
-        )
 
 
 def prepare(
@@ -206,11 +137,6 @@ def prepare(
         mlflow_run_id=begun.mlflow_run_id if begun else None,
         run_time=run_time,
     )
-
-
-def run_name(config: Config, phases: tuple[Phase, ...]) -> str:
-    """The name of a run in the tracking store."""
-    return f"{config.model.name} {'+'.join(phase.name for phase in phases)}"
 
 
 def _begun(config: Config, folder: Path) -> RunIdentity | None:

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -21,6 +21,7 @@ from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.common_points import NUM_REFERENCES, References
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.geometry import COARSE_INLIERS, NOTHING_FITS, Alignment, align, may_fit
+from ftexp.audit.kept_features import KeptFeatures, Pair
 from ftexp.audit.local_features import COARSE, FINE, Detail, LocalFeatures, find_local_features
 from ftexp.audit.pairs import Numbers
 from ftexp.data.digests import bytes_digest
@@ -38,9 +39,6 @@ MAX_COARSE, MAX_FINE = 10_000, 1_000
 VERSION = "alignment 2"
 
 log = logging.getLogger(__name__)
-
-# The numbers of two samples.
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,31 +125,6 @@ def _one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
-class _Kept:
-    """Keeps the local features of the images that were looked at last; None for an image that cannot be read."""
-
-    def __init__(self, find: Callable[[int], LocalFeatures | None], pool: ThreadPoolExecutor, most: int) -> None:
-        self._find, self._pool, self._most = find, pool, most
-        self._features: dict[int, LocalFeatures | None] = {}
-
-    def look_at(self, pairs: Sequence[Pair]) -> None:
-        """Find and keep the features of all images of these pairs, unless they are kept already."""
-        numbers = {number for pair in pairs for number in pair}
-        if len(self._features.keys() | numbers) > self._most:
-            self._features = {number: one for number, one in self._features.items() if number in numbers}
-        missing = sorted(numbers - self._features.keys())
-        self._features |= dict(zip(missing, self._pool.map(self._find, missing), strict=True))
-
-    def each_of(self, numbers: Sequence[int]) -> list[LocalFeatures | None]:
-        """The features of each of these images. Those that are not kept are found now, and are not kept afterwards."""
-        return list(self._pool.map(lambda number: self._features.get(number) or self._find(number), numbers))
-
-    def of(self, pair: Pair) -> tuple[LocalFeatures, LocalFeatures] | None:
-        """The features of both images of a pair; None if one of them cannot be read."""
-        first, second = (self._features[number] for number in pair)
-        return None if first is None or second is None else (first, second)
-
-
 class _Aligner:
     def __init__(
         self,
@@ -161,8 +134,8 @@ class _Aligner:
         pool: ThreadPoolExecutor,
     ) -> None:
         self._samples, self._prints, self._cache, self._pool = samples, prints, cache, pool
-        self._coarse = _Kept(partial(self._features, detail=COARSE), pool, MAX_COARSE)
-        self._fine = _Kept(partial(self._features, detail=FINE), pool, MAX_FINE)
+        self._coarse = KeptFeatures(partial(self._features, detail=COARSE), pool, MAX_COARSE)
+        self._fine = KeptFeatures(partial(self._features, detail=FINE), pool, MAX_FINE)
         self._plain: set[str] = set()
         self._unreadable: set[str] = set()
 

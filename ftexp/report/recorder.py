@@ -13,7 +13,7 @@ from ftexp.data.splitting.splits import Splits
 from ftexp.errors import PrunedError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.classes import class_table, majority_baseline
-from ftexp.evaluation.diagnosis import Diagnosis, Setting, diagnose
+from ftexp.evaluation.diagnosis import Setting
 from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
@@ -23,6 +23,7 @@ from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.inference.calibration import Calibration
 from ftexp.models.blocks import Network
+from ftexp.report.curves import Curves
 from ftexp.report.lines import (
     calibration_line,
     epoch_line,
@@ -64,14 +65,11 @@ class Recorder:
         self.folder = folder
         self._tracker = tracker
         self._metric = setting.metric
-        self._setting = setting
-        self._diagnosis: Diagnosis | None = None
         self._epochs = sum(phase.epochs for phase in phases)
         self._planned = [phase.name for phase in phases]
-        self._solved = {phase.name for phase in phases if phase.solved}
+        self._curves = Curves(setting)
         self._trainable = 0
         self._groups: list[dict[str, object]] = []
-        self._history: list[EpochRecord] = []
         self._phases: list[dict[str, object]] = []
         self._labels: dict[str, object] | None = None
         self._head_depth = "last"
@@ -100,8 +98,7 @@ class Recorder:
         self._groups = before + [{"phase": phase.name, **row} for row in groups]
         log.info("\n%s\n", format_table(groups))
         write_rows(self.folder / "param_groups.csv", self._groups)
-        records = [record for record in self._history if record.phase == phase.name]
-        self._diagnosis = diagnose(records, self._setting, solved=phase.solved) if records else None
+        self._curves.start_phase(phase)
         self._trainable = sum(int(str(row["parameters"])) for row in groups if row["trainable"])
 
     def solved(self, head: SolvedHead) -> None:
@@ -125,11 +122,10 @@ class Recorder:
             best: the best epoch of the phase.
             verdict: the decision; None for the first phase, which is not compared.
         """
-        records = [record for record in self._history if record.phase == phase.name]
         if verdict is not None:
             log.info("gate    %s", explain_verdict(phase.name, verdict, self._metric, best.scores.num_samples))
-        facts = self._metric, verdict, self._diagnosis, self._trainable
-        self._phases.append(phase_entry(phase, records, best, *facts))
+        facts = self._metric, verdict, self._curves.diagnosis, self._trainable
+        self._phases.append(phase_entry(phase, self._curves.of(phase.name), best, *facts))
 
     def skip(self, phases: Sequence[Phase], best_case: Verdict, num_samples: int) -> None:
         """Record phases that are not begun, because the gate could not keep them even in the best case."""
@@ -145,16 +141,17 @@ class Recorder:
         """Restore what ``state`` returned, and the epochs so far."""
         self._groups, self._phases = list(state["groups"]), list(state["phases"])
         self._labels = state.get("labels")  # a run that an earlier version began has no such entry
-        self._history = list(history)
+        self._curves.records = list(history)
         self._write_history()
 
     def epoch(self, record: EpochRecord) -> None:
         """Record an epoch: a line on the terminal, a row in ``metrics.csv``, and its metrics in the store."""
-        self._history.append(record)
+        finding = self._curves.add(record)
         self._write_history()
         self._log_metrics(record)
         log.info("%s", epoch_line(record, self._metric, self._epochs))
-        self._diagnose(record.phase)
+        if finding is not None:
+            log.info("check   %s: %s Try %s.", finding.signal, finding.sentence, finding.override)
 
     def start(self, record: EpochRecord) -> None:
         """Record the scores of the solved head that the run starts from: no row of ``metrics.csv``."""
@@ -170,16 +167,8 @@ class Recorder:
         self._tracker.log_metrics(numbers, step=record.epoch)
 
     def _write_history(self) -> None:
-        if self._history:
-            write_rows(self.folder / "metrics.csv", [row.as_row() for row in self._history])
-
-    def _diagnose(self, phase: str) -> None:
-        """Diagnose the curves so far, and log a finding that is new."""
-        before = self._diagnosis
-        records = [record for record in self._history if record.phase == phase]
-        self._diagnosis = found = diagnose(records, self._setting, solved=phase in self._solved)
-        if found.override and (before is None or before.signal != found.signal):
-            log.info("check   %s: %s Try %s.", found.signal, found.sentence, found.override)
+        if self._curves.records:
+            write_rows(self.folder / "metrics.csv", [record.as_row() for record in self._curves.records])
 
     def finish(
         self,
@@ -206,7 +195,7 @@ class Recorder:
         """
         scores, split = (test, "test") if test else (best.scores, "validation")
         baseline = majority_baseline(splits.train, splits.classes, scores.confusion)
-        plot_curves(self._history, self.folder / "curves.png", best.record.epoch, self._metric)
+        plot_curves(self._curves.records, self.folder / "curves.png", best.record.epoch, self._metric)
         plot_confusion_matrix(scores.confusion, splits.classes, self.folder / "confusion_matrix.png", split)
         write_rows(self.folder / "classes.csv", class_table(scores.confusion, splits.classes))
         result = result_content(
@@ -219,7 +208,7 @@ class Recorder:
             head_depth=self._head_depth,
             labels=self._labels,
             temperature=self._temperature,
-            images_per_second=fmean(record.images_per_second for record in self._history),
+            images_per_second=fmean(record.images_per_second for record in self._curves.records),
             peak_memory_mib=peak_memory_mib,
             seconds=seconds,
             mlflow_run_id=self._tracker.run_id,
@@ -238,10 +227,10 @@ class Recorder:
             self._tracker.log_artifact(self.folder / name)
         for file in with_calibration(self.folder / BEST):
             self._tracker.log_artifact(file, "checkpoints")
-        diagnosed = {"diagnosis": self._diagnosis.signal} if self._diagnosis else {}
+        diagnosed = {"diagnosis": self._curves.diagnosis.signal} if self._curves.diagnosis else {}
         self._tracker.set_tags({**diagnosed, DESCRIPTION: describe_run(self.folder)})
         if test:
-            last = self._history[-1]
+            last = self._curves.records[-1]
             scores = {f"test_{name}": value for name, value in test.metrics(last.val).items()}
             self._tracker.log_metrics({**scores, "test_loss": test.loss}, last.epoch)
 
@@ -251,7 +240,7 @@ class Recorder:
 
     def log_model(self, best: Best, register_as: str | None) -> None:
         """Send the best network to the tracking store as a model, with its scores."""
-        epoch, last = best.record.epoch, self._history[-1].epoch
+        epoch, last = best.record.epoch, self._curves.records[-1].epoch
         scores = ["loss", *best.record.val]
         metrics = [(f"val_{name}", epoch) for name in scores] + [(f"test_{name}", last) for name in scores]
         self._tracker.log_model(ModelToLog(self.folder / BEST, epoch, tuple(metrics), register_as))

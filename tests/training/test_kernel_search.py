@@ -19,7 +19,8 @@ from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.prepare import Prepared, prepare
+from ftexp.prepare import prepare
+from ftexp.prepared import Prepared
 from ftexp.run_identity import RunIdentity
 from ftexp.training.kernel_search import choose_kernel_search
 
