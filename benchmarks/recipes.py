@@ -65,6 +65,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "last phase, block decay 0.9": (*_LAST, "optimizer.block_decay=0.9"),
     "last phase, weight decay 0.1": (*_LAST, "optimizer.weight_decay=0.1"),
     "last phase, no smoothing": (*_LAST, "loss.label_smoothing=0"),
+    "last phase, 40 epochs": (*_LAST, "stage.epochs=40"),
+    "last phase, 80 epochs": (*_LAST, "stage.epochs=80"),
     "full, medium": _MEDIUM,
     "full, light": _FULL,
     "full, strong": ("stage=full", "stage.epochs=20", "augment=strong"),
