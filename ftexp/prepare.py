@@ -95,7 +95,7 @@ def prepare(
     splits = ranks.broadcast(lambda: splits or reading())
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
-    data = ranks.broadcast(lambda: _identify(splits, config, ledger if score_test else None))
+    data = _identify(splits, config, ledger if score_test else None) if ranks.is_main else None
     run_id = ranks.broadcast(lambda: begun.run_id if begun else uuid.uuid4().hex)
     memory_format = begun.memory_format_on(runtime.device.type) if begun else None
     runtime = settle_memory_format(runtime, config.runtime, len(splits.train), memory_format)

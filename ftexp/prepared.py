@@ -32,7 +32,7 @@ class Prepared:
         depth: the network with its pretrained weights and a new head, on the device, and what its last layer gets.
         judges_labels: whether the run tells how many labels look wrong.
         ledger: counts how often each test split was opened.
-        data: identifies the images, the labels and the splits.
+        data: identifies the images, the labels and the splits; None in all processes but the main one.
         run_id: an identifier that is also in every checkpoint of the run.
         overrides: the overrides that the run was started with; None for a run of ftexp 0.1.0.
         mlflow_run_id: the MLflow run of a run that is resumed; None for a new run.
@@ -48,7 +48,7 @@ class Prepared:
     depth: Depth
     judges_labels: bool
     ledger: TestLedger
-    data: DataIdentity
+    data: DataIdentity | None
     run_id: str
     overrides: list[str] | None
     mlflow_run_id: str | None
@@ -69,7 +69,8 @@ class Prepared:
         return {**self.runtime.engine(), "compile": compiles, "frozen_pass": self.config.runtime.frozen_engine}
 
     def identity(self, mlflow_run_id: str | None) -> RunIdentity:
-        """The identity of the run, with the ID that the tracking store gave it."""
+        """The identity of the run, with the ID that the tracking store gave it; for the main process."""
+        assert self.data is not None
         return RunIdentity.of(
             self.given,
             self.data,
