@@ -4,10 +4,11 @@
                               [--rounds 5] [--device auto] [--fold]
 
 Both sides train the whole network, in turn, on one synthetic batch that is on the device already, with the same
-settings (channels last, precision, compilation, BatchNorm in eval mode). With ``--fold``, ftexp's step is that of
-runtime.fold_batchnorm=true, and a second table has what autograd keeps for the backward pass. On CUDA, the plain one is
-the compiled step that ``benchmarks.throughput`` compares with. If the speed of the machine drifts, many short turns
-give better figures: --steps 1 --rounds 40. Appends tables to benchmarks/results.md.
+settings (channels last, precision, compilation, BatchNorm in eval mode). On CUDA, the plain one is the compiled step
+that ``benchmarks.throughput`` compares with. With ``--fold``, ftexp's step is that of runtime.fold_batchnorm=true,
+which compiled phases do without, so that nothing is compiled, and a second table has what autograd keeps for the
+backward pass. If the speed of the machine drifts, many short turns give better figures: --steps 1 --rounds 40. Appends
+tables to benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -59,9 +60,8 @@ def bare(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -
 def ours(
     model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime, *, fold: bool = False
 ) -> Callable[[Batch], object]:
-    step = Step(
-        FoldedForward(model, model, runtime) if fold else model, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0
-    )
+    forward = FoldedForward(model, model, runtime) if fold else model
+    step = Step(forward, optimizer, CrossEntropy(0.1), runtime, clip_norm=1.0)
     return lambda batch: (step.backward(*batch), step.update())
 
 
@@ -107,6 +107,12 @@ def noise(images: int, size: int, runtime: Runtime) -> Batch:
     return runtime.place_images(pixels), torch.randint(10, (images,)).to(runtime.device)
 
 
+def what(name: str, arguments: argparse.Namespace) -> dict[str, object]:
+    """The columns that both tables begin with."""
+    images = f"{arguments.batch_size} at {arguments.image_size} px"
+    return {"date": date.today().isoformat(), "model": name, "images": images}
+
+
 def measure(name: str, arguments: argparse.Namespace, runtime: Runtime) -> dict[str, object]:
     batch = noise(arguments.batch_size, arguments.image_size, runtime)
     sides: list[Callable[[Batch], object]] = []
@@ -118,9 +124,7 @@ def measure(name: str, arguments: argparse.Namespace, runtime: Runtime) -> dict[
     seconds = [[time_steps(step, batch, arguments.steps) for step in sides] for _ in range(arguments.rounds)]
     ratios = [mine / theirs for theirs, mine in seconds]
     return {
-        "date": date.today().isoformat(),
-        "model": name,
-        "images": f"{arguments.batch_size} at {arguments.image_size} px",
+        **what(name, arguments),
         "bare ms": f"{1e3 * statistics.median(theirs for theirs, _ in seconds):.2f}",
         "ftexp ms": f"{1e3 * statistics.median(mine for _, mine in seconds):.2f}",
         "ratio": f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
@@ -151,9 +155,7 @@ def measure_saved(name: str, arguments: argparse.Namespace, runtime: Runtime) ->
     folded(images[:2])
     without, with_it = saved_mib(model, images), saved_mib(folded, images)
     return {
-        "date": date.today().isoformat(),
-        "model": name,
-        "images": f"{arguments.batch_size} at {arguments.image_size} px",
+        **what(name, arguments),
         "MiB an image": f"{without:.1f}",
         "folded": f"{with_it:.1f}",
         "ratio": f"{with_it / without:.2f}",
@@ -171,7 +173,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--fold", action="store_true")
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args(given)
-    runtime = runtime_of(arguments.device)
+    runtime = runtime_of(arguments.device, *(["runtime.compile=false"] if arguments.fold else []))
     rows = [measure(name, arguments, runtime) for name in arguments.models]
     print(format_table(rows))
     print(json.dumps(rows[-1]))  # for benchmarks.throughput

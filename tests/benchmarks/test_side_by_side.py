@@ -142,7 +142,16 @@ def test_a_sweep_and_the_start(pictures: Path, tmp_path: Path) -> None:
 def test_the_step_is_measured_against_the_bare_loop(tmp_path: Path) -> None:
     tiny = ["--models", "resnet10t", "--image-size", "32", "--batch-size", "2", "--steps", "1", "--rounds", "2"]
     step.main([*tiny, "--device", "cpu", "--results", str(tmp_path / "results.md")])
-    assert "| resnet10t | 2 at 32 px |" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "results.md").read_text().count("| resnet10t | 2 at 32 px |") == 1
+
+
+def test_with_folded_layers_the_backward_pass_keeps_less(tmp_path: Path) -> None:
+    tiny = ["--models", "test_efficientnet", "--image-size", "64", "--batch-size", "8", "--steps", "1", "--rounds", "1"]
+    step.main([*tiny, "--fold", "--device", "cpu", "--results", str(tmp_path / "results.md")])
+    _, kept = (tmp_path / "results.md").read_text().split("## What is kept for the backward pass")
+    *_, without, folded, ratio, _ = kept.strip().splitlines()[-1].split("|")
+    assert 0 < float(folded) < 0.9 * float(without)
+    assert float(ratio) == pytest.approx(float(folded) / float(without), abs=0.06)
 
 
 @pytest.mark.slow
