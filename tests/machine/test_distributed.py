@@ -244,13 +244,38 @@ def test_several_processes_may_compile_without_graphs(configure: Compose, mode: 
 
 
 class Pretended(Ranks):
-    """The main process of several, of which there are no others."""
+    """One of several processes, of which there are no others: each would make what the main one makes."""
 
     def broadcast(self, make: Callable[[], T]) -> T:
         return make()
 
     def first_on_host(self, make: Callable[[], T]) -> T:
         return make()
+
+
+def leave_out_files(monkeypatch: pytest.MonkeyPatch, network: Network, **others: object) -> None:
+    """Let a run prepare eight images and this network, without reading images or weights."""
+    splits = SimpleNamespace(classes=("a", "b"), train=[0] * 8, val=[])
+    instead = {
+        "read_recorded": lambda *_, **__: splits,
+        "locate_weights": lambda *_: None,
+        "build_network": lambda *_: network,
+        **others,
+    }
+    for name, function in instead.items():
+        monkeypatch.setattr(f"ftexp.prepare.{name}", function)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_main_process_alone_lists_the_images(
+    configure: Compose, network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rank: int
+) -> None:
+    identified = DataIdentity([], "", "", [])
+    leave_out_files(monkeypatch, network, _identify=lambda *_: identified)
+    config = configure("runtime.device=cpu", "stage=partial", "train.batch_size=8")
+    with forked_generators(CPU):
+        prepared = prepare(config, tmp_path, Pretended(rank, 2), score_test=False)
+    assert prepared.data is (identified if rank == 0 else None)
 
 
 def test_they_are_refused_before_data_is_read(
@@ -276,16 +301,8 @@ def test_batch_sizes_are_measured_before_synchronised_layers_are_put_in(
         calls.append("synchronise")
         return module
 
-    splits = SimpleNamespace(classes=("a", "b"), train=[0] * 8, val=[])
-    for name, instead in {
-        "read_recorded": lambda *_, **__: splits,
-        "locate_weights": lambda *_: None,
-        "build_network": lambda *_: network,
-        "_identify": lambda *_: None,
-        "settle_batch_size": settle,
-        "synchronise_statistics": synchronise,
-    }.items():
-        monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
+    settled = {"settle_batch_size": settle, "synchronise_statistics": synchronise}
+    leave_out_files(monkeypatch, network, _identify=lambda *_: None, **settled)
     with forked_generators(CPU):
         prepare(
             configure("runtime.device=cpu", "stage=partial", "bn_policy=train"),
