@@ -39,6 +39,14 @@ _THIRD = ("optimizer.head_lr=3e-4", "optimizer.backbone_lr=1.5e-4")
 _EMA = "train.ema=0.98"
 # As the last phase of stage=auto, from the solved head.
 _LAST = (*_SOLVED, *_HALF, _EMA)
+
+
+def _updates_of_all(times: int) -> tuple[str, ...]:
+    """The settings that give the phase of all blocks so many times its updates."""
+    budget = "recipe.budgets.cnn.all"
+    return f"{budget}.updates={1000 * times}", f"{budget}.max_epochs={30 * times}"
+
+
 # Name of a recipe -> its settings; the first is the one that the others are compared with.
 RECIPES: dict[str, tuple[str, ...]] = {
     "auto": ("stage=auto",),
@@ -51,6 +59,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "auto, ends after a dropped block": ("stage=auto", "stage.on_dropped=stop"),
     "auto, gate off": ("stage=auto", "stage.gate=off", "stage.min_errors=0"),
     "auto, no EMA": ("stage=auto", "train.ema=null"),
+    "auto, all: twice the updates": ("stage=auto", *_updates_of_all(2)),
+    "auto, all: four times the updates": ("stage=auto", *_updates_of_all(4)),
     "partial": ("stage=partial",),
     "head": ("stage=head",),
     "full, solved head, medium": _SOLVED,
