@@ -61,6 +61,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "auto, no EMA": ("stage=auto", "train.ema=null"),
     "auto, all: twice the updates": ("stage=auto", *_updates_of_all(2)),
     "auto, all: four times the updates": ("stage=auto", *_updates_of_all(4)),
+    "auto, all x 1, twice the updates": ("stage=auto", "stage.phases.2.lr_factor=1", *_updates_of_all(2)),
     "partial": ("stage=partial",),
     "head": ("stage=head",),
     "full, solved head, medium": _SOLVED,
