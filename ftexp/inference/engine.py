@@ -16,6 +16,7 @@ from ftexp.errors import ConfigError
 from ftexp.machine.accelerator import pinned
 from ftexp.machine.runtime import Runtime, inference_runtime
 from ftexp.models.blocks import Network
+from ftexp.training.whole_batches import whole_batches
 
 Floats = npt.NDArray[np.float32]
 
@@ -69,10 +70,20 @@ class NetworkEngine:
             self._runtime = self._place(device)
 
     @torch.inference_mode()
-    def logits(self, images: Sequence[Tensor]) -> Tensor:
-        """Args: prepared images. Returns: float32 [B, C] on the device, not yet divided by the temperature."""
+    def logits(self, images: Sequence[Tensor], batch_size: int = 0) -> Tensor:
+        """What the network says of prepared images, B of them, not yet divided by the temperature.
+
+        Args:
+            images: as of ``prepare``.
+            batch_size: images in a whole batch. Fewer are padded where a run pads them: kernels for another size round
+                otherwise, so that a run's own scores would not come again to the last bit. 0: they stay as they are.
+
+        Returns:
+            float32 [B, C] on the device.
+        """
+        forward = whole_batches(self.network.module, None, batch_size, self._runtime)
         with self._runtime.autocast():
-            logits: Tensor = self.network.module(self._inputs(images))
+            logits: Tensor = forward(self._inputs(images))
         return logits.float()
 
     def probabilities(self, images: Sequence[Tensor]) -> Floats:

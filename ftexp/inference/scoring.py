@@ -64,7 +64,7 @@ def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_
                 scored.append(image)
                 labels.append(label)
             if readable:
-                of_batch = _logits(classifier.engine, readable)
+                of_batch = _logits(classifier.engine, readable, batch_size)
                 last = len(classifier.classes) - 1
                 numbers_of_batch = [min(number, last) for number in labels[-len(readable) :]]
                 keeper.update(of_batch, to_device(numbers_of_batch, of_batch.device))
@@ -98,10 +98,10 @@ def _all_classes(own: Sequence[str], of_data: set[str]) -> tuple[str, ...]:
     return (*own, *sorted_naturally(of_data - known))
 
 
-def _logits(engine: Engine, images: Sequence[Tensor]) -> Tensor:
+def _logits(engine: Engine, images: Sequence[Tensor], batch_size: int) -> Tensor:
     """float32 [B, C]; an exported file gives probabilities only, whose logarithms are as good."""
     if isinstance(engine, NetworkEngine):
-        return engine.logits(images)
+        return engine.logits(images, batch_size)
     return torch.from_numpy(np.log(np.maximum(engine.probabilities(images), np.finfo(np.float32).tiny)))
 
 
