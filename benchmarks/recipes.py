@@ -51,7 +51,7 @@ def _updates_of_all(times: int) -> tuple[str, ...]:
 RECIPES: dict[str, tuple[str, ...]] = {
     "auto": ("stage=auto",),
     "auto, all x 0.2": ("stage=auto", "stage.phases.2.lr_factor=0.2"),
-    "auto, all x 1": ("stage=auto", "stage.phases.2.lr_factor=1"),
+    "auto, all x 0.5": ("stage=auto", "stage.phases.2.lr_factor=0.5"),
     "auto, last x 1": ("stage=auto", "stage.phases.1.lr_factor=1"),
     "auto, no smoothing": ("stage=auto", "loss.label_smoothing=0"),
     "auto, no averages": ("stage=auto", "train.wise_ft=[]"),

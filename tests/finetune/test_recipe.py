@@ -87,13 +87,13 @@ def test_an_option_that_is_given_wins_over_that_of_the_stage(configure: Compose)
     assert not any(phase.augment.is_random for phase in phases)
 
 
-def test_the_default_stage_halves_its_rates_and_waits_five_epochs_for_the_last_block(configure: Compose) -> None:
+def test_the_default_stage_halves_the_rates_of_the_last_block_and_waits_five_epochs_for_it(configure: Compose) -> None:
     config = settled(configure())
     _, last, everything = plan_phases(config, NAMES, fresh_network())
     assert [phase.patience for phase in (last, everything)] == [5, None]
-    for phase in (last, everything):
-        assert phase.optimizer.head_lr == config.optimizer.head_lr / 2
-        assert phase.optimizer.backbone_lr == config.optimizer.backbone_lr / 2
+    for phase, factor in ((last, 0.5), (everything, 1)):
+        assert phase.optimizer.head_lr == config.optimizer.head_lr * factor
+        assert phase.optimizer.backbone_lr == config.optimizer.backbone_lr * factor
     assert config.train.ema == 0.98
     assert config.stage.on_dropped == "continue", "where the last block gains nothing, all blocks may"
     assert configure("stage=staged").stage.on_dropped == "stop"
