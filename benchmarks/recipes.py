@@ -38,7 +38,7 @@ _HALF = ("optimizer.head_lr=5e-4", "optimizer.backbone_lr=2.5e-4")
 _THIRD = ("optimizer.head_lr=3e-4", "optimizer.backbone_lr=1.5e-4")
 _EMA = "train.ema=0.98"
 # As the last phase of stage=auto, from the solved head.
-_LAST = (*_SOLVED, *_HALF, _EMA)
+_LAST = (*_SOLVED, _EMA)
 
 
 def _updates_of_all(times: int) -> tuple[str, ...]:
@@ -61,12 +61,10 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "auto, no EMA": ("stage=auto", "train.ema=null"),
     "auto, all: twice the updates": ("stage=auto", *_updates_of_all(2)),
     "auto, all: four times the updates": ("stage=auto", *_updates_of_all(4)),
-    "auto, all x 1, twice the updates": ("stage=auto", "stage.phases.2.lr_factor=1", *_updates_of_all(2)),
     "partial": ("stage=partial",),
     "head": ("stage=head",),
     "full, solved head, medium": _SOLVED,
     "full, solved head, medium, rates x 0.3": (*_SOLVED, *_THIRD),
-    "full, solved head, medium, EMA": (*_SOLVED, _EMA),
     "full, solved head, medium, rates x 0.5, EMA": (*_SOLVED, *_HALF, _EMA),
     "full, solved head, medium, rates x 0.3, EMA": (*_SOLVED, *_THIRD, _EMA),
     "last phase": _LAST,
@@ -76,6 +74,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "last phase, block decay 0.9": (*_LAST, "optimizer.block_decay=0.9"),
     "last phase, weight decay 0.1": (*_LAST, "optimizer.weight_decay=0.1"),
     "last phase, no smoothing": (*_LAST, "loss.label_smoothing=0"),
+    "last phase, five blocks": (*_LAST, "stage=partial", "stage.last_blocks=5"),
+    "last phase, four blocks": (*_LAST, "stage=partial", "stage.last_blocks=4"),
     "last phase, 40 epochs": (*_LAST, "stage.epochs=40"),
     "last phase, 80 epochs": (*_LAST, "stage.epochs=80"),
     "full, medium": _MEDIUM,
