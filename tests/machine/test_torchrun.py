@@ -124,7 +124,7 @@ def test_a_sweep_is_refused_once_with_the_way_to_do_it(
         ("stage=partial", "stage.epochs=2", "runtime.cache=off", "augment=light", "train.ema=0.9"),
         ("stage=full", "stage.epochs=2", "train.batch_size=256"),
         ("stage=full", "stage.epochs=1", "train.batch_size=28", "train.accumulate=3"),
-        ("stage=staged", "train.batch_size=256"),
+        ("stage=staged", "stage.epochs=2", "train.batch_size=256"),
     ],
     ids=["partial", "partial-augmented", "full", "full-accumulated", "staged"],
 )
