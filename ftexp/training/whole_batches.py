@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from ftexp.finetune.batchnorm import batch_norms
 from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.runtime import Runtime
-from ftexp.training.inputs.batches import Forward
+
+if TYPE_CHECKING:  # what predicts a few images does without the batches of a run
+    from ftexp.training.inputs.batches import Forward
 
 
 def whole_batches(forward: Forward, module: nn.Module | None, size: int, runtime: Runtime) -> Forward:

@@ -12,6 +12,13 @@ def test_every_recipe_composes(configure: Compose) -> None:
         configure(*settings)
 
 
+def test_more_updates_are_multiples_of_the_default(configure: Compose) -> None:
+    default = configure().recipe.budgets.cnn.all
+    for times, name in ((2, "auto, all: twice the updates"), (4, "auto, all: four times the updates")):
+        budget = configure(*RECIPES[name]).recipe.budgets.cnn.all
+        assert (budget.updates, budget.max_epochs) == (times * default.updates, times * default.max_epochs)
+
+
 def test_rows_are_paired_with_the_first_recipe() -> None:
     first, second, *_ = RECIPES
     cells = [

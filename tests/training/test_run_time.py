@@ -70,6 +70,13 @@ def test_phases_share_by_cost_and_a_last_one_without_time_for_its_least_is_left_
     assert [phase.name for phase in scarce.unbegun] == ["last", "all"]
 
 
+@pytest.mark.parametrize(("per_image", "begins"), [(0.0120, True), (0.0125, False)])
+def test_all_blocks_are_begun_with_time_for_fifty_updates(configure: Compose, per_image: float, begins: bool) -> None:
+    """50 of 32 images, each three times the time of scoring one, and a validation of 100: 4,900 times, in 60 s."""
+    run_time = timed(configure, num_images=(1000, 100, 0), per_image=per_image)
+    assert (run_time.begin(2) is not None) is begins
+
+
 def test_what_would_take_too_long_is_not_solved_and_not_cached(
     configure: Compose, caplog: pytest.LogCaptureFixture
 ) -> None:
