@@ -23,6 +23,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 MAX_CLASSES_WITH_COUNTS = 20
 MAX_TICK_LABELS = 50
 MAX_LABEL_LENGTH = 24
+# The least height of the axis of scores.
+LEAST_SPAN = 0.01
 
 
 def plot_curves(
@@ -43,6 +45,7 @@ def plot_curves(
     _draw(losses, history, {"train": (BLUE, "train_loss"), "validation": (ORANGE, "val_loss")})
     losses.set_ylabel("loss")
     _draw(scores, history, _score_lines(metric))
+    _spread(scores)
     scores.set_ylabel("validation score")
     _draw(rates, history, {"head": (BLUE, "lr_head"), "backbone, block next to the head": (ORANGE, "lr_backbone")})
     _scale_rates(rates, history)
@@ -116,13 +119,25 @@ def _score_lines(metric: str) -> dict[str, tuple[str, str]]:
     return {METRICS[name].label: (color, f"val_{name}") for name, color in colors.items()}
 
 
+def _spread(axes: Axes) -> None:
+    """Show a point of accuracy at least: closer ticks would be written as an offset and millionths of it."""
+    low, high = axes.get_ylim()
+    if high - low < LEAST_SPAN:
+        axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+
+
 def _scale_rates(axes: Axes, history: Sequence[EpochRecord]) -> None:
-    """Set a log axis of at most four decades; a cosine that ends near zero would leave too little room for the rest."""
+    """Set a log axis of at most four decades; a cosine that ends near zero would leave too little room for the rest.
+
+    A solved head alone has no rate but zero.
+    """
     rates = [rate for record in history for rate in (record.lr_head, record.lr_backbone) if rate]
     if rates:
         axes.set_yscale("log")
         label_plainly(axes.yaxis)
         axes.set_ylim(max(min(rates), max(rates) * 1e-4) / 1.6, max(rates) * 1.6)
+    else:
+        axes.set_yticks([0], ["0"])
 
 
 class _PowerOfTen(LogFormatter):

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,15 @@ def test_curves_of_unusual_runs_are_drawn_without_a_warning(tmp_path, history):
         warnings.simplefilter("error")
         plot_curves(history, tmp_path / "curves.png", best_epoch=1)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_the_scores_of_one_epoch_are_written_in_full_and_a_solved_head_has_no_rate(tmp_path, drawn):
+    solved = replace(record(1, lr_head=0.0, lr_backbone=None), val={"accuracy": 0.975845, "macro_f1": 0.975843})
+    plot_curves([solved], tmp_path / "curves.png", best_epoch=1)
+    _, scores, rates = drawn[0].axes
+    assert scores.yaxis.get_offset_text().get_text() == ""
+    assert np.ptp(scores.get_ylim()) == pytest.approx(0.01)
+    assert [label.get_text() for label in rates.get_yticklabels()] == ["0"]
 
 
 def test_all_numbers_of_a_log_axis_are_written_in_one_way():
