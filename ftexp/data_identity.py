@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ftexp.data.splitting.splits import Splits
@@ -20,22 +21,23 @@ class DataIdentity:
         classes: the names of the classes, in the order of the network's outputs.
         data_digest: a hash of all images and labels.
         split_digest: a hash of which image is in which split.
-        images: path, hash of the content, label and split of every image.
+        images: path, hash of the content, label and split of every image, which the two hashes stand for.
     """
 
     classes: list[str]
     data_digest: str
     split_digest: str
-    images: list[KnownImage] = field(repr=False)
+    images: Sequence[KnownImage] = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, splits: Splits) -> DataIdentity:
         """Identify the splits as they are now; this reads the image files that the audit has not read."""
         images = images_of(splits)
         contents = sorted(f"{image.digest} {image.label}" for image in images if image.split != "test")
+        digest = _digest([*contents, splits.test.content_digest()])
+        del contents  # which are hundreds of MB if there are a million
         cut = sorted(f"{image.path} {image.split}" for image in images if image.split != "test")
         cut += sorted(f"{image.path} test" for image in images if image.split == "test")
-        digest = _digest([*contents, splits.test.content_digest()])
         return cls(list(splits.classes), digest, _digest(cut), images)
 
     def check(self, now: DataIdentity) -> None:
@@ -53,7 +55,9 @@ class DataIdentity:
                 f"{len(changed)} images are not those the run began with: "
                 f"{', '.join(changed[:MAX_NAMED])}{more}. Put them back, or start a new run."
             )
-        cut = [image[1:] for image in self.images] != [image[1:] for image in now.images]
+        cut = len(self.images) != len(now.images) or any(
+            one[1:] != other[1:] for one, other in zip(self.images, now.images, strict=True)
+        )
         if any(not image.split for image in self.images):  # of ftexp 0.1.0, which knew images by their paths
             cut = (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest)
         if cut:

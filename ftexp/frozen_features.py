@@ -62,7 +62,7 @@ class Images:
 
     splits: Splits
     ties: dict[str, str]
-    samples: list[Sample]
+    samples: Sequence[Sample]
     look: Look
 
 

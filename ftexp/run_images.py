@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+from ftexp.data.columns import Column, Repeating, Texts
 from ftexp.data.digests import ContentDigests
-from ftexp.data.samples import SPLITS, Sample
+from ftexp.data.samples import SPLITS, SampleTable
 from ftexp.data.splitting.splits import Splits
+from ftexp.data.table import Table
 from ftexp.errors import CheckpointError
 from ftexp.files.whole_file import replaced_whole
 
@@ -27,12 +28,31 @@ class KnownImage(NamedTuple):
     split: str = ""
 
 
-def images_of(splits: Splits) -> list[KnownImage]:
+class KnownImages(Table[KnownImage]):
+    """The rows of ``digests.csv``."""
+
+    __slots__ = ()
+
+    row = KnownImage
+    columns_of: ClassVar[dict[str, type[Column]]] = {
+        "path": Texts,
+        "digest": Texts,
+        "label": Repeating,
+        "split": Repeating,
+    }
+
+
+def images_of(splits: Splits) -> KnownImages:
     """List all images of the splits, in the order of the splits; reads the files that have not been read before."""
-    named = [("train", sample) for sample in splits.train] + [("val", sample) for sample in splits.val]
-    images = [KnownImage(sample.path, splits.digests.of(sample), sample.label, split) for split, sample in named]
-    test = splits.test.digests()
-    return images + [KnownImage(row["path"], test[row["path"]], row["label"], "test") for row in splits.test.listing()]
+    return KnownImages.of(_images_of(splits))
+
+
+def _images_of(splits: Splits) -> Iterator[KnownImage]:
+    for split, samples in (("train", splits.train), ("val", splits.val)):
+        for sample in samples:
+            yield KnownImage(sample.path, splits.digests.of(sample), sample.label, split)
+    for row, digest in zip(splits.test.listing(), splits.test.digests(), strict=True):
+        yield KnownImage(row["path"], digest, row["label"], "test")
 
 
 def write_images(folder: Path, images: Sequence[KnownImage]) -> None:
@@ -44,7 +64,7 @@ def write_images(folder: Path, images: Sequence[KnownImage]) -> None:
         writer.writerows(images)
 
 
-def read_images(folder: Path) -> list[KnownImage]:
+def read_images(folder: Path) -> KnownImages:
     """Read ``digests.csv``.
 
     Raises:
@@ -56,13 +76,13 @@ def read_images(folder: Path) -> list[KnownImage]:
             "run."
         )
     with (folder / FILE).open(newline="", encoding="utf-8") as file:
-        return [
+        return KnownImages.of(
             KnownImage(row["path"], row["digest"], row.get("label", ""), row.get("split", ""))
             for row in csv.DictReader(file)
-        ]
+        )
 
 
-def as_they_were(assigned: Sequence[Sample], known: Sequence[KnownImage], digests: ContentDigests) -> list[Sample]:
+def as_they_were(assigned: SampleTable, known: Sequence[KnownImage], digests: ContentDigests) -> SampleTable:
     """Give the samples the order and the splits that they had when the run began, even if files were renamed.
 
     Order and splits follow from the paths, so both can change when files are moved or renamed.
@@ -75,17 +95,20 @@ def as_they_were(assigned: Sequence[Sample], known: Sequence[KnownImage], digest
     Returns:
         The samples in the order and splits of ``known``; ``assigned`` unchanged if images or labels differ.
     """
-    ordered = sorted(assigned, key=lambda sample: SPLITS.index(str(sample.split)))
-    if [(sample.path, sample.split) for sample in ordered] == [(image.path, image.split) for image in known]:
-        return list(assigned)
-    found: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    for sample in assigned:
-        found[digests.of(sample), sample.label].append(sample)
-    if Counter({key: len(samples) for key, samples in found.items()}) != Counter(
+    ordered = SampleTable.joined([assigned.of_splits(split) for split in SPLITS])
+    if len(ordered) == len(known) and all(
+        (sample.path, sample.split) == (image.path, image.split) for sample, image in zip(ordered, known, strict=True)
+    ):
+        return assigned
+    found: dict[tuple[str, str], deque[int]] = defaultdict(deque)
+    for row, sample in enumerate(assigned):
+        found[digests.of(sample), sample.label].append(row)
+    if Counter({key: len(rows) for key, rows in found.items()}) != Counter(
         (image.digest, image.label) for image in known
     ):
-        return list(assigned)
-    return [replace(found[image.digest, image.label].pop(0), split=image.split) for image in known]
+        return assigned
+    rows = [found[image.digest, image.label].popleft() for image in known]
+    return assigned.take(rows).replaced(split=[image.split for image in known])
 
 
 def changed_images(before: Sequence[KnownImage], now: Sequence[KnownImage]) -> list[str]:

@@ -15,4 +15,5 @@ def find_bad_images(
     samples: Sequence[Sample], workers: int = 2, limits: ImageLimits = DEFAULT
 ) -> list[tuple[Sample, str]]:
     """The bad samples in the given order, each with the reason."""
-    return [(sample, seen) for sample, seen in decode_all(samples, workers, limits) if isinstance(seen, str)]
+    seen = zip(samples, decode_all(samples, workers, limits), strict=True)
+    return [(sample, reason) for sample, reason in seen if isinstance(reason, str)]

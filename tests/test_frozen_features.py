@@ -27,7 +27,7 @@ def test_features_are_what_enters_the_last_layer_of_train_and_val_alone(
 ) -> None:
     features, splits = compute_features(configure(*OVERRIDES), small_pictures)
     assert features.values.shape == (len(splits.train) + len(splits.val), 6)
-    assert [*splits.train, *splits.val] == list(features.samples)
+    assert [s.path for s in (*splits.train, *splits.val)] == [s.path for s in features.samples]
     assert {sample.split for sample in features.samples} == {"train", "val"}
     assert splits.test.num_samples == 4
     assert [features.classes[label] for label in features.labels.tolist()] == [s.label for s in features.samples]

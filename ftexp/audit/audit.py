@@ -28,12 +28,16 @@ from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.loading.screening import leave_out, report_depth
-from ftexp.data.samples import Sample
+from ftexp.data.path_map import PathMap
+from ftexp.data.samples import Sample, SampleTable
 from ftexp.errors import LeakError
 from ftexp.files.run_files import LEAKS_PICTURE
 from ftexp.machine.cores import available_cores
 
 log = logging.getLogger(__name__)
+
+# Of the number of a fingerprint.
+ROW_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +139,30 @@ class Look:
 
     Attributes:
         prints: the fingerprints.
-        place: path -> its number among the fingerprints.
+        rows: path -> its number among the fingerprints.
         seconds: the time that it took.
     """
 
     prints: Fingerprints
-    place: Mapping[str, int]
+    rows: PathMap
     seconds: float
+
+    @classmethod
+    def of_samples(cls, samples: Sequence[Sample], prints: Fingerprints, seconds: float) -> Look:
+        """The fingerprints of samples in the same order."""
+        rows = PathMap(ROW_BYTES)
+        for row, sample in enumerate(samples):
+            rows.put(sample.path, row.to_bytes(ROW_BYTES))
+        return cls(prints, rows, seconds)
 
     def of(self, samples: Sequence[Sample]) -> Fingerprints:
         """The fingerprints of these samples, in their order."""
-        return self.prints.take([self.place[sample.path] for sample in samples])
+        return self.prints.take(map(self._row, samples))
+
+    def _row(self, sample: Sample) -> int:
+        row = self.rows.get(sample.path)
+        assert row is not None, f"{sample.path} was not looked at"
+        return int.from_bytes(row)
 
 
 def look(
@@ -170,7 +187,7 @@ def screen_and_look(
     extractor: FeatureExtractor | None,
     workers: int | str = "auto",
     digests: ContentDigests | None = None,
-) -> tuple[list[Sample], Look]:
+) -> tuple[SampleTable, Look]:
     """Find the bad images, as ``screen_images`` does, and compute the fingerprints of the others, in one decoding.
 
     Images whose fingerprints are in the cache, by their content, are not decoded.
@@ -193,9 +210,8 @@ def screen_and_look(
     started = time.perf_counter()
     seen = look(samples, data, config, extractor, workers, digests)
     report_depth(seen.depths, data.white_level)
-    good = leave_out(samples, [(samples[number], reason) for number, reason in seen.bad.items()], data, folder)
-    place = {sample.path: number for number, sample in enumerate(good)}
-    return good, Look(seen.prints, place, time.perf_counter() - started)
+    good = leave_out(SampleTable.of(samples), seen.bad, data, folder)
+    return good, Look.of_samples(good, seen.prints, time.perf_counter() - started)
 
 
 def _open_cache(config: AuditConfig) -> FingerprintCache:

@@ -56,12 +56,13 @@ def find_repeats(samples: Sequence[Sample], prints: Fingerprints, near: Sequence
         A warning for each image whose pixels are those of an earlier one of its split, with the first of them; then
         one for each pair of near duplicates.
     """
-    first: dict[tuple[int, str | None], Sample] = {}
-    findings = []
-    for picture, sample in zip(prints.pictures.tolist(), samples, strict=True):
-        earlier = first.setdefault((picture, sample.split), sample)
-        if earlier is not sample:
-            findings.append(finding("repeat", "warn", earlier, sample, 1.0))
+    repeats = []
+    for members in by_pixels(prints.pictures):
+        first_in: dict[str | None, int] = {}
+        for i in members:
+            first = first_in.setdefault(samples[i].split, i)
+            repeats += [(i, first)] if i != first else []
+    findings = [finding("repeat", "warn", samples[first], samples[i], 1.0) for i, first in sorted(repeats)]
     return findings + [finding("near_repeat", "warn", samples[i], samples[j], score) for i, j, score in near]
 
 

@@ -8,10 +8,12 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from ftexp.data.path_map import PathMap
 from ftexp.data.places import FileState, Place
 from ftexp.data.samples import Sample
 
 DIGEST_BYTES = 16
+STATE_BYTES = 8
 # The times of a file have steps of up to two seconds, depending on the file system, and a second change within one step
 # cannot be seen. So the digest of a file that changed more recently than this is not remembered.
 SETTLED_NS = 2 * 10**9
@@ -21,11 +23,11 @@ class ContentDigests:
     """Computes the digests of images, and reads each file only once unless it changes.
 
     A file counts as unchanged if its inode, size and times are the same, as in git; one at a URL, as long as the
-    process lives. An image takes about 150 bytes of memory, besides its path, which the sample holds anyway.
+    process lives. An image takes about 80 bytes of memory.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, bytes] = {}  # path -> digest of the content, then of the file's state
+        self._known = PathMap(DIGEST_BYTES + STATE_BYTES)  # the digests of the content and of the file's state
 
     def of(self, sample: Sample) -> str:
         """The digest of a sample's file, or of its pixels if it has no file.
@@ -57,12 +59,12 @@ class ContentDigests:
             return known[:DIGEST_BYTES].hex()
         digest = hashlib.blake2b(place.read(), digest_size=DIGEST_BYTES).digest()
         if now - state.changed_ns > SETTLED_NS:
-            self._known[path] = digest + _short(state)
+            self._known.put(path, digest + _short(state))
         return digest.hex()
 
 
 def _short(state: FileState) -> bytes:
-    return hashlib.blake2b(repr(state.facts).encode(), digest_size=8).digest()
+    return hashlib.blake2b(repr(state.facts).encode(), digest_size=STATE_BYTES).digest()
 
 
 def bytes_digest(content: bytes) -> str:

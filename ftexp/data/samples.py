@@ -6,11 +6,14 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ftexp.data.columns import Column, Objects, Records, Repeating, Texts
 from ftexp.data.places import LocalFile, Place
+from ftexp.data.table import Table
 
 SPLITS = ("train", "val", "test")
 
@@ -43,6 +46,33 @@ class Sample:
     def origin(self) -> Place:
         """Where the bytes of the image are, unless it is given by its ``pixels``."""
         return LocalFile(self.path) if self.place is None else self.place
+
+
+class SampleTable(Table[Sample]):
+    """Samples in columns, about 120 bytes each for a path of 60 letters, and no Python objects."""
+
+    __slots__ = ()
+
+    row = Sample
+    columns_of: ClassVar[dict[str, type[Column]]] = {
+        "path": Texts,
+        "label": Repeating,
+        "split": Repeating,
+        "group": Repeating,
+        "time": Repeating,
+        "pixels": Objects,
+        "white_level": Repeating,
+        "place": Records,
+    }
+
+    def in_order_of_paths(self) -> SampleTable:
+        """The same samples, sorted by their paths, letter by letter."""
+        return self.take(np.argsort(self.column("path").texts, kind="stable"))
+
+    def of_splits(self, *splits: str) -> SampleTable:
+        """The samples of these splits, in their order."""
+        of_rows = self.column("split").as_list()
+        return self.take([row for row, split in enumerate(of_rows) if split in splits])
 
 
 def sorted_naturally(names: Iterable[str]) -> list[str]:

@@ -118,7 +118,7 @@ def _place(asked: Export, folder: Path) -> Path:
     return file
 
 
-def _images(asked: Export, folder: Path, split: str) -> list[Sample]:
+def _images(asked: Export, folder: Path, split: str) -> Sequence[Sample]:
     if not (folder / IDENTITY).exists():
         raise CheckpointError(
             f"{asked.run} is not in the folder of a run, on whose validation images the file would be compared with "

@@ -8,7 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from ftexp.config import SCHEMA, DataConfig, TrackingConfig, with_changes
 from ftexp.data.digests import ContentDigests
 from ftexp.data.remote import is_url
-from ftexp.data.samples import SPLITS, Sample
+from ftexp.data.samples import SPLITS, Sample, SampleTable
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.sources.shard_names import expand_braces
 from ftexp.data.splitting.test_ledger import TestLedger, open_ledger
@@ -71,7 +71,7 @@ class RunData:
             config = settings_of(kind, identity.config["data"])
         return cls(folder, identity, _changed(_located(config, _started_in(folder)), changes))
 
-    def samples(self, split: str) -> list[Sample]:
+    def samples(self, split: str) -> SampleTable:
         """The images of a split in the run's own order, wherever they lie by now.
 
         Raises:
@@ -80,15 +80,16 @@ class RunData:
         wanted = [image for image in self.identity.data.images if image.split == split]
         if not wanted:
             raise DataError(f"The run in {self.folder} has no {split} split, or was made before runs kept it.")
-        found = list(_find(wanted, read_samples(self.config)))
-        missing = [image.path for image, sample in zip(wanted, found, strict=True) if sample is None]
+        samples = read_samples(self.config)
+        found = list(_find(wanted, samples))
+        missing = [image.path for image, row in zip(wanted, found, strict=True) if row is None]
         if missing:
             raise DataError(
                 f"{len(missing)} of the {len(wanted)} {split} images of the run in {self.folder} are not there: "
                 f"{listed(missing, 3)}. Where they were moved, say where to: --data data.root=FOLDER (or data.file). "
                 "For other images name their source, too: --data data=imagefolder data.root=FOLDER."
             )
-        return [replace(sample, split=split) for sample in found if sample is not None]
+        return samples.take([row for row in found if row is not None]).replaced(split=[split] * len(found))
 
     def seen(self, samples: Sequence[Sample]) -> dict[str, int]:
         """How many of these images are in each split of the run, by their content."""
@@ -141,7 +142,7 @@ def settings_of(kind: type[T], content: Mapping[str, Any]) -> T:
     return config
 
 
-def other_samples(config: DataConfig, split: str | None) -> list[Sample]:
+def other_samples(config: DataConfig, split: str | None) -> SampleTable:
     """The images of other data.
 
     Args:
@@ -153,9 +154,9 @@ def other_samples(config: DataConfig, split: str | None) -> list[Sample]:
     samples = read_samples(config)
     if split is None:
         return samples
-    chosen = [sample for sample in samples if sample.split == split]
+    chosen = samples.of_splits(split)
     if not chosen:
-        have = sorted({sample.split for sample in samples if sample.split})
+        have = sorted(set(filter(None, samples.column("split").as_list())))
         there = f"has the splits {listed(have)}" if have else "brings no splits of its own"
         raise DataError(f"The data {there}, and {split} was asked for. Without --split all its images are evaluated.")
     return chosen
@@ -195,20 +196,21 @@ def _leads_somewhere(path: str) -> bool:
     return is_url(path) or any(os.path.exists(one) or glob.glob(one) for one in expand_braces(path)[:1])
 
 
-def _find(wanted: Sequence[KnownImage], samples: Sequence[Sample]) -> Iterator[Sample | None]:
-    """The sample of each image: by its path where the content is the same, else by content among all others."""
+def _find(wanted: Sequence[KnownImage], samples: SampleTable) -> Iterator[int | None]:
+    """The row of each image: by its path where the content is the same, else by content among all others."""
     digests = ContentDigests()
-    by_path = {sample.path: sample for sample in samples}
-    by_content: dict[tuple[str, str], list[Sample]] | None = None
+    by_path = {path: row for row, path in enumerate(samples.column("path").as_list())}
+    by_content: dict[tuple[str, str], list[int]] | None = None
     for image in wanted:
-        sample = by_path.get(image.path)
+        row = by_path.get(image.path)
+        sample = None if row is None else samples[row]
         if sample is not None and (_digest(sample, digests), sample.label) == (image.digest, image.label):
-            yield sample
+            yield row
             continue
         if by_content is None:  # reads every file
             by_content = defaultdict(list)
-            for one in samples:
-                by_content[_digest(one, digests), one.label].append(one)
+            for at, one in enumerate(samples):
+                by_content[_digest(one, digests), one.label].append(at)
         same = by_content[image.digest, image.label]
         yield (same.pop(0) if len(same) > 1 else same[0]) if same else None
 

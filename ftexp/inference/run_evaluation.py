@@ -112,7 +112,7 @@ def evaluate_on_data(name: str, samples: Sequence[Sample], device: str | None, b
     return RunEvaluation(name, classifier, run, evaluation, _facts(classifier, run, batch_size))
 
 
-def other_data(settings: Sequence[str], split: str | None) -> tuple[DataConfig, list[Sample]]:
+def other_data(settings: Sequence[str], split: str | None) -> tuple[DataConfig, Sequence[Sample]]:
     """The data that settings such as ``data=imagefolder data.root=FOLDER`` name.
 
     Raises:

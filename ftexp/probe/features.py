@@ -29,7 +29,7 @@ class Features:
     values: Tensor
     labels: Tensor
     groups: Tensor
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     classes: tuple[str, ...]
 
     @property

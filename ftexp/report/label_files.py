@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def write_labels(folder: Path, judged: Sequence[JudgedLabel], settings: ProbeCon
 
 
 def write_cleaned(
-    path: Path, judged: Sequence[JudgedLabel], test: Sequence[Mapping[str, str]], settings: ProbeConfig
+    path: Path, judged: Sequence[JudgedLabel], test: Iterable[Mapping[str, str]], settings: ProbeConfig
 ) -> str:
     """Write a manifest in which the suspects are left out or relabelled; the test split is in it as it was.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, SampleTable
 from ftexp.training.run_time import RunTime
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def images_in_time(run_time: RunTime, train: Sequence[Sample]) -> int:
     return min(len(train), max(fits - num_val, least))
 
 
-def take_images(train: Sequence[Sample], number: int, seed: int) -> list[Sample]:
+def take_images(train: Sequence[Sample], number: int, seed: int) -> SampleTable:
     """Draw training images: a few of each class at least, and beyond those the same share of every class.
 
     Args:
@@ -40,14 +40,16 @@ def take_images(train: Sequence[Sample], number: int, seed: int) -> list[Sample]
     Returns:
         The samples in their order.
     """
-    sizes = Counter(sample.label for sample in train)
+    samples = SampleTable.of(train)
+    labels = samples.column("label").as_list()
+    sizes = Counter(labels)
     seen: Counter[str] = Counter()
     share_before: dict[int, float] = {}  # of its class; the images with the smallest shares are taken
     for place in np.random.default_rng(seed).permutation(len(train)).tolist():
-        label = train[place].label
+        label = labels[place]
         share_before[place] = 0.0 if seen[label] < LEAST_OF_A_CLASS else seen[label] / sizes[label]
         seen[label] += 1
-    return [train[place] for place in sorted(sorted(share_before, key=share_before.__getitem__)[:number])]
+    return samples.take(sorted(sorted(share_before, key=share_before.__getitem__)[:number]))
 
 
 def report_fewer(run_time: RunTime, num_taken: int, num_all: int) -> None:

@@ -99,4 +99,4 @@ def test_a_million_images_take_no_more_than_their_digests_and_a_table(
         digests.of(sample)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert used / count < 160, "bytes an image"
+    assert used / count < 100, "bytes an image"

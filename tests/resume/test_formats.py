@@ -187,7 +187,7 @@ def test_digests_are_written_whole_or_not_at_all(
 ) -> None:
     identity_of(configure(), splits()).write(tmp_path)
     begun = identity_of(configure(), splits())
-    begun.data.images.clear()
+    begun = replace(begun, data=replace(begun.data, images=[]))
     monkeypatch.setattr("ftexp.run_images.csv.writer", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         begun.write(tmp_path)

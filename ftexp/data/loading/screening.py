@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,18 +16,20 @@ from ftexp.data.loading.depth import Depth, warn_of_unused_range
 from ftexp.data.loading.images import why_unreadable
 from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.remote import UNREACHED
-from ftexp.data.samples import Sample, sorted_naturally
+from ftexp.data.samples import Sample, SampleTable, sorted_naturally
 from ftexp.errors import DataError
 from ftexp.machine.cores import available_cores
 
 log = logging.getLogger(__name__)
 
 MAX_NAMED = 20
+# The number of images that wait for a thread.
+CHUNK = 1024
 
 
 def screen_images(
     samples: Sequence[Sample], config: DataConfig, folder: Path, workers: int | str = "auto"
-) -> list[Sample]:
+) -> SampleTable:
     """Decode every image once, and stop at bad ones or leave them out, as ``data.on_bad_image`` says.
 
     Bad files are listed in ``folder/bad_images.csv`` (``path,label,split,reason``) in both cases.
@@ -44,27 +46,31 @@ def screen_images(
     Raises:
         DataError: with ``on_bad_image=error``, naming the bad files.
     """
-    seen = decode_all(samples, workers, ImageLimits.of(config))
-    report_depth([depth for _, depth in seen if isinstance(depth, Depth)], config.white_level)
-    return leave_out(samples, [(sample, reason) for sample, reason in seen if isinstance(reason, str)], config, folder)
+    bad, depths = dict[int, str](), list[Depth]()
+    for number, seen in enumerate(decode_all(samples, workers, ImageLimits.of(config))):
+        if isinstance(seen, str):
+            bad[number] = seen
+        elif seen is not None:
+            depths.append(seen)
+    report_depth(depths, config.white_level)
+    return leave_out(SampleTable.of(samples), bad, config, folder)
 
 
-def leave_out(
-    samples: Sequence[Sample], bad: list[tuple[Sample, str]], config: DataConfig, folder: Path
-) -> list[Sample]:
+def leave_out(samples: SampleTable, reasons: Mapping[int, str], config: DataConfig, folder: Path) -> SampleTable:
     """Remove the bad samples and list them in ``bad_images.csv``, or stop, as ``data.on_bad_image`` says.
 
     Args:
         samples: all samples.
-        bad: the bad samples, each with the reason.
+        reasons: why samples are bad, by their number.
         config: says what to do with bad images.
         folder: where ``bad_images.csv`` is written.
 
     Raises:
         DataError: with ``on_bad_image=error``, naming the bad files.
     """
-    if not bad:
-        return list(samples)
+    if not reasons:
+        return samples
+    bad = [(samples[number], reason) for number, reason in reasons.items()]
     table = folder / "bad_images.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -74,8 +80,7 @@ def leave_out(
         raise DataError(_describe(bad, len(samples)))
     _check_losses(samples, bad)
     log.warning("%d of %d images are bad and left out; they are listed in %s.", len(bad), len(samples), table)
-    left_out = {id(sample) for sample, _ in bad}
-    return [sample for sample in samples if id(sample) not in left_out]
+    return samples.take([number for number in range(len(samples)) if number not in reasons])
 
 
 def report_depth(depths: Sequence[Depth], white_level: float | None) -> None:
@@ -133,17 +138,20 @@ def _check_losses(samples: Sequence[Sample], bad: Sequence[tuple[Sample, str]]) 
             )
 
 
-def decode_all(samples: Sequence[Sample], workers: int | str, limits: ImageLimits) -> list[tuple[Sample, Depth | str]]:
-    """Decode every file once; returns each sample with the depth of its file, or with the reason why it is bad."""
-    files = [sample for sample in samples if sample.pixels is None]
+def decode_all(samples: Sequence[Sample], workers: int | str, limits: ImageLimits) -> list[Depth | str | None]:
+    """Decode every file once: the depth of each, or the reason why it is bad; None for samples without a file."""
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
-    decode_one = partial(_decode_one, limits=limits)
+    seen: list[Depth | str | None] = []
     # Threads are enough, because Pillow's decoders release the GIL.
     with ThreadPoolExecutor(threads) as pool:
-        return list(zip(files, pool.map(decode_one, files), strict=True))
+        for start in range(0, len(samples), CHUNK):
+            seen += pool.map(partial(_decode_one, limits=limits), samples[start : start + CHUNK])
+    return seen
 
 
-def _decode_one(sample: Sample, limits: ImageLimits) -> Depth | str:
+def _decode_one(sample: Sample, limits: ImageLimits) -> Depth | str | None:
+    if sample.pixels is not None:
+        return None
     content = None
     try:
         content = limits.read(sample.origin)

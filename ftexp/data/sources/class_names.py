@@ -7,10 +7,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 
-from ftexp.data.samples import Sample, sorted_naturally
+from ftexp.data.samples import SampleTable, sorted_naturally
 from ftexp.errors import DataError, listed
 
 log = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE]\+?[0-9]{1,2})?")
 INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 
 
-def unify_names(samples: Sequence[Sample]) -> list[Sample]:
+def unify_names(samples: SampleTable) -> SampleTable:
     """Give names that look the same one spelling: composed Unicode (NFC), without invisible characters.
 
     macOS writes ``é`` as two characters, other systems as one. Spreadsheets and web pages leave spaces around names,
@@ -34,33 +33,33 @@ def unify_names(samples: Sequence[Sample]) -> list[Sample]:
         DataError: when class names differ only in upper and lower case, or are the same number. Single letters may
             differ in case, as in handwriting.
     """
-    spelling = {name: _plain(name) for name in {s.label for s in samples} | {s.group for s in samples if s.group}}
-    labels = {sample.label for sample in samples}
+    label_of, group_of = samples.column("label").as_list(), samples.column("group").as_list()
+    labels = set(label_of)
+    spelling = {name: _plain(name) for name in labels | set(filter(None, group_of))}
     for plain, count in Counter(spelling[label] for label in labels).items():
         if count > 1:
             log.warning("Class %r is spelt in %d ways that look the same; they count as one class.", plain, count)
-    _refuse_other_case(samples, {spelling[label] for label in labels})
-    _refuse_same_number(samples, {spelling[label] for label in labels})
-    groups = {spelling[sample.group] for sample in samples if sample.group}
-    for names in _equal_but_for_case(groups):
+    _refuse_other_case(label_of, {spelling[label] for label in labels})
+    _refuse_same_number(label_of, {spelling[label] for label in labels})
+    for names in _equal_but_for_case({spelling[group] for group in filter(None, set(group_of))}):
         log.warning("The groups %s differ only in upper and lower case; they count as several groups.", listed(names))
     if all(name == plain for name, plain in spelling.items()):
-        return list(samples)
-    return [
-        replace(sample, label=spelling[sample.label], group=spelling[sample.group] if sample.group else None)
-        for sample in samples
-    ]
+        return samples
+    return samples.replaced(
+        label=[spelling[label] for label in label_of],
+        group=[spelling[group] if group else None for group in group_of],
+    )
 
 
-def _refuse_other_case(samples: Sequence[Sample], labels: set[str]) -> None:
+def _refuse_other_case(label_of: Sequence[str], labels: set[str]) -> None:
     for names in _equal_but_for_case(label for label in labels if len(label) > 1):
         raise DataError(
-            f"The classes {_counted(samples, names)} differ only in upper and lower case. If they are one class, give"
+            f"The classes {_counted(label_of, names)} differ only in upper and lower case. If they are one class, give"
             " it one name; if they are not, give them names that differ otherwise."
         )
 
 
-def _refuse_same_number(samples: Sequence[Sample], labels: set[str]) -> None:
+def _refuse_same_number(label_of: Sequence[str], labels: set[str]) -> None:
     """Refuse ``1`` and ``1.0``: programs write integers as floats if some are missing. Only warn of ``7`` and ``007``,
     which can be two codes.
     """
@@ -76,13 +75,13 @@ def _refuse_same_number(samples: Sequence[Sample], labels: set[str]) -> None:
             )
             continue
         raise DataError(
-            f"The classes {_counted(samples, names)} are the same number. If they are one class, give it one name; if"
+            f"The classes {_counted(label_of, names)} are the same number. If they are one class, give it one name; if"
             " they are not, give them names that differ otherwise."
         )
 
 
-def _counted(samples: Sequence[Sample], names: Sequence[str]) -> str:
-    counts = Counter(_plain(sample.label) for sample in samples)
+def _counted(label_of: Sequence[str], names: Sequence[str]) -> str:
+    counts = Counter(_plain(label) for label in label_of)
     return listed([f"{name!r} ({counts[name]} images)" for name in names])
 
 

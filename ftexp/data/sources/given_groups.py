@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from ftexp.data.samples import Sample
+from ftexp.data.samples import SampleTable
 from ftexp.data.sources.text_table import text_rows
 from ftexp.errors import DataError, listed
 
 log = logging.getLogger(__name__)
 
 
-def with_groups(samples: Sequence[Sample], file: Path) -> list[Sample]:
+def with_groups(samples: SampleTable, file: Path) -> SampleTable:
     """The samples with the groups of a table ``path,group``; an image that it does not list is a group of its own.
 
     Args:
@@ -41,4 +39,4 @@ def with_groups(samples: Sequence[Sample], file: Path) -> list[Sample]:
         )
     if unknown:
         log.warning("data.groups=%s: %d of its paths are not in the data: %s.", file, len(unknown), listed(unknown))
-    return [replace(sample, group=group_of.get(sample.path, sample.path)) for sample in samples]
+    return samples.replaced(group=[group_of.get(path, path) for path in samples.column("path").as_list()])

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ftexp.config import ImageFolderConfig
-from ftexp.data.samples import Sample, is_one_line
+from ftexp.data.samples import Sample, SampleTable, is_one_line
 from ftexp.data.sources.folders import Folder, Identity, folders_below, open_root
 from ftexp.data.sources.layout import classes_in, find_splits, holds_images, table_hint
 from ftexp.data.sources.left_out import LeftOut
@@ -15,7 +15,7 @@ from ftexp.errors import DataError, listed
 _LAYOUT = "Give a folder with one folder of images per class, or with train/ and val/ that contain the classes."
 
 
-def read_imagefolder(config: ImageFolderConfig) -> list[Sample]:
+def read_imagefolder(config: ImageFolderConfig) -> SampleTable:
     """List ``root/CLASS/...`` or ``root/train/CLASS/...``, ``root/val/CLASS/...``, ``root/test/CLASS/...``.
 
     Every image in the folder of a class is listed, at any depth and through links. Warnings name what is left out,
@@ -50,18 +50,18 @@ def read_imagefolder(config: ImageFolderConfig) -> list[Sample]:
             reader.read_class(folder, name, None)
     reader.refuse_empty()
     left_out.say()
-    return reader.samples
+    return SampleTable.joined(reader.classes)
 
 
 class _ClassReader:
     """Lists the images class by class.
 
     Attributes:
-        samples: the samples listed so far.
+        classes: the samples of each class listed so far, if it has any.
     """
 
     def __init__(self, left_out: LeftOut) -> None:
-        self.samples: list[Sample] = []
+        self.classes: list[SampleTable] = []
         self._left_out = left_out
         self._label_of: dict[Identity, tuple[str, str]] = {}
         self._empty: list[tuple[str, str, int]] = []
@@ -102,7 +102,7 @@ class _ClassReader:
         for path in paths:
             if not is_one_line(path):
                 raise DataError(f"{path!r}: the name of a class or file has unprintable characters. Rename it.")
-            self.samples.append(Sample(path=path, label=label, split=split))
+        self.classes.append(SampleTable.of(Sample(path=path, label=label, split=split) for path in paths))
 
     def refuse_empty(self) -> None:
         """Refuse classes whose folders contain no image.

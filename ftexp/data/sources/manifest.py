@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from ftexp.config import ManifestConfig
+from ftexp.data.path_map import PathMap
 from ftexp.data.places import Place, WholeUrl
 from ftexp.data.remote import is_url
-from ftexp.data.samples import SPLITS, Sample, is_one_line
+from ftexp.data.samples import SPLITS, Sample, SampleTable, is_one_line
 from ftexp.data.sources.listed_paths import find_listed, inside, join_url
 from ftexp.data.sources.parts import Parts
 from ftexp.data.sources.several_labels import SEVERAL_LABELS, refuse_several_labels
@@ -27,9 +30,11 @@ log = logging.getLogger(__name__)
 MISSING = frozenset({"NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
 # The longest text that is accepted as the name of a class, a group or a time; a longer cell can be an image.
 MAX_NAME = 200
+# Of the number of a row.
+ROW_BYTES = 8
 
 
-def read_manifest(config: ManifestConfig) -> list[Sample]:
+def read_manifest(config: ManifestConfig) -> SampleTable:
     """Make a sample of every row; no row is skipped.
 
     Raises:
@@ -46,28 +51,29 @@ def read_manifest(config: ManifestConfig) -> list[Sample]:
     }
     wanted = {key: column for key, column in columns.items() if column is not None}
     files = _find_tables(config)
+    samples = SampleTable.of(_without_repeats(partial(_listed, config, files, wanted)))
+    if not samples:
+        raise DataError(f"data.file={config.file} has columns but no rows.")
+    named = f"{files[0] if len(files) == 1 else config.file}, column"
+    labels, groups = (samples.column(name).as_list() for name in ("label", "group"))
+    refuse_several_labels(f"{named} {config.label_column!r}", labels)
+    _warn_of_missing(f"{named} {config.label_column!r}", "class", labels)
+    _warn_of_missing(f"{named} {config.group_column!r}", "group", groups)
+    return samples
+
+
+def _listed(config: ManifestConfig, files: Sequence[str], wanted: Mapping[str, str]) -> Iterator[tuple[str, Sample]]:
+    """The sample of every row of every table, and where the row is."""
     splits = split_names(files) if len(files) > 1 and config.split_column is None else [None] * len(files)
-    samples: list[Sample] = []
-    first_seen: dict[str, tuple[str, str]] = {}
-    names: dict[str, str] = {}  # one string for all rows with the same class, group, time or split
     parts = Parts()
     for file, split in zip(files, splits, strict=True):
         root = _root_of(config, file)
         for where, row, cell in _rows(file, wanted, root):
             texts = {key: row[column].strip() for key, column in wanted.items()}
-            texts |= {key: names.setdefault(text, text) for key, text in texts.items() if key != "path"}
             _check_texts(where, texts, wanted)
             path, place = (f"{file}/{texts['path']}", cell) if cell else _located(where, texts["path"], root, parts)
             sample = _to_sample(where, texts, wanted, path, place)
-            _refuse_second(where, sample, first_seen)
-            samples.append(sample if split is None else replace(sample, split=split))
-    if not samples:
-        raise DataError(f"data.file={config.file} has columns but no rows.")
-    named = f"{files[0] if len(files) == 1 else config.file}, column"
-    refuse_several_labels(f"{named} {config.label_column!r}", (sample.label for sample in samples))
-    _warn_of_missing(f"{named} {config.label_column!r}", "class", [sample.label for sample in samples])
-    _warn_of_missing(f"{named} {config.group_column!r}", "group", [sample.group for sample in samples])
-    return samples
+            yield where, sample if split is None else replace(sample, split=split)
 
 
 def _find_tables(config: ManifestConfig) -> list[str]:
@@ -163,10 +169,22 @@ def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None
         )
 
 
-def _refuse_second(where: str, sample: Sample, first_seen: dict[str, tuple[str, str]]) -> None:
-    known = os.path.isabs(sample.path) or is_url(sample.path)
-    path = sample.path if known else os.path.abspath(sample.path)
-    line, label = first_seen.setdefault(path, (where, sample.label))
-    if line != where:
-        advice = "Keep one of them." if label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"
-        raise DataError(f"{where}: {sample.path} is listed twice, first in {line}. {advice}")
+def _without_repeats(listed: Callable[[], Iterator[tuple[str, Sample]]]) -> Iterator[Sample]:
+    """The samples of all rows.
+
+    Args:
+        listed: lists the rows, once more to say where an image was listed before.
+
+    Raises:
+        DataError: if an image is listed twice.
+    """
+    row_of = PathMap(ROW_BYTES)
+    for number, (where, sample) in enumerate(listed()):
+        known = os.path.isabs(sample.path) or is_url(sample.path)
+        path = sample.path if known else os.path.abspath(sample.path)
+        if (row := row_of.get(path)) is not None:
+            first, other = next(islice(listed(), int.from_bytes(row), None))
+            advice = "Keep one of them." if other.label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"
+            raise DataError(f"{where}: {sample.path} is listed twice, first in {first}. {advice}")
+        row_of.put(path, number.to_bytes(ROW_BYTES))
+        yield sample

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 from ftexp.config import (
@@ -13,26 +13,26 @@ from ftexp.config import (
     TorchvisionDataConfig,
     WebDatasetConfig,
 )
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, SampleTable
 from ftexp.data.sources.class_names import unify_names
 from ftexp.data.sources.given_groups import with_groups
 
 
-def read_samples(config: DataConfig) -> list[Sample]:
+def read_samples(config: DataConfig) -> SampleTable:
     """List the samples of the configured source; images in files are not opened yet.
 
     Raises:
         DataError: when the source is missing, empty or inconsistent.
     """
-    samples = unify_names(_list_samples(config))
+    samples = unify_names(SampleTable.of(_list_samples(config)))
     if config.groups is not None:
         samples = with_groups(samples, Path(config.groups))
     if config.white_level is None:
         return samples
-    return [replace(sample, white_level=config.white_level) for sample in samples]
+    return samples.replaced(white_level=[config.white_level] * len(samples))
 
 
-def _list_samples(config: DataConfig) -> list[Sample]:
+def _list_samples(config: DataConfig) -> Iterable[Sample]:
     # Each source imports other libraries; only the chosen source is imported.
     match config:
         case ImageFolderConfig():

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ftexp.config import WebDatasetConfig
 from ftexp.data.places import Part
 from ftexp.data.remote import is_url
-from ftexp.data.samples import Sample, is_one_line
+from ftexp.data.samples import Sample, SampleTable, is_one_line
 from ftexp.data.sources.several_labels import refuse_several_labels
 from ftexp.data.sources.shard_index import Shard, read_shard
 from ftexp.data.sources.shard_names import find_shards, split_names
@@ -23,7 +21,7 @@ from ftexp.errors import DataError
 AT_A_TIME = 8
 
 
-def read_webdataset(config: WebDatasetConfig) -> list[Sample]:
+def read_webdataset(config: WebDatasetConfig) -> SampleTable:
     """List the images of all shards; only headers and labels are read, and those of a known shard not again.
 
     Raises:
@@ -35,32 +33,28 @@ def read_webdataset(config: WebDatasetConfig) -> list[Sample]:
     folder = Path(config.index).expanduser() if config.index is not None else None
     with ThreadPoolExecutor(AT_A_TIME if is_url(paths[0]) else 1) as pool:
         shards = pool.map(partial(read_shard, wanted=wanted, folder=folder), paths)
-        samples = [
-            sample
-            for shard, split in zip(shards, split_names(paths), strict=True)
-            for sample in _samples(shard, split, names)
-        ]
+        samples = SampleTable.joined(
+            [
+                SampleTable.of(_samples(shard, split, names))
+                for shard, split in zip(shards, split_names(paths), strict=True)
+            ]
+        )
     if not samples:
         raise DataError(f"data.shards={config.shards}: there is no image in its {len(paths)} shards.")
-    refuse_several_labels(f"data.shards={config.shards}", {sample.label for sample in samples})
+    refuse_several_labels(f"data.shards={config.shards}", set(samples.column("label").as_list()))
     return samples
 
 
 def _samples(shard: Shard, split: str | None, names: Mapping[str, str] | None) -> Iterator[Sample]:
     rows = shard.rows
     columns = [rows.column(name).to_pylist() for name in ("name", "offset", "size")]
-    columns += [_shared(rows.column(name)) for name in ("label", "group", "time")]
+    columns += [rows.column(name).to_pylist() for name in ("label", "group", "time")]
     for name, offset, size, label, group, time in zip(*columns, strict=True):
         path = f"{shard.container.path}/{name}"
         if names is not None and label not in names:
             raise DataError(f"{path}: its class {label} is not among the {len(names)} of data.classes.")
         place = Part(shard.container, offset, size)
         yield Sample(path, label if names is None else names[label], split, group, time, place=place)
-
-
-def _shared(column: Any) -> list[str | None]:
-    """The values of a column; equal ones are one text in memory, in all shards."""
-    return [value if value is None else sys.intern(value) for value in column.to_pylist()]
 
 
 def _class_names(file: str | None) -> dict[str, str] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ftexp.config import DataConfig
 from ftexp.data.digests import ContentDigests
-from ftexp.data.samples import SPLITS, Sample, sorted_naturally
+from ftexp.data.samples import SPLITS, Sample, SampleTable, sorted_naturally
 from ftexp.data.splitting.cutting import cut_by_group, cut_by_time, cut_stratified
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.data.splitting.times import times_of
@@ -37,8 +37,8 @@ class Splits:
             looked for copies.
     """
 
-    train: list[Sample]
-    val: list[Sample]
+    train: Sequence[Sample]
+    val: Sequence[Sample]
     test: TestSplit
     classes: tuple[str, ...]
     digests: ContentDigests = field(default_factory=ContentDigests, repr=False)
@@ -59,7 +59,7 @@ def make_splits(samples: Sequence[Sample], config: DataConfig) -> Splits:
     return build_splits(assign_splits(samples, config))
 
 
-def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[str, str] | None = None) -> list[Sample]:
+def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[str, str] | None = None) -> SampleTable:
     """Assign every sample to a split, as ``data.split`` says.
 
     The result depends on the samples, the fractions and ``data.seed``, but not on the order of the samples.
@@ -77,7 +77,7 @@ def assign_splits(samples: Sequence[Sample], config: DataConfig, ties: Mapping[s
     """
     if not samples:
         raise DataError("The data has no samples.")
-    ordered = sorted(samples, key=lambda sample: sample.path)
+    ordered = SampleTable.of(samples).in_order_of_paths()
     given = _given_splits(ordered)
     if config.split == "given" and not given:
         raise DataError("data.split=given, but the data has no splits of its own; use data.split=stratified.")
@@ -107,11 +107,12 @@ def build_splits(assigned: Sequence[Sample], digests: ContentDigests | None = No
     Raises:
         DataError: for fewer than two classes, and for a class in val or test that train lacks.
     """
-    classes = tuple(sorted_naturally({sample.label for sample in assigned}))
+    assigned = SampleTable.of(assigned)
+    classes = tuple(sorted_naturally(set(assigned.column("label").as_list())))
     if len(classes) < 2:
         raise DataError(f"There is only one class, {classes[0]!r}; classification needs at least two.")
-    by_split = {split: [sample for sample in assigned if sample.split == split] for split in SPLITS}
-    present = {split: {sample.label for sample in by_split[split]} for split in SPLITS}
+    by_split = {split: assigned.of_splits(split) for split in SPLITS}
+    present = {split: set(by_split[split].column("label").as_list()) for split in SPLITS}
     for split in ("val", "test"):
         unknown = sorted_naturally(present[split] - present["train"])
         if unknown:
@@ -138,17 +139,18 @@ def write_splits(path: Path, splits: Splits) -> None:
         writer.writerows(splits.test.listing())
 
 
-def _given_splits(samples: Sequence[Sample]) -> set[str]:
-    given = {sample.split for sample in samples if sample.split is not None}
-    without = next((sample.path for sample in samples if sample.split is None), None)
-    if given and without is not None:
+def _given_splits(samples: SampleTable) -> set[str]:
+    split_of = samples.column("split").as_list()
+    given = {split for split in split_of if split is not None}
+    if given and None in split_of:
+        without = samples[split_of.index(None)].path
         raise DataError(
             f"Some samples have a split and some have none, for example {without}: give a split to all or to none."
         )
     return given
 
 
-def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> list[Sample]:
+def _keep_given(samples: SampleTable, given: set[str], config: DataConfig) -> SampleTable:
     """Keep the splits of the source, and take those that it lacks out of train, by group if there are groups."""
     if "train" not in given:
         raise DataError(f"The data has the splits {', '.join(sorted(given))} but no train. Add a train split.")
@@ -156,8 +158,8 @@ def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> l
     fractions = {split: share for split, share in wanted.items() if split not in given}
     if not fractions:
         return samples
-    train = [sample for sample in samples if sample.split == "train"]
-    by: By = "group" if any(sample.group is not None for sample in train) else "stratified"
+    train = samples.of_splits("train")
+    by: By = "group" if any(group is not None for group in train.column("group").as_list()) else "stratified"
     for split, share in fractions.items():
         how = ", by group" if by == "group" else ""
         log.info(
@@ -167,35 +169,35 @@ def _keep_given(samples: list[Sample], given: set[str], config: DataConfig) -> l
             how,
             split,
         )
-    others = [sample for sample in samples if sample.split != "train"]
-    return sorted(others + _cut(train, fractions, config, by, None), key=lambda sample: sample.path)
+    others = samples.of_splits(*given - {"train"})
+    return SampleTable.joined([others, _cut(train, fractions, config, by, None)]).in_order_of_paths()
 
 
-def _keep_test(samples: list[Sample], config: DataConfig, ties: Mapping[str, str] | None) -> list[Sample]:
+def _keep_test(samples: SampleTable, config: DataConfig, ties: Mapping[str, str] | None) -> SampleTable:
     """Keep the test split of the source, and split the rest into train and val."""
     log.info("The data's own test split is kept; data.split=%s splits the rest into train and val.", config.split)
-    test = [sample for sample in samples if sample.split == "test"]
-    rest = [sample for sample in samples if sample.split != "test"]
+    test, rest = samples.of_splits("test"), samples.of_splits("train", "val")
     by: By = "time" if config.split == "time" else "group"
     cut = _cut(rest, {"val": config.val_fraction}, config, by, ties)
-    return sorted(test + cut, key=lambda sample: sample.path)
+    return SampleTable.joined([test, cut]).in_order_of_paths()
 
 
 def _cut(
-    samples: list[Sample], fractions: dict[str, float], config: DataConfig, by: By, ties: Mapping[str, str] | None
-) -> list[Sample]:
-    labels = [sample.label for sample in samples]
+    samples: SampleTable, fractions: dict[str, float], config: DataConfig, by: By, ties: Mapping[str, str] | None
+) -> SampleTable:
+    labels, paths = (samples.column(name).as_list() for name in ("label", "path"))
     assigned: Sequence[str | None]
     if by == "time":
         assigned = cut_by_time(times_of(samples), fractions, config.time_gap)
     elif by == "group" or ties is not None:
-        groups = _groups_of(samples) if by == "group" else [sample.path for sample in samples]
+        groups = _groups_of(samples) if by == "group" else paths
         if ties is not None:
-            groups = join_groups(groups, [ties.get(sample.path) for sample in samples])
+            groups = join_groups(groups, [ties.get(path) for path in paths])
         assigned = cut_by_group(labels, groups, fractions, config.seed)
     else:
         assigned = cut_stratified(labels, fractions, config.seed)
-    kept = [replace(sample, split=split) for sample, split in zip(samples, assigned, strict=True) if split is not None]
+    rows = [row for row, split in enumerate(assigned) if split is not None]
+    kept = samples.take(rows).replaced(split=[assigned[row] for row in rows])
     if len(kept) < len(samples):
         log.info(
             "%d samples are in the gaps of data.time_gap=%g and are left out.",

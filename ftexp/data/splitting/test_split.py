@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ftexp.data.digests import ContentDigests
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, SampleTable
 
 
 class TestSplit:
@@ -23,7 +23,7 @@ class TestSplit:
     __test__ = False  # pytest would take the class for a test case because of its name
 
     def __init__(self, samples: Iterable[Sample], digests: ContentDigests | None = None) -> None:
-        self.__samples = list(samples)
+        self.__samples = SampleTable.of(samples)
         self.__digests = digests or ContentDigests()
         self.__used = False
 
@@ -42,11 +42,11 @@ class TestSplit:
         """One digest of all images and labels; the names and the order of the files do not change it."""
         return digest_of_test_set((self.__digests.of(sample), sample.label) for sample in self.__samples)
 
-    def digests(self) -> dict[str, str]:
-        """The content digest of each image, by its path."""
-        return {sample.path: self.__digests.of(sample) for sample in self.__samples}
+    def digests(self) -> Iterator[str]:
+        """The content digest of each image, in the order of ``listing``."""
+        return map(self.__digests.of, self.__samples)
 
-    def take_samples(self) -> list[Sample]:
+    def take_samples(self) -> SampleTable:
         """Hand out the test samples, after all selection is done.
 
         Raises:
@@ -57,12 +57,10 @@ class TestSplit:
         self.__used = True
         return self.__samples
 
-    def listing(self) -> list[dict[str, str]]:
+    def listing(self) -> Iterator[dict[str, str]]:
         """Rows of paths and labels for ``splits.csv``; neither samples nor images."""
-        return [
-            {"path": s.path, "label": s.label, "split": "test", "group": s.group or "", "time": s.time or ""}
-            for s in self.__samples
-        ]
+        for s in self.__samples:
+            yield {"path": s.path, "label": s.label, "split": "test", "group": s.group or "", "time": s.time or ""}
 
 
 def digest_of_test_set(images: Iterable[tuple[str, str]]) -> str:

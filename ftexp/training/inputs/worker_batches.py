@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch.utils.data import DataLoader
@@ -126,7 +127,7 @@ def _collate(items: list[Batch]) -> Batch:
 
 def _auto_workers(samples: Sequence[Sample], processes: int) -> int:
     """Number of workers for one of ``processes`` processes on this host, from the available cores."""
-    num_files = sum(sample.pixels is None for sample in samples)
-    if num_files < MIN_FILES_FOR_WORKERS:
+    files = (sample for sample in samples if sample.pixels is None)
+    if len(list(islice(files, MIN_FILES_FOR_WORKERS))) < MIN_FILES_FOR_WORKERS:
         return 0
     return min(max(available_cores() // processes - 1, 1), MAX_AUTO_WORKERS)

@@ -148,5 +148,6 @@ def test_skipping_lists_the_bad_and_keeps_the_rest(tmp_path: Path, caplog: pytes
 
 def test_good_images_leave_no_list(tmp_path: Path) -> None:
     samples = [saved(tmp_path / "ok.png", Image.new("RGB", (4, 4)))]
-    assert screen_images(samples, DataConfig(source="imagefolder"), tmp_path) == samples
+    kept = screen_images(samples, DataConfig(source="imagefolder"), tmp_path)
+    assert [sample.path for sample in kept] == [samples[0].path]
     assert not (tmp_path / "bad_images.csv").exists()

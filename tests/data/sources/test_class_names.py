@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, SampleTable
 from ftexp.data.sources.class_names import unify_names
 from ftexp.errors import DataError
 
@@ -12,7 +12,8 @@ COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
 
 def labels(*names: str) -> list[str]:
-    return [sample.label for sample in unify_names([Sample(str(i), name) for i, name in enumerate(names)])]
+    samples = SampleTable.of(Sample(str(i), name) for i, name in enumerate(names))
+    return [sample.label for sample in unify_names(samples)]
 
 
 def test_both_unicode_forms_are_one_class_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -66,6 +67,6 @@ def test_single_letters_may_differ_in_case() -> None:
 
 def test_groups_have_one_spelling_too(caplog: pytest.LogCaptureFixture) -> None:
     samples = [Sample("1", "a", group=COMPOSED), Sample("2", "a", group=DECOMPOSED), Sample("3", "a")]
-    assert [sample.group for sample in unify_names(samples)] == [COMPOSED, COMPOSED, None]
-    unify_names([Sample("1", "a", group="P1"), Sample("2", "a", group="p1")])
+    assert [sample.group for sample in unify_names(SampleTable.of(samples))] == [COMPOSED, COMPOSED, None]
+    unify_names(SampleTable.of([Sample("1", "a", group="P1"), Sample("2", "a", group="p1")]))
     assert "The groups P1, p1 differ only in upper and lower case; they count as several groups." in caplog.text

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from ftexp.config import DataConfig
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, SampleTable
 from ftexp.data.sources.given_groups import with_groups
 from ftexp.data.splitting.splits import assign_splits
 from ftexp.errors import ConfigError, DataError
 
 
 @pytest.fixture
-def samples() -> list[Sample]:
-    return [Sample(f"{number:02d}.png", "ab"[number % 2]) for number in range(40)]
+def samples() -> SampleTable:
+    return SampleTable.of(Sample(f"{number:02d}.png", "ab"[number % 2]) for number in range(40))
 
 
 def table(folder: Path, rows: str) -> Path:
@@ -22,7 +22,7 @@ def table(folder: Path, rows: str) -> Path:
     return folder / "groups.csv"
 
 
-def test_the_images_of_a_group_stay_in_one_split(samples: list[Sample], tmp_path: Path) -> None:
+def test_the_images_of_a_group_stay_in_one_split(samples: SampleTable, tmp_path: Path) -> None:
     file = table(tmp_path, "".join(f"{number:02d}.png,{number // 4}\n" for number in range(32)))
     grouped = with_groups(samples, file)
     assert [one.group for one in grouped[::5]] == ["0", "1", "2", "3", "5", "6", "7", "35.png"]
@@ -33,7 +33,7 @@ def test_the_images_of_a_group_stay_in_one_split(samples: list[Sample], tmp_path
         assert all(len({split_of[f"{4 * group + member:02d}.png"] for member in range(4)}) == 1 for group in range(8))
 
 
-def test_tables_that_do_not_fit(samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tables_that_do_not_fit(samples: SampleTable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(DataError, match=r"data\.groups=.*nosuch\.csv: there is no such file"):
         with_groups(samples, tmp_path / "nosuch.csv")
     with pytest.raises(DataError, match=r"none of its 2 paths is an image of the data, for example x/00\.png"):
@@ -41,7 +41,7 @@ def test_tables_that_do_not_fit(samples: list[Sample], tmp_path: Path, caplog: p
     with pytest.raises(DataError, match=r"line 3: 00\.png has two groups, 1 and 2"):
         with_groups(samples, table(tmp_path, "00.png,1\n00.png,2\n"))
     with pytest.raises(DataError, match="groups of its own"):
-        with_groups([Sample("00.png", "a", group="x")], table(tmp_path, "00.png,1\n"))
+        with_groups(SampleTable.of([Sample("00.png", "a", group="x")]), table(tmp_path, "00.png,1\n"))
     with caplog.at_level(logging.WARNING):
         with_groups(samples, table(tmp_path, "00.png,1\ngone.png,1\n"))
     assert "1 of its paths are not in the data: gone.png" in caplog.text

@@ -83,7 +83,7 @@ def test_a_row_group_is_read_once_while_it_is_in_memory(tmp_path: Path, monkeypa
     groups: list[int] = []
     read_group = parquet_cells._read_group
     monkeypatch.setattr(parquet_cells, "_read_group", lambda *given: (groups.append(given[1]), read_group(*given))[1])
-    for sample in samples + samples:
+    for sample in [*samples, *samples]:
         open_image(sample)
     assert groups == [0, 1, 2]
     monkeypatch.setattr(parquet_cells, "KEPT_BYTES", 1)

@@ -8,7 +8,7 @@ from PIL import Image
 from ftexp.config import DataConfig
 from ftexp.data.loading.screening import leave_out, screen_images
 from ftexp.data.places import LocalFile
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, SampleTable
 from ftexp.errors import DataError
 
 SKIP = DataConfig(source="imagefolder", on_bad_image="skip")
@@ -19,8 +19,8 @@ def samples_of(**counts: int) -> list[Sample]:
 
 
 def lose(samples: list[Sample], folder: Path, reason: str = "is no image", **counts: int) -> list[Sample]:
-    bad = [s for s in samples if int(Path(s.path).stem) < counts.get(s.label, 0)]
-    return leave_out(samples, [(s, reason) for s in bad], SKIP, folder)
+    bad = [row for row, s in enumerate(samples) if int(Path(s.path).stem) < counts.get(s.label, 0)]
+    return list(leave_out(SampleTable.of(samples), dict.fromkeys(bad, reason), SKIP, folder))
 
 
 def test_classes_that_lose_all_or_more_than_half_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

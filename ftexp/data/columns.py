@@ -1,0 +1,247 @@
+"""Columns of tables with many rows: arrays instead of Python objects.
+
+A million paths, labels and splits as objects take several hundred MB, and worker processes copy the memory of every
+object that they look at, because even looking counts references.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import chain
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Rows: TypeAlias = slice | npt.NDArray[np.int64]
+TEXT = np.dtypes.StringDType()
+
+
+class Column(ABC):
+    """N values; which kind of column suits them is known beforehand."""
+
+    __slots__ = ()
+
+    @classmethod
+    @abstractmethod
+    def of(cls, values: Sequence[Any]) -> Self:
+        """A column with these values."""
+
+    @classmethod
+    @abstractmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The values of one or more columns, one after the other."""
+
+    @abstractmethod
+    def take(self, rows: Rows) -> Self:
+        """A column with the values of some rows."""
+
+    @abstractmethod
+    def as_list(self) -> list[Any]:
+        """All values."""
+
+    @abstractmethod
+    def __getitem__(self, row: int) -> Any: ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts(Column):
+    """Texts that differ, such as paths: their UTF-8 bytes and 16 bytes more."""
+
+    texts: npt.NDArray[Any]
+
+    @classmethod
+    def of(cls, values: Sequence[str]) -> Self:
+        """In the order of the values."""
+        return cls(np.array(values, TEXT))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Copies the texts."""
+        return cls(np.concatenate([part.texts for part in parts]))
+
+    def take(self, rows: Rows) -> Self:
+        """Copies the texts, except those of a slice."""
+        return type(self)(self.texts[rows])
+
+    def as_list(self) -> list[str]:
+        """New texts."""
+        values: list[str] = self.texts.tolist()
+        return values
+
+    def __getitem__(self, row: int) -> str:
+        return str(self.texts[row])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Integers(Column):
+    """Integers of at most 64 bits."""
+
+    numbers: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> Self:
+        """In the order of the values."""
+        return cls(np.array(values, np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Copies the numbers."""
+        return cls(np.concatenate([part.numbers for part in parts]))
+
+    def take(self, rows: Rows) -> Self:
+        """Copies the numbers, except those of a slice."""
+        return type(self)(self.numbers[rows])
+
+    def as_list(self) -> list[int]:
+        """As Python's integers."""
+        values: list[int] = self.numbers.tolist()
+        return values
+
+    def __getitem__(self, row: int) -> int:
+        return int(self.numbers[row])
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeating(Column):
+    """Values that repeat, such as labels: each one once, and four bytes a row.
+
+    Attributes:
+        values: the values in the order in which they come first.
+        numbers: for each row the number of its value, int32 [N].
+    """
+
+    values: tuple[Hashable, ...]
+    numbers: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, values: Sequence[Hashable]) -> Self:
+        """Equal values are one."""
+        number_of = {value: number for number, value in enumerate(dict.fromkeys(values))}
+        numbers = np.fromiter((number_of[value] for value in values), np.int32, len(values))
+        return cls(tuple(number_of), numbers)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Equal values are one."""
+        every = dict.fromkeys(chain.from_iterable(part.values for part in parts))
+        number_of = {value: number for number, value in enumerate(every)}
+        renumbered = [np.array([number_of[value] for value in part.values], np.int32)[part.numbers] for part in parts]
+        return cls(tuple(number_of), np.concatenate(renumbered))
+
+    def take(self, rows: Rows) -> Self:
+        """Keeps values that no row has any more."""
+        return type(self)(self.values, self.numbers[rows])
+
+    def as_list(self) -> list[Any]:
+        """No copies of the values."""
+        return [self.values[number] for number in self.numbers.tolist()]
+
+    def __getitem__(self, row: int) -> Any:
+        return self.values[self.numbers[row]]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objects(Column):
+    """Objects of any kind, such as arrays; a column that has none takes no memory.
+
+    Attributes:
+        kept: the objects; None: every value is None.
+        size: the number of rows.
+    """
+
+    kept: tuple[object, ...] | None
+    size: int
+
+    @classmethod
+    def of(cls, values: Sequence[object]) -> Self:
+        """The objects themselves."""
+        return cls(None if all(value is None for value in values) else tuple(values), len(values))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The objects themselves."""
+        if all(part.kept is None for part in parts):
+            return cls(None, sum(part.size for part in parts))
+        return cls.of([*chain.from_iterable(part.as_list() for part in parts)])
+
+    def take(self, rows: Rows) -> Self:
+        """The objects themselves."""
+        numbers = range(self.size)[rows] if isinstance(rows, slice) else rows.tolist()
+        return type(self)(None if self.kept is None else tuple(self.kept[row] for row in numbers), len(numbers))
+
+    def as_list(self) -> list[Any]:
+        """The objects themselves."""
+        return [None] * self.size if self.kept is None else list(self.kept)
+
+    def __getitem__(self, row: int) -> Any:
+        return None if self.kept is None else self.kept[row]
+
+    def __len__(self) -> int:
+        return self.size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Records(Column):
+    """Dataclasses, or None: if all are of one class, each of its fields is a column.
+
+    Attributes:
+        make: makes a value from the fields.
+        fields: the columns of the fields.
+    """
+
+    make: Callable[..., Any]
+    fields: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Self:
+        """The values have to be hashable, as their fields have to be."""
+        kinds = {type(value) for value in values}
+        if len(kinds) != 1 or not is_dataclass(kind := kinds.pop()):
+            return cls(_itself, (Repeating.of(values),))
+        columns = [[getattr(value, field.name) for value in values] for field in fields(kind)]
+        return cls(kind, tuple(_suitable(column).of(column) for column in columns))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Columns of fields if all parts have the same."""
+        if len({(part.make, tuple(map(type, part.fields))) for part in parts}) > 1:
+            return cls.of([*chain.from_iterable(part.as_list() for part in parts)])
+        together = zip(*(part.fields for part in parts), strict=True)
+        return cls(parts[0].make, tuple(type(columns[0]).joined(columns) for columns in together))
+
+    def take(self, rows: Rows) -> Self:
+        """As the columns of the fields."""
+        return type(self)(self.make, tuple(column.take(rows) for column in self.fields))
+
+    def as_list(self) -> list[Any]:
+        """New dataclasses."""
+        return [self.make(*values) for values in zip(*(column.as_list() for column in self.fields), strict=True)]
+
+    def __getitem__(self, row: int) -> Any:
+        return self.make(*(column[row] for column in self.fields))
+
+    def __len__(self) -> int:
+        return len(self.fields[0])
+
+
+def _suitable(values: Sequence[Any]) -> type[Column]:
+    return Integers if all(type(value) is int for value in values) else Repeating
+
+
+def _itself(value: Any) -> Any:
+    return value
