@@ -55,9 +55,8 @@ class DataIdentity:
                 f"{len(changed)} images are not those the run began with: "
                 f"{', '.join(changed[:MAX_NAMED])}{more}. Put them back, or start a new run."
             )
-        cut = len(self.images) != len(now.images) or any(
-            one[1:] != other[1:] for one, other in zip(self.images, now.images, strict=True)
-        )
+        pairs = zip(self.images, now.images, strict=False)  # of the same number of images, since none has changed
+        cut = any(one[1:] != other[1:] for one, other in pairs)
         if any(not image.split for image in self.images):  # of ftexp 0.1.0, which knew images by their paths
             cut = (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest)
         if cut:

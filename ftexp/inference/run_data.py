@@ -89,7 +89,7 @@ class RunData:
                 f"{listed(missing, 3)}. Where they were moved, say where to: --data data.root=FOLDER (or data.file). "
                 "For other images name their source, too: --data data=imagefolder data.root=FOLDER."
             )
-        return samples.take([row for row in found if row is not None]).replaced(split=[split] * len(found))
+        return samples.take([row for row in found if row is not None])
 
     def seen(self, samples: Sequence[Sample]) -> dict[str, int]:
         """How many of these images are in each split of the run, by their content."""

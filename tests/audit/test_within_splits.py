@@ -36,6 +36,12 @@ def test_copies_in_one_split_are_counted_with_the_largest_set_and_what_follows()
     ]
 
 
+def test_repeats_are_listed_in_the_order_of_the_images() -> None:
+    samples = [sample(name, photograph(seed)) for name, seed in (("a", 1), ("b", 2), ("b2", 2), ("a2", 1))]
+    found = find_repeats(samples, fingerprints_of(samples), [])
+    assert [(one.path_a, one.path_b) for one in found] == [("b", "b2"), ("a", "a2")]
+
+
 def test_two_labels_in_train_and_val_but_the_test_labels_stay_unseen() -> None:
     def grey(path: str, level: int, label: str, split: str) -> Sample:
         return sample(path, np.full((8, 8, 3), level, np.uint8), label, split)

@@ -203,6 +203,7 @@ def test_one_label_with_a_separator_in_it_is_a_name(folder: Path, labels: list[s
             r"line 4: .*xxx\.\.\. \(5,000 characters\), .*too long for a label",
         ),
         (GOOD + "images/../images/1.jpg,cat\n", r"line 4: .* is listed twice, first in .*table\.csv, line 2"),
+        (GOOD + "images/2.jpg,dog\n", r"line 4: .*2\.jpg is listed twice, first in .*table\.csv, line 3\. Keep one"),
         (GOOD + "../secret.jpg,cat\n", r"line 4: \.\./secret\.jpg is outside"),
         (GOOD + "/etc/passwd,cat\n", "line 4: /etc/passwd is outside"),
         (GOOD + '"images/3.jpg","a\nb"\n', "contains 'a\\\\nb', which has unprintable characters"),

@@ -21,6 +21,10 @@ def test_digits_are_the_1797_of_scikit_learn() -> None:
     assert max(int(sample.pixels.max()) for sample in samples if sample.pixels is not None) == 255
 
 
+def test_the_white_level_of_the_settings_is_that_of_every_image() -> None:
+    assert {sample.white_level for sample in read_samples(DataConfig(source="digits", white_level=4095.0))} == {4095.0}
+
+
 def test_natural_order() -> None:
     assert sorted_naturally(["b", "10", "a10", "9", "a2"]) == ["9", "10", "a2", "a10", "b"]
     assert sorted_naturally(["1", "01"]) == sorted_naturally(["01", "1"])
