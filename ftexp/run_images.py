@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from ftexp.data.columns import Column, Repeating, Texts
+from ftexp.data.columns import Column, Paths, Repeating, Texts
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import SPLITS, SampleTable
 from ftexp.data.splitting.splits import Splits
@@ -35,7 +35,7 @@ class KnownImages(Table[KnownImage]):
 
     row = KnownImage
     columns_of: ClassVar[dict[str, type[Column]]] = {
-        "path": Texts,
+        "path": Paths,
         "digest": Texts,
         "label": Repeating,
         "split": Repeating,

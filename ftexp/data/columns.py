@@ -51,7 +51,7 @@ class Column(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts(Column):
-    """Texts that differ, such as paths: their UTF-8 bytes and 16 bytes more."""
+    """Texts that differ, such as digests: up to 15 bytes of UTF-8 take 16, and longer ones 16 more than their own."""
 
     texts: npt.NDArray[Any]
 
@@ -153,6 +153,44 @@ class Repeating(Column):
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Paths(Column):
+    """Paths, of which many are in one folder.
+
+    Attributes:
+        folders: everything up to the last slash, and the slash.
+        names: the rest.
+    """
+
+    folders: Repeating
+    names: Texts
+
+    @classmethod
+    def of(cls, values: Sequence[str]) -> Self:
+        """In the order of the values."""
+        parts = [path.rpartition("/") for path in values]
+        return cls(Repeating.of([above + slash for above, slash, _ in parts]), Texts.of([name for *_, name in parts]))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Copies the names."""
+        return cls(Repeating.joined([part.folders for part in parts]), Texts.joined([part.names for part in parts]))
+
+    def take(self, rows: Rows) -> Self:
+        """Copies the names, except those of a slice."""
+        return type(self)(self.folders.take(rows), self.names.take(rows))
+
+    def as_list(self) -> list[str]:
+        """New texts."""
+        return [folder + name for folder, name in zip(self.folders.as_list(), self.names.as_list(), strict=True)]
+
+    def __getitem__(self, row: int) -> str:
+        return f"{self.folders[row]}{self.names[row]}"
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ class PathMap:
     """Maps paths to values of a fixed length, without keeping the paths; threads can share it.
 
     A dict would take some 200 bytes for each path, and the path. Here it is a digest of 16 bytes in place of the path,
-    and the value, in a table of which a third to two thirds are used (open addressing, Knuth, The Art of Computer
+    and the value, in a table of which four to six ninths are used (open addressing, Knuth, The Art of Computer
     Programming, volume 3, 6.4).
 
     Args:
@@ -71,7 +71,7 @@ class PathMap:
 
     def _grow(self) -> None:
         before, width = self._slots, self._slot_bytes
-        self._slots, self._used = bytearray(2 * len(before)), 0
+        self._slots, self._used = bytearray(3 * (len(before) // width) // 2 * width), 0
         for at in range(0, len(before), width):
             if not before.startswith(FREE, at):
                 slot = bytes(before[at : at + width])

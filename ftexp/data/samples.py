@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.data.columns import Column, Objects, Records, Repeating, Texts
+from ftexp.data.columns import Column, Objects, Paths, Records, Repeating
 from ftexp.data.places import LocalFile, Place
 from ftexp.data.table import Table
 
@@ -49,13 +49,13 @@ class Sample:
 
 
 class SampleTable(Table[Sample]):
-    """Samples in columns, about 120 bytes each for a path of 60 letters, and no Python objects."""
+    """Samples in columns: some 60 bytes each, and no Python objects."""
 
     __slots__ = ()
 
     row = Sample
     columns_of: ClassVar[dict[str, type[Column]]] = {
-        "path": Texts,
+        "path": Paths,
         "label": Repeating,
         "split": Repeating,
         "group": Repeating,
@@ -67,7 +67,8 @@ class SampleTable(Table[Sample]):
 
     def in_order_of_paths(self) -> SampleTable:
         """The same samples, sorted by their paths, letter by letter."""
-        return self.take(np.argsort(self.column("path").texts, kind="stable"))
+        paths: list[str] = self.column("path").as_list()
+        return self.take(sorted(range(len(paths)), key=paths.__getitem__))
 
     def of_splits(self, *splits: str) -> SampleTable:
         """The samples of these splits, in their order."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ftexp.data.columns import Column, Integers, Objects, Records, Repeating, Texts
+from ftexp.data.columns import Column, Integers, Objects, Paths, Records, Repeating, Texts
 from ftexp.data.places import Container, InMemory, Part, WholeUrl
 
 TAR = Container("a.tar", "1")
@@ -17,6 +17,7 @@ MIXED = [WholeUrl("http://x/1.jpg"), None, PARTS[0]]
 
 COLUMNS: list[tuple[type[Column], Sequence[Any]]] = [
     (Texts, ["b/ö.jpg", "", "a" * 300, "b/ö.jpg"]),
+    (Paths, ["/a/b/ö.jpg", "c.jpg", "", "/a/b/d.jpg", "/e", "a\\b.jpg", "//"]),
     (Integers, [2**40, -1, 0]),
     (Repeating, ["dog", None, "dog", "cat", 0.5]),
     (Objects, [None, None]),
@@ -45,6 +46,12 @@ def test_a_value_that_repeats_is_kept_once() -> None:
     joined = Repeating.joined([first, second])
     assert joined.values == ("cat", "dog", "bee")
     assert joined.numbers.tolist() == [0, 1, 0, 1, 2]
+
+
+def test_a_folder_of_many_paths_is_kept_once() -> None:
+    column = Paths.joined([Paths.of(["/a/b/1.jpg", "/a/2.jpg"]), Paths.of(["/a/b/3.jpg"])])
+    assert column.folders.values == ("/a/b/", "/a/")
+    assert column.names.as_list() == ["1.jpg", "2.jpg", "3.jpg"]
 
 
 def test_places_of_one_kind_are_columns_and_their_container_is_kept_once() -> None:

@@ -87,5 +87,5 @@ def test_a_million_images_take_at_most_200_bytes_each() -> None:
         used, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert len(samples[7].path) == 75
-        assert used / count < (150 if place else 130), "bytes an image"
-        assert peak / count < 350, "while they are listed"
+        assert used / count < (90 if place else 75), "bytes an image"
+        assert peak / count < 250, "while they are listed"

@@ -191,13 +191,15 @@ class PixelSource:
         self, batches: Sequence[Sequence[int]], place: Unfinished
     ) -> Generator[list[UInt8Image], None, Kept | None]:
         """Yield the batches, and write them and all other images; returns None if they do not fit."""
-        shown = list(chain.from_iterable(batches))
-        rest = sorted(set(range(len(self._samples))) - set(shown))
-        order, sizes, fits = [*shown, *rest], [], True
-        with closing(_prepared_ahead(self._prepare, order)) as images:
-            for number, indices in enumerate((*batches, *(rest[i : i + CHUNK] for i in range(0, len(rest), CHUNK)))):
-                part = list(islice(images, len(indices)))
-                sizes += [image.shape[:2] for image in part]
+        shown = np.fromiter(chain.from_iterable(batches), np.int64)
+        rest = np.setdiff1d(np.arange(len(self._samples)), shown)
+        order = np.concatenate([shown, rest])
+        lengths = [*map(len, batches), *(len(rest[start : start + CHUNK]) for start in range(0, len(rest), CHUNK))]
+        sizes, fits = np.zeros((len(order), 2), np.int64), True
+        with closing(_prepared_ahead(self._prepare, map(int, order))) as images:
+            for number, (end, length) in enumerate(zip(np.cumsum(lengths).tolist(), lengths, strict=True)):
+                part = list(islice(images, length))
+                sizes[end - length : end] = [image.shape[:2] for image in part]
                 try:
                     if fits:
                         self._write(part, place)
@@ -211,7 +213,7 @@ class PixelSource:
                 if not fits and number + 1 >= len(batches):
                     return None
         try:
-            return place.finish({"sizes": torch.tensor(sizes), "order": torch.tensor(order)})
+            return place.finish({"sizes": torch.from_numpy(sizes), "order": torch.from_numpy(order)})
         except StoreError:
             return None
 

@@ -8,9 +8,9 @@ from bad_images import find_bad_images
 from PIL import Image
 
 from ftexp.config import DataConfig
+from ftexp.data.loading import screening
 from ftexp.data.loading.images import open_image
 from ftexp.data.loading.limits import ImageLimits
-from ftexp.data.loading import screening
 from ftexp.data.loading.screening import screen_images
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError
@@ -97,9 +97,7 @@ def bad_files(folder: Path) -> list[Sample]:
 
 
 @pytest.mark.parametrize("at_a_time", [2, 1024])
-def test_all_bad_files_are_found_in_one_pass(
-    tmp_path: Path, at_a_time: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_bad_files_are_found_in_one_pass(tmp_path: Path, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screening, "CHUNK", at_a_time)
     bad = find_bad_images(bad_files(tmp_path), workers=2)
     assert [Path(sample.path).name for sample, _ in bad] == ["notes.jpg", "empty.png", "cut.jpg", "gone.png"]
