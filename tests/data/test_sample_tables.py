@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import astuple, replace
@@ -68,6 +70,36 @@ def test_the_samples_of_splits_keep_their_order() -> None:
     samples = SampleTable.of(SAMPLES)
     assert same(samples.of_splits("train"), [SAMPLES[0], SAMPLES[3]])
     assert same(samples.of_splits("val", "train"), [SAMPLES[0], SAMPLES[2], SAMPLES[3]])
+
+
+COPIED_BY_A_WORKER = """
+import os
+import psutil
+from ftexp.data.samples import Sample, SampleTable
+
+def own_memory():
+    return psutil.Process().memory_full_info().uss
+
+def rows():
+    return (Sample(f"/data/train/class{row % 100}/{row:012d}.jpg", f"class{row % 100}") for row in range(50_000))
+
+for samples in (list(rows()), SampleTable.of(rows())):
+    if (worker := os.fork()) == 0:
+        before = own_memory()
+        for row in range(len(samples)):
+            samples[row].path
+        print(round((own_memory() - before) / len(samples)), flush=True)
+        os._exit(0)
+    os.waitpid(worker, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="worker processes are not forked")
+def test_worker_processes_copy_no_samples_that_they_look_at() -> None:
+    done = subprocess.run([sys.executable, "-c", COPIED_BY_A_WORKER], capture_output=True, text=True, check=True)
+    of_a_list, of_a_table = map(int, done.stdout.split())
+    assert of_a_list > 150, "bytes an image, or there is nothing to avoid"
+    assert of_a_table < 50
 
 
 def test_a_million_images_take_at_most_200_bytes_each() -> None:
