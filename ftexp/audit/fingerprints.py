@@ -15,7 +15,7 @@ from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprint_table import NUM_VIEWS, Fingerprint, Fingerprints, pack, shorter_side, unpack
 from ftexp.audit.look import Bad, Look, content_digest, look_at
 from ftexp.data.digests import ContentDigests
-from ftexp.data.loading.depth import Depth
+from ftexp.data.loading.depth import PLAIN, Depth
 from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.samples import Sample
 from ftexp.progress_lines import ProgressLines
@@ -28,7 +28,6 @@ GREY = np.array([299, 587, 114], dtype=np.uint32)
 # that hashes and features found.
 MIN_SIDE_FOR_EDITED_COPIES = 64
 CHUNK = 256
-PLAIN = Depth(None, 1)
 
 
 class FeatureExtractor(Protocol):

@@ -40,6 +40,10 @@ class Depth:
     num_pages: int = 1
 
 
+# That of most files.
+PLAIN = Depth()
+
+
 def warn_of_unused_range(peaks: Sequence[Peak], white_level: float | None) -> None:
     """Warn if most images with more than 8 bits in a dataset leave most of their range unused.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ftexp.config import DataConfig
 from ftexp.data.loading.decoding import decode_opened, open_lazily
-from ftexp.data.loading.depth import Depth, warn_of_unused_range
+from ftexp.data.loading.depth import PLAIN, Depth, warn_of_unused_range
 from ftexp.data.loading.images import why_unreadable
 from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.remote import UNREACHED
@@ -139,7 +139,7 @@ def _check_losses(samples: Sequence[Sample], bad: Sequence[tuple[Sample, str]]) 
 
 
 def decode_all(samples: Sequence[Sample], workers: int | str, limits: ImageLimits) -> list[Depth | str | None]:
-    """Decode every file once: the depth of each, or the reason why it is bad; None for samples without a file."""
+    """Decode every file once: why it is bad, or what it has besides an RGB image of 8 bits; None for nothing."""
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
     seen: list[Depth | str | None] = []
     # Threads are enough, because Pillow's decoders release the GIL.
@@ -156,7 +156,8 @@ def _decode_one(sample: Sample, limits: ImageLimits) -> Depth | str | None:
     try:
         content = limits.read(sample.origin)
         with open_lazily(content, sample.path, limits) as image:
-            return decode_opened(image, sample.white_level).depth
+            depth = decode_opened(image, sample.white_level).depth
+            return None if depth == PLAIN else depth
     except Exception as error:  # on damaged bytes, Pillow raises many kinds of exceptions
         return why_unreadable(error, sample.path, content)
 

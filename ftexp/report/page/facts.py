@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftexp.data.samples import SPLITS
 from ftexp.errors import CheckpointError
 from ftexp.evaluation.calibration import ReliabilityBin, calibration_error, reliability_bins
 from ftexp.evaluation.classes import class_table
@@ -40,7 +41,8 @@ class Facts:
         identity: the content of ``run.json``; ``result``: of ``result.json``.
         history: the epochs, at least one.
         depth: the content of ``depth.json``, of a run that has it.
-        groups: rows of ``param_groups.csv``; ``splits``, ``leaks``, ``bad_images``, ``test_classes`` likewise.
+        groups: rows of ``param_groups.csv``; ``leaks``, ``bad_images``, ``test_classes`` likewise.
+        counts: the number of images of each class in each split, by ``splits.csv``.
     """
 
     folder: Path
@@ -49,7 +51,7 @@ class Facts:
     history: Sequence[EpochRecord]
     depth: Mapping[str, Any] | None
     groups: Sequence[Row]
-    splits: Sequence[Row]
+    counts: Mapping[str, Counter[str]]
     leaks: Sequence[Row]
     bad_images: Sequence[Row]
     test_classes: Sequence[Row]
@@ -76,7 +78,7 @@ class Facts:
             history,
             depth=read_json(folder / DEPTH) if (folder / DEPTH).exists() else None,
             groups=_rows(folder / "param_groups.csv"),
-            splits=_rows(folder / "splits.csv"),
+            counts=_counts(folder / "splits.csv"),
             leaks=_rows(folder / "leaks.csv"),
             bad_images=_rows(folder / "bad_images.csv"),
             test_classes=_rows(folder / "classes.csv") if result["baseline"]["split"] == "test" else [],
@@ -116,7 +118,7 @@ class Facts:
 
     def phase_rows(self) -> list[dict[str, Any]]:
         """Each phase with its result, and the gate's reasons in a sentence."""
-        metric, num_val = self.result["metric"], sum(row["split"] == "val" for row in self.splits)
+        metric, num_val = self.result["metric"], self.counts["val"].total()
         stops = self.config.get("stage", {}).get("on_dropped", "stop") == "stop"
         dropped_one = any(phase["verdict"] == "dropped" for phase in self.result["phases"])
         not_reached = (
@@ -134,7 +136,7 @@ class Facts:
 
     def class_rows(self, scores: Scores) -> list[dict[str, Any]]:
         """Each class with its images, and its scores on validation and, where that was scored, on the test split."""
-        train = Counter(row["label"] for row in self.splits if row["split"] == "train")
+        train = self.counts["train"]
         of_test = {row["class"]: row for row in self.test_classes}
         rows = [
             {**row, "train": train[str(row["class"])], "test": of_test.get(str(row["class"]))}
@@ -145,14 +147,13 @@ class Facts:
     def split_rows(self) -> list[dict[str, Any]]:
         """Images of each split, and of its rarest and commonest class."""
         rows = []
-        for split in ("train", "val", "test"):
-            counts = Counter(row["label"] for row in self.splits if row["split"] == split)
-            ranked = counts.most_common()
+        for split in SPLITS:
+            ranked = self.counts[split].most_common()
             rows.append(
                 {
                     "split": split,
-                    "images": sum(counts.values()),
-                    "classes": len(counts),
+                    "images": self.counts[split].total(),
+                    "classes": len(ranked),
                     "commonest": ranked[0] if ranked else None,
                     "rarest": ranked[-1] if ranked else None,
                 }
@@ -211,6 +212,15 @@ def _rows(file: Path) -> list[Row]:
         return []
     with reading(file), file.open(newline="", encoding="utf-8") as rows:
         return list(csv.DictReader(rows))
+
+
+def _counts(file: Path) -> dict[str, Counter[str]]:
+    counts = {split: Counter[str]() for split in SPLITS}
+    if file.exists():
+        with reading(file), file.open(newline="", encoding="utf-8") as rows:
+            for row in csv.DictReader(rows):
+                counts[row["split"]][row["label"]] += 1
+    return counts
 
 
 def _typed(row: Row) -> dict[str, Any]:
