@@ -3,52 +3,53 @@ from __future__ import annotations
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from ftexp.data import path_map
 from ftexp.data.path_map import PathMap
 
 
 def test_every_path_has_its_own_value_while_the_table_grows() -> None:
     known = PathMap(4)
-    for number in range(5_000):
+    for number in range(12_000):
         assert known.get(f"{number}.jpg") is None
         known.put(f"{number}.jpg", number.to_bytes(4))
-    assert len(known) == 5_000
-    assert all(known.get(f"{number}.jpg") == number.to_bytes(4) for number in range(5_000))
-    assert known.get("5000.jpg") is None
+    assert len(known._new) < 12_000, "else nothing is in the array"
+    assert all(known.get(f"{number}.jpg") == number.to_bytes(4) for number in range(12_000))
+    assert known.get("12000.jpg") is None
 
 
-def test_a_new_value_replaces_the_old_one() -> None:
+@pytest.mark.parametrize("least", [0, 1, 100])
+def test_a_new_value_replaces_the_old_one(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_map, "LEAST_NEW", least)
     known = PathMap(2)
-    known.put("a", b"xy")
-    known.put("a", bytes(2))
-    assert known.get("a") == bytes(2)
-    assert len(known) == 1
+    for value in (b"xy", b"zz", bytes(2)):
+        for path in ("a", "b", "c"):
+            known.put(path, value)
+        assert [known.get(path) for path in ("a", "b", "c")] == [value] * 3
+    assert len(known._rows) <= 3
 
 
-def test_paths_whose_slots_are_the_same_are_kept_apart() -> None:
-    known = PathMap(2)
-    slots = path_map.FIRST_SLOTS
-    of_slot: dict[int, list[str]] = {}
-    for number in range(4_000):
-        name = str(number)
-        of_slot.setdefault(int.from_bytes(path_map._key(name)[:8], "little") % slots, []).append(name)
-    at_the_end = [name for slot in (slots - 1, slots - 2) for name in of_slot.get(slot, [])]
-    assert len(at_the_end) > 2, "they go on at the beginning of the table"
-    for number, name in enumerate(at_the_end):
-        known.put(name, number.to_bytes(2))
-    assert [known.get(name) for name in at_the_end] == [number.to_bytes(2) for number in range(len(at_the_end))]
+def test_digests_that_begin_alike_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_map, "LEAST_NEW", 0)
+    monkeypatch.setattr(path_map, "key_of", lambda path: bytes(8) + path.encode().rjust(8))
+    known = PathMap(1)
+    for path in "cab":
+        known.put(path, path.encode())
+    known.put("a", b"A")
+    assert [known.get(path) for path in "abcd"] == [b"A", b"b", b"c", None]
 
 
 def test_threads_and_other_processes_can_use_it() -> None:
     known = PathMap(4)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: known.put(str(number), number.to_bytes(4)), range(3_000)))
-        found = list(pool.map(lambda number: known.get(str(number)), range(3_000)))
-    assert found == [number.to_bytes(4) for number in range(3_000)]
+        list(pool.map(lambda number: known.put(str(number), number.to_bytes(4)), range(6_000)))
+        found = list(pool.map(lambda number: known.get(str(number)), range(6_000)))
+    assert found == [number.to_bytes(4) for number in range(6_000)]
     sent = pickle.loads(pickle.dumps(known))
-    assert sent.get("2999") == (2999).to_bytes(4)
+    assert sent.get("0") == bytes(4)
     sent.put("more", bytes(4))
-    assert len(sent) == 3_001
+    assert (sent.get("more"), known.get("more")) == (bytes(4), None)
 
 
 def test_names_that_are_not_unicode_are_paths_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -11,8 +12,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from ftexp.config import ManifestConfig
-from ftexp.data.path_map import PathMap
 from ftexp.data.places import Place, WholeUrl
 from ftexp.data.remote import is_url
 from ftexp.data.samples import SPLITS, Sample, SampleTable, is_one_line
@@ -30,8 +32,8 @@ log = logging.getLogger(__name__)
 MISSING = frozenset({"NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
 # The longest text that is accepted as the name of a class, a group or a time; a longer cell can be an image.
 MAX_NAME = 200
-# Of the number of a row.
-ROW_BYTES = 8
+# Of the digest that stands for a path.
+KEY_BYTES = 16
 
 
 def read_manifest(config: ManifestConfig) -> SampleTable:
@@ -51,9 +53,10 @@ def read_manifest(config: ManifestConfig) -> SampleTable:
     }
     wanted = {key: column for key, column in columns.items() if column is not None}
     files = _find_tables(config)
-    samples = SampleTable.of(_without_repeats(partial(_listed, config, files, wanted)))
+    samples = SampleTable.of(sample for _, sample in _listed(config, files, wanted))
     if not samples:
         raise DataError(f"data.file={config.file} has columns but no rows.")
+    _refuse_repeats(samples, partial(_listed, config, files, wanted))
     named = f"{files[0] if len(files) == 1 else config.file}, column"
     labels, groups = (samples.column(name).as_list() for name in ("label", "group"))
     refuse_several_labels(f"{named} {config.label_column!r}", labels)
@@ -169,22 +172,21 @@ def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None
         )
 
 
-def _without_repeats(listed: Callable[[], Iterator[tuple[str, Sample]]]) -> Iterator[Sample]:
-    """The samples of all rows.
+def _refuse_repeats(samples: SampleTable, listed: Callable[[], Iterator[tuple[str, Sample]]]) -> None:
+    """Refuse an image that is listed twice; ``listed`` lists the rows once more, to say where."""
+    keys = np.frombuffer(b"".join(_key_of(path) for path in samples.column("path").as_list()), f"V{KEY_BYTES}")
+    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
+    first_of = first[number]
+    repeats = np.flatnonzero(first_of < np.arange(len(samples)))
+    if len(repeats) == 0:
+        return
+    row, earlier = int(repeats[0]), int(first_of[repeats[0]])
+    rows = list(islice(listed(), row + 1))
+    (where, sample), (place, other) = rows[row], rows[earlier]
+    advice = "Keep one of them." if other.label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"
+    raise DataError(f"{where}: {sample.path} is listed twice, first in {place}. {advice}")
 
-    Args:
-        listed: lists the rows, once more to say where an image was listed before.
 
-    Raises:
-        DataError: if an image is listed twice.
-    """
-    row_of = PathMap(ROW_BYTES)
-    for number, (where, sample) in enumerate(listed()):
-        known = os.path.isabs(sample.path) or is_url(sample.path)
-        path = sample.path if known else os.path.abspath(sample.path)
-        if (row := row_of.get(path)) is not None:
-            first, other = next(islice(listed(), int.from_bytes(row), None))
-            advice = "Keep one of them." if other.label == sample.label else f"Their labels differ. {SEVERAL_LABELS}"
-            raise DataError(f"{where}: {sample.path} is listed twice, first in {first}. {advice}")
-        row_of.put(path, number.to_bytes(ROW_BYTES))
-        yield sample
+def _key_of(path: str) -> bytes:
+    absolute = path if os.path.isabs(path) or is_url(path) else os.path.abspath(path)
+    return hashlib.blake2b(absolute.encode(), digest_size=KEY_BYTES).digest()
