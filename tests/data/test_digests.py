@@ -13,6 +13,7 @@ import pytest
 
 from ftexp.data import digests as digests_module
 from ftexp.data.digests import ContentDigests, bytes_digest
+from ftexp.data.places import LocalFile
 from ftexp.data.samples import Sample, SampleTable
 
 
@@ -95,7 +96,7 @@ def test_a_million_images_take_no_more_than_their_digests_and_a_table(
     digests = ContentDigests()
     with monkeypatch.context() as patched:
         patched.setattr(os, "stat", lambda _: facts)
-        patched.setattr(Path, "read_bytes", lambda _: b"x")
+        patched.setattr(LocalFile, "read", lambda _: b"x")
         tracemalloc.start()
         for sample in samples:
             digests.of(sample)

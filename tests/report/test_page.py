@@ -286,3 +286,18 @@ def test_a_run_without_a_result_has_no_page(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"status": "failed", "error": "x"}')
     with pytest.raises(CheckpointError, match="of a run that has finished, and it ended as failed"):
         Facts.read(tmp_path)
+
+
+def test_images_are_counted_by_split_and_class(tmp_path: Path) -> None:
+    classes = ["ant", "bee"]
+    finished_run(tmp_path, classes)
+    rows = [("a", "ant", "train"), ("b", "ant", "train"), ("c", "bee", "train"), ("d", "bee", "val")]
+    write_csv(tmp_path / "splits.csv", [dict(zip(("path", "label", "split"), row, strict=True)) for row in rows])
+    facts = Facts.read(tmp_path)
+    assert [(row["split"], row["images"], row["commonest"], row["rarest"]) for row in facts.split_rows()] == [
+        ("train", 3, ("ant", 2), ("bee", 1)),
+        ("val", 1, ("bee", 1), ("bee", 1)),
+        ("test", 0, None, None),
+    ]
+    _, scores = samples_and_scores(classes)
+    assert {row["class"]: row["train"] for row in facts.class_rows(scores)} == {"ant": 2, "bee": 1}
