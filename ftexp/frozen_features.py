@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ftexp.audit.audit import Look, screen_and_look
+from ftexp.audit.audit import screen_and_look
 from ftexp.audit.duplicates import tie_duplicates
 from ftexp.audit.features import PretrainedFeatures
+from ftexp.audit.fingerprint_table import FingerprintsByPath
 from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
@@ -63,7 +64,7 @@ class Images:
     splits: Splits
     ties: dict[str, str]
     samples: Sequence[Sample]
-    look: Look
+    look: FingerprintsByPath
 
 
 def compute_features(config: Config, folder: Path) -> tuple[Features, Splits]:

@@ -17,7 +17,7 @@ from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_same_images, near_duplicate_findings, near_duplicates, tie_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.findings import KINDS, Finding, write_leaks
-from ftexp.audit.fingerprint_table import Fingerprints
+from ftexp.audit.fingerprint_table import Fingerprints, FingerprintsByPath
 from ftexp.audit.fingerprints import FeatureExtractor, Seen, look_at_images
 from ftexp.audit.groups import write_groups
 from ftexp.audit.picture import draw_worst_pairs
@@ -28,16 +28,12 @@ from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.loading.screening import leave_out, report_depth
-from ftexp.data.path_map import PathMap
 from ftexp.data.samples import Sample, SampleTable
 from ftexp.errors import LeakError
 from ftexp.files.run_files import LEAKS_PICTURE
 from ftexp.machine.cores import available_cores
 
 log = logging.getLogger(__name__)
-
-# Of the number of a fingerprint.
-ROW_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class Audit:
 
 
 def audit_splits(
-    samples: Sequence[Sample], config: AuditConfig, folder: Path, look: Look, until: float = math.inf
+    samples: Sequence[Sample], config: AuditConfig, folder: Path, look: FingerprintsByPath, until: float = math.inf
 ) -> Audit:
     """Search for leaks between the splits; write ``leaks.csv``, and ``leaks.png`` if findings have pairs of images.
 
@@ -121,7 +117,7 @@ def find_all(
     return findings, describe_repeats(samples, prints, within.near)
 
 
-def find_ties(samples: Sequence[Sample], config: AuditConfig, look: Look) -> dict[str, str]:
+def find_ties(samples: Sequence[Sample], config: AuditConfig, look: FingerprintsByPath) -> dict[str, str]:
     """Find the copies that must stay together: path -> name of the set of copies that the image belongs to."""
     with closing(_open_cache(config)) as cache:
         return tie_duplicates(samples, look.of(samples), cache)
@@ -131,38 +127,6 @@ def log_ties(ties: Mapping[str, str]) -> None:
     """Say what ``data.tie_duplicates`` keeps in one split."""
     num_sets = len(set(ties.values()))
     log.info("audit   %d images have a copy; each of the %d sets of copies stays in one split.", len(ties), num_sets)
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """The fingerprints of all images, from one decoding of each.
-
-    Attributes:
-        prints: the fingerprints.
-        rows: path -> its number among the fingerprints.
-        seconds: the time that it took.
-    """
-
-    prints: Fingerprints
-    rows: PathMap
-    seconds: float
-
-    @classmethod
-    def of_samples(cls, samples: Sequence[Sample], prints: Fingerprints, seconds: float) -> Look:
-        """The fingerprints of samples in the same order."""
-        rows = PathMap(ROW_BYTES)
-        for row, sample in enumerate(samples):
-            rows.put(sample.path, row.to_bytes(ROW_BYTES))
-        return cls(prints, rows, seconds)
-
-    def of(self, samples: Sequence[Sample]) -> Fingerprints:
-        """The fingerprints of these samples, in their order."""
-        return self.prints.take(map(self._row, samples))
-
-    def _row(self, sample: Sample) -> int:
-        row = self.rows.get(sample.path)
-        assert row is not None, f"{sample.path} was not looked at"
-        return int.from_bytes(row)
 
 
 def look(
@@ -187,7 +151,7 @@ def screen_and_look(
     extractor: FeatureExtractor | None,
     workers: int | str = "auto",
     digests: ContentDigests | None = None,
-) -> tuple[SampleTable, Look]:
+) -> tuple[SampleTable, FingerprintsByPath]:
     """Find the bad images, as ``screen_images`` does, and compute the fingerprints of the others, in one decoding.
 
     Images whose fingerprints are in the cache, by their content, are not decoded.
@@ -211,7 +175,7 @@ def screen_and_look(
     seen = look(samples, data, config, extractor, workers, digests)
     report_depth(seen.depths, data.white_level)
     good = leave_out(SampleTable.of(samples), seen.bad, data, folder)
-    return good, Look.of_samples(good, seen.prints, time.perf_counter() - started)
+    return good, FingerprintsByPath.of_samples(good, seen.prints, time.perf_counter() - started)
 
 
 def _open_cache(config: AuditConfig) -> FingerprintCache:

@@ -20,11 +20,15 @@ import numpy.typing as npt
 from ftexp.audit.look import THUMBNAIL_SIZE
 from ftexp.data.digests import DIGEST_BYTES
 from ftexp.data.loading.depth import Depth, Peak
+from ftexp.data.path_map import PathMap
+from ftexp.data.samples import Sample
 
 NUM_VIEWS = 2
 NUM_PIXELS = THUMBNAIL_SIZE**2
 # Fingerprints that take more are in a file instead of memory.
 MAX_BYTES_IN_MEMORY = 128 * 2**20
+# Of the number of a fingerprint.
+ROW_BYTES = 8
 
 Numbers = npt.NDArray[np.int64]
 
@@ -198,6 +202,38 @@ class Fingerprints(Sequence[Fingerprint]):
             read = self._records.read(start, self._starts[number] + self._sizes[number] - start)
             rows.append(np.frombuffer(read, np.float16).reshape(-1, self._features[number]))
         return np.stack(rows) if rows else np.zeros((0, 1, 0), np.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class FingerprintsByPath:
+    """The fingerprints of all images, from one decoding of each.
+
+    Attributes:
+        prints: the fingerprints.
+        rows: path -> its number among the fingerprints.
+        seconds: the time that it took.
+    """
+
+    prints: Fingerprints
+    rows: PathMap
+    seconds: float
+
+    @classmethod
+    def of_samples(cls, samples: Sequence[Sample], prints: Fingerprints, seconds: float) -> FingerprintsByPath:
+        """The fingerprints of samples in the same order."""
+        rows = PathMap(ROW_BYTES)
+        for row, sample in enumerate(samples):
+            rows.put(sample.path, row.to_bytes(ROW_BYTES))
+        return cls(prints, rows, seconds)
+
+    def of(self, samples: Sequence[Sample]) -> Fingerprints:
+        """The fingerprints of these samples, in their order."""
+        return self.prints.take(map(self._row, samples))
+
+    def _row(self, sample: Sample) -> int:
+        row = self.rows.get(sample.path)
+        assert row is not None, f"{sample.path} was not looked at"
+        return int.from_bytes(row)
 
 
 def _digests(column: bytearray) -> npt.NDArray[np.void]:

@@ -7,16 +7,15 @@ object that they look at, because even looking counts references.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Rows: TypeAlias = slice | npt.NDArray[np.int64]
-TEXT = np.dtypes.StringDType()
 
 
 class Column(ABC):
@@ -50,67 +49,54 @@ class Column(ABC):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Texts(Column):
+class _Array(Column):
+    """One array of NumPy.
+
+    Attributes:
+        array: the values, [N].
+    """
+
+    dtype: ClassVar[Any]
+    array: npt.NDArray[Any]
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Self:
+        """In the order of the values."""
+        return cls(np.array(values, cls.dtype))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Copies the values."""
+        return cls(np.concatenate([part.array for part in parts]))
+
+    def take(self, rows: Rows) -> Self:
+        """Copies the values, except those of a slice."""
+        return type(self)(self.array[rows])
+
+    def as_list(self) -> list[Any]:
+        """New objects."""
+        values: list[Any] = self.array.tolist()
+        return values
+
+    def __getitem__(self, row: int) -> Any:
+        return self.array[row : row + 1].tolist()[0]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+class Texts(_Array):
     """Texts that differ, such as digests: up to 15 bytes of UTF-8 take 16, and longer ones 16 more than their own."""
 
-    texts: npt.NDArray[Any]
-
-    @classmethod
-    def of(cls, values: Sequence[str]) -> Self:
-        """In the order of the values."""
-        return cls(np.array(values, TEXT))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """Copies the texts."""
-        return cls(np.concatenate([part.texts for part in parts]))
-
-    def take(self, rows: Rows) -> Self:
-        """Copies the texts, except those of a slice."""
-        return type(self)(self.texts[rows])
-
-    def as_list(self) -> list[str]:
-        """New texts."""
-        values: list[str] = self.texts.tolist()
-        return values
-
-    def __getitem__(self, row: int) -> str:
-        return str(self.texts[row])
-
-    def __len__(self) -> int:
-        return len(self.texts)
+    __slots__ = ()
+    dtype = np.dtypes.StringDType()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Integers(Column):
+class Integers(_Array):
     """Integers of at most 64 bits."""
 
-    numbers: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, values: Sequence[int]) -> Self:
-        """In the order of the values."""
-        return cls(np.array(values, np.int64))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """Copies the numbers."""
-        return cls(np.concatenate([part.numbers for part in parts]))
-
-    def take(self, rows: Rows) -> Self:
-        """Copies the numbers, except those of a slice."""
-        return type(self)(self.numbers[rows])
-
-    def as_list(self) -> list[int]:
-        """As Python's integers."""
-        values: list[int] = self.numbers.tolist()
-        return values
-
-    def __getitem__(self, row: int) -> int:
-        return int(self.numbers[row])
-
-    def __len__(self) -> int:
-        return len(self.numbers)
+    __slots__ = ()
+    dtype = np.int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,55 +217,3 @@ class Objects(Column):
 
     def __len__(self) -> int:
         return self.size
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Records(Column):
-    """Dataclasses, or None: if all are of one class, each of its fields is a column.
-
-    Attributes:
-        make: makes a value from the fields.
-        fields: the columns of the fields.
-    """
-
-    make: Callable[..., Any]
-    fields: tuple[Column, ...]
-
-    @classmethod
-    def of(cls, values: Sequence[Any]) -> Self:
-        """The values have to be hashable, as their fields have to be."""
-        kinds = {type(value) for value in values}
-        if len(kinds) != 1 or not is_dataclass(kind := kinds.pop()):
-            return cls(_itself, (Repeating.of(values),))
-        columns = [[getattr(value, field.name) for value in values] for field in fields(kind)]
-        return cls(kind, tuple(_suitable(column).of(column) for column in columns))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """Columns of fields if all parts have the same."""
-        if len({(part.make, tuple(map(type, part.fields))) for part in parts}) > 1:
-            return cls.of([*chain.from_iterable(part.as_list() for part in parts)])
-        together = zip(*(part.fields for part in parts), strict=True)
-        return cls(parts[0].make, tuple(type(columns[0]).joined(columns) for columns in together))
-
-    def take(self, rows: Rows) -> Self:
-        """As the columns of the fields."""
-        return type(self)(self.make, tuple(column.take(rows) for column in self.fields))
-
-    def as_list(self) -> list[Any]:
-        """New dataclasses."""
-        return [self.make(*values) for values in zip(*(column.as_list() for column in self.fields), strict=True)]
-
-    def __getitem__(self, row: int) -> Any:
-        return self.make(*(column[row] for column in self.fields))
-
-    def __len__(self) -> int:
-        return len(self.fields[0])
-
-
-def _suitable(values: Sequence[Any]) -> type[Column]:
-    return Integers if all(type(value) is int for value in values) else Repeating
-
-
-def _itself(value: Any) -> Any:
-    return value

@@ -11,8 +11,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.data.columns import Column, Objects, Paths, Records, Repeating
+from ftexp.data.columns import Column, Objects, Paths, Repeating
 from ftexp.data.places import LocalFile, Place
+from ftexp.data.record_column import Records
 from ftexp.data.table import Table
 
 SPLITS = ("train", "val", "test")

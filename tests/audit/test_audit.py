@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from photographs import photograph, save
 
-from ftexp.audit.audit import Audit, Look, audit_splits, find_ties, screen_and_look
+from ftexp.audit.audit import Audit, audit_splits, find_ties, screen_and_look
+from ftexp.audit.fingerprint_table import FingerprintsByPath
 from ftexp.config import AuditConfig, DataConfig
 from ftexp.data.samples import Sample
 from ftexp.errors import DataError, LeakError
@@ -19,7 +20,7 @@ def config(on_leak: str = "fail", cache: Path | None = None) -> AuditConfig:
     )
 
 
-def look(samples: list[Sample], settings: AuditConfig, folder: Path) -> Look:
+def look(samples: list[Sample], settings: AuditConfig, folder: Path) -> FingerprintsByPath:
     good, seen = screen_and_look(samples, DataConfig(source="imagefolder"), settings, folder, None)
     assert [sample.path for sample in good] == [sample.path for sample in samples]
     return seen

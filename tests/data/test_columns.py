@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ftexp.data.columns import Column, Integers, Objects, Paths, Records, Repeating, Texts
+from ftexp.data.columns import Column, Integers, Objects, Paths, Repeating, Texts
 from ftexp.data.places import Container, InMemory, Part, WholeUrl
+from ftexp.data.record_column import Records
 
 TAR = Container("a.tar", "1")
 PARTS = [Part(TAR, 512, 2**40), Part(Container("b.tar", "2"), 0, 7), Part(TAR, 2048, 1)]
@@ -61,7 +62,7 @@ def test_places_of_one_kind_are_columns_and_their_container_is_kept_once() -> No
     assert containers.values == (TAR, PARTS[1].container)
     assert isinstance(offsets, Integers)
     assert isinstance(sizes, Integers)
-    assert sizes.numbers.tolist() == [2**40, 7, 1]
+    assert sizes.as_list() == [2**40, 7, 1]
     assert column.as_list() == PARTS
 
 
