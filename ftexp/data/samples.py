@@ -68,12 +68,12 @@ class SampleTable(Table[Sample]):
 
     def in_order_of_paths(self) -> SampleTable:
         """The same samples, sorted by their paths, letter by letter."""
-        paths: list[str] = self.column("path").as_list()
+        paths: list[str] = self.values("path")
         return self.take(sorted(range(len(paths)), key=paths.__getitem__))
 
     def of_splits(self, *splits: str) -> SampleTable:
         """The samples of these splits, in their order."""
-        of_rows = self.column("split").as_list()
+        of_rows = self.values("split")
         return self.take([row for row, split in enumerate(of_rows) if split in splits])
 
 

@@ -40,8 +40,8 @@ class Table(Sequence[Row], Generic[Row]):
             return rows
         left, parts = iter(rows), list[Self]()
         while (chunk := list(islice(left, ROWS_AT_A_TIME))) or not parts:
-            values = {name: [getattr(row, name) for row in chunk] for name in cls.columns_of}
-            parts.append(cls({name: kind.of(values[name]) for name, kind in cls.columns_of.items()}))
+            columns = {name: kind.of([getattr(row, name) for row in chunk]) for name, kind in cls.columns_of.items()}
+            parts.append(cls(columns))
         return cls.joined(parts)
 
     @classmethod
@@ -64,9 +64,9 @@ class Table(Sequence[Row], Generic[Row]):
         assert all(len(column) == len(self) for column in columns.values())
         return type(self)({**self._columns, **columns})
 
-    def column(self, name: str) -> Any:
-        """A column, of the kind in ``columns_of``."""
-        return self._columns[name]
+    def values(self, name: str) -> list[Any]:
+        """One field of all rows, without making the rows."""
+        return self._columns[name].as_list()
 
     def __len__(self) -> int:
         return len(next(iter(self._columns.values())))

@@ -156,7 +156,7 @@ def other_samples(config: DataConfig, split: str | None) -> SampleTable:
         return samples
     chosen = samples.of_splits(split)
     if not chosen:
-        have = sorted(set(filter(None, samples.column("split").as_list())))
+        have = sorted(set(filter(None, samples.values("split"))))
         there = f"has the splits {listed(have)}" if have else "brings no splits of its own"
         raise DataError(f"The data {there}, and {split} was asked for. Without --split all its images are evaluated.")
     return chosen
@@ -199,7 +199,7 @@ def _leads_somewhere(path: str) -> bool:
 def _find(wanted: Sequence[KnownImage], samples: SampleTable) -> Iterator[int | None]:
     """The row of each image: by its path where the content is the same, else by content among all others."""
     digests = ContentDigests()
-    by_path = {path: row for row, path in enumerate(samples.column("path").as_list())}
+    by_path = {path: row for row, path in enumerate(samples.values("path"))}
     by_content: dict[tuple[str, str], list[int]] | None = None
     for image in wanted:
         row = by_path.get(image.path)

@@ -41,7 +41,7 @@ def take_images(train: Sequence[Sample], number: int, seed: int) -> SampleTable:
         The samples in their order.
     """
     samples = SampleTable.of(train)
-    labels = samples.column("label").as_list()
+    labels = samples.values("label")
     sizes = Counter(labels)
     seen: Counter[str] = Counter()
     share_before: dict[int, float] = {}  # of its class; the images with the smallest shares are taken

@@ -33,7 +33,7 @@ def unify_names(samples: SampleTable) -> SampleTable:
         DataError: when class names differ only in upper and lower case, or are the same number. Single letters may
             differ in case, as in handwriting.
     """
-    label_of, group_of = samples.column("label").as_list(), samples.column("group").as_list()
+    label_of, group_of = samples.values("label"), samples.values("group")
     labels = set(label_of)
     spelling = {name: _plain(name) for name in labels | set(filter(None, group_of))}
     for plain, count in Counter(spelling[label] for label in labels).items():

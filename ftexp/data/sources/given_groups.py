@@ -39,4 +39,4 @@ def with_groups(samples: SampleTable, file: Path) -> SampleTable:
         )
     if unknown:
         log.warning("data.groups=%s: %d of its paths are not in the data: %s.", file, len(unknown), listed(unknown))
-    return samples.replaced(group=[group_of.get(path, path) for path in samples.column("path").as_list()])
+    return samples.replaced(group=[group_of.get(path, path) for path in samples.values("path")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ftexp.config import ManifestConfig
+from ftexp.data.path_map import KEY_BYTES, key_of
 from ftexp.data.places import Place, WholeUrl
 from ftexp.data.remote import is_url
 from ftexp.data.samples import SPLITS, Sample, SampleTable, is_one_line
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 MISSING = frozenset({"NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
 # The longest text that is accepted as the name of a class, a group or a time; a longer cell can be an image.
 MAX_NAME = 200
-# Of the digest that stands for a path.
-KEY_BYTES = 16
 
 
 def read_manifest(config: ManifestConfig) -> SampleTable:
@@ -58,7 +56,7 @@ def read_manifest(config: ManifestConfig) -> SampleTable:
         raise DataError(f"data.file={config.file} has columns but no rows.")
     _refuse_repeats(samples, partial(_listed, config, files, wanted))
     named = f"{files[0] if len(files) == 1 else config.file}, column"
-    labels, groups = (samples.column(name).as_list() for name in ("label", "group"))
+    labels, groups = (samples.values(name) for name in ("label", "group"))
     refuse_several_labels(f"{named} {config.label_column!r}", labels)
     _warn_of_missing(f"{named} {config.label_column!r}", "class", labels)
     _warn_of_missing(f"{named} {config.group_column!r}", "group", groups)
@@ -174,8 +172,8 @@ def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None
 
 def _refuse_repeats(samples: SampleTable, listed: Callable[[], Iterator[tuple[str, Sample]]]) -> None:
     """Refuse an image that is listed twice; ``listed`` lists the rows once more, to say where."""
-    keys = np.frombuffer(b"".join(_key_of(path) for path in samples.column("path").as_list()), f"V{KEY_BYTES}")
-    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
+    keys = b"".join(key_of(_absolute(path)) for path in samples.values("path"))
+    _, first, number = np.unique(np.frombuffer(keys, f"V{KEY_BYTES}"), return_index=True, return_inverse=True)
     first_of = first[number]
     repeats = np.flatnonzero(first_of < np.arange(len(samples)))
     if len(repeats) == 0:
@@ -187,6 +185,5 @@ def _refuse_repeats(samples: SampleTable, listed: Callable[[], Iterator[tuple[st
     raise DataError(f"{where}: {sample.path} is listed twice, first in {place}. {advice}")
 
 
-def _key_of(path: str) -> bytes:
-    absolute = path if os.path.isabs(path) or is_url(path) else os.path.abspath(path)
-    return hashlib.blake2b(absolute.encode(), digest_size=KEY_BYTES).digest()
+def _absolute(path: str) -> str:
+    return path if os.path.isabs(path) or is_url(path) else os.path.abspath(path)

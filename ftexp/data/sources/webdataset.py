@@ -41,7 +41,7 @@ def read_webdataset(config: WebDatasetConfig) -> SampleTable:
         )
     if not samples:
         raise DataError(f"data.shards={config.shards}: there is no image in its {len(paths)} shards.")
-    refuse_several_labels(f"data.shards={config.shards}", set(samples.column("label").as_list()))
+    refuse_several_labels(f"data.shards={config.shards}", set(samples.values("label")))
     return samples
 
 

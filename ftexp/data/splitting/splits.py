@@ -108,11 +108,11 @@ def build_splits(assigned: Sequence[Sample], digests: ContentDigests | None = No
         DataError: for fewer than two classes, and for a class in val or test that train lacks.
     """
     assigned = SampleTable.of(assigned)
-    classes = tuple(sorted_naturally(set(assigned.column("label").as_list())))
+    classes = tuple(sorted_naturally(set(assigned.values("label"))))
     if len(classes) < 2:
         raise DataError(f"There is only one class, {classes[0]!r}; classification needs at least two.")
     by_split = {split: assigned.of_splits(split) for split in SPLITS}
-    present = {split: set(by_split[split].column("label").as_list()) for split in SPLITS}
+    present = {split: set(by_split[split].values("label")) for split in SPLITS}
     for split in ("val", "test"):
         unknown = sorted_naturally(present[split] - present["train"])
         if unknown:
@@ -140,7 +140,7 @@ def write_splits(path: Path, splits: Splits) -> None:
 
 
 def _given_splits(samples: SampleTable) -> set[str]:
-    split_of = samples.column("split").as_list()
+    split_of = samples.values("split")
     given = {split for split in split_of if split is not None}
     if given and None in split_of:
         without = samples[split_of.index(None)].path
@@ -159,7 +159,7 @@ def _keep_given(samples: SampleTable, given: set[str], config: DataConfig) -> Sa
     if not fractions:
         return samples
     train = samples.of_splits("train")
-    by: By = "group" if any(group is not None for group in train.column("group").as_list()) else "stratified"
+    by: By = "group" if any(group is not None for group in train.values("group")) else "stratified"
     for split, share in fractions.items():
         how = ", by group" if by == "group" else ""
         log.info(
@@ -185,7 +185,7 @@ def _keep_test(samples: SampleTable, config: DataConfig, ties: Mapping[str, str]
 def _cut(
     samples: SampleTable, fractions: dict[str, float], config: DataConfig, by: By, ties: Mapping[str, str] | None
 ) -> SampleTable:
-    labels, paths = (samples.column(name).as_list() for name in ("label", "path"))
+    labels, paths = (samples.values(name) for name in ("label", "path"))
     assigned: Sequence[str | None]
     if by == "time":
         assigned = cut_by_time(times_of(samples), fractions, config.time_gap)
