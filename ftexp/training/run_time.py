@@ -170,7 +170,7 @@ class RunTime:
         room, least, a_pass, begins = self.runtime.ranks.broadcast(lambda: self._estimates(number))
         if not begins:
             self.unbegun = list(self.phases[number:])
-            text = "time    %s is not begun: it would take %.0f s at least, and there are %.0f s (train.max_minutes)"
+            text = "time    %s is not begun: it would take %.1f s at least, and there are %.1f s (train.max_minutes)"
             log.info(text, phase.name, least, room)
             return None
         if number == 0 and not room:

@@ -82,6 +82,7 @@ def test_curves_of_unusual_runs_are_drawn_without_a_warning(tmp_path, history):
 def test_the_scores_of_one_epoch_are_written_in_full_and_a_solved_head_has_no_rate(tmp_path, drawn):
     solved = replace(record(1, lr_head=0.0, lr_backbone=None), val={"accuracy": 0.975845, "macro_f1": 0.975843})
     plot_curves([solved], tmp_path / "curves.png", best_epoch=1)
+    assert [text for _, text in curves([solved], "accuracy", 1)[1].y_ticks][1:3] == ["0.9725", "0.975"]
     _, scores, rates = drawn[0].axes
     assert scores.yaxis.get_offset_text().get_text() == ""
     assert np.ptp(scores.get_ylim()) == pytest.approx(0.01)

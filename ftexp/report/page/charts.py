@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from ftexp.evaluation.calibration import ReliabilityBin
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.metric_names import METRICS
+from ftexp.report.plots import LEAST_SPAN
 
 # More points than this have no dots.
 MAX_DOTS = 40
@@ -119,7 +120,8 @@ def _curve(
         name: [(float(r.epoch), _finite(row[column])) for r, row in rows] for name, (_, column) in columns.items()
     }
     known = [value for points in values.values() for _, value in points if value is not None]
-    y, y_ticks = _log_axis(known) if title == "Learning rate" else _axis(known)
+    least = LEAST_SPAN if title == "Validation scores" else 0
+    y, y_ticks = _log_axis(known) if title == "Learning rate" else _axis(known, least)
     first, last = (0 if best_epoch == 0 else history[0].epoch) - 0.5, history[-1].epoch + 0.5
     x = _scale(first, last, FRAME.left, FRAME.right)
     epochs = MaxNLocator(nbins=8, integer=True, min_n_ticks=1).tick_values(first, last)
@@ -152,8 +154,10 @@ def _phases(history: Sequence[EpochRecord]) -> list[tuple[int, int, str]]:
     return [(start, end, history[start].phase) for start, end in zip(starts, [*starts[1:], len(history)], strict=True)]
 
 
-def _axis(values: Sequence[float]) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
+def _axis(values: Sequence[float], least: float) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
     ticks = MaxNLocator(nbins=5).tick_values(low, high)
     y = _scale(float(ticks[0]), float(ticks[-1]), FRAME.bottom, FRAME.top)
     return y, [(y(float(tick)), f"{tick:.6g}") for tick in ticks]
