@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.data.augment.transforms import eval_transform
 from ftexp.data.samples import Sample
 from ftexp.errors import ConfigError

@@ -33,8 +33,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import Config, parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.config.loss import CrossEntropyConfig
 from ftexp.data.loading.images import open_image
 from ftexp.data.samples import Sample

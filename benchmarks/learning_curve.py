@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.features import features_of
 from benchmarks.results import append_rows, machine, versions
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 from ftexp.probe.cross_validation import draw_folds, score_head
 from ftexp.probe.curve import errors_of, learning_curve, nested_subsets
 from ftexp.probe.features import Features

@@ -24,8 +24,8 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional as F
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table

@@ -38,8 +38,8 @@ from benchmarks.image_folders import write_photographs
 from benchmarks.memory import write_images
 from benchmarks.processes import environment
 from benchmarks.results import append_rows, machine, versions
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.data.augment.transforms import Normalizer
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.given import GivenImage, given_images

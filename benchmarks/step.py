@@ -29,8 +29,8 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.finetune.batchnorm import batch_norms
 from ftexp.machine.runtime import Runtime, prepare_runtime
 from ftexp.report.tables import format_table

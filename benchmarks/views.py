@@ -19,8 +19,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from benchmarks.results import append_rows, machine, versions
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.report.tables import format_table
 from ftexp.run import run
 

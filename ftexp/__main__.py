@@ -14,6 +14,7 @@ from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import Config
 from ftexp.machine.interpreter import command_began, end_process, quick_imports
 from ftexp.run_folder import start_again
+from ftexp.sweeps.plugin import register_sweeper
 
 # Command -> the module whose ``main`` it calls; ``python -m ftexp.COMMAND`` does the same.
 COMMANDS = {
@@ -69,6 +70,7 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
         command = sys.argv.pop(1)
         sys.exit(import_module(COMMANDS[command]).main() or 0)
+    register_sweeper()
     run_command(job, under_torchrun=True)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ftexp.cli.program import end_program, make_parser
 from ftexp.errors import ConfigError
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.machine.interpreter import quick_imports
+from ftexp.metric_names import METRICS
 
 if TYPE_CHECKING:
     from ftexp.inference.run_evaluation import RunEvaluation

@@ -14,12 +14,12 @@ from hydra import compose as compose_with_hydra
 from hydra import initialize_config_dir
 
 from ftexp.cli.arguments import readable
-from ftexp.cli.command_line import conf_dir
 from ftexp.cli.messages import explain
 from ftexp.cli.redaction import RedactingFormatter
 from ftexp.cli.resume_arguments import saved_overrides
 from ftexp.cli.run_log import RunLog
 from ftexp.config import Config, parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError, UserError
 from ftexp.evaluation.history import Observer
 from ftexp.run_result import RunResult

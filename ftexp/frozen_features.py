@@ -23,9 +23,9 @@ from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import Splits, assign_splits, build_splits, write_splits
-from ftexp.evaluation.metric_names import check_defined, recorded
 from ftexp.machine.generators import seed_generators
 from ftexp.machine.runtime import Runtime, prepare_runtime, settle_memory_format
+from ftexp.metric_names import check_defined, recorded
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
 from ftexp.models.weights import Weights

@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import SCHEMA, Config, with_changes
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import HEAD, Network

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hydra import compose
 
 from ftexp.cli.arguments import readable
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import Config, parse
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError, closest
 
 TIMM = "timm/"

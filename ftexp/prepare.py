@@ -15,7 +15,6 @@ from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_ledger import TestLedger, open_ledger
 from ftexp.data_identity import DataIdentity
-from ftexp.evaluation.metric_names import check_defined
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
 from ftexp.finetune.recipe import foreseen
@@ -27,6 +26,7 @@ from ftexp.machine.device_choice import report_unused_gpus
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
 from ftexp.machine.runtime import Runtime, prepare_runtime, settle_memory_format
+from ftexp.metric_names import check_defined
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.models.weights import Weights

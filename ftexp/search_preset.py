@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import Config
+from ftexp.config.conf_dir import conf_dir
 
 log = logging.getLogger(__name__)
 

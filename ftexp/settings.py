@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ftexp.cli.arguments import readable
-from ftexp.cli.command_line import conf_dir
 from ftexp.cli.program import end_program, make_parser
 from ftexp.config import register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.config.explanations import explained_fields, head_comment, purpose
 from ftexp.config.known_keys import hint
 from ftexp.config.root import SCHEMA, Config

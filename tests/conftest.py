@@ -27,7 +27,6 @@ from PIL import Image
 from torch import nn
 
 from ftexp.__main__ import main
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import (
     AugmentConfig,
     BatchNormPolicyConfig,
@@ -36,6 +35,7 @@ from ftexp.config import (
     parse,
     register_schema,
 )
+from ftexp.config.conf_dir import conf_dir
 from ftexp.config.optim import AdamWConfig
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.phases import Phase

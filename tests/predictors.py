@@ -15,8 +15,8 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import ftexp
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.inference.classifier import Classifier
 from ftexp.predict.__main__ import main
 

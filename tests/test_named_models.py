@@ -8,8 +8,8 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError
 from ftexp.named_models import named_models
 

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from ftexp.__main__ import COMMANDS
 from ftexp.cli.help_options import list_options
 from ftexp.config import Config
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 
 REPOSITORY = Path(__file__).parents[1]
 CONF = REPOSITORY / "conf"
@@ -175,7 +175,7 @@ def test_the_wheel_works_from_any_folder_with_its_configuration(tmp_path):
     code, shown, errors = run(sys.executable, "-m", "ftexp", "--cfg", "job", cwd=elsewhere, PYTHONPATH=str(installed))
     assert (code, errors) == (0, "")
     assert "name: tf_efficientnet_lite0" in shown
-    where = "from ftexp.cli.command_line import conf_dir; print(conf_dir())"
+    where = "from ftexp.config.conf_dir import conf_dir; print(conf_dir())"
     _, shown, _ = run(sys.executable, "-c", where, cwd=elsewhere, PYTHONPATH=str(installed))
     assert shown.strip() == str(installed / "ftexp" / "conf")
 

@@ -24,9 +24,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ftexp.audit.__main__ import main as audit
-from ftexp.cli.command_line import conf_dir
 from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import CheckpointError, ConfigError, InterruptedRunError
 from ftexp.machine.torchrun import VARIABLES
 from ftexp.run import run

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from ftexp import settings
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import Config
+from ftexp.config.conf_dir import conf_dir
 from ftexp.config.explanations import Explained, explained_fields, head_comment, purpose
 from ftexp.config.known_keys import known_keys
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 
 
 @dataclass(slots=True)

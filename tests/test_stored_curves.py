@@ -18,8 +18,8 @@ from conftest import composed
 from hydra import initialize_config_dir
 from tiny_runs import CPU, colours, fit
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 

@@ -24,13 +24,13 @@ from ftexp.cli.redaction import redact_saved
 from ftexp.cli.resume_arguments import expand
 from ftexp.cli.streams import keep_streams
 from ftexp.config import Config, parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
 from ftexp.files.disk import RUN_FOLDER, SWEEP_FOLDER, WrittenPaths, explain_disk, written_paths
 from ftexp.machine.torchrun import is_first_to_report, is_main, same_arguments, several_processes
 from ftexp.machine.versions import version_line
 from ftexp.run_folder import StoppedEarly
-from ftexp.sweeps.plugin import register_sweeper
 
 T = TypeVar("T")
 
@@ -41,13 +41,6 @@ CALLABLE = ["ftexp.cli.redaction.RedactingFormatter", "ftexp.run_folder.ClaimFol
 
 # The variable that keeps the user's HYDRA_FULL_ERROR while ftexp sets its own.
 TRACEBACK = "FTEXP_TRACEBACK"
-
-
-def conf_dir() -> Path:
-    """The folder of the config groups: beside the package in a checkout, inside it when installed from a wheel."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def run_command(
@@ -76,7 +69,6 @@ def run_command(
     except UserError as error:
         _stop(str(error), code=1)
     register_schema()
-    register_sweeper()
     register_options(conf_dir())
     wants_traceback = _wants_traceback()
     try:

@@ -28,7 +28,7 @@ from ftexp.config.stage import BatchNormPolicyConfig, StageConfig
 from ftexp.config.sweep import SweepConfig
 from ftexp.config.train import AnyAugmentConfig, AugmentConfig, AutoAugmentConfig, TrainConfig
 from ftexp.errors import ConfigError
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 
 
 @dataclass(slots=True)

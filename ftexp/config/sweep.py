@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from ftexp.config.check import check
 from ftexp.errors import ConfigError, nearest
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 
 # The objectives that a search can optimise, and the direction of each.
 DIRECTIONS = {

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from ftexp.config.check import check
 from ftexp.errors import ConfigError, nearest
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 
 
 @dataclass(slots=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.data.samples import Sample
 from ftexp.evaluation.metrics import accuracy, macro_f1
 
 
@@ -33,16 +32,16 @@ def class_table(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> lis
 
 
 def majority_baseline(
-    train: Sequence[Sample], classes: Sequence[str], confusion: npt.NDArray[np.int64]
+    train_labels: Iterable[str], classes: Sequence[str], confusion: npt.NDArray[np.int64]
 ) -> dict[str, object]:
     """The scores of always predicting the most frequent class of training.
 
     Args:
-        train: the training samples.
+        train_labels: the class of each training image.
         classes: names of the C classes.
         confusion: a confusion matrix of the split to be scored, int64 [C, C]; rows are the true classes.
     """
-    counts = Counter(sample.label for sample in train)
+    counts = Counter(train_labels)
     largest = max(range(len(classes)), key=lambda index: counts[classes[index]])
     always = np.zeros_like(confusion)
     always[:, largest] = confusion.sum(axis=1)

@@ -10,8 +10,8 @@ import numpy as np
 
 from ftexp.evaluation.gate import mcnemar
 from ftexp.evaluation.intervals import Interval, num_resamples
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
+from ftexp.metric_names import METRICS
 
 
 @dataclass(frozen=True, slots=True)

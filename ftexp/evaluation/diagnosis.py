@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Literal
 
 from ftexp.evaluation.history import EpochRecord
-from ftexp.evaluation.metric_names import METRICS, Metric
+from ftexp.metric_names import METRICS, Metric
 
 Signal = Literal[
     "working", "overfitting", "not learning", "diverging", "erratic validation", "too early to say", "solved"

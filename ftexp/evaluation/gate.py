@@ -8,8 +8,8 @@ import numpy as np
 
 from ftexp.config import StageConfig
 from ftexp.evaluation.intervals import num_resamples
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
+from ftexp.metric_names import METRICS
 
 # A phase without any real effect passes the significance gate in one case of twenty.
 SIGNIFICANCE = 0.05

@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.metrics import OF_CONFUSION, Integers
 from ftexp.evaluation.scores import Scores
+from ftexp.metric_names import METRICS
 
 log = logging.getLogger(__name__)
 

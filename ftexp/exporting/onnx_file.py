@@ -12,10 +12,9 @@ from ftexp.errors import ConfigError
 from ftexp.exporting.graph import INPUT, OUTPUT, ClassifierGraph, first_line, quiet, trace
 from ftexp.exporting.metadata import ExportMetadata
 from ftexp.exporting.opened import Floats, OpenedFile, Pixels
+from ftexp.exporting.quantization import PIXEL_NODES, quantized
 
 AXES = ("batch", "height", "width")
-# Names of the nodes that turn pixels into what the network sees begin with this.
-PIXEL_NODES = "pixels/"
 
 
 def write(graph: ClassifierGraph, metadata: ExportMetadata, file: Path, calibration: Iterable[Pixels]) -> None:
@@ -28,8 +27,6 @@ def write(graph: ClassifierGraph, metadata: ExportMetadata, file: Path, calibrat
 
     model = convert(graph, metadata.network)
     if metadata.precision.startswith("int8"):
-        from ftexp.exporting.quantization import quantized
-
         model = quantized(model, metadata, calibration)
     onnx.helper.set_model_props(model, metadata.as_texts())
     model.producer_name, model.producer_version = "ftexp", metadata.versions["ftexp"]

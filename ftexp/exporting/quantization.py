@@ -11,9 +11,10 @@ from typing import Any
 from ftexp.errors import ConfigError
 from ftexp.exporting.graph import INPUT
 from ftexp.exporting.metadata import ExportMetadata
-from ftexp.exporting.onnx_file import PIXEL_NODES
 from ftexp.exporting.opened import Pixels
 
+# Names of the nodes that turn pixels into what the network sees begin with this; they are not quantized.
+PIXEL_NODES = "pixels/"
 _PRODUCTS = ["MatMul", "Gemm"]
 
 

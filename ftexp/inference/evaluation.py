@@ -14,10 +14,10 @@ import numpy.typing as npt
 from ftexp.evaluation.calibration import ReliabilityBin, calibration_figures, reliability_bins, tempered
 from ftexp.evaluation.classes import class_table
 from ftexp.evaluation.intervals import Interval, accuracy_interval, bootstrap_intervals
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 from ftexp.inference.calibration import Calibration
 from ftexp.inference.given import GivenImage
+from ftexp.metric_names import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd

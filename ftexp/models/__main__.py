@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ftexp.cli.arguments import readable
-from ftexp.cli.command_line import conf_dir
 from ftexp.cli.program import end_program, make_parser
 from ftexp.config import ModelConfig, parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError
 from ftexp.machine.interpreter import end_process, quick_imports
 

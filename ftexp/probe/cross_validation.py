@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.errors import ConfigError
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import ScoreKeeper, Scores
 from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.metric_names import METRICS
 from ftexp.probe.features import Features
 from ftexp.probe.out_of_fold import fit_head
 

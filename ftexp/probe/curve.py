@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.errors import DataError
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.metrics import OF_CONFUSION
 from ftexp.evaluation.scores import Scores
+from ftexp.metric_names import METRICS
 from ftexp.probe.cross_validation import announce, draw_folds, joined, score_head
 from ftexp.probe.features import Features
 

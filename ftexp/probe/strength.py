@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import ScoreKeeper, Scores
 from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.metric_names import METRICS
 from ftexp.probe.logistic import LogisticProblem, Solution
 
 # For features whose mean variance is 1 and a mean loss, from the strongest: two steps a decade. On the five sets of

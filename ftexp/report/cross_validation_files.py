@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ftexp.evaluation.classes import class_table
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.json_files import write_json
+from ftexp.metric_names import METRICS
 from ftexp.probe.cross_validation import FoldScores, group_intervals, pooled
 from ftexp.probe.features import Features
 from ftexp.report.plots import plot_confusion_matrix

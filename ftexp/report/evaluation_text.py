@@ -7,9 +7,9 @@ from typing import Any
 
 from ftexp.errors import listed
 from ftexp.evaluation.comparison import Comparison
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.inference.evaluation import Evaluation
 from ftexp.inference.reproduction import Reproduction
+from ftexp.metric_names import METRICS
 from ftexp.report.evaluation_files import calibrated_content
 from ftexp.report.tables import format_table
 

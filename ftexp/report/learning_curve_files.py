@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ftexp.errors import ConfigError, shorten
-from ftexp.evaluation.metric_names import METRICS, Metric
 from ftexp.files.json_files import write_json
+from ftexp.metric_names import METRICS, Metric
 from ftexp.probe.curve import Errors, LearningCurve, errors_of
 from ftexp.probe.power_law import Gain, PowerLaw, gain_of, quantiles, still_rises
 from ftexp.report.learning_curve_plot import Line, plot_learning_curve

@@ -8,9 +8,9 @@ from ftexp.evaluation.best import Best
 from ftexp.evaluation.gate import SIGNIFICANCE, Verdict
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.intervals import accuracy_interval
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 from ftexp.inference.calibration import Calibration
+from ftexp.metric_names import METRICS
 
 
 def epoch_line(record: EpochRecord, metric: str, num_epochs: int) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ftexp.errors import shorten
-from ftexp.evaluation.metric_names import METRICS, Metric
 from ftexp.files.json_files import write_json
+from ftexp.metric_names import METRICS, Metric
 from ftexp.probe.cross_validation import Floats, group_draws, interval_of, pooled
 from ftexp.probed_models import ProbedModel, ProbedModels
 from ftexp.report.tables import format_table, write_rows

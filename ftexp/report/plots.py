@@ -16,7 +16,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from ftexp.evaluation.history import EpochRecord
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 
 # Okabe and Ito's palette, whose colours can be distinguished with any colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"

@@ -41,10 +41,9 @@ from ftexp.report.solved import write_solution
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
 from ftexp.tracking.description import describe_run
-from ftexp.tracking.logged_model import ModelToLog
 from ftexp.tracking.report_page import log_report
 from ftexp.tracking.send_missing import send_missing_if_possible
-from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker
+from ftexp.tracking.tracker import DESCRIPTION, ModelToLog, Status, Tracker
 from ftexp.training.judging import JudgedLabels
 from ftexp.training.solve import SolvedHead
 
@@ -194,7 +193,7 @@ class Recorder:
             The result of the run.
         """
         scores, split = (test, "test") if test else (best.scores, "validation")
-        baseline = majority_baseline(splits.train, splits.classes, scores.confusion)
+        baseline = majority_baseline((sample.label for sample in splits.train), splits.classes, scores.confusion)
         plot_curves(self._curves.records, self.folder / "curves.png", best.record.epoch, self._metric)
         plot_confusion_matrix(scores.confusion, splits.classes, self.folder / "confusion_matrix.png", split)
         write_rows(self.folder / "classes.csv", class_table(scores.confusion, splits.classes))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.json_files import write_json
+from ftexp.metric_names import METRICS
 from ftexp.report.plots import BLUE, GREY, ORANGE, label_plainly, save
 from ftexp.training.solve import SolvedHead
 

@@ -12,7 +12,7 @@ from ftexp.config import StageConfig
 from ftexp.config.check import check
 from ftexp.errors import PrunedError
 from ftexp.evaluation.history import EpochRecord
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 
 # Name -> function from the number of epochs of a trial to the pruner.
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
 from ftexp.files.run_files import IDENTITY, RESULT
+from ftexp.metric_names import METRICS
 from ftexp.tracking.logged_model import NAME
 
 

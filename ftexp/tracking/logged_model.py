@@ -6,32 +6,15 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ftexp.config.uri import VARIABLE
+from ftexp.tracking.tracker import ModelToLog
 
 NAME = "model"
 ALIAS = "best"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelToLog:
-    """What becomes a model of MLflow's.
-
-    Attributes:
-        checkpoint: the file with the best weights.
-        epoch: that they are of.
-        metrics: (name, epoch) of those of the run that are the model's.
-        register_as: its name in the registry; None: it gets none.
-    """
-
-    checkpoint: Path
-    epoch: int
-    metrics: tuple[tuple[str, int], ...]
-    register_as: str | None = None
 
 
 def log_model(client: Any, uri: str, run_id: str, model: ModelToLog, metrics: Sequence[Any]) -> None:

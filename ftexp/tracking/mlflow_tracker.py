@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ftexp.config.uri import hide_credentials
-from ftexp.tracking.logged_model import ModelToLog, log_model
+from ftexp.tracking.logged_model import log_model
 from ftexp.tracking.mlflow_store import RUN_LIMITS, START_LIMITS, open_run, quiet
-from ftexp.tracking.tracker import Known, Status, brief
+from ftexp.tracking.tracker import Known, ModelToLog, Status, brief
 
 # MLflow's limits per batch and per value.
 MAX_PER_BATCH = 100

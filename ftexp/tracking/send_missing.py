@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
 from ftexp.files.run_files import BEST, LEAKS_PICTURE, REPORT, with_calibration
+from ftexp.metric_names import METRICS
 from ftexp.tracking.description import describe_run
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ftexp.config.uri import hide_credentials
-from ftexp.tracking.logged_model import ModelToLog
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 
@@ -33,6 +32,23 @@ class Known:
     metrics: set[tuple[str, int]]
     params: set[str]
     files: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelToLog:
+    """What becomes a model of MLflow's.
+
+    Attributes:
+        checkpoint: the file with the best weights.
+        epoch: that they are of.
+        metrics: (name, epoch) of those of the run that are the model's.
+        register_as: its name in the registry; None: it gets none.
+    """
+
+    checkpoint: Path
+    epoch: int
+    metrics: tuple[tuple[str, int], ...]
+    register_as: str | None = None
 
 
 class Tracker(Protocol):

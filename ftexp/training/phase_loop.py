@@ -15,7 +15,6 @@ from ftexp.config import Config
 from ftexp.errors import DivergedError, InterruptedRunError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import EpochRecord, Observer
-from ftexp.evaluation.metric_names import METRICS, recorded
 from ftexp.evaluation.scores import Scores
 from ftexp.files.file_format import reading
 from ftexp.finetune.freezing import set_train_mode
@@ -23,6 +22,7 @@ from ftexp.finetune.invariants import FrozenBuffers
 from ftexp.finetune.param_groups import ParamGroup
 from ftexp.finetune.phases import Phase
 from ftexp.machine.runtime import Runtime
+from ftexp.metric_names import METRICS, recorded
 from ftexp.models.blocks import HEAD, Network
 from ftexp.training.checkpoints.checkpoint import LAST
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints

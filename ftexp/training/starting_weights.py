@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ftexp.errors import DivergedError
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 from ftexp.finetune.decay import decay_rules
+from ftexp.metric_names import METRICS
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.eval_caches import drop_eval_caches
 

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 
 from ftexp.data.samples import Sample
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
+from ftexp.metric_names import METRICS
 from ftexp.training.inputs.batches import Batches, Forward
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.phase_loop import PhaseLoop

@@ -15,8 +15,8 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from ftexp.audit.__main__ import main as audit
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import SCHEMA, as_data
+from ftexp.config.conf_dir import conf_dir
 from ftexp.config.model import ModelConfig
 from ftexp.errors import ConfigError
 from ftexp.lr_find import main as lr_find

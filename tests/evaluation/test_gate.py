@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from ftexp.config import PhaseConfig, StageConfig
 from ftexp.evaluation import gate
 from ftexp.evaluation.gate import best_case, judge, mcnemar, paired_bootstrap
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
+from ftexp.metric_names import METRICS
 
 
 def stage(**settings: object) -> StageConfig:

@@ -8,9 +8,9 @@ from sklearn import metrics as sk
 
 from ftexp.errors import ConfigError, DataError
 from ftexp.evaluation import metrics
-from ftexp.evaluation.metric_names import METRICS, check_defined, recorded
 from ftexp.evaluation.metrics import OF_CONFUSION, OF_PROBABILITIES, OF_SAMPLES
 from ftexp.evaluation.scores import Scores
+from ftexp.metric_names import METRICS, check_defined, recorded
 
 
 def drawn(num_samples: int = 60, num_classes: int = 4, seed: int = 0) -> Scores:

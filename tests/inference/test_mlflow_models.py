@@ -13,8 +13,8 @@ from finished_runs import write_finished_run
 
 import ftexp
 from ftexp.errors import CheckpointError, ConfigError
-from ftexp.tracking.logged_model import ModelToLog
 from ftexp.tracking.mlflow_tracker import MlflowTracker
+from ftexp.tracking.tracker import ModelToLog
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (70, 80, 3)).astype(np.uint8)
 

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import ModelConfig, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError, WeightsError
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights, weights_state

@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import ModelConfig, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.finetune.decay import decay_rules
 from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.optimizers import build_optimizer

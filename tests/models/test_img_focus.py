@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import ModelConfig, parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import WeightsError
 from ftexp.models import img_focus
 from ftexp.models.blocks import Network

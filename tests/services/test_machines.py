@@ -17,9 +17,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.cli.messages import explain
 from ftexp.config import register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.sweeps.plugin import register_sweeper
 
 PROJECT = Path(__file__).resolve().parents[2]

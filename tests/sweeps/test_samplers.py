@@ -6,8 +6,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from optuna.samplers import CmaEsSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError
 from ftexp.sweeps.plugin import register_sweeper
 from ftexp.sweeps.samplers import build_sampler

@@ -11,8 +11,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from ftexp.tracking.logged_model import ModelToLog
 from ftexp.tracking.mlflow_tracker import MlflowTracker
+from ftexp.tracking.tracker import ModelToLog
 
 
 def test_the_model_has_its_scores_its_data_and_its_name(

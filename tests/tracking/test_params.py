@@ -2,8 +2,8 @@ from dataclasses import asdict
 
 from hydra import compose, initialize_config_dir
 
-from ftexp.cli.command_line import conf_dir
 from ftexp.config import as_data, parse, register_schema
+from ftexp.config.conf_dir import conf_dir
 from ftexp.tracking.params import flatten
 
 

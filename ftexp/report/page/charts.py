@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ftexp.evaluation.calibration import ReliabilityBin
 from ftexp.evaluation.history import EpochRecord
-from ftexp.evaluation.metric_names import METRICS
+from ftexp.metric_names import METRICS
 from ftexp.report.plots import LEAST_SPAN
 
 # More points than this have no dots.

@@ -17,11 +17,11 @@ from ftexp.evaluation.calibration import ReliabilityBin, calibration_error, reli
 from ftexp.evaluation.classes import class_table
 from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.history import EpochRecord
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
 from ftexp.files.run_files import DEPTH, HISTORY, IDENTITY, RESULT
+from ftexp.metric_names import METRICS
 from ftexp.report.lines import explain_skipped, explain_verdict, labels_line
 
 # Rows of a table on the page; the CSV file has all of them.

@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ftexp.data.samples import Sample
-from ftexp.evaluation.metric_names import METRICS
 from ftexp.evaluation.scores import Scores
 from ftexp.files.run_files import BEST, REPORT
 from ftexp.files.whole_file import replaced_whole
 from ftexp.inference.calibration import read_calibration
+from ftexp.metric_names import METRICS
 from ftexp.models.blocks import Network
 from ftexp.report.page.charts import FRAME, curves, reliability
 from ftexp.report.page.confusion import draw_matrix, most_confused
