@@ -26,7 +26,7 @@ from benchmarks.results import append_rows, machine, versions
 from ftexp.data.samples import Sample
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.models.depth_head import StandardisedLinear
-from ftexp.prepare import prepare
+from ftexp.preparation.prepare import prepare
 from ftexp.probe.depth import probe_depth
 from ftexp.probe.features import Features
 from ftexp.probe.logistic import LogisticProblem

@@ -43,7 +43,7 @@ from ftexp.data.splitting.splits import Splits, make_splits
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
-from ftexp.prepare import plan
+from ftexp.preparation.prepare import plan
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
 from ftexp.report.tables import format_table

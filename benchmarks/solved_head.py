@@ -30,7 +30,7 @@ import ftexp
 from benchmarks.results import append_rows, machine, versions
 from ftexp.finetune.schedules import Span, schedule_factor
 from ftexp.machine.distributed import ONE_PROCESS
-from ftexp.prepare import prepare
+from ftexp.preparation.prepare import prepare
 from ftexp.probe.logistic import LogisticProblem
 from ftexp.probe.strength import Chosen, score_logits, soft_targets, solve_on_validation
 from ftexp.training.inputs.features import feature_inputs, gathered

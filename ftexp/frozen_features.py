@@ -29,7 +29,7 @@ from ftexp.metric_names import check_defined, recorded
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_network, locate_weights
 from ftexp.models.weights import Weights
-from ftexp.prepare import plan
+from ftexp.preparation.prepare import plan
 from ftexp.probe.features import Features, number_groups
 from ftexp.training.inputs.batches import Batches, Forward
 from ftexp.training.inputs.input_source import InputSource

@@ -36,13 +36,13 @@ def job(composed: DictConfig) -> None:
 def find_rates(config: Config, folder: Path) -> None:
     """Read the data, build the network, run the range tests, and write the table and the plot to ``folder``."""
     with quick_imports():
-        from ftexp.follow_recipe import follow_recipe
-        from ftexp.head_depth import settle_depth, wants_folds
         from ftexp.machine.generators import seed_generators
         from ftexp.machine.runtime import prepare_runtime, settle_memory_format
         from ftexp.models.catalogue import build_network, locate_weights
-        from ftexp.prepare import plan
-        from ftexp.read_data import read_data
+        from ftexp.preparation.follow_recipe import follow_recipe
+        from ftexp.preparation.head_depth import settle_depth, wants_folds
+        from ftexp.preparation.prepare import plan
+        from ftexp.preparation.read_data import read_data
         from ftexp.report.range_plot import report_ranges
         from ftexp.training.batch_size import settle_batch_size
         from ftexp.training.out_of_memory import out_of_memory_explained

@@ -25,8 +25,8 @@ from ftexp.inference.run_evaluation import open_run
 from ftexp.inference.scoring import labelled, score_images
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.catalogue import locate_weights
-from ftexp.prepare import plan
-from ftexp.prepared import run_name
+from ftexp.preparation.prepare import plan
+from ftexp.preparation.prepared import run_name
 from ftexp.probe.cross_validation import FoldScores, Integers, announce, draw_folds
 from ftexp.probe.features import Features, number_groups
 from ftexp.run import run

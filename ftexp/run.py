@@ -18,9 +18,9 @@ from ftexp.evaluation.history import Observer
 from ftexp.evaluation.scores import Scores
 from ftexp.inference.calibration import Calibration
 from ftexp.machine.distributed import process_group
-from ftexp.prepare import prepare
-from ftexp.prepared import Prepared
-from ftexp.read_data import log_data_tables
+from ftexp.preparation.prepare import prepare
+from ftexp.preparation.prepared import Prepared
+from ftexp.preparation.read_data import log_data_tables
 from ftexp.report.depth import write_depth
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed

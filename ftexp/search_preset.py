@@ -52,7 +52,7 @@ def choose_preset(config: Config, options: Mapping[str, str], arguments: Sequenc
 
 
 def _is_solved(config: Config, arguments: Sequence[str]) -> bool:
-    from ftexp.head_solver import choose_solver
-    from ftexp.prepare import plan  # imports torch, which takes seconds
+    from ftexp.preparation.head_solver import choose_solver
+    from ftexp.preparation.prepare import plan  # imports torch, which takes seconds
 
     return all(phase.solved for phase in choose_solver(config, plan(config), arguments))

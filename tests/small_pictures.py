@@ -9,8 +9,9 @@ import torch
 from conftest import TinyNet
 from workplaces import BLOCKS, draw_noise
 
-from ftexp import frozen_features, prepare
+from ftexp import frozen_features
 from ftexp.models.blocks import Network
+from ftexp.preparation import prepare
 from ftexp.preprocessing import Preprocessing
 
 SETTINGS = (

@@ -40,7 +40,7 @@ def test_memory_that_runs_out_ends_as_one_message(command_line: CommandLine, mon
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(
-        "ftexp.read_data.read_data", lambda *_, **__: SimpleNamespace(classes=("a", "b"), train=[0] * 8)
+        "ftexp.preparation.read_data.read_data", lambda *_, **__: SimpleNamespace(classes=("a", "b"), train=[0] * 8)
     )
     monkeypatch.setattr("ftexp.training.range_test.find_ranges", no_room)
     ended = command_line("runtime.device=cpu", "tracking=none", entry=lambda: run_command(job))

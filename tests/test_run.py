@@ -13,10 +13,10 @@ from conftest import scores_of
 from tiny_runs import resumed
 from workplaces import Workplace, workplace
 
-from ftexp import prepare
 from ftexp.cli.resume_arguments import expand
 from ftexp.errors import CheckpointError, ConfigError, InterruptedRunError
 from ftexp.machine.distributed import ONE_PROCESS
+from ftexp.preparation import prepare
 from ftexp.run import _calibrate, run
 from ftexp.run_identity import RunIdentity
 from ftexp.run_result import RunResult

@@ -20,9 +20,9 @@ from ftexp.finetune.freezing import open_blocks, set_train_mode
 from ftexp.finetune.optimizers import build_optimizer
 from ftexp.finetune.param_groups import build_param_groups
 from ftexp.finetune.phases import Phase, plan_phases
-from ftexp.head_solver import choose_solver
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Block, Network
+from ftexp.preparation.head_solver import choose_solver
 from ftexp.preprocessing import Preprocessing
 from ftexp.report.recorder import Recorder
 from ftexp.run_identity import RunIdentity

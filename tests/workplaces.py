@@ -14,10 +14,10 @@ import torch
 from conftest import Compose, TinyNet
 from PIL import Image
 
-from ftexp import prepare
 from ftexp.config import Config
 from ftexp.evaluation import intervals
 from ftexp.models.blocks import Block, Network
+from ftexp.preparation import prepare
 from ftexp.preprocessing import Preprocessing
 from ftexp.report import recorder
 from ftexp.run import run

@@ -49,7 +49,7 @@ def audit_once(config: Config, folder: Path) -> None:
         raise ConfigError("audit.on_leak=off switches the audit off, which is all this command does: set fail or warn.")
     with quick_imports():
         from ftexp.machine.runtime import prepare_runtime
-        from ftexp.read_data import read_data
+        from ftexp.preparation.read_data import read_data
 
     read_data(config, folder, prepare_runtime(config.runtime).device)
 

@@ -152,7 +152,7 @@ def _directions(given: Any, objectives: Sequence[str]) -> list[Direction]:
 
 
 def _learning_blocks(config: Config) -> list[str]:
-    from ftexp.prepare import plan
+    from ftexp.preparation.prepare import plan
 
     blocks = {block: None for phase in plan(config) for block in phase.learning}
     return [block for block in blocks if block != HEAD]
@@ -166,6 +166,6 @@ def _configured(space: Space, composed: DictConfig, foreseen: Config) -> dict[st
 
 
 def _foreseen(config: Config) -> Config:
-    from ftexp.prepare import foresee
+    from ftexp.preparation.prepare import foresee
 
     return foresee(config)

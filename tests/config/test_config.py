@@ -20,7 +20,7 @@ from ftexp.config.conf_dir import conf_dir
 from ftexp.config.model import ModelConfig
 from ftexp.errors import ConfigError
 from ftexp.lr_find import main as lr_find
-from ftexp.prepare import plan
+from ftexp.preparation.prepare import plan
 
 
 def options() -> list[list[str]]:
@@ -251,7 +251,7 @@ def test_impossible_plans_and_devices_end_a_run_before_data_is_read(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("ftexp.prepare.read_recorded", None)  # calling it would be a TypeError
+    monkeypatch.setattr("ftexp.preparation.prepare.read_recorded", None)  # calling it would be a TypeError
     ended = command_line(command)
     assert ended.returncode == 1
     assert message in ended.stderr

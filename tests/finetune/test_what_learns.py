@@ -20,7 +20,7 @@ from ftexp.finetune.schedules import Span
 from ftexp.finetune.what_learns import RULES
 from ftexp.models.blocks import HEAD, Network
 from ftexp.models.catalogue import build_skeleton
-from ftexp.prepare import plan as plan_run
+from ftexp.preparation.prepare import plan as plan_run
 from ftexp.report.plan import plan_rows
 from ftexp.training.ema import build_ema
 

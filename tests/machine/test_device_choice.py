@@ -18,7 +18,7 @@ from ftexp.machine.device_choice import choose_device, report_unused_gpus, why_n
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.prepare import prepare
+from ftexp.preparation.prepare import prepare
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TOO_OLD = (
@@ -170,7 +170,7 @@ def test_every_run_is_told_of_gpus_that_it_does_not_use(
         "_identify": lambda *_: None,
         "report_unused_gpus": report,
     }.items():
-        monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
+        monkeypatch.setattr(f"ftexp.preparation.prepare.{name}", instead)
     with pytest.raises(ToldError) as told:
         prepare(configure("runtime.device=cpu"), tmp_path, ONE_PROCESS, score_test=False)
     assert told.value.args == ("cpu", CPU, ONE_PROCESS)

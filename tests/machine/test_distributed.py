@@ -25,8 +25,8 @@ from ftexp.machine.distributed import ONE_PROCESS, Ranks, _Replica, process_grou
 from ftexp.machine.generators import forked_generators
 from ftexp.machine.runtime import prepare_runtime, seed_phase
 from ftexp.models.blocks import Network
-from ftexp.prepare import prepare
-from ftexp.rank_checks import check_graphs, check_shares
+from ftexp.preparation.prepare import prepare
+from ftexp.preparation.rank_checks import check_graphs, check_shares
 from ftexp.run_identity import RunIdentity
 from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.inputs.batches import SampledBatches
@@ -263,7 +263,7 @@ def leave_out_files(monkeypatch: pytest.MonkeyPatch, network: Network, **others:
         **others,
     }
     for name, function in instead.items():
-        monkeypatch.setattr(f"ftexp.prepare.{name}", function)
+        monkeypatch.setattr(f"ftexp.preparation.prepare.{name}", function)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -281,7 +281,7 @@ def test_the_main_process_alone_lists_the_images(
 def test_they_are_refused_before_data_is_read(
     configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftexp.prepare.read_recorded", None)  # calling it would be a TypeError
+    monkeypatch.setattr("ftexp.preparation.prepare.read_recorded", None)  # calling it would be a TypeError
     config = configure("runtime.device=cpu", "runtime.compile=true", "runtime.compile_mode=max-autotune")
     with pytest.raises(ConfigError, match="records CUDA graphs"):
         prepare(config, tmp_path, Pretended(0, 2), score_test=False)

@@ -20,11 +20,11 @@ from tiny_runs import resumed
 from torch import nn
 from workplaces import SETTINGS, Workplace, curve, draw_noise, workplace
 
-from ftexp import prepare
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.lr_find import find_rates
 from ftexp.machine.generators import forked_generators, seed_generators
 from ftexp.models.blocks import Block, Network
+from ftexp.preparation import prepare
 from ftexp.preprocessing import Preprocessing
 from ftexp.run import run
 from ftexp.training.random_state import random_state, set_random_state

@@ -16,10 +16,10 @@ from conftest import Compose
 from resumable_runs import VARIANTS, run, splits
 from tiny_runs import identity_of, resumed
 
-from ftexp import prepare
 from ftexp.data_identity import DataIdentity
 from ftexp.errors import CheckpointError, ConfigError, FormatError
 from ftexp.finetune.recipe import Decision
+from ftexp.preparation import prepare
 from ftexp.run_identity import RunIdentity
 from ftexp.training.checkpoints.checkpoint import FORMAT, LAST, load_checkpoint, read_last
 

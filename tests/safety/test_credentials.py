@@ -70,7 +70,7 @@ def test_an_error_of_ours_shows_its_traceback_without_it(
     def broken(config: Config) -> None:
         raise RuntimeError(f"ours, with {config.tracking.uri}")
 
-    monkeypatch.setattr("ftexp.prepare.plan", broken)
+    monkeypatch.setattr("ftexp.preparation.prepare.plan", broken)
     ended = command_line(*SMALL, STORE)
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr

@@ -16,7 +16,7 @@ from ftexp.finetune.phases import Phase, plan_phases
 from ftexp.machine.device_kinds import KINDS, CompileCost
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import prepare_runtime
-from ftexp.prepare import prepare
+from ftexp.preparation.prepare import prepare
 from ftexp.training.compile_choice import choose_compiled
 
 # 44 images in batches of 8 are 6 steps an epoch.

@@ -17,7 +17,7 @@ from ftexp.finetune.phases import plan_phases
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.onnx_prefix import ExportError
-from ftexp.prepare import prepare
+from ftexp.preparation.prepare import prepare
 from ftexp.training.engine_choice import settle_engine
 from ftexp.training.inputs import frozen_engine
 

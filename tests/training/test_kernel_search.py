@@ -19,8 +19,8 @@ from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
-from ftexp.prepare import prepare
-from ftexp.prepared import Prepared
+from ftexp.preparation.prepare import prepare
+from ftexp.preparation.prepared import Prepared
 from ftexp.run_identity import RunIdentity
 from ftexp.training.kernel_search import choose_kernel_search
 
@@ -59,7 +59,7 @@ def prepared_with_8_images(config: Config, network: Network, folder: Path, monke
         "build_network": lambda *_: network,
         "_identify": lambda *_: None,
     }.items():
-        monkeypatch.setattr(f"ftexp.prepare.{name}", instead)
+        monkeypatch.setattr(f"ftexp.preparation.prepare.{name}", instead)
     return prepare(config, folder, ONE_PROCESS, score_test=False)
 
 
@@ -128,7 +128,7 @@ def test_a_resumed_run_keeps_its_memory_format_on_its_own_kind_of_device_alone(
     """On another one it could be slow, or wrong: Apple GPUs compute other values with channels last."""
     engine = {"device": began_on, "memory_format": "channels_last"}
     begun = RunIdentity({}, DataIdentity([], "", "", []), {}, batch_size=8, engine=engine, decided=[])
-    monkeypatch.setattr("ftexp.prepare._begun", lambda *_: begun)
+    monkeypatch.setattr("ftexp.preparation.prepare._begun", lambda *_: begun)
     monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], channels_last_from=9))
     config = configure("runtime.device=cpu", "stage=full", "stage.epochs=1", "train.batch_size=8")
     prepared = prepared_with_8_images(config, network, tmp_path, monkeypatch)

@@ -46,7 +46,7 @@ def test_the_audit_has_a_part_of_the_time_from_the_start_of_the_command(
         until.append(given[-1])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ftexp.read_data.audit_splits", audit)
+    monkeypatch.setattr("ftexp.preparation.read_data.audit_splits", audit)
     fast = ("runtime.device=cpu", "tracking=none", "audit.features=false", "audit.geometry=false")
     config = configure(f"train.max_minutes={limit}", "recipe.time.audit=0.25", *fast)
     with pytest.raises(KeyboardInterrupt):

@@ -10,9 +10,9 @@ from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.data_identity import DataIdentity
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.recipe import Decision
-from ftexp.head_depth import Depth
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
+from ftexp.preparation.head_depth import Depth
 from ftexp.run_identity import RunIdentity
 from ftexp.training.run_time import RunTime
 

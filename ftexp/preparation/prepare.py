@@ -18,10 +18,6 @@ from ftexp.data_identity import DataIdentity
 from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
 from ftexp.finetune.recipe import foreseen
-from ftexp.follow_recipe import follow_recipe
-from ftexp.head_depth import settle_depth, wants_folds
-from ftexp.head_solver import choose_solver, keep_solvable, solved_as_in
-from ftexp.limit_time import end_of_alignment, limit_time
 from ftexp.machine.device_choice import report_unused_gpus
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.generators import seed_generators
@@ -30,9 +26,13 @@ from ftexp.metric_names import check_defined
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.models.weights import Weights
-from ftexp.prepared import Prepared, run_name
-from ftexp.rank_checks import check_graphs, check_shares
-from ftexp.read_data import read_recorded
+from ftexp.preparation.follow_recipe import follow_recipe
+from ftexp.preparation.head_depth import settle_depth, wants_folds
+from ftexp.preparation.head_solver import choose_solver, keep_solvable, solved_as_in
+from ftexp.preparation.limit_time import end_of_alignment, limit_time
+from ftexp.preparation.prepared import Prepared, run_name
+from ftexp.preparation.rank_checks import check_graphs, check_shares
+from ftexp.preparation.read_data import read_recorded
 from ftexp.run_identity import RunIdentity
 from ftexp.training.batch_size import settle_batch_size
 from ftexp.training.compile_choice import choose_compiled

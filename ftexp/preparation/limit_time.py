@@ -9,9 +9,9 @@ from dataclasses import replace
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
 from ftexp.finetune.phases import Phase
-from ftexp.head_depth import wants_folds
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
+from ftexp.preparation.head_depth import wants_folds
 from ftexp.run_identity import RunIdentity
 from ftexp.training.fewer_images import images_in_time, report_fewer, take_images
 from ftexp.training.inputs.input_source import InputSource

@@ -17,8 +17,6 @@ from conftest import Compose, draw_pictures, real_images
 from PIL import Image
 
 import ftexp
-from ftexp import head_depth
-from ftexp import prepare as prepare_module
 from ftexp import run as run_module
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
@@ -26,14 +24,16 @@ from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import ConfigError
 from ftexp.evaluation.history import EpochRecord
 from ftexp.exporting.graph import ClassifierGraph, trace
-from ftexp.head_solver import choose_solver
 from ftexp.inference.engine import NetworkEngine
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
 from ftexp.models.depth_head import add_taps
 from ftexp.models.taps import find_taps
-from ftexp.prepare import plan
+from ftexp.preparation import head_depth
+from ftexp.preparation import prepare as prepare_module
+from ftexp.preparation.head_solver import choose_solver
+from ftexp.preparation.prepare import plan
 from ftexp.probe.depth import DepthProbe, Gain
 from ftexp.probe.features import Features
 from ftexp.run import run

@@ -13,7 +13,7 @@ from tiny_runs import NAMES, fresh_network
 
 from ftexp.errors import ConfigError
 from ftexp.finetune.phases import Phase, plan_phases
-from ftexp.head_solver import bytes_to_solve, choose_solver, keep_solvable
+from ftexp.preparation.head_solver import bytes_to_solve, choose_solver, keep_solvable
 
 
 def chosen(configure: Compose, *settings: str, overrides: tuple[str, ...] = ()) -> tuple[Phase, ...]:

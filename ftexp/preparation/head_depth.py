@@ -12,11 +12,11 @@ from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
 from ftexp.errors import ConfigError
 from ftexp.finetune.phases import Phase
-from ftexp.head_solver import bytes_to_solve
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import HEAD, Network, Tap
 from ftexp.models.depth_head import StandardisedLinear, add_taps
 from ftexp.models.taps import TapError, find_taps
+from ftexp.preparation.head_solver import bytes_to_solve
 from ftexp.probe.depth import DepthProbe, probe_depth
 from ftexp.probe.features import Features, number_groups
 from ftexp.training.inputs.features import KnownFeatures, compute_features, gathered, last_layer, why_unsolvable

@@ -12,8 +12,8 @@ from workplaces import Workplace, workplace
 
 from ftexp.errors import InterruptedRunError
 from ftexp.finetune.phases import plan_phases
-from ftexp.follow_recipe import follow_recipe
-from ftexp.head_solver import choose_solver, solved_as_in
+from ftexp.preparation.follow_recipe import follow_recipe
+from ftexp.preparation.head_solver import choose_solver, solved_as_in
 from ftexp.run import run
 from ftexp.training.step import Step
 
