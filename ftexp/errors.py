@@ -60,6 +60,10 @@ class InterruptedRunError(KeyboardInterrupt):
         self.saved = saved
 
 
+class StoppedEarly(BaseException):
+    """Carries an error (its cause) through Hydra, which only warns when a callback raises an ``Exception``."""
+
+
 class PrunedError(Exception):
     """The pruner of a search stopped this run early. The run did not fail, and it has no result."""
 

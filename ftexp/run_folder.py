@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from ftexp.cli.resume_arguments import AUTO, newest_unfinished, own_overrides
-from ftexp.errors import CheckpointError, ConfigError
+from ftexp.errors import CheckpointError, ConfigError, StoppedEarly
 from ftexp.files.run_files import BEST, HISTORY, IDENTITY, LOCK, RESULT, status_of
 from ftexp.machine.torchrun import is_main, several_processes, store
 
@@ -31,10 +31,6 @@ NOTHING_FOUND = "ftexp: resume=auto: no unfinished run of this command, so a new
 _NOW = re.compile(r"\$\{now:[^}]*\}")
 _ANY_TIME = "ANY-TIME"
 _NUMBERED = "${hydra.job.num}"
-
-
-class StoppedEarly(BaseException):
-    """Carries an error (its cause) through Hydra, which only warns when a callback raises an ``Exception``."""
 
 
 class ClaimFolder(Callback):

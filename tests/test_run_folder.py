@@ -27,10 +27,10 @@ from ftexp.audit.__main__ import main as audit
 from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import register_schema
 from ftexp.config.conf_dir import conf_dir
-from ftexp.errors import CheckpointError, ConfigError, InterruptedRunError
+from ftexp.errors import CheckpointError, ConfigError, InterruptedRunError, StoppedEarly
 from ftexp.machine.torchrun import VARIABLES
 from ftexp.run import run
-from ftexp.run_folder import ClaimFolder, StoppedEarly, claimed, locked, refuse_trials, start_again
+from ftexp.run_folder import ClaimFolder, claimed, locked, refuse_trials, start_again
 from ftexp.run_result import BestEpoch, RunResult
 from ftexp.sweeps import trial as trial_module
 from ftexp.sweeps.sweep import _refuse_other_study

@@ -26,11 +26,10 @@ from ftexp.cli.streams import keep_streams
 from ftexp.config import Config, parse, register_schema
 from ftexp.config.conf_dir import conf_dir
 from ftexp.config.uri import hide_credentials
-from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, UserError
+from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, StoppedEarly, UserError
 from ftexp.files.disk import RUN_FOLDER, SWEEP_FOLDER, WrittenPaths, explain_disk, written_paths
 from ftexp.machine.torchrun import is_first_to_report, is_main, same_arguments, several_processes
 from ftexp.machine.versions import version_line
-from ftexp.run_folder import StoppedEarly
 
 T = TypeVar("T")
 

@@ -18,7 +18,6 @@ from ftexp.evaluation.gate import Verdict
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
 from ftexp.files.json_files import write_json
-from ftexp.files.run_files import BEST, with_calibration
 from ftexp.finetune.phases import Phase
 from ftexp.finetune.schedules import Span
 from ftexp.inference.calibration import Calibration
@@ -36,14 +35,14 @@ from ftexp.report.lines import (
 from ftexp.report.phase_entries import phase_entry, skipped_entry
 from ftexp.report.plan import plan_rows, plot_plan
 from ftexp.report.plots import plot_confusion_matrix, plot_curves
-from ftexp.report.result import RESULT_FILES, keep_time_plan, result_content, write_failure
+from ftexp.report.result import keep_time_plan, result_content, write_failure
+from ftexp.report.sent_result import model_to_log, send_result
 from ftexp.report.solved import write_solution
 from ftexp.report.tables import format_table, write_rows
 from ftexp.run_result import RunResult
-from ftexp.tracking.description import describe_run
 from ftexp.tracking.report_page import log_report
 from ftexp.tracking.send_missing import send_missing_if_possible
-from ftexp.tracking.tracker import DESCRIPTION, ModelToLog, Status, Tracker
+from ftexp.tracking.tracker import Status, Tracker
 from ftexp.training.judging import JudgedLabels
 from ftexp.training.solve import SolvedHead
 
@@ -213,25 +212,12 @@ class Recorder:
             mlflow_run_id=self._tracker.run_id,
         )
         write_json(self.folder / "result.json", result)
-        self._send(test)
+        send_result(self._tracker, self.folder, self._curves.records[-1], test, self._curves.diagnosis)
         log.info("always predicting %s gives %s accuracy %.4f", baseline["class"], split, baseline["accuracy"])
         if test_uses > 1:
             log.warning("This test set has been used %d times; results selected with it are too optimistic.", test_uses)
         log.info("%s  %s", result_line(best, test, self._metric), self.folder)
         return RunResult.of(self.folder, result)
-
-    def _send(self, test: Scores | None) -> None:
-        """Copy the result files in the folder to the tracking store."""
-        for name in filter(lambda name: (self.folder / name).exists(), RESULT_FILES):
-            self._tracker.log_artifact(self.folder / name)
-        for file in with_calibration(self.folder / BEST):
-            self._tracker.log_artifact(file, "checkpoints")
-        diagnosed = {"diagnosis": self._curves.diagnosis.signal} if self._curves.diagnosis else {}
-        self._tracker.set_tags({**diagnosed, DESCRIPTION: describe_run(self.folder)})
-        if test:
-            last = self._curves.records[-1]
-            scores = {f"test_{name}": value for name, value in test.metrics(last.val).items()}
-            self._tracker.log_metrics({**scores, "test_loss": test.loss}, last.epoch)
 
     def log_report(self, *, log_images: bool) -> None:
         """Send ``report.html`` to the tracking store, without the images of the data if they may not go there."""
@@ -239,10 +225,7 @@ class Recorder:
 
     def log_model(self, best: Best, register_as: str | None) -> None:
         """Send the best network to the tracking store as a model, with its scores."""
-        epoch, last = best.record.epoch, self._curves.records[-1].epoch
-        scores = ["loss", *best.record.val]
-        metrics = [(f"val_{name}", epoch) for name in scores] + [(f"test_{name}", last) for name in scores]
-        self._tracker.log_model(ModelToLog(self.folder / BEST, epoch, tuple(metrics), register_as))
+        self._tracker.log_model(model_to_log(self.folder, best, self._curves.records[-1], register_as))
 
     def calibrated(self, calibration: Calibration) -> None:
         """Record the temperature."""

@@ -37,8 +37,7 @@ log = logging.getLogger(__name__)
 
 # Part of every key; increase it when the content changes, so that older files are not used.
 VERSION = 4
-# The number of images that are decoded ahead or written at once: enough to keep the threads busy, few enough for the
-# memory.
+# Images that are decoded ahead or written at once: enough to keep the threads busy, few enough for the memory.
 CHUNK = 256
 
 UInt8Image = npt.NDArray[np.uint8]
