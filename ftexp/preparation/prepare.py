@@ -8,14 +8,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_ledger import TestLedger, open_ledger
 from ftexp.data_identity import DataIdentity
-from ftexp.finetune.batchnorm import describe_policy, synchronise_statistics
+from ftexp.finetune.batchnorm import describe_policy
 from ftexp.finetune.phases import Phase, looks_into_blocks, plan_phases
 from ftexp.finetune.recipe import foreseen
 from ftexp.machine.device_choice import report_unused_gpus
@@ -26,19 +25,15 @@ from ftexp.metric_names import check_defined
 from ftexp.models.blocks import Network
 from ftexp.models.catalogue import block_names, build_network, build_skeleton, locate_weights
 from ftexp.models.weights import Weights
-from ftexp.preparation.follow_recipe import follow_recipe
-from ftexp.preparation.head_depth import settle_depth, wants_folds
-from ftexp.preparation.head_solver import choose_solver, keep_solvable, solved_as_in
-from ftexp.preparation.limit_time import end_of_alignment, limit_time
+from ftexp.preparation.head_depth import wants_folds
+from ftexp.preparation.head_solver import choose_solver
+from ftexp.preparation.limit_time import end_of_alignment
 from ftexp.preparation.prepared import Prepared, run_name
 from ftexp.preparation.rank_checks import check_graphs, check_shares
 from ftexp.preparation.read_data import read_recorded
+from ftexp.preparation.settle import settle
 from ftexp.run_identity import RunIdentity
-from ftexp.training.batch_size import settle_batch_size
-from ftexp.training.compile_choice import choose_compiled
-from ftexp.training.engine_choice import confirm_engine, settle_engine
 from ftexp.training.judging import MAX_JUDGED
-from ftexp.training.kernel_search import choose_kernel_search
 
 log = logging.getLogger(__name__)
 
@@ -77,22 +72,10 @@ def prepare(
     check_shares(config, ranks, begun)
     check_graphs(config, runtime)
     planned = plan(config)
-    begun_by_steps = begun is not None and begun.head_solver == "sgd"
-    given = overrides if begun is None else begun.overrides or []
-    phases = planned if begun_by_steps else choose_solver(config, planned, given)
+    phases = _with_solver(config, planned, begun, overrides)
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
     judges = config.audit.labels and score_test and ranks.size == 1  # not in a trial of a search
-    reading = partial(
-        read_recorded,
-        config,
-        folder,
-        runtime.device,
-        begun,
-        name=run_name(config, phases),
-        copies_up_to=math.inf if wants_folds(config, phases) else MAX_JUDGED if judges else 0,
-        align_until=end_of_alignment(config, began),
-    )
-    splits = ranks.broadcast(lambda: splits or reading())
+    splits = ranks.broadcast(lambda: splits or _read(config, folder, runtime, begun, phases, began, judges=judges))
     check_defined(config.asked_metrics, splits.classes, [sample.label for sample in splits.val])
     ledger = open_ledger(config.tracking)
     data = _identify(splits, config, ledger if score_test else None) if ranks.is_main else None
@@ -100,42 +83,24 @@ def prepare(
     memory_format = begun.memory_format_on(runtime.device.type) if begun else None
     runtime = settle_memory_format(runtime, config.runtime, len(splits.train), memory_format)
     network = _build(config, weights, splits.classes, runtime)
-    phases = keep_solvable(config, planned, phases, network, len(splits.train))
-    # Before BatchNorm is replaced by SyncBatchNorm: if one rank ran out of memory, the others would wait for it.
-    known = begun.batch_size if begun else None
-    settled = settle_batch_size(config, network, phases, runtime, len(splits.train), known)
-    begun_with = begun.decisions(config) if begun else None
-    settled, planned, decisions = follow_recipe(settled, network, phases, len(splits.train), begun_with)
-    phases = solved_as_in(phases, planned)
-    if ranks.size > 1 and any(phase.bn_policy.update_running_statistics for phase in phases):
-        network.module = synchronise_statistics(network.module, runtime.device)
-    num_images, engine = len(splits.train) + len(splits.val), begun.frozen_engine if begun else None
-    settled = settle_engine(settled, network, phases, num_images, runtime, engine)
     clock = began, start_seconds
-    run_time, in_time = limit_time(settled, network, splits, phases, runtime, clock, begun, score_test=score_test)
-    depth = settle_depth(settled, network, in_time, phases, runtime, begun.head_depth if begun else None)
-    phases = keep_solvable(config, planned, phases, depth.network, len(in_time.train))
-    settled = confirm_engine(settled, depth.network, phases, runtime, depth.frozen_engine)
-    before = begun.compiled if begun else None
-    phases = choose_compiled(settled, phases, depth.network, len(in_time.train), runtime, before)
-    choose_kernel_search(settled, phases, depth.network, len(in_time.train), runtime)
-    if run_time is not None:
-        run_time.settle(settled, depth.network, phases)
+    settled = settle(config, planned, phases, network, splits, runtime, clock, begun, score_test=score_test)
+    taken = settled.splits
     return Prepared(
         given=config,
-        config=settled,
-        decisions=decisions,
+        config=settled.config,
+        decisions=settled.decisions,
         runtime=runtime,
-        phases=phases,
-        splits=in_time,
-        depth=depth,
-        judges_labels=judges and in_time.copies is not None and len(in_time.train) + len(in_time.val) <= MAX_JUDGED,
+        phases=settled.phases,
+        splits=taken,
+        depth=settled.depth,
+        judges_labels=judges and taken.copies is not None and len(taken.train) + len(taken.val) <= MAX_JUDGED,
         ledger=ledger,
         data=data,
         run_id=run_id,
         overrides=begun.overrides if begun else list(overrides),
         mlflow_run_id=begun.mlflow_run_id if begun else None,
-        run_time=run_time,
+        run_time=settled.run_time,
     )
 
 
@@ -147,6 +112,37 @@ def _begun(config: Config, folder: Path) -> RunIdentity | None:
     begun.check_settings(config, force=config.resume.force)
     begun.warn_of_versions()
     return begun
+
+
+def _with_solver(
+    config: Config, planned: tuple[Phase, ...], begun: RunIdentity | None, overrides: Sequence[str]
+) -> tuple[Phase, ...]:
+    """The planned phases, the heads of some of which are solved; a run that trained its head by steps goes on so."""
+    if begun is None:
+        return choose_solver(config, planned, overrides)
+    return planned if begun.head_solver == "sgd" else choose_solver(config, planned, begun.overrides or [])
+
+
+def _read(
+    config: Config,
+    folder: Path,
+    runtime: Runtime,
+    begun: RunIdentity | None,
+    phases: tuple[Phase, ...],
+    began: float,
+    *,
+    judges: bool,
+) -> Splits:
+    """Read and audit the data; copies are looked for where folds or the judging of labels will need them."""
+    return read_recorded(
+        config,
+        folder,
+        runtime.device,
+        begun,
+        name=run_name(config, phases),
+        copies_up_to=math.inf if wants_folds(config, phases) else MAX_JUDGED if judges else 0,
+        align_until=end_of_alignment(config, began),
+    )
 
 
 def _identify(splits: Splits, config: Config, ledger: TestLedger | None) -> DataIdentity:
