@@ -301,8 +301,9 @@ def test_batch_sizes_are_measured_before_synchronised_layers_are_put_in(
         calls.append("synchronise")
         return module
 
-    settled = {"settle_batch_size": settle, "synchronise_statistics": synchronise}
-    leave_out_files(monkeypatch, network, _identify=lambda *_: None, **settled)
+    leave_out_files(monkeypatch, network, _identify=lambda *_: None)
+    monkeypatch.setattr("ftexp.preparation.settle.settle_batch_size", settle)
+    monkeypatch.setattr("ftexp.preparation.settle.synchronise_statistics", synchronise)
     with forked_generators(CPU):
         prepare(
             configure("runtime.device=cpu", "stage=partial", "bn_policy=train"),

@@ -216,7 +216,9 @@ def test_a_run_that_is_resumed_keeps_its_memory_format(configure: Compose) -> No
         assert settled.memory_format == expected, "a value that is given wins"
 
 
-@pytest.mark.parametrize("module", ["prepare", "lr_find", "frozen_features", "probed_models", "unlabelled_images"])
+@pytest.mark.parametrize(
+    "module", ["preparation/prepare", "lr_find", "frozen_features", "probed_models", "unlabelled_images"]
+)
 def test_whoever_knows_the_number_of_images_settles_the_memory_format(module: str) -> None:
     """Else a small run on CUDA would wait there, and its cached activations would not be found."""
     source = (Path(ftexp.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
