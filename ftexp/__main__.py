@@ -70,8 +70,7 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
         command = sys.argv.pop(1)
         sys.exit(import_module(COMMANDS[command]).main() or 0)
-    register_sweeper()
-    run_command(job, under_torchrun=True)
+    run_command(job, under_torchrun=True, register=register_sweeper)
 
 
 def program() -> None:

@@ -43,7 +43,11 @@ TRACEBACK = "FTEXP_TRACEBACK"
 
 
 def run_command(
-    task: Callable[[DictConfig], object], *, under_torchrun: bool = False, own_help: str | None = None
+    task: Callable[[DictConfig], object],
+    *,
+    under_torchrun: bool = False,
+    own_help: str | None = None,
+    register: Callable[[], object] = lambda: None,
 ) -> None:
     """Compose the configuration and do the task with it; a mistake of the user ends in one message and exit code 1.
 
@@ -52,6 +56,7 @@ def run_command(
         under_torchrun: whether several processes can do the task together.
         own_help: the text that ``--help`` prints; None: the help of a run, from conf/hydra/help, and with other
             arguments beside ``--help``, Hydra's way to print it.
+        register: registers with Hydra what the task needs beside the schema; help and mistakes in arguments come first.
     """
     keep_streams()
     if own_help is not None and {"--help", "-h"} & set(sys.argv[1:]):
@@ -68,6 +73,7 @@ def run_command(
     except UserError as error:
         _stop(str(error), code=1)
     register_schema()
+    register()
     register_options(conf_dir())
     wants_traceback = _wants_traceback()
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import CommandLine, Compose, composed
 from hydra import compose
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from ftexp.audit.__main__ import main as audit
@@ -281,6 +282,14 @@ def test_help_and_mistakes_come_without_importing_torch(tmp_path: Path, argument
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if "import time:" in line}
     assert "ftexp.config" in imported
     assert not imported & {"torch", "timm", "mlflow", "sklearn", "optuna"}
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version", "--lr=1"])
+def test_help_and_unknown_options_come_before_hydra_looks_for_plugins(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, argument: str
+) -> None:
+    monkeypatch.setattr(Plugins, "instance", None)  # calling it, which takes a tenth of a second, would be a TypeError
+    assert "Traceback" not in command_line(argument).stderr
 
 
 def test_help_alone_is_what_hydra_prints_with_other_arguments(command_line: CommandLine) -> None:
