@@ -16,7 +16,7 @@ from ftexp.audit.blank import find_blank_images
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import find_same_images, near_duplicate_findings, near_duplicates, tie_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
-from ftexp.audit.findings import KINDS, Finding, write_leaks
+from ftexp.audit.findings import KINDS, Finding, remedy_of, write_leaks
 from ftexp.audit.fingerprint_table import Fingerprints, FingerprintsByPath
 from ftexp.audit.fingerprints import FeatureExtractor, Seen, look_at_images
 from ftexp.audit.groups import write_groups
@@ -55,7 +55,13 @@ class Audit:
 
 
 def audit_splits(
-    samples: Sequence[Sample], config: AuditConfig, folder: Path, look: FingerprintsByPath, until: float = math.inf
+    samples: Sequence[Sample],
+    config: AuditConfig,
+    folder: Path,
+    look: FingerprintsByPath,
+    until: float = math.inf,
+    *,
+    tied: bool = False,
 ) -> Audit:
     """Search for leaks between the splits; write ``leaks.csv``, and ``leaks.png`` if findings have pairs of images.
 
@@ -65,6 +71,7 @@ def audit_splits(
         folder: where the files are written.
         look: the fingerprints of the samples, from ``screen_and_look``.
         until: by ``time.monotonic``, when no further pictures are aligned.
+        tied: whether ``data.tie_duplicates`` has put copies into one split, so that it is no advice any more.
 
     Raises:
         LeakError: when something of severity ``fail`` was found and ``audit.on_leak=fail``.
@@ -81,10 +88,10 @@ def audit_splits(
     draw_worst_pairs(folder / LEAKS_PICTURE, findings, samples)
     audit = Audit(findings, time.perf_counter() - started + look.seconds)
     log.info("audit   %d images in %.1f s: %s", len(samples), audit.seconds, _summary(findings))
-    for line in [*_report(findings), *(f"  warn  {line}" for line in repeats)]:
+    for line in [*_report(findings, tied), *(f"  warn  {line}" for line in repeats)]:
         log.warning(line)
     if audit.failures:
-        raise LeakError(_refusal(audit.failures, folder / "leaks.csv"))
+        raise LeakError(_refusal(audit.failures, folder / "leaks.csv", tied))
     return audit
 
 
@@ -188,10 +195,10 @@ def _summary(findings: Sequence[Finding]) -> str:
     return ", ".join(f"{counts[kind]} x {meaning}" for kind, (meaning, _) in KINDS.items() if counts[kind]) or "clean"
 
 
-def _report(findings: Sequence[Finding]) -> list[str]:
+def _report(findings: Sequence[Finding], tied: bool) -> list[str]:
     """One line for each kind with its first example; for shortcuts, one line for each field."""
     lines = []
-    for kind, (meaning, remedy) in KINDS.items():
+    for kind, (meaning, _) in KINDS.items():
         found = [finding for finding in findings if finding.kind == kind]
         if kind == "shortcut":
             lines += [
@@ -205,16 +212,15 @@ def _report(findings: Sequence[Finding]) -> list[str]:
             other = f" and {first.path_b} ({first.split_b})" if first.path_b else ""
             lines.append(
                 f"  {first.severity}  {meaning}: {len(found)}, for example {first.path_a} ({first.split_a}){other}."
-                f" To fix: {remedy}"
+                f" To fix: {remedy_of(kind, tied=tied)}"
             )
     return lines
 
 
-def _refusal(failures: Sequence[Finding], table: Path) -> str:
+def _refusal(failures: Sequence[Finding], table: Path, tied: bool) -> str:
     meanings: dict[str, list[str]] = {}
     for kind in dict.fromkeys(failure.kind for failure in failures):
-        meaning, remedy = KINDS[kind]
-        meanings.setdefault(remedy, []).append(meaning)
+        meanings.setdefault(remedy_of(kind, tied=tied), []).append(KINDS[kind][0])
     remedies = "\n".join(f"For {' and '.join(named)}, set {remedy}." for remedy, named in meanings.items())
     return (
         f"The splits leak, so the scores would look better than the model is: {_summary(failures)}."

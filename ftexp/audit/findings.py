@@ -14,6 +14,13 @@ Severity = Literal["fail", "warn"]
 
 _TIE = "data.tie_duplicates=true (with data.split=stratified if the data has splits of its own)"
 
+# In place of it, where that is set already. It compares each image with the nearest of all images, and the audit
+# with the nearest of other splits, which are others.
+_NOT_TIED = (
+    "data.groups=FILE, a table path,group with one group for both images of each pair, or leave one of them out "
+    "(data.tie_duplicates=true did not find these pairs)"
+)
+
 # Kind -> its meaning, and the setting or the action that fixes it.
 KINDS: dict[str, tuple[str, str]] = {
     "same_image": ("the same image in two splits", _TIE),
@@ -39,6 +46,12 @@ KINDS: dict[str, tuple[str, str]] = {
         "audit.on_leak=off if you know that it is harmless",
     ),
 }
+
+
+def remedy_of(kind: str, *, tied: bool) -> str:
+    """The setting or the action that fixes a kind; ``tied``: whether ``data.tie_duplicates`` is set already."""
+    remedy = KINDS[kind][1]
+    return _NOT_TIED if tied and remedy == _TIE else remedy
 
 
 @dataclass(frozen=True, slots=True)

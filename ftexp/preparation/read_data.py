@@ -82,7 +82,7 @@ def read_data(
     )
     warn_if_too_small(len(splits.val))
     if look is not None and config.audit.on_leak != "off":
-        audit_splits(assigned, config.audit, folder, look, align_until)
+        audit_splits(assigned, config.audit, folder, look, align_until, tied=config.data.tie_duplicates)
     if look is not None and len(splits.train) + len(splits.val) <= copies_up_to:
         seen = (*splits.train, *splits.val)
         splits = replace(splits, copies=tie_duplicates(seen, look.of(seen)) if ties is None else ties)

@@ -37,21 +37,21 @@ def test_time_is_kept_for_what_follows_the_training(configure: Compose) -> None:
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("2", 1000.0 + 0.25 * 120), ("null", math.inf)])
-def test_the_audit_has_a_part_of_the_time_from_the_start_of_the_command(
+def test_the_audit_has_a_part_of_the_time_from_the_start_of_the_command_and_knows_of_ties(
     configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: float
 ) -> None:
-    until = []
+    told = []
 
-    def audit(*given: object) -> None:
-        until.append(given[-1])
+    def audit(*given: object, tied: bool) -> None:
+        told.append((given[-1], tied))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ftexp.preparation.read_data.audit_splits", audit)
     fast = ("runtime.device=cpu", "tracking=none", "audit.features=false", "audit.geometry=false")
-    config = configure(f"train.max_minutes={limit}", "recipe.time.audit=0.25", *fast)
+    config = configure(f"train.max_minutes={limit}", "recipe.time.audit=0.25", "data.tie_duplicates=true", *fast)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "run", began=1000.0)
-    assert until == [expected]
+    assert told == [(expected, True)]
 
 
 def test_phases_share_by_cost_and_a_last_one_without_time_for_its_least_is_left_out(configure: Compose) -> None:
