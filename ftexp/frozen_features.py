@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ftexp.audit.audit import screen_and_look
-from ftexp.audit.duplicates import tie_duplicates
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.fingerprint_table import FingerprintsByPath
+from ftexp.audit.ties import tie_duplicates
 from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ftexp.audit.audit import look
-from ftexp.audit.duplicates import tie_duplicates
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.fingerprint_table import Fingerprints
+from ftexp.audit.ties import tie_duplicates
 from ftexp.config import Config
 from ftexp.data.samples import Sample
 from ftexp.data.sources.named_images import named_images

@@ -49,10 +49,12 @@ class Effort:
         cache: keeps how pairs fit, by the contents of both: those that it knows cost nothing, and an audit that was
             interrupted goes on from there.
         until: by ``time.monotonic``, when no further pairs are begun; a warning says how many were left.
+        is_repeated: whether another search follows, which says what is not listed.
     """
 
     cache: FingerprintCache
     until: float = math.inf
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def align_pairs(
             progress.at(start + len(chunk))
         nothing = aligner.with_common_points_alone([(one.first, one.second) for one in found], np.unique(pairs))
     aligner.report()
-    if nothing:
+    if nothing and not effort.is_repeated:
         log.info(
             "audit   %s only what many pictures have (a logo, a frame, a form): not listed",
             "1 pair shares" if len(nothing) == 1 else f"{len(nothing)} pairs share",

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 from ftexp.audit.aligner import Effort
 from ftexp.audit.blank import find_blank_images
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import find_same_images, near_duplicate_findings, near_duplicates, tie_duplicates
-from ftexp.audit.edited_copies import OnScene, find_edited_copies
+from ftexp.audit.duplicates import find_copies
+from ftexp.audit.edited_copies import OnScene
 from ftexp.audit.findings import KINDS, Finding, remedy_of, write_leaks
 from ftexp.audit.fingerprint_table import Fingerprints, FingerprintsByPath
 from ftexp.audit.fingerprints import FeatureExtractor, Seen, look_at_images
@@ -78,10 +78,11 @@ def audit_splits(
     """
     started = time.perf_counter()
     prints = look.of(samples)
-    with closing(_open_cache(config)) as cache:
+    with closing(FingerprintCache(config.cache)) as cache:
         findings, repeats = find_all(samples, prints, Effort(cache, until), config.on_scene)
         if config.write_groups is not None:
-            write_groups(Path(config.write_groups).expanduser(), samples, prints, cache if config.aligns else None)
+            without_limit = Effort(cache) if config.aligns else None
+            write_groups(Path(config.write_groups).expanduser(), samples, prints, without_limit)
     if config.on_leak == "warn":
         findings = [replace(finding, severity="warn") for finding in findings]
     write_leaks(folder / "leaks.csv", findings)
@@ -109,31 +110,17 @@ def find_all(
         effort: how much may be spent on aligning pictures; its cache also keeps how well metadata predict the labels.
         on_scene: whether scenes are listed, and with which severity.
     """
-    across, within = near_duplicates(samples, prints)
-    copies = [*find_same_images(samples, prints), *near_duplicate_findings(samples, across.near)]
+    copies, across, within = find_copies(samples, prints, effort, on_scene)
     findings = [
         *copies,
-        *find_edited_copies(samples, prints, effort, on_scene, copies, across.by_hash),
         *find_shared_groups(samples),
         *find_future_in_training(samples),
-        *find_two_labels(samples, prints, [*across.near, *within.near]),
-        *find_repeats(samples, prints, within.near),
+        *find_two_labels(samples, prints, [*across, *within]),
+        *find_repeats(samples, prints, within),
         *find_blank_images(samples, prints),
         *find_shortcuts(samples, prints, effort.cache),
     ]
-    return findings, describe_repeats(samples, prints, within.near)
-
-
-def find_ties(samples: Sequence[Sample], config: AuditConfig, look: FingerprintsByPath) -> dict[str, str]:
-    """Find the copies that must stay together: path -> name of the set of copies that the image belongs to."""
-    with closing(_open_cache(config)) as cache:
-        return tie_duplicates(samples, look.of(samples), cache)
-
-
-def log_ties(ties: Mapping[str, str]) -> None:
-    """Say what ``data.tie_duplicates`` keeps in one split."""
-    num_sets = len(set(ties.values()))
-    log.info("audit   %d images have a copy; each of the %d sets of copies stays in one split.", len(ties), num_sets)
+    return findings, describe_repeats(samples, prints, within)
 
 
 def look(
@@ -146,7 +133,7 @@ def look(
 ) -> Seen:
     """The fingerprint of every sample, or the reason why its image is bad; the arguments are ``screen_and_look``'s."""
     threads = available_cores() if isinstance(workers, str) else max(1, workers)
-    with closing(_open_cache(config)) as cache:
+    with closing(FingerprintCache(config.cache)) as cache:
         return look_at_images(samples, extractor, cache, threads, ImageLimits.of(data), digests)
 
 
@@ -183,11 +170,6 @@ def screen_and_look(
     report_depth(seen.depths, data.white_level)
     good = leave_out(SampleTable.of(samples), seen.bad, data, folder)
     return good, FingerprintsByPath.of_samples(good, seen.prints, time.perf_counter() - started)
-
-
-def _open_cache(config: AuditConfig) -> FingerprintCache:
-    """The cache that the configuration names; one that keeps nothing if it names none."""
-    return FingerprintCache(None if config.cache is None else Path(config.cache).expanduser())
 
 
 def _summary(findings: Sequence[Finding]) -> str:

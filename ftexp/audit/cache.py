@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,16 +31,16 @@ class FingerprintCache:
     entries are ignored.
 
     Args:
-        file: the path; None: nothing is kept.
+        file: the path, in which ``~`` is the user's home; None: nothing is kept.
     """
 
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
+    def __init__(self, file: str | os.PathLike[str] | None) -> None:
+        self._file = None if file is None else Path(file).expanduser()
         self._connection: sqlite3.Connection | None = None
-        if file is not None:
+        if self._file is not None:
             with self._errors_as_warning():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                self._connection = sqlite3.connect(file, timeout=SECONDS_TO_WAIT_FOR_OTHERS)
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._connection = sqlite3.connect(self._file, timeout=SECONDS_TO_WAIT_FOR_OTHERS)
                 with self._connection:
                     self._connection.execute(
                         "CREATE TABLE IF NOT EXISTS fingerprints (key TEXT PRIMARY KEY, value BLOB)"

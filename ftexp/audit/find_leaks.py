@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 import torch
 
@@ -74,7 +73,7 @@ def find_leaks(
     ]
     aligns = features if geometry is None else geometry
     extractor = PretrainedFeatures(torch.device(device), aligns) if features or aligns else None
-    with closing(FingerprintCache(None if cache is None else Path(cache).expanduser())) as known:
+    with closing(FingerprintCache(cache)) as known:
         seen = look_at_images(samples, extractor, known, available_cores())
         _check(samples, seen)
         return find_all(samples, seen.prints, Effort(known), "warn")[0]

@@ -14,11 +14,10 @@ Severity = Literal["fail", "warn"]
 
 _TIE = "data.tie_duplicates=true (with data.split=stratified if the data has splits of its own)"
 
-# In place of it, where that is set already. It compares each image with the nearest of all images, and the audit
-# with the nearest of other splits, which are others.
+# In place of it, where that is set already, and the data came with a test split that is kept.
 _NOT_TIED = (
-    "data.groups=FILE, a table path,group with one group for both images of each pair, or leave one of them out "
-    "(data.tie_duplicates=true did not find these pairs)"
+    "data.split=stratified, which makes a new test split (the data's own one is kept now, and data.tie_duplicates=true "
+    "moves none of its images), or leave those images of train and val out that test has, too"
 )
 
 # Kind -> its meaning, and the setting or the action that fixes it.

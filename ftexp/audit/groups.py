@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import tie_duplicates
+from ftexp.audit.aligner import Effort
 from ftexp.audit.fingerprint_table import Fingerprints
+from ftexp.audit.ties import tie_duplicates
 from ftexp.data.samples import Sample
 from ftexp.files.whole_file import replaced_whole
 
@@ -20,16 +20,16 @@ LARGE_SHARE = 0.05
 log = logging.getLogger(__name__)
 
 
-def write_groups(file: Path, samples: Sequence[Sample], prints: Fingerprints, cache: FingerprintCache | None) -> None:
+def write_groups(file: Path, samples: Sequence[Sample], prints: Fingerprints, effort: Effort | None) -> None:
     """Write ``path,group`` for every image that belongs to a group of two and more.
 
     Args:
         file: the table.
         samples: all samples; those of one group stay in one group.
         prints: their fingerprints, in the same order.
-        cache: keeps how pairs of pictures fit; None: edited copies and scenes are not searched.
+        effort: how much may be spent on aligning pictures; None: edited copies and scenes are not searched.
     """
-    group_of = tie_duplicates(samples, prints, cache, scenes=True)
+    group_of = tie_duplicates(samples, prints, effort, scenes=True)
     sizes = Counter(group_of.values())
     with replaced_whole(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as table:
         rows = csv.writer(table)

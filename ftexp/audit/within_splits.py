@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ftexp.audit.duplicates import by_pixels, components
+from ftexp.audit.duplicates import by_pixels
 from ftexp.audit.findings import Finding, finding
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.near_duplicates import Pair
+from ftexp.audit.pairs import components
 from ftexp.data.samples import SPLITS, Sample
 
 _EFFECT = {

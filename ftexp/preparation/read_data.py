@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from ftexp.audit.audit import audit_splits, find_ties, log_ties, screen_and_look
-from ftexp.audit.duplicates import tie_duplicates
+from ftexp.audit.audit import audit_splits, screen_and_look
 from ftexp.audit.features import PretrainedFeatures
+from ftexp.audit.ties import split_tied, tie_duplicates
 from ftexp.config import Config, TrackingConfig
 from ftexp.data.digests import ContentDigests
 from ftexp.data.loading.screening import screen_images
@@ -61,10 +62,10 @@ def read_data(
     else:
         extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
         samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
-        if config.data.tie_duplicates:
-            ties = find_ties(samples, config.audit, look)
-            log_ties(ties)
-    assigned = assign_splits(samples, config.data, ties)
+    if look is not None and config.data.tie_duplicates:
+        assigned, ties = split_tied(samples, config.audit, look, partial(assign_splits, samples, config.data))
+    else:
+        assigned = assign_splits(samples, config.data)
     if begun is not None:
         assigned = as_they_were(assigned, begun.data.images, digests)
     splits = build_splits(assigned, digests)

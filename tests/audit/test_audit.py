@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from photographs import photograph, save
 
-from ftexp.audit.audit import Audit, audit_splits, find_ties, screen_and_look
+from ftexp.audit.audit import Audit, audit_splits, screen_and_look
 from ftexp.audit.fingerprint_table import FingerprintsByPath
+from ftexp.audit.ties import join, split_tied
 from ftexp.config import AuditConfig, DataConfig
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, SampleTable
 from ftexp.errors import DataError, LeakError
 
 
@@ -88,8 +89,14 @@ def test_shortcuts_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_ties_by_path(leaky: list[Sample], tmp_path: Path) -> None:
-    ties = find_ties(leaky, config(), look(leaky, config(), tmp_path))
+    _, ties = split_tied(leaky, config(), look(leaky, config(), tmp_path), lambda _: SampleTable.of(leaky))
     assert {Path(path).name for path in ties} == {"1.png", "copy.jpg", "3.png", "same.bmp"}
+
+
+def test_sets_are_joined_by_pairs() -> None:
+    joined = join({"a": "1", "b": "1", "c": "2", "d": "2", "e": "3"}, [("b", "f"), ("g", "h"), ("f", "d")])
+    sets = {frozenset(path for path in joined if joined[path] == name) for name in joined.values()}
+    assert sets == {frozenset("abcdf"), frozenset("e"), frozenset("gh")}
 
 
 def test_the_cache_changes_nothing(leaky: list[Sample], tmp_path: Path) -> None:

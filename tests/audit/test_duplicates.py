@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from photographs import PLANTED, find_near_duplicates, fingerprints_of, photograph
 
+from ftexp.audit.aligner import Effort
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import components, find_same_images, tie_duplicates
+from ftexp.audit.duplicates import find_same_images
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.near_duplicates import NearDuplicates
-from ftexp.audit.pairs import differ
+from ftexp.audit.pairs import components, differ
+from ftexp.audit.ties import tie_duplicates
 from ftexp.data.samples import Sample
 from ftexp.data.sources.digits import read_digits
 
@@ -83,7 +85,7 @@ def test_ties_gather_all_copies_of_an_image() -> None:
     copies += [sample(kind, change(photograph(1)), "test") for kind, change in PLANTED.items()]
     other = [sample("x", photograph(2)), sample("y", PLANTED["flipped"](photograph(2)))]
     samples = [*copies, *other, *STRANGERS]
-    ties = tie_duplicates(samples, prints_of(samples), FingerprintCache(None))
+    ties = tie_duplicates(samples, prints_of(samples), Effort(FingerprintCache(None)))
     assert set(ties) == {s.path for s in [*copies, *other]}
     assert len({ties[s.path] for s in copies}) == 1
     assert ties["x"] == ties["y"] != ties["original"]
@@ -107,4 +109,4 @@ def test_ties_of_copies_that_are_hidden_by_nearer_ones() -> None:
 
 def test_one_image_alone() -> None:
     assert find_near_duplicates(STRANGERS[:1], prints_of(STRANGERS[:1])) == []
-    assert tie_duplicates(STRANGERS[:1], prints_of(STRANGERS[:1]), FingerprintCache(None)) == {}
+    assert tie_duplicates(STRANGERS[:1], prints_of(STRANGERS[:1]), Effort(FingerprintCache(None))) == {}

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +22,9 @@ from photographs import find_near_duplicates, fingerprints_of, save
 from PIL import Image
 
 from ftexp import progress_lines
-from ftexp.audit import aligner
+from ftexp.audit import aligner, ties
 from ftexp.audit.aligner import Effort, align_pairs
-from ftexp.audit.audit import audit_splits, find_ties, screen_and_look
+from ftexp.audit.audit import audit_splits, screen_and_look
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.duplicates import near_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
@@ -36,7 +36,7 @@ from ftexp.audit.local_features import COARSE, Detail, LocalFeatures, find_local
 from ftexp.audit.near_duplicates import MIN_LIKENESS
 from ftexp.audit.registration import likeness
 from ftexp.config import AuditConfig, DataConfig
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, SampleTable
 from ftexp.errors import ConfigError, LeakError
 
 NO_CACHE = FingerprintCache(None)
@@ -207,7 +207,7 @@ def test_an_audit_fails_for_them_and_ties_keep_them_together(
     _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
     with pytest.raises(LeakError, match=r"(?s)2 x one picture, edited .*set data\.tie_duplicates=true"):
         audit_splits(samples, config, tmp_path, look)
-    with pytest.raises(LeakError, match=r"(?s)2 x one picture, edited .*set data\.groups=FILE") as refused:
+    with pytest.raises(LeakError, match=r"(?s)2 x one picture, edited .*leave those .* out") as refused:
         audit_splits(samples, config, tmp_path, look, tied=True)
     assert "set data.tie_duplicates" not in str(refused.value), "it is set already"
     with (tmp_path / "leaks.csv").open(newline="") as file:
@@ -217,9 +217,33 @@ def test_an_audit_fails_for_them_and_ties_keep_them_together(
     assert (tmp_path / "leaks.png").stat().st_size > 10_000
     assert audit_splits(samples, config, tmp_path, look, until=0.0).findings == []
     assert "pairs of pictures were not aligned" in caplog.text
-    ties = find_ties(samples, config, look)
-    assert {Path(path).name for path in ties} == {"1.png", "turned.png", "3.png", "oblique.png"}
-    assert ties[samples[1].path] == ties[samples[6].path] != ties[samples[3].path] == ties[samples[7].path]
+    _, sets = ties.split_tied(samples, config, look, lambda _: SampleTable.of(samples))
+    assert_pairs(samples, sets)
+
+
+def assert_pairs(samples: list[Sample], sets: dict[str, str]) -> None:
+    assert {Path(path).name for path in sets} == {"1.png", "turned.png", "3.png", "oblique.png"}
+    assert sets[samples[1].path] == sets[samples[6].path] != sets[samples[3].path] == sets[samples[7].path]
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["splits of ours", "a split that is kept"])
+def test_copies_that_nearer_images_hide_are_tied_when_two_splits_share_them(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: bool
+) -> None:
+    config = AuditConfig(on_leak="fail", features=True, geometry=True, on_scene="warn", cache=None)
+    _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
+    monkeypatch.setattr(ties, "find_aligned", lambda *_: [])
+    told: list[dict[str, str]] = []
+
+    def assign(sets: Mapping[str, str]) -> SampleTable:
+        told.append(dict(sets))
+        together = {sample.path: "train" for sample in samples if moves and sample.path in sets}
+        return SampleTable.of([replace(one, split=together.get(one.path, one.split)) for one in samples])
+
+    assigned, sets = ties.split_tied(samples, config, look, assign)
+    assert told == [{}, sets]
+    assert_pairs(samples, sets)
+    assert (len({one.split for one in assigned if one.path in sets}) == 1) is moves
 
 
 def opened(file: Path) -> Image.Image:
