@@ -8,7 +8,7 @@ URI ?= sqlite:///mlflow.db
 PORT ?= 5000
 
 # Test files run in parallel processes with one thread each: processes that all use every core slow each other down.
-# They start in the order of their names, because those with few tests are not the short ones.
+# They start in the order of tests/conftest.py, because those with few tests are not the short ones.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 # If this is set, Python keeps no compiled files, and every start takes about ten seconds longer.

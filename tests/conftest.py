@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from compositions import configured
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
 from hypothesis import settings
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
@@ -32,7 +28,6 @@ from ftexp.config import (
     BatchNormPolicyConfig,
     Config,
     SchedulerConfig,
-    parse,
     register_schema,
 )
 from ftexp.config.conf_dir import conf_dir
@@ -42,12 +37,20 @@ from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
 
+# The test files that take longest begin first, so that no process waits for another at the end.
+LONGEST = ("test_main_job.py", "test_torchrun.py", "test_exact_resume.py")
+
 # Hypothesis generates the same examples in every run; ``pytest --hypothesis-profile=default`` searches for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 Compose = Callable[..., Config]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the files that take longest to the front."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def watch_memory(process: subprocess.Popen[str], steps_done: Callable[[], int]) -> dict[int, float]:
@@ -64,36 +67,6 @@ def watch_memory(process: subprocess.Popen[str], steps_done: Callable[[], int]) 
         process.kill()
     assert process.returncode == 0, errors
     return resident
-
-
-@cache
-def chosen(options: tuple[str, ...]) -> bytes:
-    """Composed from options of groups alone, which takes Hydra half a second; pickled, the fastest way to copy it."""
-    return pickle.dumps(compose("config", overrides=list(options)))
-
-
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """What Hydra composes; single keys are set on a copy of the composed groups by the call that Hydra makes."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    keys = [o for o in parsed if "." in o.key_or_group and o.type is OverrideType.CHANGE]
-    config: DictConfig = pickle.loads(chosen(tuple(str(o.input_line) for o in parsed if o not in keys)))
-    for override in keys:
-        OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-    return config
-
-
-@cache
-def parsed(overrides: tuple[str, ...]) -> bytes:
-    """A checked configuration, pickled."""
-    return pickle.dumps(parse(composed(overrides)))
-
-
-def configured(*overrides: str) -> Config:
-    """A new object each time; the work is done once for settings that do not depend on the environment."""
-    if any(sign in override for override in overrides for sign in "~$"):
-        return parse(composed(overrides))
-    config: Config = pickle.loads(parsed(overrides))
-    return config
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import composed
+from compositions import composed
 from finished_runs import write_finished_run
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from conftest import composed
+from compositions import composed
 from hydra import initialize_config_dir
 from tiny_runs import CPU, colours, fit
 

@@ -10,7 +10,8 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine, Compose, composed
+from compositions import composed
+from conftest import CommandLine, Compose
 from hydra import compose
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf

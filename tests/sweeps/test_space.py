@@ -6,7 +6,8 @@ import re
 
 import optuna
 import pytest
-from conftest import Compose, composed
+from compositions import composed
+from conftest import Compose
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
