@@ -94,6 +94,11 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
         identity["mlflow_run_id"] = tracker.run_id
         write_json(folder / IDENTITY, identity)
         tracker.close(status)
+        if tracker.failure is not None:
+            raise CheckpointError(
+                f"Sending to {uri} stopped: {tracker.failure}. Check that the store works, then run the same command "
+                "again: it sends what is missing."
+            )
     if not any((sent.metrics, sent.params, sent.files)):
         return f"{folder}: nothing was missing in run {tracker.run_id}."
     counts = f"values {sent.metrics}, settings {sent.params}, files {sent.files}"

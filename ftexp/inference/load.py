@@ -134,8 +134,8 @@ def _limits(data: Mapping[str, Any]) -> ImageLimits:
     """Those that the run was trained with; files of before there were any have the defaults."""
     usual = ImageLimits()
     return ImageLimits(
-        int(data.get("max_file_mib", usual.max_file_bytes / 2**20) * 2**20),
-        int(data.get("max_megapixels", usual.max_pixels / 1e6) * 1e6),
+        float(data.get("max_file_mib", usual.max_file_bytes / 2**20)) * 2**20,  # JSON has no infinity: it is a text
+        float(data.get("max_megapixels", usual.max_pixels / 1e6)) * 1e6,
     )
 
 

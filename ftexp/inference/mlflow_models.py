@@ -21,6 +21,8 @@ DEFAULT_STORE = "sqlite:///mlflow.db"
 CHECKPOINT = "best.pt"
 # Folders below the artifacts of a run or a model in which the checkpoint is looked for.
 MAX_DEPTH = 2
+# Registered models that a store is asked to list at once.
+MAX_LISTED = 100
 _LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")
 
 
@@ -78,8 +80,8 @@ def _of_model(client: Any, what: str) -> tuple[str, str]:
     if _LOGGED_MODEL.fullmatch(name):
         return str(client.get_logged_model(name).artifact_location), "/".join(rest)
     name, _, alias = name.partition("@")
-    known = [model.name for model in client.search_registered_models(max_results=100)]
-    if known and name not in known:
+    known = [model.name for model in client.search_registered_models(max_results=MAX_LISTED)]
+    if known and name not in known and len(known) < MAX_LISTED:  # else the store can have it all the same
         raise CheckpointError(f"{what}: there is no registered model {name}. There are: {listed(known)}.")
     if not alias and not rest:
         raise CheckpointError(f"{what} names no version. Give {MODELS}{name}@best, or {MODELS}{name}/1.")

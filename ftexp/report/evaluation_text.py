@@ -88,8 +88,8 @@ def metric_rows(
         after = (
             {"calibrated log loss": figures["log_loss"], "calibrated ECE": figures["ece"]} if one.calibration else {}
         )
-        metrics = {METRICS[metric].label: value for metric, value in one.metrics.items() if metric in metrics}
-        rows.append({"run": name, **metrics, "ECE": one.calibration_figures()["ece"], **after})
+        shown = {METRICS[metric].label: value for metric, value in one.metrics.items() if metric in metrics}
+        rows.append({"run": name, **shown, "ECE": one.calibration_figures()["ece"], **after})
     return rows
 
 
@@ -105,7 +105,7 @@ def _class_lines(evaluation: Evaluation) -> Iterator[str]:
             f" Of the {known.scores.num_samples} others, {known.scores.accuracy:.4f} are right"
         )
     if evaluation.missing_classes:
-        yield f"missing no image of {listed(evaluation.missing_classes, 5)}: the scores say nothing of them"
+        yield f"missing no image of {listed(evaluation.missing_classes, 5)}: the scores say nothing about them"
 
 
 def _metric_row(evaluation: Evaluation, name: str) -> dict[str, object]:
@@ -118,10 +118,10 @@ def _reproduction_line(reproduced: Reproduction) -> str:
         return "logged  exactly these scores were logged by the run"
     off = {name: abs(reproduced.now[name] - value) for name, value in reproduced.logged.items()}
     widest = max(off, key=off.__getitem__)
-    why = "; ".join(reproduced.differences) or "nothing that is known to differ"
+    why = "; ".join(reproduced.differences) or "none"
     return (
         f"logged  other scores were logged by the run: {widest} {reproduced.logged[widest]:.6g}, here "
-        f"{reproduced.now[widest]:.6g}. What computed them: {why}"
+        f"{reproduced.now[widest]:.6g}. Known differences: {why}"
     )
 
 

@@ -94,4 +94,5 @@ def _finish(axes: Axes, sizes: np.ndarray, now: int) -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="best", frameon=False)
+    for text in axes.legend(loc="best", frameon=False).get_texts():
+        text.set_parse_math(False)  # names of classes can have dollar signs

@@ -54,7 +54,8 @@ def draw_most_wrong(images: Sequence[WrongImage], path: Path) -> None:
             fontsize=8,
             parse_math=False,
         )
-        axes.set_xlabel(short_name(Path(one.image.path).name) if one.image.path else "", fontsize=6, color=GREY)
+        name = short_name(Path(one.image.path).name) if one.image.path else ""
+        axes.set_xlabel(name, fontsize=6, color=GREY, parse_math=False)
     for axes in figure.axes:
         axes.set_xticks([])
         axes.set_yticks([])

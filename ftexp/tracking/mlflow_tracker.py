@@ -53,6 +53,11 @@ class MlflowTracker:
         """MLflow's id of the run."""
         return self._run_id
 
+    @property
+    def failure(self) -> str | None:
+        """Why nothing more is sent, in one line; None as long as nothing failed. After ``flush`` or ``close``."""
+        return self._failure
+
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record settings; a value that exceeds MLflow's limit is cut and marked."""
         from mlflow.entities import Param
@@ -170,8 +175,7 @@ class MlflowTracker:
         except Exception as error:  # an error of the store must never end a run
             self._failure = f"{what} not recorded: {brief(error)}"
             log.warning(
-                "Tracking stops, training continues: %s. The run's folder has everything; send it later with "
-                "python -m ftexp.sync FOLDER.",
+                "Tracking stops: %s. The run's folder has everything; send it later with python -m ftexp.sync FOLDER.",
                 self._failure,
             )
 

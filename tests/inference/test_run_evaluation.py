@@ -195,6 +195,12 @@ def test_several_runs_are_compared_on_the_same_images(capsys: pytest.CaptureFixt
     assert evaluate.main(["head", "full", "--metric", "macro_f1"]) == 0
     text = capsys.readouterr().out
     assert "difference in macro F1" in text
+    with Path("evaluations/val/runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, folder in zip(rows, ("1-head", "2-full"), strict=True):
+        metrics = content(f"evaluations/val/{folder}")["metrics"]
+        for name, label in (("macro_f1", "macro F1"), ("log_loss", "log loss"), ("accuracy", "accuracy")):
+            assert float(row[label]) == pytest.approx(metrics[name]), (folder, name)  # type: ignore[index]
     assert {path.name for path in Path("evaluations/val").iterdir()} == {
         *("1-head", "2-full", "comparison.csv", "runs.csv")
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from dataclasses import dataclass
 
 from ftexp.config import DataConfig
@@ -15,17 +15,17 @@ class ImageLimits:
     """The limits above which a file counts as bad, because decoding it can use up the memory.
 
     Attributes:
-        max_file_bytes: the largest size of a file, in bytes.
-        max_pixels: the largest product of width and height.
+        max_file_bytes: the largest size of a file, in bytes; infinity: there is no limit.
+        max_pixels: the largest product of width and height; likewise.
     """
 
-    max_file_bytes: int = 64 * 2**20
-    max_pixels: int = 89_000_000
+    max_file_bytes: float = 64 * 2**20
+    max_pixels: float = 89_000_000
 
     @classmethod
     def of(cls, config: DataConfig) -> ImageLimits:
         """The limits of ``data.max_file_mib`` and ``data.max_megapixels``."""
-        return cls(int(config.max_file_mib * 2**20), int(config.max_megapixels * 1e6))
+        return cls(config.max_file_mib * 2**20, config.max_megapixels * 1e6)
 
     def read(self, place: Place) -> bytes:
         """The bytes in a place, unless they are too many; most places know their number before they are read.
@@ -54,4 +54,4 @@ class ImageLimits:
 
 
 # Of images that have been checked already.
-NO_LIMITS = ImageLimits(sys.maxsize, sys.maxsize)
+NO_LIMITS = ImageLimits(math.inf, math.inf)
