@@ -14,7 +14,7 @@ from typing import Literal
 
 from ftexp.errors import ConfigError, DataError
 
-Needs = Literal["confusion", "samples", "probabilities"]
+Needs = Literal["counts", "samples", "probabilities"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,9 @@ class Metric:
         label: its name in sentences and plots.
         low: the smallest possible value.
         high: the largest possible value.
-        needs: what it is computed from. ``confusion``: the confusion matrix; ``samples``: the rank of the true class
-            and the loss of every sample; ``probabilities``: the probabilities of all classes, which take the longest.
+        needs: what it is computed from. ``counts``: how often each class is the true one, the predicted one and both;
+            ``samples``: the rank of the true class and the loss of every sample; ``probabilities``: the probabilities
+            of all classes, which take the longest.
         binary: whether it is defined for two classes only; the second class in the order of names is the positive one.
         maximize: whether larger is better.
     """
@@ -36,7 +37,7 @@ class Metric:
     label: str
     low: float
     high: float
-    needs: Needs = "confusion"
+    needs: Needs = "counts"
     binary: bool = False
     maximize: bool = True
 
@@ -69,8 +70,8 @@ METRICS: dict[str, Metric] = {
 
 
 def recorded(asked: Sequence[str], num_classes: int) -> list[str]:
-    """The metrics that every epoch records: those from the confusion matrix, and those that are requested."""
-    free = [name for name, metric in METRICS.items() if metric.needs == "confusion"]
+    """The metrics that every epoch records: those from counts of classes, and those that are requested."""
+    free = [name for name, metric in METRICS.items() if metric.needs == "counts"]
     also = [*asked, "top_5"] if num_classes > 5 else asked
     return [*free, *(name for name in METRICS if name in also and name not in free)]
 

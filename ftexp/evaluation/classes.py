@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.evaluation.metrics import accuracy, macro_f1
+from ftexp.evaluation.metrics import ClassCounts, accuracy, macro_f1
 
 
 def class_table(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, object]]:
@@ -41,11 +41,12 @@ def majority_baseline(
         classes: names of the C classes.
         confusion: a confusion matrix of the split to be scored, int64 [C, C]; rows are the true classes.
     """
-    counts = Counter(train_labels)
-    largest = max(range(len(classes)), key=lambda index: counts[classes[index]])
+    images = Counter(train_labels)
+    largest = max(range(len(classes)), key=lambda index: images[classes[index]])
     always = np.zeros_like(confusion)
     always[:, largest] = confusion.sum(axis=1)
-    return {"class": classes[largest], "accuracy": float(accuracy(always)), "macro_f1": float(macro_f1(always))}
+    counts = ClassCounts.of(always)
+    return {"class": classes[largest], "accuracy": float(accuracy(counts)), "macro_f1": float(macro_f1(counts))}
 
 
 def _share(part: np.int64, whole: np.int64) -> float:

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.evaluation.metrics import OF_CONFUSION, Integers
+from ftexp.evaluation.metrics import OF_COUNTS, ClassCounts, Integers
 from ftexp.evaluation.scores import Scores
 from ftexp.metric_names import METRICS
 
@@ -23,8 +23,8 @@ QUANTILE_975 = 1.959963984540054
 # than this number of probabilities in all.
 MIN_RESAMPLES = 200
 MAX_SORTED = 50_000_000
-# At most this many cells of confusion matrices are in memory at once.
-MAX_CELLS = 4_000_000
+# At most this many numbers of resampled splits are in memory at once.
+MAX_DRAWN = 4_000_000
 # Two runs are compared on the same images by the sign test over the images where only one of them is right. It takes at
 # least six such images, even if all favour the same run: two-sided p = 2 x 0.5 ** 6 = 0.03; five give 0.06.
 MIN_DISAGREEMENTS = 6
@@ -49,12 +49,11 @@ def bootstrap_intervals(
     Returns:
         The interval (low, high) of each metric.
     """
-    of_confusion = [name for name in names if METRICS[name].needs == "confusion"]
+    of_counts = [name for name in names if METRICS[name].needs == "counts"]
     values: dict[str, npt.NDArray[np.float64]] = {}
-    if of_confusion:
-        # Drawing samples means drawing cells of the confusion matrix, so the samples themselves are not needed.
-        parts = list(_drawn_confusions(scores.confusion, seed))
-        values = {name: np.concatenate([OF_CONFUSION[name](part) for part in parts]) for name in of_confusion}
+    if of_counts:
+        parts = [{name: OF_COUNTS[name](drawn) for name in of_counts} for drawn in _drawn_counts(scores, seed)]
+        values = {name: np.concatenate([part[name] for part in parts]) for name in of_counts}
     for name in names:
         if name not in values:
             rng = np.random.default_rng(seed)
@@ -102,18 +101,27 @@ def warn_if_too_small(num_val: int) -> None:
         )
 
 
-def _drawn_confusions(confusion: Integers, seed: int) -> Iterator[Integers]:
-    """Confusion matrices of resampled splits, in parts [R, C, C] that fit into memory."""
-    truth, predicted = np.nonzero(confusion)
-    counts = confusion[truth, predicted]
-    num_samples, num_classes = int(counts.sum()), len(confusion)
-    draws = np.random.default_rng(seed).multinomial(num_samples, counts / num_samples, size=NUM_RESAMPLES)
-    step = max(1, MAX_CELLS // num_classes**2)
+def _drawn_counts(scores: Scores, seed: int) -> Iterator[ClassCounts]:
+    """The counts of resampled splits, in parts that fit into memory.
+
+    Samples of one class that were taken for the same class are alike, so that only their number is drawn.
+    """
+    num_classes, num_samples = scores.num_classes, scores.num_samples
+    cells, number = np.unique(scores.labels * num_classes + scores.predictions, return_counts=True)
+    truth, predicted = np.divmod(cells, num_classes)
+    rng, step = np.random.default_rng(seed), max(1, MAX_DRAWN // max(len(cells), num_classes))
     for start in range(0, NUM_RESAMPLES, step):
-        part = draws[start : start + step]
-        matrices = np.zeros((len(part), num_classes, num_classes), dtype=np.int64)
-        matrices[:, truth, predicted] = part
-        yield matrices
+        draws = rng.multinomial(num_samples, number / num_samples, size=min(step, NUM_RESAMPLES - start))
+        right = draws * (truth == predicted)
+        yield ClassCounts(
+            *(_sums(of, by, num_classes) for of, by in ((draws, truth), (draws, predicted), (right, truth)))
+        )
+
+
+def _sums(values: Integers, classes: Integers, num_classes: int) -> Integers:
+    """Sums of the values of each class, [R, K] and [K] -> int64 [R, C]."""
+    sums = [np.bincount(classes, weights=row, minlength=num_classes) for row in values]
+    return np.stack(sums).astype(np.int64)
 
 
 def _middle_95_percent(values: npt.NDArray[np.float64]) -> Interval:

@@ -1,11 +1,9 @@
-"""The functions that compute the metrics; their names, directions and ranges are in ``metric_names``.
-
-Confusion matrices are int64 [..., C, C] with the true classes in rows.
-"""
+"""The functions that compute the metrics; their names, directions and ranges are in ``metric_names``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,42 +12,62 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
-# float64 [...]: one value per confusion matrix.
+# float64 [...]: one value per split.
 Values = npt.NDArray[np.float64]
 
 
-def accuracy(confusion: Integers) -> Values:
+@dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """How often each class occurs, of one split or of several at once.
+
+    Attributes:
+        truth: samples of each class, int64 [..., C].
+        predicted: samples that were taken for it, int64 [..., C].
+        hits: samples of it that were taken for it, int64 [..., C].
+    """
+
+    truth: Integers
+    predicted: Integers
+    hits: Integers
+
+    @classmethod
+    def of(cls, confusion: Integers) -> ClassCounts:
+        """Of confusion matrices, int64 [..., C, C], with the true classes in rows."""
+        return cls(confusion.sum(axis=-1), confusion.sum(axis=-2), np.diagonal(confusion, axis1=-2, axis2=-1))
+
+    @property
+    def total(self) -> Values:
+        """Number of samples, float64 [...]."""
+        return np.asarray(self.truth.sum(axis=-1), dtype=np.float64)
+
+
+def accuracy(counts: ClassCounts) -> Values:
     """Share of the samples whose class was predicted correctly."""
-    return _share(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
+    return _share(counts.hits.sum(axis=-1), counts.total)
 
 
-def macro_f1(confusion: Integers) -> Values:
+def macro_f1(counts: ClassCounts) -> Values:
     """Mean F1 over the classes that occur among the true or the predicted ones."""
-    return _mean_share(2 * _hits(confusion), confusion.sum(axis=-2) + confusion.sum(axis=-1))
+    return _mean_share(2 * counts.hits, counts.predicted + counts.truth)
 
 
-def balanced_accuracy(confusion: Integers) -> Values:
+def balanced_accuracy(counts: ClassCounts) -> Values:
     """Mean recall over the classes that occur among the true ones."""
-    return _mean_share(_hits(confusion), confusion.sum(axis=-1))
+    return _mean_share(counts.hits, counts.truth)
 
 
-def cohen_kappa(confusion: Integers) -> Values:
+def cohen_kappa(counts: ClassCounts) -> Values:
     """Cohen's kappa: agreement beyond chance (Cohen, 1960); 0 if chance alone would always agree."""
-    total = confusion.sum(axis=(-2, -1)).astype(np.float64)
-    by_chance = (confusion.sum(axis=-2) * confusion.sum(axis=-1)).sum(axis=-1) / total**2
-    return _share(accuracy(confusion) - by_chance, 1 - by_chance)
+    by_chance = (counts.predicted * counts.truth).sum(axis=-1) / counts.total**2
+    return _share(accuracy(counts) - by_chance, 1 - by_chance)
 
 
-def matthews(confusion: Integers) -> Values:
+def matthews(counts: ClassCounts) -> Values:
     """Matthews correlation for several classes (Gorodkin, 2004); 0 if only one class occurs or is predicted."""
-    total, hits = confusion.sum(axis=(-2, -1)).astype(np.float64), _hits(confusion).sum(axis=-1)
-    truth, predicted = confusion.sum(axis=-1).astype(np.float64), confusion.sum(axis=-2).astype(np.float64)
+    total, hits = counts.total, counts.hits.sum(axis=-1)
+    truth, predicted = counts.truth.astype(np.float64), counts.predicted.astype(np.float64)
     spread = (total**2 - (truth**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
     return _share(hits * total - (truth * predicted).sum(axis=-1), np.sqrt(spread))
-
-
-def _hits(confusion: Integers) -> Integers:
-    return np.diagonal(confusion, axis1=-2, axis2=-1)
 
 
 def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> Values:
@@ -142,8 +160,8 @@ def _mean_ranks(values: Floats) -> Values:
     return mean_ranks
 
 
-# The functions by what they need. Those of confusion matrices take several at once, as a bootstrap draws them.
-OF_CONFUSION: dict[str, Callable[[Integers], Values]] = {
+# The functions by what they need. Those of counts take several splits at once, as a bootstrap draws them.
+OF_COUNTS: dict[str, Callable[[ClassCounts], Values]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
     "balanced_accuracy": balanced_accuracy,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ftexp.evaluation.metrics import OF_CONFUSION, OF_PROBABILITIES, OF_SAMPLES, Integers
+from ftexp.evaluation.metrics import OF_COUNTS, OF_PROBABILITIES, OF_SAMPLES, ClassCounts, Integers
 from ftexp.machine.distributed import Ranks
 
 
@@ -55,6 +55,13 @@ class Scores:
         return np.bincount(cells, minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
 
     @property
+    def class_counts(self) -> ClassCounts:
+        """How often each class is the true one, the predicted one, and both."""
+        hits = self.labels[self.labels == self.predictions]
+        counted = (np.bincount(of, minlength=self.num_classes) for of in (self.labels, self.predictions, hits))
+        return ClassCounts(*counted)
+
+    @property
     def num_samples(self) -> int:
         """Number of scored samples."""
         return len(self.labels)
@@ -76,8 +83,8 @@ class Scores:
 
     def metric(self, name: str) -> float:
         """The value of a metric in ``METRICS``; NaN if it is not defined for these samples."""
-        if name in OF_CONFUSION:
-            return float(OF_CONFUSION[name](self.confusion))
+        if name in OF_COUNTS:
+            return float(OF_COUNTS[name](self.class_counts))
         if name in OF_SAMPLES:
             return OF_SAMPLES[name](self.ranks, self.losses)
         probabilities = self.probabilities

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.errors import DataError
-from ftexp.evaluation.metrics import OF_CONFUSION
+from ftexp.evaluation.metrics import OF_COUNTS, ClassCounts
 from ftexp.evaluation.scores import Scores
 from ftexp.metric_names import METRICS
 from ftexp.probe.cross_validation import announce, draw_folds, joined, score_head
@@ -23,7 +23,7 @@ MIN_SIZES = 4
 # Groups of a class in the smallest subset, on average.
 MIN_GROUPS = 3
 NUM_DRAWS = 500
-# For metrics that are not computed from the confusion matrix.
+# For metrics that are not computed from counts of classes.
 FEW_DRAWS = 200
 
 Integers = npt.NDArray[np.int64]
@@ -178,7 +178,7 @@ def errors_of(curve: LearningCurve, metric: str, seed: int) -> tuple[Errors, lis
         metric: the name of a metric in ``METRICS``.
         seed: of the resampling.
     """
-    num_draws = NUM_DRAWS if METRICS[metric].needs == "confusion" else FEW_DRAWS
+    num_draws = NUM_DRAWS if METRICS[metric].needs == "counts" else FEW_DRAWS
     rng = np.random.default_rng(seed)
     num_groups, num_heads = curve.groups.max() + 1, curve.heads.max() + 1
     drawn = [_both(curve, np.ones(len(curve.groups), np.int64), metric)]
@@ -211,8 +211,8 @@ def _errors(scores: Scores, weights: Integers, metric: str) -> Floats:
     totals = confusion.sum(axis=1)
     with np.errstate(invalid="ignore"):  # a class that was not drawn
         missed = 1 - np.diagonal(confusion) / totals
-    if metric in OF_CONFUSION:
-        value = float(OF_CONFUSION[metric](confusion))
+    if metric in OF_COUNTS:
+        value = float(OF_COUNTS[metric](ClassCounts.of(confusion)))
     else:
         value = scores.take(np.repeat(np.arange(len(weights)), weights)).metric(metric)
     error = METRICS[metric].high - value if METRICS[metric].maximize else value

@@ -5,6 +5,7 @@ import pytest
 from conftest import scores_of
 from scipy.stats import binomtest
 
+from ftexp.evaluation import intervals
 from ftexp.evaluation.intervals import (
     accuracy_interval,
     bootstrap_intervals,
@@ -67,6 +68,14 @@ def test_seeded() -> None:
     scores = scores_with([[400, 110], [90, 390]])
     assert bootstrap_intervals(scores, ["accuracy"], 1) == bootstrap_intervals(scores, ["accuracy"], 1)
     assert bootstrap_intervals(scores, ["accuracy"], 1) != bootstrap_intervals(scores, ["accuracy"], 2)
+
+
+def test_parts_that_fit_into_memory_change_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = scores_with([[40, 9, 1], [5, 30, 5], [0, 2, 8]])
+    names = ["accuracy", "macro_f1", "balanced_accuracy", "cohen_kappa", "matthews"]
+    at_once = bootstrap_intervals(scores, names)
+    monkeypatch.setattr(intervals, "MAX_DRAWN", 8 * 300)  # 300 resamples of the eight cells that are not empty
+    assert bootstrap_intervals(scores, names) == at_once
 
 
 def test_wilson_interval_by_hand() -> None:

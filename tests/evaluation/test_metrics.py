@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from ftexp.errors import ConfigError, DataError
 from ftexp.evaluation import metrics
-from ftexp.evaluation.metrics import OF_CONFUSION, OF_PROBABILITIES, OF_SAMPLES
+from ftexp.evaluation.metrics import OF_COUNTS, OF_PROBABILITIES, OF_SAMPLES, ClassCounts
 from ftexp.evaluation.scores import Scores
 from ftexp.metric_names import METRICS, check_defined, recorded
 
@@ -58,7 +58,7 @@ def test_sensitivity_is_on_scikit_learns_curve() -> None:
 
 
 def test_the_registry_and_the_functions_have_the_same_names() -> None:
-    functions = {"confusion": OF_CONFUSION, "samples": OF_SAMPLES, "probabilities": OF_PROBABILITIES}
+    functions = {"counts": OF_COUNTS, "samples": OF_SAMPLES, "probabilities": OF_PROBABILITIES}
     for need, named in functions.items():
         assert set(named) == {name for name, metric in METRICS.items() if metric.needs == need}
     assert all(name == metric.name for name, metric in METRICS.items())
@@ -84,14 +84,14 @@ def test_top_5_by_hand() -> None:
 
 
 def test_matthews_and_kappa_of_one_class_are_zero() -> None:
-    confusion = np.array([[5, 0], [0, 0]])
-    assert metrics.matthews(confusion) == metrics.cohen_kappa(confusion) == 0.0
+    counts = ClassCounts.of(np.array([[5, 0], [0, 0]]))
+    assert metrics.matthews(counts) == metrics.cohen_kappa(counts) == 0.0
 
 
 def test_macro_f1_by_hand() -> None:
     # Class 0: 3 hits, 1 missed, none wrongly claimed: 6/7. Class 1: 2 hits, 1 wrongly claimed: 4/5. Class 2 absent.
     confusion = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
-    assert metrics.macro_f1(confusion) == pytest.approx((6 / 7 + 4 / 5) / 2)
+    assert metrics.macro_f1(ClassCounts.of(confusion)) == pytest.approx((6 / 7 + 4 / 5) / 2)
 
 
 def test_sensitivity_at_a_specificity_by_hand() -> None:
@@ -121,10 +121,18 @@ def test_taking_rows_takes_all_of_a_sample() -> None:
     assert np.array_equal(taken.logits, scores.logits[rows])
 
 
-def test_matrices_are_scored_several_at_once() -> None:
+def test_splits_are_scored_several_at_once() -> None:
     matrices = np.random.default_rng(0).integers(0, 9, (3, 4, 4))
-    for name, function in OF_CONFUSION.items():
-        assert function(matrices).tolist() == [float(function(matrix)) for matrix in matrices], name
+    for name, function in OF_COUNTS.items():
+        each = [float(function(ClassCounts.of(matrix))) for matrix in matrices]
+        assert function(ClassCounts.of(matrices)).tolist() == each, name
+
+
+def test_counts_are_those_of_the_confusion_matrix() -> None:
+    scores = drawn(num_classes=7)
+    counts, expected = scores.class_counts, ClassCounts.of(scores.confusion)
+    for name in ("truth", "predicted", "hits"):
+        assert getattr(counts, name).tolist() == getattr(expected, name).tolist(), name
 
 
 @pytest.mark.parametrize(("name", "better", "worse"), [("accuracy", 0.6, 0.5), ("log_loss", 0.4, 0.5)])
@@ -140,7 +148,7 @@ def test_ties_keep_the_earlier_and_nan_never_wins(name: str, better: float, wors
 
 
 def test_every_epoch_records_the_cheap_metrics_and_the_requested_ones() -> None:
-    free = [name for name, metric in METRICS.items() if metric.needs == "confusion"]
+    free = [name for name, metric in METRICS.items() if metric.needs == "counts"]
     assert recorded(["accuracy"], 3) == free
     assert recorded(["auroc", "accuracy"], 3) == [*free, "auroc"]
     assert recorded([], 6) == [*free, "top_5"]
