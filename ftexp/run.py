@@ -220,8 +220,8 @@ def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
             tracker.log_params(flatten(config))
         else:
             recorder.send_missing()  # the store refuses to change a parameter, such as the folder of the images
-        tags = {"folder": str(folder), DESCRIPTION: describe_run(folder)} | provenance(identity.as_dict())
-        tracker.set_tags(prepared.runtime.facts() | tags)
+        about = {"folder": str(folder), DESCRIPTION: describe_run(folder, tracker.run_id)}
+        tracker.set_tags(prepared.runtime.facts() | about | provenance(identity.as_dict()))
         counts = {"train": len(splits.train), "val": len(splits.val), "test": splits.test.num_samples}
         tracker.log_dataset(config.data.source, identity.data.data_digest, counts)
         log_data_tables(tracker, folder, config.tracking)

@@ -99,9 +99,9 @@ def sync(folder: Path, uri: str | None, experiment: str | None = None) -> str:
                 f"Sending to {uri} stopped: {tracker.failure}. Check that the store works, then run the same command "
                 "again: it sends what is missing."
             )
-    if not any((sent.metrics, sent.params, sent.files)):
+    if not any((sent.metrics, sent.params, sent.files, sent.models)):
         return f"{folder}: nothing was missing in run {tracker.run_id}."
-    counts = f"values {sent.metrics}, settings {sent.params}, files {sent.files}"
+    counts = f"values {sent.metrics}, settings {sent.params}, files {sent.files}, models {sent.models}"
     return f"{folder}: sent to run {tracker.run_id}: {counts}."
 
 

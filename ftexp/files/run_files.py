@@ -24,6 +24,19 @@ FOLDS = "folds"
 DEPTH, DEPTH_PICTURE = "depth.json", "depth.png"
 # The worst pairs of the audit; they are pictures of the data.
 LEAKS_PICTURE = "leaks.png"
+# Files that are copied to the tracking store, besides the best checkpoint; a run may lack some.
+RESULT_FILES = (
+    "param_groups.csv",
+    "metrics.csv",
+    "curves.png",
+    "confusion_matrix.png",
+    "classes.csv",
+    "depth.json",
+    "depth.png",
+    "solution.json",
+    "solution.png",
+    "result.json",
+)
 
 
 def with_calibration(checkpoint: Path) -> list[Path]:

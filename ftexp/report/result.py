@@ -16,20 +16,6 @@ from ftexp.tracking.tracker import Status
 
 log = logging.getLogger(__name__)
 
-# Files that are copied to the tracking store, besides the best checkpoint; a run may lack some.
-RESULT_FILES = (
-    "param_groups.csv",
-    "metrics.csv",
-    "curves.png",
-    "confusion_matrix.png",
-    "classes.csv",
-    "depth.json",
-    "depth.png",
-    "solution.json",
-    "solution.png",
-    "result.json",
-)
-
 
 def result_content(
     metric: str,

@@ -8,8 +8,7 @@ from ftexp.evaluation.best import Best
 from ftexp.evaluation.diagnosis import Diagnosis
 from ftexp.evaluation.history import EpochRecord
 from ftexp.evaluation.scores import Scores
-from ftexp.files.run_files import BEST, with_calibration
-from ftexp.report.result import RESULT_FILES
+from ftexp.files.run_files import BEST, RESULT_FILES, with_calibration
 from ftexp.tracking.description import describe_run
 from ftexp.tracking.tracker import DESCRIPTION, ModelToLog, Tracker
 
@@ -29,7 +28,7 @@ def send_result(
     for file in with_calibration(folder / BEST):
         tracker.log_artifact(file, "checkpoints")
     diagnosed = {"diagnosis": diagnosis.signal} if diagnosis else {}
-    tracker.set_tags({**diagnosed, DESCRIPTION: describe_run(folder)})
+    tracker.set_tags({**diagnosed, DESCRIPTION: describe_run(folder, tracker.run_id)})
     if test:
         scores = {f"test_{name}": value for name, value in test.metrics(last.val).items()}
         tracker.log_metrics({**scores, "test_loss": test.loss}, last.epoch)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ftexp.config import TrackingConfig
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
 from ftexp.files.run_files import IDENTITY, RESULT
@@ -15,15 +16,20 @@ from ftexp.metric_names import METRICS
 from ftexp.tracking.logged_model import NAME
 
 
-def describe_run(folder: Path) -> str:
-    """Of the run in a folder that has begun; with its scores and how to predict once it has finished."""
+def describe_run(folder: Path, run_id: str | None) -> str:
+    """Of the run in a folder that has begun; with its scores and how to predict once it has finished.
+
+    Args:
+        run_id: its id in the store that the description is for.
+    """
     identity, result_file = read_json(folder / IDENTITY), folder / RESULT
     with reading(folder / IDENTITY):
         lines = [_what(identity, count_splits(folder))]
     result = read_json(result_file) if result_file.exists() else {}
     if result.get("status") == "finished":
         with reading(result_file):
-            lines += [scores_in_words(result), _use(identity, folder)]
+            has_model = bool(run_id and result["test"] and TrackingConfig(**identity["config"]["tracking"]).wants_model)
+            lines += [scores_in_words(result), _use(folder, f"runs:/{run_id}/{NAME}" if has_model else None)]
     return "\n\n".join(lines)
 
 
@@ -76,10 +82,9 @@ def _what(identity: Mapping[str, Any], counts: Mapping[str, int]) -> str:
     )
 
 
-def _use(identity: Mapping[str, Any], folder: Path) -> str:
+def _use(folder: Path, model: str | None) -> str:
     lines = ["import ftexp", f"ftexp.load({str(folder)!r}).predict(['cat.jpg'])"]
-    if identity["config"]["tracking"].get("log_model") and identity["mlflow_run_id"]:
-        uri = f"runs:/{identity['mlflow_run_id']}/{NAME}"
-        lines += ["", "import mlflow, pandas", f"model = mlflow.pyfunc.load_model({uri!r})"]
+    if model is not None:
+        lines += ["", "import mlflow, pandas", f"model = mlflow.pyfunc.load_model({model!r})"]
         lines += ["model.predict(pandas.DataFrame({'image': ['cat.jpg']}))"]
     return "Predict:\n\n" + "\n".join(f"    {line}".rstrip() for line in lines)

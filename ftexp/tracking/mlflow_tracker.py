@@ -129,7 +129,8 @@ class MlflowTracker:
         """What the store already has of the run."""
         self.flush()
         with quiet(RUN_LIMITS):
-            data = self._client.get_run(self._run_id).data
+            run = self._client.get_run(self._run_id)
+            data = run.data
             histories = [self._client.get_metric_history(self._run_id, key) for key in data.metrics]
             folders = ["", *(f.path for f in self._client.list_artifacts(self._run_id) if f.is_dir)]
             files = [f.path for folder in folders for f in self._client.list_artifacts(self._run_id, folder or None)]
@@ -137,6 +138,7 @@ class MlflowTracker:
             metrics={(metric.key, metric.step) for history in histories for metric in history},
             params=set(data.params),
             files=set(files),
+            has_model=bool(run.outputs and run.outputs.model_outputs),
         )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftexp.config import TrackingConfig
 from ftexp.files.file_format import reading
 from ftexp.files.json_files import read_json
-from ftexp.files.run_files import BEST, LEAKS_PICTURE, REPORT, with_calibration
+from ftexp.files.run_files import BEST, IDENTITY, LEAKS_PICTURE, REPORT, RESULT, RESULT_FILES, with_calibration
 from ftexp.metric_names import METRICS
-from ftexp.tracking.description import describe_run
+from ftexp.tracking.description import count_splits, describe_run
 from ftexp.tracking.params import flatten_data
 from ftexp.tracking.provenance import provenance
 from ftexp.tracking.report_page import log_report
-from ftexp.tracking.tracker import DESCRIPTION, Status, Tracker, brief
+from ftexp.tracking.tracker import DESCRIPTION, ModelToLog, Status, Tracker, brief
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +30,12 @@ STATUS: dict[str, Status] = {"finished": "FINISHED", "pruned": "FINISHED", "inte
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How many metrics, parameters and files were missing in the store and have been sent."""
+    """How many metrics, parameters, files and models were missing in the store and have been sent."""
 
     metrics: int
     params: int
     files: int
+    models: int = 0
 
 
 def send_missing(tracker: Tracker, folder: Path) -> Sent:
@@ -46,16 +49,18 @@ def send_missing(tracker: Tracker, folder: Path) -> Sent:
     known = tracker.known()
     if known is None:
         return Sent(0, 0, 0)
-    identity = read_json(folder / "run.json")
+    identity = read_json(folder / IDENTITY)
     decided = {decision["key"]: decision["value"] for decision in identity.get("decided") or []}
     settings = flatten_data(identity["config"]) | flatten_data(decided)  # as a run sends them: without auto
     params = {key: value for key, value in settings.items() if key not in known.params}
     if params:
         tracker.log_params(params)
-        about = {"folder": str(folder.absolute()), DESCRIPTION: describe_run(folder)}
+        about = {"folder": str(folder.absolute()), DESCRIPTION: describe_run(folder, tracker.run_id)}
         tracker.set_tags({**provenance(identity), **about})
-    num_metrics = 0
-    for step, values in _values(folder).items():
+        with reading(folder / IDENTITY):
+            tracker.log_dataset(identity["config"]["data"]["source"], identity["data_digest"], count_splits(folder))
+    num_metrics, steps = 0, _values(folder)
+    for step, values in steps.items():
         missing = {key: value for key, value in values.items() if (key, step) not in known.metrics}
         if missing:
             tracker.log_metrics(missing, step)
@@ -67,7 +72,10 @@ def send_missing(tracker: Tracker, folder: Path) -> Sent:
     page = (folder / REPORT).exists() and REPORT not in known.files
     if page:
         log_report(tracker, folder, log_images=log_images)
-    return Sent(num_metrics, len(params), len(files) + page)
+    model = None if known.has_model else _model(folder, TrackingConfig(**identity["config"]["tracking"]), steps)
+    if model is not None:
+        tracker.log_model(model)
+    return Sent(num_metrics, len(params), len(files) + page, int(model is not None))
 
 
 def send_missing_if_possible(tracker: Tracker, folder: Path) -> None:
@@ -81,7 +89,7 @@ def send_missing_if_possible(tracker: Tracker, folder: Path) -> None:
 def status_of(folder: Path) -> Status:
     """MLflow's status of the run in a folder; a run without a result was killed."""
     status = _result(folder).get("status", "interrupted")
-    with reading(folder / "result.json"):
+    with reading(folder / RESULT):
         return STATUS[status]
 
 
@@ -99,15 +107,28 @@ def _values(folder: Path) -> dict[int, dict[str, float]]:
     return steps
 
 
+def _model(folder: Path, config: TrackingConfig, steps: Mapping[int, Mapping[str, float]]) -> ModelToLog | None:
+    """The model that a run logs; None for a run that logs none: its test split was not scored, or it was not asked."""
+    result = _result(folder)
+    if not (config.wants_model and result.get("status") == "finished" and result.get("test")):
+        return None
+    with reading(folder / RESULT):
+        epoch = int(result["best"]["epoch"])
+    of_best = [(name, epoch) for name in steps[epoch] if name.startswith("val_")]
+    of_test = [(name, max(steps)) for name in steps[max(steps)] if name.startswith("test_")]
+    return ModelToLog(folder / BEST, epoch, (*of_best, *of_test), config.register_as)
+
+
 def _files(folder: Path, log_images: bool) -> list[Path]:
     """The files that the store gets: tables and plots, and the best weights when the run has finished."""
     kept_here = {"digests.csv"} if log_images else {"digests.csv", LEAKS_PICTURE}
     files = sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".png") and path.name not in kept_here)
     if _result(folder).get("status") == "finished":
-        files += [folder / "result.json", *with_calibration(folder / BEST)]
+        files += [folder / name for name in RESULT_FILES if name.endswith(".json")]
+        files += with_calibration(folder / BEST)
     return [path for path in files if path.exists()]
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    file = folder / "result.json"
+    file = folder / RESULT
     return read_json(file) if file.exists() else {}

@@ -27,11 +27,13 @@ class Known:
         metrics: key and step of each metric.
         params: key of each setting.
         files: path of each artifact.
+        has_model: whether the network was recorded as a model.
     """
 
     metrics: set[tuple[str, int]]
     params: set[str]
     files: set[str]
+    has_model: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,12 @@ def test_a_run_that_was_never_tracked_arrives_whole_and_once(folder: Path, capsy
     assert {"result.json", "metrics.csv", "curves.png", "report.html", "checkpoints"} <= set(files)
     weights = [Path(file.path).name for file in client.list_artifacts(run.info.run_id, "checkpoints")]
     assert sorted(weights) == ["best.pt", "calibration.json"]
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert {metric.key: metric.value for metric in model.metrics}["test_accuracy"] == test["accuracy"]
+    assert f"runs:/{run.info.run_id}/model" in run.data.tags["mlflow.note.content"]
+    (dataset,) = run.inputs.dataset_inputs
+    assert json.loads(dataset.dataset.profile)["num_train"] == 14
     page = folder / "run" / "report.html"
     sent = Path(client.download_artifacts(run.info.run_id, "report.html", str(folder)))
     assert ("data:image/jpeg" in page.read_text(), "data:image/jpeg" in sent.read_text()) == (True, False)
@@ -76,6 +82,20 @@ def test_a_run_that_was_never_tracked_arrives_whole_and_once(folder: Path, capsy
     assert capsys.readouterr().out.endswith(f"nothing was missing in run {run.info.run_id}.\n")
     assert len(client.get_metric_history(run.info.run_id, "val_loss")) == 3
     assert stored(folder)[1].info.run_id == run.info.run_id
+
+
+def test_what_the_store_refuses_is_no_success(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no space left on the artifact store")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", refuse)
+    assert main(["run", URI]) == 1
+    said = capsys.readouterr()
+    assert "Sending to sqlite:///late.db stopped: file " in said.err
+    assert "no space left on the artifact store. Check that the store works" in said.err
+    assert "sent to run" not in said.out
 
 
 def test_the_page_that_is_written_again_is_the_same(
@@ -100,7 +120,7 @@ def test_only_what_is_missing_is_sent(folder: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["run", URI]) == 0
     client, run = stored(folder)
-    assert ", settings 0, files 0" in capsys.readouterr().out
+    assert ", settings 0, files 0, models 0" in capsys.readouterr().out
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert [value.step for value in history] == [1, 2, 3]
 
