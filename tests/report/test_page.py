@@ -268,6 +268,23 @@ def test_a_phase_that_no_time_was_left_for_is_not_laid_to_the_gate(tmp_path: Pat
         assert Facts.read(tmp_path).phase_rows()[1]["why"].startswith(f"Not begun: {why}")
 
 
+def test_commands_name_the_data_and_the_network_of_the_run(tmp_path: Path) -> None:
+    finished_run(tmp_path, CLASSES)
+    identity = json.loads((tmp_path / "run.json").read_text())
+    of_the_run = ["model=resnet18", "+data=imagefolder", "data.root=a b"]
+    (tmp_path / "run.json").write_text(
+        json.dumps({**identity, "overrides": [*of_the_run, "stage=partial", "model.weights=old.pt"]})
+    )
+    commands = dict(Facts.read(tmp_path).commands())
+    same = "model=resnet18 +data=imagefolder 'data.root=a b'"
+    assert commands["Run it again"] == f"python -m ftexp {same} stage=partial model.weights=old.pt"
+    trained_on = f"python -m ftexp {same} model.weights={tmp_path}/checkpoints/best.pt stage=full"
+    assert commands["Train on from its weights"] == trained_on
+    (tmp_path / "run.json").write_text(json.dumps({**identity, "overrides": None}))
+    unknown = dict(Facts.read(tmp_path).commands())
+    assert commands.keys() - unknown.keys() == {"Run it again", "Labels that look wrong", "Train on from its weights"}
+
+
 def test_a_hundred_classes_have_all_their_names(tmp_path: Path, network: Network) -> None:
     classes = [f"class {i:03d}" for i in range(100)]
     finished_run(tmp_path, classes)

@@ -172,14 +172,18 @@ class Facts:
 
     def commands(self) -> list[tuple[str, str]]:
         """What can be done with the run, and the command for it."""
-        run, best = shlex.quote(str(self.folder)), shlex.quote(f"model.weights={self.folder}/checkpoints/best.pt")
+        run, best = shlex.quote(str(self.folder)), f"model.weights={self.folder}/checkpoints/best.pt"
         overrides = self.identity.get("overrides")
-        # Of a run of ftexp 0.1.0 they are not known.
-        again = None if overrides is None else shlex.join(["python", "-m", "ftexp", *overrides])
+        training = []
+        if overrides is not None:  # they are not known of a run of ftexp 0.1.0, or of a configuration made in Python
+            given, same = shlex.join(overrides), [one for one in overrides if _says_what_is_trained(one)]
+            training = [
+                ("Run it again", f"python -m ftexp {given}".strip()),
+                ("Labels that look wrong", f"python -m ftexp.labels {given}".strip()),
+                ("Train on from its weights", f"python -m ftexp {shlex.join([*same, best])} stage=full"),
+            ]
         return [
-            *([("Run it again", again)] if again else []),
-            *([("Labels that look wrong", again.replace("-m ftexp", "-m ftexp.labels", 1))] if again else []),
-            ("Train on from its weights", f"python -m ftexp {best} stage=full"),
+            *training,
             ("Predict", f"python -m ftexp.predict {run} IMAGES --output predictions.csv"),
             ("Evaluate on other images", f"python -m ftexp.evaluate {run} --data data=imagefolder data.root=FOLDER"),
             ("Choose when it should not answer", f"python -m ftexp.calibrate {run} --accuracy 0.99"),
@@ -187,6 +191,12 @@ class Facts:
             ("Write this page again", f"python -m ftexp.report {run}"),
             ("From Python", f"import ftexp\nftexp.load({str(self.folder)!r}).predict('cat.jpg')"),
         ]
+
+
+def _says_what_is_trained(override: str) -> bool:
+    """Whether an override chooses the network or the data."""
+    key = override.partition("=")[0].lstrip("+~")
+    return key.partition(".")[0] in ("model", "data") and key not in ("model.weights", "model.class_map")
 
 
 @dataclass(frozen=True, slots=True)
