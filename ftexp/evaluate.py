@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--batch-size", metavar="N", type=int, help="images that are computed at once (that of the run)"
     )
+    parser.add_argument("--trust", action="store_true", help="load a .pt2 file, which may execute code")
     parser.add_argument(
         "--output",
         metavar="FOLDER",
@@ -92,9 +93,9 @@ def _evaluations(given: argparse.Namespace) -> tuple[str, list[RunEvaluation]]:
         config, samples = other_data(given.data, given.split)
         place = getattr(config, "root", None) or getattr(config, "file", None) or ""
         what = " ".join(filter(None, (config.source, str(place), given.split)))
-        return what, [evaluate_on_data(name, samples, *how) for name in given.runs]
+        return what, [evaluate_on_data(name, samples, *how, trust=given.trust) for name in given.runs]
     split = given.split or "val"
-    evaluations = [evaluate_on_split(name, split, given.data, *how) for name in given.runs]
+    evaluations = [evaluate_on_split(name, split, given.data, *how, trust=given.trust) for name in given.runs]
     return f"{split} split of the run", evaluations
 
 

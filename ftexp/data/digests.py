@@ -67,6 +67,11 @@ def _short(state: FileState) -> bytes:
     return hashlib.blake2b(repr(state.facts).encode(), digest_size=STATE_BYTES).digest()
 
 
+def of_bytes(digest: str) -> str:
+    """The part of a digest that is of the bytes alone, whatever their white level."""
+    return digest.partition(" white ")[0]
+
+
 def bytes_digest(content: bytes) -> str:
     """The digest of the bytes of a file that has been read already."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()

@@ -25,8 +25,9 @@ from ftexp.exporting.metadata import ExportMetadata
 from ftexp.exporting.opened import Pixels
 from ftexp.files.json_files import write_json
 from ftexp.files.run_files import IDENTITY
+from ftexp.inference.calibration import read_calibration
 from ftexp.inference.engine import NetworkEngine
-from ftexp.inference.load import find_checkpoint, read_network, read_temperature
+from ftexp.inference.load import find_checkpoint, read_network
 from ftexp.inference.run_data import RunData
 from ftexp.models.blocks import Network
 from ftexp.run_identity import installed_versions
@@ -66,14 +67,16 @@ def export(asked: Export) -> int:
     validation = _images(asked, folder, "val") if not FORMATS[asked.format].weights_only else []
     calibration = _images(asked, folder, "train") if asked.precision == "int8" else []
     network, classes, _ = read_network(checkpoint)
+    calibrated = read_calibration(checkpoint)
     metadata = ExportMetadata(
         classes=classes,
         preprocessing=network.preprocessing,
         run=str(folder),
         network=network.name,
         precision=asked.precision,
-        temperature=read_temperature(checkpoint),
+        temperature=calibrated.temperature if calibrated else 1.0,
         versions=_versions(asked.format),
+        calibration=calibrated,
     )
     _write(asked, network, metadata, file, calibration)
     if FORMATS[asked.format].weights_only:

@@ -17,6 +17,7 @@ from ftexp.exporting.formats import FORMATS, format_of, module_of, require_packa
 from ftexp.exporting.metadata import ExportMetadata
 from ftexp.exporting.opened import Floats, Pixels
 from ftexp.files.json_files import read_json
+from ftexp.files.run_files import IDENTITY
 from ftexp.inference.classifier import Classifier
 
 CERTIFICATE = "certificate.json"
@@ -29,12 +30,15 @@ class ExportedEngine:
 
     Args:
         compute: RGB pixels, uint8 [N, H, W, 3] -> probabilities, float32 [N, C].
+        temperature: by which the graph divides logits.
     """
 
     device = "cpu"
+    max_batch_mib = 128  # images keep their size until the graph resizes them
 
-    def __init__(self, compute: Callable[[Pixels], Floats]) -> None:
+    def __init__(self, compute: Callable[[Pixels], Floats], temperature: float = 1.0) -> None:
         self._compute = compute
+        self.temperature = temperature
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The pixels as they are. Returns: uint8 [H, W, 3]."""
@@ -75,7 +79,15 @@ def load_exported(file: Path, device: str = "auto", *, trust: bool = False) -> C
             "Runs and ONNX files execute nothing."
         )
     engine, metadata = open_exported(file)
-    return Classifier(engine, metadata.classes, metadata.preprocessing, str(file), metadata.run)
+    run = _run_of(file, metadata)
+    return Classifier(engine, metadata.classes, metadata.preprocessing, str(file), run, metadata.calibration)
+
+
+def _run_of(file: Path, metadata: ExportMetadata) -> str:
+    """The folder of the run as it was called when it was exported, or in which the file lies, as by default."""
+    default = file.absolute().parent.parent.parent
+    elsewhere = not (Path(metadata.run) / IDENTITY).exists() and (default / IDENTITY).exists()
+    return str(default) if elsewhere else metadata.run
 
 
 def open_exported(file: Path) -> tuple[ExportedEngine, ExportMetadata]:
@@ -91,7 +103,7 @@ def open_exported(file: Path) -> tuple[ExportedEngine, ExportMetadata]:
         raise CheckpointError(f"{file} is damaged, or no file of --format {name}. Export the run again.") from error
     metadata = ExportMetadata.from_texts(texts, file)
     _try_out(compute, file, len(metadata.classes))
-    return ExportedEngine(compute), metadata
+    return ExportedEngine(compute, metadata.temperature), metadata
 
 
 def digests_of(file: Path) -> dict[str, str]:

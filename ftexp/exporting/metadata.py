@@ -9,10 +9,12 @@ from typing import Any
 
 from ftexp.errors import CheckpointError, UserError
 from ftexp.files.file_format import check_format
+from ftexp.files.json_files import plain
+from ftexp.inference.calibration import Calibration
 from ftexp.preprocessing import Preprocessing
 
-# To be raised when a field goes or gets another meaning.
-FORMAT = 1
+# To be raised when a field comes, goes or gets another meaning. 2: calibration.
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class ExportMetadata:
         precision: ``fp32``, ``fp16``, ``int8`` or ``int8_dynamic``.
         temperature: by which the graph divides logits; 1 where the run was not calibrated.
         versions: of the packages that wrote the file.
+        calibration: of the run, with the rules that ``python -m ftexp.calibrate`` chose; None: the run has none, or the
+            file was written before files kept it.
     """
 
     classes: tuple[str, ...]
@@ -36,11 +40,12 @@ class ExportMetadata:
     precision: str
     temperature: float
     versions: dict[str, str]
+    calibration: Calibration | None = None
 
     def as_texts(self) -> dict[str, str]:
         """For the places that formats have for texts."""
         values = {**asdict(self), "preprocessing": self.preprocessing.as_dict(), "ftexp_format": FORMAT}
-        return {name: json.dumps(value) for name, value in values.items()}
+        return {name: json.dumps(plain(value), allow_nan=False) for name, value in values.items()}
 
     @classmethod
     def from_texts(cls, texts: dict[str, str], file: Path) -> ExportMetadata:
@@ -53,9 +58,9 @@ class ExportMetadata:
             values: dict[str, Any] = {name: json.loads(text) for name, text in texts.items()}
             check_format(values.pop("ftexp_format"), FORMAT, file)
             preprocessing = Preprocessing.from_dict(values.pop("preprocessing"))
-            return cls(
-                classes=tuple(str(name) for name in values.pop("classes")), preprocessing=preprocessing, **values
-            )
+            classes, calibration = tuple(str(name) for name in values.pop("classes")), values.pop("calibration", None)
+            known = None if calibration is None else Calibration.from_content(calibration)
+            return cls(classes=classes, preprocessing=preprocessing, calibration=known, **values)
         except UserError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:

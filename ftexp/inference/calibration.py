@@ -111,6 +111,21 @@ class Calibration:
             calibration_figures(logits, labels, temperature),
         )
 
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Calibration:
+        """What ``asdict`` gave, read back from JSON.
+
+        Raises:
+            TypeError, KeyError, ValueError: for anything else.
+        """
+        sets, abstain = content.pop("sets"), content.pop("abstain")
+        calibration = cls(
+            **content, sets=_set_rule(sets) if sets else None, abstain=_abstain_rule(abstain) if abstain else None
+        )
+        if not 0 < calibration.temperature < float("inf"):
+            raise ValueError(f"temperature {calibration.temperature}")
+        return calibration
+
     def write(self, checkpoint: Path) -> Path:
         """Write ``calibration.json`` beside the checkpoint, and return its path."""
         file = checkpoint.with_name(CALIBRATION)
@@ -134,7 +149,7 @@ def read_calibration(checkpoint: Path) -> Calibration | None:
     with reading(file):
         content = read_json(file)
         check_format(content.pop("format", None), FORMAT, file)
-        calibration = _from_content(content)
+        calibration = Calibration.from_content(content)
     if calibration.checkpoint_digest != checkpoint_digest(checkpoint):
         log.warning(
             "%s belongs to another checkpoint than %s and is not used. Run python -m ftexp.calibrate again.",
@@ -145,17 +160,21 @@ def read_calibration(checkpoint: Path) -> Calibration | None:
     return calibration
 
 
-def read_threshold(checkpoint: Path) -> float:
+def threshold_of(calibration: Calibration | None, source: str) -> float:
     """The probability from which on an answer is given, as ``python -m ftexp.calibrate`` chose it.
 
+    Args:
+        calibration: of a classifier.
+        source: where the classifier was loaded from.
+
     Raises:
-        CheckpointError: when the checkpoint has no such threshold.
+        CheckpointError: when no such threshold was chosen.
     """
-    calibration = read_calibration(checkpoint)
     if calibration is None or calibration.abstain is None:
         missing = "was not calibrated" if calibration is None else "has no threshold for abstaining"
         raise CheckpointError(
-            f"{checkpoint} {missing}. Choose one with: python -m ftexp.calibrate RUN --accuracy 0.95, or give a number."
+            f"{source} {missing}. Choose one with: python -m ftexp.calibrate RUN --accuracy 0.95 (then export the run "
+            "again, if this is an exported file), or give a number."
         )
     return calibration.abstain.threshold
 
@@ -164,16 +183,6 @@ def checkpoint_digest(checkpoint: Path) -> str:
     """Of the bytes of a checkpoint's file: 32 hexadecimal digits."""
     with checkpoint.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _from_content(content: dict[str, Any]) -> Calibration:
-    sets, abstain = content.pop("sets"), content.pop("abstain")
-    calibration = Calibration(
-        **content, sets=_set_rule(sets) if sets else None, abstain=_abstain_rule(abstain) if abstain else None
-    )
-    if not 0 < calibration.temperature < float("inf"):
-        raise ValueError(f"temperature {calibration.temperature}")
-    return calibration
 
 
 def _set_rule(content: dict[str, Any]) -> SetRule:

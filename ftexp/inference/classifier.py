@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 # Batches that are decoded ahead of the one that is computed.
 BATCHES_AHEAD = 2
+
+# Images that threads prepare, in order.
+Ahead = collections.deque[tuple[GivenImage, Future[Tensor | str]]]
 
 
 class Classifier:
@@ -167,19 +171,30 @@ class Classifier:
         Returns:
             Each image, and what the engine takes of it; in place of one that cannot be read, the reason.
         """
-        given = given_images(images)
-        ahead = collections.deque[tuple[GivenImage, Future[Tensor | str]]]()
+        given, ahead = given_images(images), Ahead()
         with ThreadPoolExecutor(available_cores()) as pool:
             try:
-                while True:
-                    wanted = (1 + BATCHES_AHEAD) * batch_size - len(ahead)
-                    ahead.extend((one, pool.submit(self._prepare, one)) for one in islice(given, wanted))
-                    if not ahead:
-                        return
-                    batch = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
-                    yield [(one, prepared.result()) for one, prepared in batch]
+                while batch := self._next_batch(given, ahead, pool, batch_size):
+                    yield batch
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _next_batch(
+        self, given: Iterator[GivenImage], ahead: Ahead, pool: ThreadPoolExecutor, batch_size: int
+    ) -> list[tuple[GivenImage, Tensor | str]]:
+        most_bytes = self.engine.max_batch_mib * 2**20
+        num_ahead = BATCHES_AHEAD * batch_size if most_bytes == math.inf else available_cores()
+        batch: list[tuple[GivenImage, Tensor | str]] = []
+        num_bytes = 0
+        while len(batch) < batch_size and num_bytes < most_bytes:
+            ahead.extend((one, pool.submit(self._prepare, one)) for one in islice(given, num_ahead - len(ahead)))
+            if not ahead:
+                break
+            one, future = ahead.popleft()
+            prepared = future.result()
+            num_bytes += prepared.nbytes if isinstance(prepared, Tensor) else 0
+            batch.append((one, prepared))
+        return batch
 
     def _prepare(self, given: GivenImage) -> Tensor | str:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -28,6 +29,14 @@ class Engine(Protocol):
     def device(self) -> str:
         """Where it computes, such as ``cpu`` or ``cuda:0``."""
 
+    @property
+    def temperature(self) -> float:
+        """By which logits are divided before the softmax."""
+
+    @property
+    def max_batch_mib(self) -> float:
+        """A batch has no further image once those in it take so much memory."""
+
     def prepare(self, image: Image.Image) -> Tensor:
         """What is done for each image by itself. Returns: uint8."""
 
@@ -46,6 +55,8 @@ class NetworkEngine:
     Raises:
         DeviceError: when the device is not there.
     """
+
+    max_batch_mib = math.inf  # prepared images all have the size of the network's input
 
     def __init__(self, network: Network, temperature: float = 1.0, device: str | Runtime = "auto") -> None:
         self.network = network

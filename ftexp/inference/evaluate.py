@@ -31,7 +31,7 @@ BATCH_SIZE = 32
 
 def evaluate(classifier: Classifier, data: object, split: str | None, batch_size: int | None) -> Evaluation:
     """Score a classifier; arguments and errors as of ``Classifier.evaluate``."""
-    run = _run_of(classifier)
+    run = run_of(classifier)
     if data is None:
         if run is None:
             raise ConfigError(f"{classifier.source} does not say which run trained it, so it has no images of its own.")
@@ -41,7 +41,7 @@ def evaluate(classifier: Classifier, data: object, split: str | None, batch_size
         return evaluate_samples(classifier, run, other_samples(config, split), batch_size)
     if split is not None:
         raise ConfigError(f"split={split} chooses from a run or a data set, and pairs of images and labels have none.")
-    return score_images(classifier, _pairs(data), _batch_size(run, batch_size))
+    return score_images(classifier, _pairs(data), batch_size_of(run, batch_size))
 
 
 def evaluate_split(classifier: Classifier, run: RunData, split: str, batch_size: int | None) -> Evaluation:
@@ -54,7 +54,7 @@ def evaluate_split(classifier: Classifier, run: RunData, split: str, batch_size:
         raise ConfigError(f"split={split}: a run is evaluated on {' or '.join(EVALUATED)}.")
     samples = run.samples(split)
     with run.counting_test() if split == "test" else nullcontext() as use:
-        evaluation = score_images(classifier, labelled(samples), _batch_size(run, batch_size))
+        evaluation = score_images(classifier, labelled(samples), batch_size_of(run, batch_size))
         if evaluation.unreadable:
             path, why = evaluation.unreadable[0]
             raise DataError(f"{len(evaluation.unreadable)} {split} images of the run cannot be read: {path}: {why}.")
@@ -66,7 +66,7 @@ def evaluate_split(classifier: Classifier, run: RunData, split: str, batch_size:
 def evaluate_samples(
     classifier: Classifier, run: RunData | None, samples: Sequence[Sample], batch_size: int | None
 ) -> Evaluation:
-    """Score a classifier on other data; images that its run was trained on are said, and its test images counted.
+    """Score a classifier on other data; a warning names images that its run has seen, and its test images are counted.
 
     Raises:
         DataError: when none of the images can be scored, or the run's test split, which is among them, has been used
@@ -77,23 +77,25 @@ def evaluate_samples(
         if seen.get(split):
             how = "trained on" if split == "train" else "chosen by"
             log.warning(
-                "%d of the %d images are %s images of the run: it was %s them, so that it looks better than it is.",
+                "%d of the %d images are %s images of the run: it was %s them, so its scores are too good.",
                 *(seen[split], len(samples), {"train": "training", "val": "validation"}[split], how),
             )
     with run.counting_test() if run is not None and seen.get("test") else nullcontext() as use:
-        evaluation = score_images(classifier, labelled(samples), _batch_size(run, batch_size))
+        evaluation = score_images(classifier, labelled(samples), batch_size_of(run, batch_size))
         if use is not None:
             use.record(evaluation.scores.accuracy)
     return evaluation
 
 
-def _run_of(classifier: Classifier) -> RunData | None:
+def run_of(classifier: Classifier) -> RunData | None:
+    """The images of the run that trained a classifier; None where the run is not known, or not here."""
     if classifier.run is None or not (Path(classifier.run) / IDENTITY).exists():
         return None
     return RunData.of(Path(classifier.run))
 
 
-def _batch_size(run: RunData | None, given: int | None) -> int:
+def batch_size_of(run: RunData | None, given: int | None) -> int:
+    """The number of images that are computed at once: as given, else as many as the run computed."""
     if given is not None and given < 1:
         raise ConfigError(f"batch_size={given}: it has to be at least 1.")
     return given or (run.identity.batch_size if run is not None else 0) or BATCH_SIZE

@@ -40,7 +40,7 @@ class Evaluation:
         num_known: how many of them are the classifier's.
         images: in the order in which they were scored.
         scores: what the classifier said, before calibration, as the training's own validation scores it.
-        calibration: of the classifier; None if it is not calibrated.
+        calibration: of the classifier; None if it is not known.
         unreadable: path and reason of each image that could not be read; it is in no score.
     """
 

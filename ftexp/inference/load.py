@@ -111,12 +111,6 @@ def read_network(path: Path) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
     return network, tuple(sorted(class_to_idx, key=class_to_idx.__getitem__)), content
 
 
-def read_temperature(checkpoint: Path) -> float:
-    """By which the logits of a checkpoint are divided; 1 where it was not calibrated."""
-    calibration = read_calibration(checkpoint)
-    return 1.0 if calibration is None else calibration.temperature
-
-
 def newest_finished(outputs: Path) -> Path:
     """The folder of the run that ended last of those that finished, without the folds of cross-validations.
 

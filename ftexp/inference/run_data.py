@@ -16,7 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from ftexp.config import SCHEMA, DataConfig, TrackingConfig, with_changes
-from ftexp.data.digests import ContentDigests
+from ftexp.data.digests import ContentDigests, of_bytes
 from ftexp.data.remote import is_url
 from ftexp.data.samples import SPLITS, Sample, SampleTable
 from ftexp.data.sources.registry import read_samples
@@ -93,9 +93,10 @@ class RunData:
 
     def seen(self, samples: Sequence[Sample]) -> dict[str, int]:
         """How many of these images are in each split of the run, by their content."""
-        split_of = {image.digest: image.split for image in self.identity.data.images if image.split}
+        images = self.identity.data.images
+        split_of = {of_bytes(image.digest): image.split for image in images if image.split}
         digests = ContentDigests()
-        found = [split_of.get(_digest(sample, digests)) for sample in samples]
+        found = [split_of.get(of_bytes(_digest(sample, digests))) for sample in samples]
         return {split: found.count(split) for split in SPLITS if split in found}
 
     @contextmanager

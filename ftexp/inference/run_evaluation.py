@@ -21,7 +21,7 @@ from ftexp.files.run_files import IDENTITY
 from ftexp.fine_tuning import compose
 from ftexp.inference.classifier import Classifier
 from ftexp.inference.engine import NetworkEngine
-from ftexp.inference.evaluate import evaluate_samples, evaluate_split
+from ftexp.inference.evaluate import batch_size_of, evaluate_samples, evaluate_split, run_of
 from ftexp.inference.evaluation import Evaluation
 from ftexp.inference.given import GivenImage
 from ftexp.inference.load import LATEST, find_checkpoint, load, load_checkpoint_file
@@ -62,19 +62,20 @@ class RunEvaluation:
         return {**source, "data": what, "engine": self.engine, "logged": reproduced}
 
 
-def open_run(name: str, device: str | None) -> tuple[Classifier, RunData | None]:
+def open_run(name: str, device: str | None, *, trust: bool = False) -> tuple[Classifier, RunData | None]:
     """Load a classifier with the engine of the run that trained it, as far as that is here.
 
     Args:
         name: as of ``ftexp.load``.
         device: None: that of the run, if it is there.
+        trust: as of ``ftexp.load``.
 
     Raises:
         UserError: when there is no such run, it did not finish, or the device is not there.
     """
     if not (Path(name).expanduser().is_dir() or name == LATEST or name.endswith(".pt")):
-        classifier = load(name, device=device or "auto")
-        return classifier, None
+        classifier = load(name, device=device or "auto", trust=trust)
+        return classifier, run_of(classifier)
     checkpoint = find_checkpoint(name)
     folder = checkpoint.parent.parent
     run = RunData.of(folder) if (folder / IDENTITY).exists() else None
@@ -83,7 +84,7 @@ def open_run(name: str, device: str | None) -> tuple[Classifier, RunData | None]
 
 
 def evaluate_on_split(
-    name: str, split: str, changes: Sequence[str], device: str | None, batch_size: int | None
+    name: str, split: str, changes: Sequence[str], device: str | None, batch_size: int | None, *, trust: bool = False
 ) -> RunEvaluation:
     """Evaluate a run on a split of its own.
 
@@ -91,23 +92,28 @@ def evaluate_on_split(
         name: of the run, as of ``ftexp.load``.
         changes: where its images are by now, such as ``data.root=FOLDER``.
         device, batch_size: None: those of the run.
+        trust: as of ``ftexp.load``.
     """
-    classifier, run = open_run(name, device)
+    classifier, run = open_run(name, device, trust=trust)
     if run is None:
         raise ConfigError(
-            f"{name} does not say which run trained it, so it has no images of its own. Give labelled images: --data "
-            "data=imagefolder data.root=FOLDER."
+            f"{name} does not say which run trained it, or the run's folder is not here, so it has no images of its "
+            "own. Give labelled images: --data data=imagefolder data.root=FOLDER."
         )
     run = RunData.of(run.folder, changes)
     evaluation = evaluate_split(classifier, run, split, batch_size)
     engine = _facts(classifier, run, batch_size)
-    reproduced = reproduction(evaluation, run.folder, run.identity, engine) if split == "val" else None
+    own_network = isinstance(classifier.engine, NetworkEngine)  # how far an export agrees is in its certificate
+    same = split == "val" and own_network
+    reproduced = reproduction(evaluation, run.folder, run.identity, engine) if same else None
     return RunEvaluation(name, classifier, run, evaluation, engine, reproduced)
 
 
-def evaluate_on_data(name: str, samples: Sequence[Sample], device: str | None, batch_size: int | None) -> RunEvaluation:
+def evaluate_on_data(
+    name: str, samples: Sequence[Sample], device: str | None, batch_size: int | None, *, trust: bool = False
+) -> RunEvaluation:
     """Evaluate a run on other images; arguments as of ``evaluate_on_split``."""
-    classifier, run = open_run(name, device)
+    classifier, run = open_run(name, device, trust=trust)
     evaluation = evaluate_samples(classifier, run, samples, batch_size)
     return RunEvaluation(name, classifier, run, evaluation, _facts(classifier, run, batch_size))
 
@@ -193,12 +199,14 @@ def _on_a_device(settings: RuntimeConfig, identity: RunIdentity, device: str | N
     try:
         return prepare_runtime(replace(settings, device=own))
     except DeviceError as error:
-        log.warning("The run's device is not here: %s It is evaluated on what is here, in fp32.", error)
+        log.warning(
+            "The run's device is not available: %s Evaluating on this machine's default device, in fp32.", error
+        )
         return prepare_runtime(replace(settings, device="auto", precision="fp32"))
 
 
 def _facts(classifier: Classifier, run: RunData | None, batch_size: int | None) -> dict[str, Any]:
-    size = batch_size or (run.identity.batch_size if run else 0)
+    size = batch_size_of(run, batch_size)
     if isinstance(classifier.engine, NetworkEngine):
         return engine_facts(classifier.engine.runtime, size)
     return {"device": classifier.engine.device, "batch_size": size}

@@ -99,10 +99,13 @@ def _all_classes(own: Sequence[str], of_data: set[str]) -> tuple[str, ...]:
 
 
 def _logits(engine: Engine, images: Sequence[Tensor], batch_size: int) -> Tensor:
-    """float32 [B, C]; an exported file gives probabilities only, whose logarithms are as good."""
+    """float32 [B, C], before calibration; an exported file gives calibrated probabilities only, whose logarithms are
+    the divided logits but for a constant of each image.
+    """
     if isinstance(engine, NetworkEngine):
         return engine.logits(images, batch_size)
-    return torch.from_numpy(np.log(np.maximum(engine.probabilities(images), np.finfo(np.float32).tiny)))
+    probabilities = np.maximum(engine.probabilities(images), np.finfo(np.float32).tiny)
+    return torch.from_numpy(np.log(probabilities) * np.float32(engine.temperature))
 
 
 def _with_extra(scores: Scores, labels: np.ndarray, num_classes: int) -> Scores:

@@ -104,7 +104,7 @@ def _predict(given: argparse.Namespace) -> int:
     if given.overwrite and not given.output:
         raise ConfigError("--overwrite belongs to --output, which is not given.")
     with quick_imports():  # torch takes seconds: it is imported once the arguments are known to be good
-        from ftexp.inference.calibration import read_threshold
+        from ftexp.inference.calibration import threshold_of
         from ftexp.inference.load import load
         from ftexp.inference.run_evaluation import other_data
         from ftexp.predict.command import Destination, predict_images
@@ -118,7 +118,8 @@ def _predict(given: argparse.Namespace) -> int:
     samples = other_data(given.data, None)[1] if given.data else ()
     images = NamedImages(given.paths, given.files_from, samples)
     classifier = load(given.run, device=given.device, trust=given.trust)
-    threshold = read_threshold(Path(classifier.source)) if given.threshold == CALIBRATED else given.threshold
+    calibrated = given.threshold == CALIBRATED
+    threshold = threshold_of(classifier.calibration, classifier.source) if calibrated else given.threshold
     layout = Layout(classifier.classes, given.top_k, threshold, given.probabilities)
     destination = Destination(output, given.overwrite, sort_into, given.link)
     predict_images(classifier, images, layout, destination, given.batch_size)

@@ -78,7 +78,10 @@ def predict_images(
         except KeyboardInterrupt:
             if table is not None:
                 rows = f"{before + counter.done:,} row{'s' * (before + counter.done != 1)}"
-                print(f"ftexp: {destination.output} has {rows}; the same command goes on with it.", file=sys.stderr)
+                print(
+                    f"ftexp: {destination.output} has {rows}; run the same command again to continue it.",
+                    file=sys.stderr,
+                )
             raise
     _conclude(counter, destination)
 

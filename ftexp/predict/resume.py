@@ -1,4 +1,4 @@
-"""A table of predictions is gone on with only by what began it: the same model, the same options, the same images."""
+"""A table of predictions is continued only by what began it: the same model, the same options, the same images."""
 
 from __future__ import annotations
 

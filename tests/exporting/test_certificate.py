@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from ftexp.inference.engine import NetworkEngine
 class Table:
     """An engine whose probabilities stand in a table; an image is its row."""
 
-    device = "cpu"
+    device, temperature, max_batch_mib = "cpu", 1.0, math.inf
 
     def __init__(self, rows: Sequence[Sequence[float]]) -> None:
         self._rows = np.array(rows, np.float32)

@@ -15,6 +15,8 @@ import pytest
 import torch
 from conftest import Compose, draw_pictures
 
+import ftexp
+from ftexp.config import ImageFolderConfig
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import make_splits
 from ftexp.data_identity import DataIdentity
@@ -25,6 +27,8 @@ from ftexp.exporting.graph import ClassifierGraph
 from ftexp.exporting.metadata import ExportMetadata
 from ftexp.exporting.opened import OpenedFile
 from ftexp.exporting.pixels import PixelTransform
+from ftexp.inference.calibration import AbstainRule, Calibration, checkpoint_digest
+from ftexp.inference.run_evaluation import evaluate_on_data, evaluate_on_split
 from ftexp.models.catalogue import build_network
 from ftexp.run_identity import RunIdentity
 from ftexp.run_images import read_images
@@ -112,6 +116,44 @@ def test_a_run_is_written_certified_and_loaded(
     assert (certificate["format"], certificate["precision"], certificate["run"]) == (name, "fp32", "run")
     assert certificate["largest_difference"] < 1e-4
     assert exported.load_exported(path, trust=True).classes == ("dark", "light")
+
+
+RULE = AbstainRule(0.9, 0.75, 0.5, 0.95)
+
+
+def calibrate(run: Path) -> None:
+    checkpoint, figures = run / "checkpoints" / "best.pt", {"log_loss": 0.5, "ece": 0.1, "adaptive_ece": 0.1}
+    Calibration(checkpoint_digest(checkpoint), 6, 2.0, figures, figures, abstain=RULE).write(checkpoint)
+
+
+def test_a_file_is_scored_as_its_run_and_has_its_calibration(
+    run: Path, eager: Eager, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate(run)
+    assert told(capsys, "run", "--format", "eager")[0] == 0
+    path, own = run / "exports/eager-fp32/model.eager", ftexp.load("run").evaluate("pictures")
+    monkeypatch.chdir(run / "checkpoints")  # the run is found by where the file lies
+    classifier = ftexp.load(path)
+    assert classifier.run == str(run)
+    assert classifier.calibration is not None
+    assert (classifier.calibration.temperature, classifier.calibration.abstain) == (2.0, RULE)
+    found = classifier.evaluate("../../pictures")
+    assert found.temperature == own.temperature == 2.0
+    assert found.metrics["log_loss"] == pytest.approx(own.metrics["log_loss"], abs=1e-5)
+    assert found.probabilities == pytest.approx(own.probabilities, abs=1e-5)
+    assert np.abs(found.probabilities_at(1) - own.probabilities).max() > 1e-3, "the temperature changes something"
+
+
+def test_the_test_images_of_a_run_are_counted_for_its_files_too(
+    run: Path, eager: Eager, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert told(capsys, "run", "--format", "eager")[0] == 0
+    path = "run/exports/eager-fp32/model.eager"
+    on_data = evaluate_on_data(path, read_samples(ImageFolderConfig(source="imagefolder", root="pictures")), None, None)
+    assert (on_data.engine["batch_size"], on_data.run is not None) == (8, True)
+    assert "images are training images of the run: it was trained on them, so its scores are too good" in caplog.text
+    assert "This is use 1 of this test set" in caplog.text
+    assert evaluate_on_split(path, "val", (), None, None).reproduced is None
 
 
 def test_a_planted_wrong_mean_ends_with_exit_code_1(

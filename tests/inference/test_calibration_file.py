@@ -18,9 +18,8 @@ from ftexp.inference.calibration import (
     SetRule,
     checkpoint_digest,
     read_calibration,
-    read_threshold,
+    threshold_of,
 )
-from ftexp.inference.load import read_temperature
 
 FIGURES = {"log_loss": 0.5, "ece": 0.1, "adaptive_ece": 0.1}
 
@@ -43,7 +42,7 @@ def test_it_is_read_as_it_was_written(checkpoint: Path) -> None:
     )
     assert made.write(checkpoint) == checkpoint.with_name("calibration.json")
     assert read_calibration(checkpoint) == made
-    assert (read_temperature(checkpoint), read_threshold(checkpoint)) == (1.5, 0.8)
+    assert threshold_of(made, "best.pt") == 0.8
 
 
 def test_without_an_answer_the_accuracy_that_was_reached_is_no_number(checkpoint: Path) -> None:
@@ -62,17 +61,16 @@ def test_sets_are_those_of_the_rule() -> None:
 def test_another_checkpoint_is_not_calibrated_by_it(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
     calibration(checkpoint).write(checkpoint)
     checkpoint.write_bytes(b"other weights")
-    assert read_temperature(checkpoint) == 1.0
+    assert read_calibration(checkpoint) is None
     (message,) = caplog.messages
     assert "calibration.json belongs to another checkpoint than best.pt and is not used" in message
 
 
 def test_a_missing_threshold_names_the_command(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match=r"best\.pt was not calibrated\. .*ftexp\.calibrate RUN --accuracy"):
-        read_threshold(checkpoint)
-    calibration(checkpoint).write(checkpoint)
+        threshold_of(None, "best.pt")
     with pytest.raises(CheckpointError, match=r"best\.pt has no threshold for abstaining"):
-        read_threshold(checkpoint)
+        threshold_of(calibration(checkpoint), "best.pt")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,12 +141,13 @@ def test_features_of_an_unreadable_image_are_refused(classifier: Classifier) -> 
 class Exported:
     """Stands for an exported file."""
 
-    device = "cpu"
+    device, temperature, max_batch_mib = "cpu", 1.0, math.inf
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         return torch.from_numpy(np.array(image))
 
     def probabilities(self, images: list[torch.Tensor]) -> np.ndarray:
+        self.sizes = [*getattr(self, "sizes", []), len(images)]
         return np.tile(np.float32([0.1, 0.2, 0.3, 0.4]), (len(images), 1))
 
 
@@ -158,6 +160,15 @@ def test_an_exported_file_names_the_run_for_what_needs_the_network(network: Netw
         _ = exported.module
     with pytest.raises(ConfigError, match="device=cuda needs the network"):
         exported.predict(PICTURES, device="cuda")
+
+
+def test_large_images_of_an_exported_file_come_in_small_batches(network: Network) -> None:
+    engine = Exported()
+    engine.max_batch_mib = 0.5  # two of 264 KiB fill it
+    large = [np.zeros((300, 300, 3), np.uint8) for _ in range(5)]
+    classifier = Classifier(engine, CLASSES, network.preprocessing, "model.onnx")
+    assert len(classifier.predict([*large, *PICTURES[:1]], batch_size=32)) == 6
+    assert engine.sizes == [2, 2, 2]
 
 
 def test_sizes_and_devices_that_cannot_be(classifier: Classifier) -> None:

@@ -36,7 +36,7 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 class Told:
     """Answers with the probabilities that the first pixel of an image numbers."""
 
-    device = "cpu"
+    device, temperature, max_batch_mib = "cpu", 1.0, math.inf
 
     def __init__(self, rows: Sequence[Sequence[float]]) -> None:
         self._rows = np.array(rows, np.float32)

@@ -21,7 +21,7 @@ from predictors import classifier, predict
 from shards import png, serving, shard, tar_bytes
 
 from ftexp.data.places import Container
-from ftexp.inference.calibration import AbstainRule, Calibration, checkpoint_digest
+from ftexp.inference.calibration import AbstainRule, Calibration
 from ftexp.inference.classifier import Classifier
 
 __all__ = ["classifier", "predict"]
@@ -82,19 +82,18 @@ def test_below_the_threshold_the_label_is_empty_and_the_likeliest_is_named(
 
 
 def test_the_threshold_may_be_that_of_the_calibration(
-    predict: Callable[..., SimpleNamespace], classifier: Classifier
+    predict: Callable[..., SimpleNamespace], classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = predict("photos", "--threshold", "calibrated")
     assert ended.code == 1
     assert "was not calibrated" in ended.err
     _, middle, highest = sorted(one.probability for one in classifier.predict("photos"))
-    figures, checkpoint = {"log_loss": 0.5, "ece": 0.1, "adaptive_ece": 0.1}, Path(classifier.source)
-    rule = AbstainRule(0.9, (middle + highest) / 2, 0.5, 1.0)
-    file = Calibration(checkpoint_digest(checkpoint), 9, 1.0, figures, figures, abstain=rule).write(checkpoint)
-    try:
-        ended = predict("photos", "--output", "t.csv", "--threshold", "calibrated")
-    finally:
-        file.unlink()
+    figures, rule = (
+        {"log_loss": 0.5, "ece": 0.1, "adaptive_ece": 0.1},
+        AbstainRule(0.9, (middle + highest) / 2, 0.5, 1.0),
+    )
+    monkeypatch.setattr(classifier, "calibration", Calibration("5e", 9, 1.0, figures, figures, abstain=rule))
+    ended = predict("photos", "--output", "t.csv", "--threshold", "calibrated")
     assert "2 below the threshold" in ended.err
     assert [row["label"] == "" for row in rows_of("t.csv")] == [
         float(row["probability"]) <= middle + 1e-6 for row in rows_of("t.csv")

@@ -62,7 +62,7 @@ def test_ctrl_c_leaves_a_table_that_can_be_gone_on_with(
             patched.setattr(Classifier, "stream", interrupted)
             ended = predict("photos", "--output", name)
         assert ended.code == 130
-        assert f"{name} has 1 row; the same command goes on with it" in ended.err
+        assert f"{name} has 1 row; run the same command again to continue it" in ended.err
         assert "2 images in" in predict("photos", "--output", name).err
 
 
@@ -84,7 +84,7 @@ def test_a_process_that_is_interrupted_is_gone_on_with(classifier: Classifier, t
     _, said = process.communicate(timeout=60)
     rows = len(table.read_text().splitlines()) - 1
     assert (process.returncode, 0 < rows < 6000) == (130, True), said
-    assert f"t.csv has {rows:,} rows; the same command goes on with it" in said
+    assert f"t.csv has {rows:,} rows; run the same command again to continue it" in said
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
     assert f"predict {6000 - rows:,} images in" in again.stderr
     assert pd.read_csv(table)["path"].nunique() == 6000
