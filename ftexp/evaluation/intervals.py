@@ -24,7 +24,7 @@ QUANTILE_975 = 1.959963984540054
 MIN_RESAMPLES = 200
 MAX_SORTED = 50_000_000
 # At most this many numbers of resampled splits are in memory at once.
-MAX_DRAWN = 4_000_000
+MAX_DRAWN = 1_000_000
 # Two runs are compared on the same images by the sign test over the images where only one of them is right. It takes at
 # least six such images, even if all favour the same run: two-sided p = 2 x 0.5 ** 6 = 0.03; five give 0.06.
 MIN_DISAGREEMENTS = 6
