@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from ftexp.audit.audit import screen_and_look
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.fingerprint_table import FingerprintsByPath
-from ftexp.audit.ties import tie_duplicates
+from ftexp.audit.ties import split_tied, tie_duplicates
 from ftexp.config import Config
 from ftexp.data.digests import ContentDigests
 from ftexp.data.samples import Sample
@@ -183,8 +184,10 @@ def read_images(config: Config, folder: Path, device: torch.device) -> Images:
     extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
     workers = config.runtime.workers
     samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
-    ties = tie_duplicates(samples, look.of(samples))
-    assigned = assign_splits(samples, config.data, ties if config.data.tie_duplicates else None)
+    if config.data.tie_duplicates:  # as in a run, so that its test images are the same
+        assigned, ties = split_tied(samples, config.audit, look, partial(assign_splits, samples, config.data))
+    else:
+        assigned, ties = assign_splits(samples, config.data), tie_duplicates(samples, look.of(samples))
     splits = build_splits(assigned, digests)
     write_splits(folder / "splits.csv", splits)
     return Images(splits, ties, samples, look)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,11 @@ from conftest import Compose
 from PIL import Image
 from small_pictures import SETTINGS, small_pictures, tiny_network
 
-from ftexp.frozen_features import compute_features
+from ftexp.audit import ties
+from ftexp.data.samples import Sample
+from ftexp.frozen_features import compute_features, read_images
 from ftexp.models.prefix import Prefix
+from ftexp.preparation.read_data import read_data
 
 __all__ = ["small_pictures"]
 
@@ -73,3 +78,27 @@ def test_a_copy_is_in_the_group_of_its_original(
     group = dict(zip(paths, features.groups.tolist(), strict=True))
     assert group["train/ape/0.png"] == group["val/ape/copy.png"]
     assert features.num_groups == len(features.samples) - 1
+
+
+def test_tied_copies_are_split_as_in_a_run(
+    small_pictures: Path, configure: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edited copies among them, which are found only by aligning pictures."""
+    device, settings = torch.device("cpu"), (*OVERRIDES, "audit.on_leak=off")
+    plain = read_images(configure(*settings), small_pictures, device).splits
+    pair = {next(sample.path for sample in plain.train), next(row["path"] for row in plain.test.listing())}
+
+    def find_aligned(samples: Sequence[Sample], *_: object) -> list[SimpleNamespace]:
+        first, second = (number for number, sample in enumerate(samples) if sample.path in pair)
+        return [SimpleNamespace(first=first, second=second, alignment=SimpleNamespace(verdict="edited"))]
+
+    monkeypatch.setattr(ties, "find_aligned", find_aligned)
+    config, table = configure(*settings, "data.tie_duplicates=true"), small_pictures / "splits.csv"
+    read_data(config, small_pictures, device)
+    of_a_run = table.read_text()
+    images = read_images(config, small_pictures, device)
+    assert table.read_text() == of_a_run
+    assert images.ties.keys() == pair
+    assert len(set(images.ties.values())) == 1
+    train, val = ({sample.path for sample in split} for split in (images.splits.train, images.splits.val))
+    assert any(pair <= paths for paths in (train, val, {row["path"] for row in images.splits.test.listing()}))
