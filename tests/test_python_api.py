@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import TinyNet, draw_pictures
@@ -14,6 +15,7 @@ from torch import nn
 from torchvision import models
 
 import ftexp
+from ftexp.audit import find_leaks as module
 from ftexp.errors import ConfigError, DataError
 from ftexp.models.prefix import SplitError
 
@@ -95,6 +97,27 @@ def test_groups_are_looked_at(tmp_path: Path) -> None:
     pictures = sorted(draw_pictures(tmp_path).glob("*/*.jpg"))[:2]
     found = ftexp.find_leaks(pictures, ["a", "b"], ["train", "val"], groups=[7, 7], features=False)
     assert "group" in {one.kind for one in found}
+
+
+def test_columns_of_a_filtered_table_are_taken_by_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_all", lambda samples, *_: (samples, []))
+    draw_pictures(tmp_path)
+    table = pd.DataFrame({"path": sorted(tmp_path.glob("*/*.jpg"))[:4], "label": list("abcd")}, index=[2, 0, 7, 1])
+    table["split"], table["person"] = ["train", "val", "test", "train"], ["nan", "x", None, np.nan]
+    taken = ftexp.find_leaks(
+        table["path"],  # type: ignore[arg-type]
+        table["label"],  # type: ignore[arg-type]
+        table["split"],  # type: ignore[arg-type]
+        groups=table["person"],  # type: ignore[arg-type]
+        times=[3, pd.NA, pd.NaT, "2020-01-01"],
+        features=False,
+    )
+    assert [(one.path, one.label, one.split, one.group, one.time) for one in taken] == [  # type: ignore[attr-defined]
+        (str(table["path"].iloc[0]), "a", "train", "nan", "3"),
+        (str(table["path"].iloc[1]), "b", "val", "x", None),
+        (str(table["path"].iloc[2]), "c", "test", None, None),
+        (str(table["path"].iloc[3]), "d", "train", None, "2020-01-01"),
+    ]
 
 
 @pytest.mark.parametrize(

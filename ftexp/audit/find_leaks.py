@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Any
 
 import torch
 
@@ -17,6 +18,9 @@ from ftexp.audit.fingerprints import Seen, look_at_images
 from ftexp.data.samples import SPLITS, Sample
 from ftexp.errors import DataError, listed
 from ftexp.machine.cores import available_cores
+
+# None, NaN, and what pandas has for missing values, as text.
+MISSING = ("None", "nan", "<NA>", "NaT")
 
 
 def find_leaks(
@@ -37,7 +41,8 @@ def find_leaks(
         paths: image files, N of them.
         labels: their classes, N; of any type that can be written as text.
         splits: ``train``, ``val`` or ``test`` for each of them, N.
-        groups: what each image belongs to (a person, a patient, a slide), N; None: that is not known.
+        groups: what each image belongs to (a person, a patient, a slide), N; None: that is not known. An image whose
+            group is None or NaN belongs to none.
         times: when each was taken, as ISO 8601 texts or numbers, N; None: that is not known.
         features: whether the pretrained network that comes with ftexp looks for near duplicates, too; without it they
             are found by perceptual hashes alone, which is faster and finds fewer.
@@ -54,29 +59,45 @@ def find_leaks(
     Raises:
         DataError: when the lists differ in length, a split has another name, or an image cannot be read.
     """
-    columns = {"labels": labels, "splits": splits, "groups": groups, "times": times}
-    for name, column in columns.items():
-        if column is not None and len(column) != len(paths):
-            raise DataError(f"There are {len(paths)} paths and {len(column)} {name}. Give one for each image.")
-    unknown = sorted({str(split) for split in splits} - set(SPLITS))
-    if unknown:
-        raise DataError(f"{listed(unknown)}: a split has to be one of {', '.join(SPLITS)}.")
-    samples = [
-        Sample(
-            path=os.fspath(path),
-            label=str(labels[index]),
-            split=splits[index],
-            group=None if groups is None else str(groups[index]),
-            time=None if times is None else str(times[index]),
-        )
-        for index, path in enumerate(paths)
-    ]
+    samples = _samples(paths, labels, splits, groups, times)
     aligns = features if geometry is None else geometry
     extractor = PretrainedFeatures(torch.device(device), aligns) if features or aligns else None
     with closing(FingerprintCache(cache)) as known:
         seen = look_at_images(samples, extractor, known, available_cores())
         _check(samples, seen)
         return find_all(samples, seen.prints, Effort(known), "warn")[0]
+
+
+def _samples(
+    paths: Sequence[str | os.PathLike[str]],
+    labels: Sequence[object],
+    splits: Sequence[str],
+    groups: Sequence[object] | None,
+    times: Sequence[object] | None,
+) -> list[Sample]:
+    nothing = [None] * len(paths)
+    columns: dict[str, list[Any]] = {  # lists, because the index of a pandas Series need not be the position
+        "labels": list(labels),
+        "splits": list(splits),
+        "groups": nothing if groups is None else list(groups),
+        "times": nothing if times is None else list(times),
+    }
+    for name, column in columns.items():
+        if len(column) != len(paths):
+            raise DataError(f"There are {len(paths)} paths and {len(column)} {name}. Give one for each image.")
+    unknown = sorted({str(split) for split in columns["splits"]} - set(SPLITS))
+    if unknown:
+        raise DataError(f"{listed(unknown)}: a split has to be one of {', '.join(SPLITS)}.")
+    return [
+        Sample(os.fspath(path), str(label), split, _text(group), _text(time))
+        for path, label, split, group, time in zip(paths, *columns.values(), strict=True)
+    ]
+
+
+def _text(value: object) -> str | None:
+    """A value as text; None for a missing one."""
+    text = str(value)
+    return None if text in MISSING and not isinstance(value, str) else text
 
 
 def _check(samples: Sequence[Sample], seen: Seen) -> None:
