@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # The number of bytes per step of a checksum; their memory is released before the next step.
 _CHECKED_AT_ONCE = 2**26
+# Of Linux; Python has it as mmap.MAP_NORESERVE since 3.13.
+_MAP_NORESERVE = 0x4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +132,7 @@ def read_tensors(file: Path, key: str | None = None) -> Kept | None:
         OSError: when the file cannot be read.
         Exception: ValueError, KeyError, TypeError, AttributeError or RuntimeError, when it is damaged.
     """
-    with file.open("rb") as stream:
-        # A private map, because torch requires writable memory, and writes must not change the file.
-        memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    memory = map_file(file)
     header = json.loads(memory[8:HEADER_BYTES])
     metadata = header.pop(METADATA, None)
     if metadata is None:
@@ -151,6 +152,18 @@ def read_tensors(file: Path, key: str | None = None) -> Kept | None:
         # Small tensors are read at once.
         tensors[name] = flat.view(entry["shape"]) if name == ROWS else flat.view(entry["shape"]).clone()
     return Kept(tensors.pop(ROWS), tensors, key is not None, memory)
+
+
+def map_file(file: Path) -> mmap.mmap:
+    """Map a file into memory that torch can use, which has to be writable; writes do not change the file.
+
+    Linux refuses such a map if it is larger than memory and swap, unless none is reserved for the pages that could be
+    written.
+    """
+    on_linux = sys.platform == "linux"
+    how = {"flags": mmap.MAP_PRIVATE | _MAP_NORESERVE} if on_linux else {"access": mmap.ACCESS_COPY}
+    with file.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, **how)
 
 
 def _checksum_of(memory: mmap.mmap) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftexp.data.loading.tensor_file import TensorWriter
+from ftexp.data.loading.tensor_file import TensorWriter, map_file
 from ftexp.data.loading.tensor_store import Append, Fill, StoreError, StoreFullError, TensorStore
 
 KIB = 2**10
@@ -59,6 +60,21 @@ def test_files_are_safetensors(tmp_path: Path, dtype: torch.dtype) -> None:
 
     assert torch.equal(TensorStore(tmp_path, 1).get("a", fill).rows, values)
     assert torch.equal(load_file(tmp_path / "a.safetensors")["rows"], values)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems reserve no memory for a map")
+def test_a_file_larger_than_memory_and_swap_is_mapped(tmp_path: Path) -> None:
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2":
+        pytest.skip("this machine reserves memory for every map")
+    file = tmp_path / "sparse"
+    file.write_bytes(bytes(8))
+    os.truncate(file, 2**40)
+    tensor = torch.frombuffer(map_file(file), dtype=torch.uint8, count=4, offset=2**40 - 4)
+    tensor[-1] = 7
+    assert tensor.tolist() == [0, 0, 0, 7]
+    with file.open("rb") as stream:
+        stream.seek(-4, os.SEEK_END)
+        assert stream.read() == bytes(4), "the file is unchanged"
 
 
 def test_without_a_folder_nothing_is_cached(tmp_path: Path) -> None:
