@@ -8,7 +8,7 @@ nearest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -79,9 +79,9 @@ class FeatureCandidates:
     ) -> list[Found]:
         """The nearest of each image, by the best of these views of both."""
         queries = self._numbers if queries is None else np.intersect1d(queries, self._numbers)
-        spaces = {view: self._space(view, power) for view in views}
-        parts = (part for view in views for part in self._vectors(self._numbers, spaces[view], view))
-        keys = torch.empty((len(views) * len(self._numbers), spaces[views[0]].size), dtype=torch.int8)
+        space = self._space(views, power)
+        parts = (part for view in views for part in self._vectors(self._numbers, space, view))
+        keys = torch.empty((len(views) * len(self._numbers), space.size), dtype=torch.int8)
         done = 0
         for owners, vectors in parts:
             keys[done : done + len(owners)] = as_bytes(vectors)
@@ -91,7 +91,7 @@ class FeatureCandidates:
         found: list[list[Found]] = [[] for _ in wanted]
         done = 0
         for view in views:
-            for owners, vectors in self._vectors(queries, spaces[view], view):
+            for owners, vectors in self._vectors(queries, space, view):
                 for known, one in zip(found, neighbours.search(vectors, owners, wanted, number, least), strict=True):
                     known.append(one.nearest(0, number))
                 progress.at(done := done + len(owners))
@@ -100,33 +100,37 @@ class FeatureCandidates:
     def _vectors(self, numbers: Numbers, space: _Space, view: int) -> Iterator[tuple[Numbers, Tensor]]:
         for start in range(0, len(numbers), SEARCHED_AT_ONCE):
             chunk = numbers[start : start + SEARCHED_AT_ONCE]
-            yield chunk, space(self._prints.features(chunk)[:, view])
+            yield chunk, space(self._prints.features(chunk)[:, view], view)
 
-    def _space(self, view: int, power: float) -> _Space:
-        features = self._prints.features(self._sample)[:, view].astype(np.float32)
-        return _Space(
-            features, NUM_COMPONENTS if len(self._numbers) > MAX_COMPARED_WITH_ALL else len(features[0]), power
-        )
+    def _space(self, views: Sequence[int], power: float) -> _Space:
+        features = self._prints.features(self._sample)
+        components = NUM_COMPONENTS if len(self._numbers) > MAX_COMPARED_WITH_ALL else features.shape[2]
+        return _Space({view: features[:, view] for view in views}, components, power)
 
 
 class _Space:
     """The principal components of features, divided by a power of their spread.
 
+    All views have the same components, so that one view of an image can be compared with another view of another
+    image; each view has its own mean.
+
     Args:
-        features: of a sample, [S, D].
+        features: of a sample, view -> [S, D].
         components: the number of components that are kept: those with the largest spread.
         power: 0: they are not divided; 1: afterwards all have the same spread.
     """
 
-    def __init__(self, features: npt.NDArray[np.float32], components: int, power: float) -> None:
-        self._mean = torch.from_numpy(features.mean(axis=0))
-        centred = torch.from_numpy(features) - self._mean
-        variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
+    def __init__(self, features: Mapping[int, npt.NDArray[np.float16]], components: int, power: float) -> None:
+        self._means = {view: torch.from_numpy(one.astype(np.float32).mean(axis=0)) for view, one in features.items()}
+        products = [(centred := self._centred(one, view)).T @ centred for view, one in features.items()]
+        variances, axes = torch.linalg.eigh(torch.stack(products).sum(dim=0) / sum(map(len, features.values())))
         spreads = variances[-components:].clamp_min(LEAST_VARIANCE * variances[-1].clamp_min(1e-9)).sqrt()
         self._axes = axes[:, -components:] * spreads**-power
         self.size = self._axes.shape[1]
 
-    def __call__(self, features: npt.NDArray[np.float16]) -> Tensor:
-        """The components of these features, each row scaled to length 1, float32 [N, components]."""
-        centred = torch.from_numpy(features.astype(np.float32)) - self._mean
-        return torch.nn.functional.normalize(centred @ self._axes)
+    def __call__(self, features: npt.NDArray[np.float16], view: int) -> Tensor:
+        """The components of these features of a view, each row scaled to length 1, float32 [N, components]."""
+        return torch.nn.functional.normalize(self._centred(features, view) @ self._axes)
+
+    def _centred(self, features: npt.NDArray[np.float16], view: int) -> Tensor:
+        return torch.from_numpy(features.astype(np.float32)) - self._means[view]
