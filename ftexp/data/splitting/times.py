@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +14,19 @@ from ftexp.data.samples import Sample
 from ftexp.errors import DataError
 
 SECONDS_PER_DAY = 86_400
+COMPACT_DATE = re.compile(r"(19|20)[0-9]{6}")
 
 
 def times_of(samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
     """The times of the samples: in days for dates (ISO 8601), in the unit of the column for numbers.
 
+    Numbers such as 20240131 are dates if all times of the samples are such.
+
     Raises:
         DataError: when a time is missing, when it is neither a date nor a number, or when the kinds are mixed.
     """
-    parsed = [_parse(sample) for sample in samples]
+    are_dates = all(_is_compact_date(sample.time) for sample in samples)
+    parsed = [_parse(sample, is_date=are_dates) for sample in samples]
     kinds = {kind: sample for sample, (kind, _) in zip(samples, parsed, strict=True)}
     if len(kinds) > 1:
         examples = "; ".join(f"{kind}: {sample.time} ({sample.path})" for kind, sample in sorted(kinds.items()))
@@ -29,7 +34,17 @@ def times_of(samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
     return np.array([value for _, value in parsed])
 
 
-def _parse(sample: Sample) -> tuple[str, float]:
+def _is_compact_date(time: str | None) -> bool:
+    if time is None or COMPACT_DATE.fullmatch(time) is None:
+        return False
+    try:
+        date.fromisoformat(time)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(sample: Sample, *, is_date: bool) -> tuple[str, float]:
     if sample.time is None:
         raise DataError(f"{sample.path} has no time. Give every sample a time, or set data.split=stratified.")
     try:
@@ -37,7 +52,7 @@ def _parse(sample: Sample) -> tuple[str, float]:
     except ValueError:
         pass
     else:
-        if math.isfinite(number):
+        if math.isfinite(number) and not is_date:
             return "number", number
     try:
         moment = datetime.fromisoformat(sample.time)

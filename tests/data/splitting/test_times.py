@@ -26,12 +26,19 @@ def test_numbers_in_their_own_unit() -> None:
     assert times_of(at("3", "-1.5")).tolist() == [3, -1.5]
 
 
+def test_dates_without_hyphens_are_dates_if_all_are_such() -> None:
+    assert np.diff(times_of(at("20240131", "20240201", "20240301"))).tolist() == [1, 29]
+    for other in ("3", "20241301", "20240230", "30240131", "20240131.5"):
+        assert times_of(at("20240131", other)).tolist() == [20240131, float(other)]
+
+
 @pytest.mark.parametrize(
     ("times", "message"),
     [
         (["2020-01-01", None], r"1\.jpg has no time"),
         (["yesterday"], r"0\.jpg: time 'yesterday' is neither a number nor an ISO 8601 date"),
         (["nan"], "'nan' is neither"),
+        (["2020-01-01", "20200102"], r"different kinds.*date without a time zone: 2020-01-01 .*number: 20200102"),
         (["2020-01-01", "5"], r"different kinds.*date without a time zone: 2020-01-01 .*number: 5"),
         (["2020-01-01T00:00", "2020-01-01T00:00Z"], "with a time zone.*without a time zone"),
     ],
