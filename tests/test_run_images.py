@@ -108,6 +108,11 @@ def test_only_the_place_of_the_images_may_differ(configure: Compose) -> None:
     begun.check_settings(configure(*facts, "data.file=b.csv", "data.root=there"), force=False)
     with pytest.raises(run_identity.ConfigError, match=r"data\.path_column: path -> file"):
         begun.check_settings(configure(*facts, "data.file=b.csv", "data.path_column=file"), force=False)
+    facts = ("data=webdataset",)
+    begun = identity_of(configure(*facts, "data.shards=a.tar", "data.index=here"), cut(SAMPLES, configure()))
+    begun.check_settings(configure(*facts, "data.shards=b.tar", "data.index=null"), force=False)
+    with pytest.raises(run_identity.ConfigError, match=r"data\.label_key: None -> x"):
+        begun.check_settings(configure(*facts, "data.shards=b.tar", "data.label_key=x"), force=False)
 
 
 def manifest(root: Path, file: Path) -> None:

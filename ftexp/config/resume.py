@@ -26,7 +26,15 @@ HARMLESS = (
 
 # Settings that may differ without resume.force: a resumed run identifies its images by their content, and what else the
 # tracking store gets of it is no part of the run.
-FREE = ("data.root", "data.file", "tracking.log_images", "tracking.log_model", "train.keep_last")
+FREE = (
+    "data.root",
+    "data.file",
+    "data.shards",
+    "data.index",
+    "tracking.log_images",
+    "tracking.log_model",
+    "train.keep_last",
+)
 
 
 @dataclass(slots=True)
