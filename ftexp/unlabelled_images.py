@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -86,7 +87,7 @@ def _read_unlabelled(config: Config, images: Images, folder: Path, device: torch
     new, num_known = _without_copies(images, good, seen.prints)
     num_repeated = len(good) - num_known - len(new)
     log.info(
-        "images  %d in %s: %d cannot be read, %d are copies of labelled images, %d are further copies of one image; "
+        "images  %d in %s: %d cannot be read, %d are copies of labelled images, %d are repeats of another new image; "
         "%d can be picked",
         len(listed),
         root,
@@ -102,7 +103,7 @@ def _read_unlabelled(config: Config, images: Images, folder: Path, device: torch
 
 def _without_copies(images: Images, samples: Sequence[Sample], prints: Fingerprints) -> tuple[list[Sample], int]:
     """The samples that are no copy of a labelled image, the first of each set of copies; how many are of labelled."""
-    ties = tie_duplicates([*images.samples, *samples], Fingerprints([*images.look.of(images.samples), *prints]))
+    ties = tie_duplicates([*images.samples, *samples], Fingerprints(chain(images.look.of(images.samples), prints)))
     known = {ties.get(sample.path) for sample in images.samples} - {None}
     seen, new, num_known = set(known), list[Sample](), 0
     for sample in samples:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,11 @@ from conftest import CommandLine
 from PIL import Image
 from small_pictures import SETTINGS, small_pictures
 
+from ftexp import unlabelled_images
+from ftexp.audit.cache import FingerprintCache
+from ftexp.audit.fingerprint_table import Fingerprint, Fingerprints, FingerprintsByPath
+from ftexp.audit.fingerprints import look_at_images
+from ftexp.data.samples import Sample
 from ftexp.pick_images import main
 
 __all__ = ["small_pictures"]
@@ -41,7 +48,7 @@ def test_only_new_images_that_can_be_read_are_picked_each_once(small_pictures: P
     ended = command_line(*SETTINGS, *NEW, "data.test_fraction=0.15", entry=main)
     assert ended.returncode == 0, ended.stderr
     assert (
-        "images  13 in new: 1 cannot be read, 6 are copies of labelled images, 1 are further copies of one image; "
+        "images  13 in new: 1 cannot be read, 6 are copies of labelled images, 1 are repeats of another new image; "
         "5 can be picked" in ended.stdout
     )
     assert "1 of 13 files in new cannot be read as images, for example new/broken.png: " in ended.stdout
@@ -74,3 +81,23 @@ def test_what_cannot_be_is_refused(command_line: CommandLine, settings: tuple[st
     ended = command_line(*settings, entry=main)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"ftexp: {message}")
+
+
+def test_fingerprints_of_labelled_and_new_images_are_not_listed_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_new(tmp_path)
+    samples = [Sample(str(path), "a") for path in sorted(tmp_path.rglob("*.png"))]
+    prints = look_at_images(samples, None, FingerprintCache(None), 1).prints
+    look = FingerprintsByPath.of_samples(samples, prints, 0)
+    images = SimpleNamespace(samples=samples[:2], look=look)
+    given: list[object] = []
+
+    def joined(parts: Iterable[Fingerprint]) -> Fingerprints:
+        given.append(parts)
+        return Fingerprints(parts)
+
+    monkeypatch.setattr(unlabelled_images, "Fingerprints", joined)
+    new, num_known = unlabelled_images._without_copies(images, samples[1:], prints[1:])  # type: ignore[arg-type]
+    assert ([one.path for one in new], num_known) == ([one.path for one in samples[2:]], 1)
+    assert isinstance(given[0], Iterator)
