@@ -87,6 +87,8 @@ def _read_split(config: HuggingFaceDataConfig, rows: Any, name: str, split: str)
         if label is None or label == -1:  # -1: the hub's convention for a withheld label
             raise DataError(f"{config.name}, split {name!r}, row {index}: no label. Remove this split or label it.")
         image = row[config.image_column]
+        if image is None:
+            raise DataError(f"{config.name}, split {name!r}, row {index}: no image. Remove this row.")
         path = image["path"] if image["bytes"] is None else written.write(f"{index:07d}.img", image["bytes"])
         yield Sample(str(path), names[label] if names else str(label), split)
 

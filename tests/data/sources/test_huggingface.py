@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -45,7 +47,7 @@ def test_images_are_written_out_once_and_classes_have_their_names(
     samples = read_samples(config(saved))
     assert [(s.label, s.split) for s in samples] == [("dog", "train"), ("cat", "train"), ("dog", "val"), ("cat", "val")]
     assert open_image(samples[1]).getpixel((0, 0)) == (20, 0, 0)
-    assert "'unsupervised' is none of" in caplog.text
+    assert "'unsupervised' is not one of" in caplog.text
     written = Path(samples[0].path).stat().st_mtime_ns
     assert [s.path for s in read_samples(config(saved))] == [s.path for s in samples]
     assert Path(samples[0].path).stat().st_mtime_ns == written
@@ -82,3 +84,31 @@ def test_a_folder_of_parquet_files_as_it_is_on_the_hub(saved: Path, monkeypatch:
     rows.to_parquet(str(saved / "repository" / "train-00000-of-00001.parquet"))
     config = HuggingFaceDataConfig(source="huggingface", name=str(saved / "repository"), root=str(saved / "images"))
     assert [(s.label, s.split) for s in read_samples(config)] == [("dog", "train"), ("cat", "train")]
+
+
+class Rows(list[dict[str, object]]):
+    """What is used of a dataset, without the package."""
+
+    column_names = ("image", "label")
+    features: ClassVar[dict[str, object]] = {"image": None, "label": None}
+    _fingerprint = "0"
+
+    def cast_column(self, *_: object) -> Rows:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": None, "label": "cat"}, r"saved, split 'train', row 1: no image\. Remove this row\."),
+        ({"image": {"bytes": b"x", "path": None}, "label": None}, "saved, split 'train', row 1: no label"),
+    ],
+)
+def test_rows_that_lack_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: dict[str, Any], message: str
+) -> None:
+    rows = Rows([{"image": {"bytes": b"x", "path": None}, "label": "cat"}, row])
+    package = SimpleNamespace(Image=lambda decode: None, load_dataset=lambda name: {"train": rows})
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    with pytest.raises(DataError, match=message):
+        read_samples(config(tmp_path))
