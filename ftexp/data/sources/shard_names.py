@@ -52,8 +52,10 @@ def expand_braces(pattern: str) -> list[str]:
     numbers = _RANGE.fullmatch(found[1])
     if numbers is not None:
         first, last = int(numbers[1]), int(numbers[2])
-        width = max(len(end) if end[0] == "0" else 0 for end in numbers.groups())
-        choices = [f"{n:0{width}d}" for n in range(first, last + 1)]
+        is_padded = any(len(end) > 1 and end[0] == "0" for end in numbers.groups())
+        width = max(map(len, numbers.groups())) if is_padded else 0
+        step = 1 if first <= last else -1
+        choices = [f"{n:0{width}d}" for n in range(first, last + step, step)]
     else:
         choices = found[1].split(",")
     before, after = pattern[: found.start()], pattern[found.end() :]
