@@ -10,14 +10,18 @@ from ftexp.files.whole_file import replaced_whole
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a CSV file with one line per row; an older file is replaced atomically.
+    r"""Write a CSV file with one line per row; an older file is replaced atomically.
 
     Args:
         path: the file; its folder must exist.
         rows: values by column name. Columns stand in the order they first appear; numbers keep every
-            digit, and None or a missing value is an empty field.
+            digit, and None or a missing value is an empty field. Bytes of a file name that are no UTF-8 are written as
+            ``\udcff``.
     """
-    with replaced_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replaced_whole(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.DictWriter(file, _columns(rows), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -17,6 +17,11 @@ def test_csv_keeps_every_digit_and_all_columns_in_their_first_order(tmp_path):
     assert path.read_bytes().startswith(b"epoch,loss,lr,note\n1,0.30000000000000004,,\n")
 
 
+def test_bytes_of_a_file_name_that_are_no_utf_8_are_written_as_escapes(tmp_path):
+    write_rows(tmp_path / "bad.csv", [{"path": "b\udcff.png"}])
+    assert (tmp_path / "bad.csv").read_bytes() == b"path\nb\\udcff.png\n"
+
+
 def test_an_older_csv_stays_whole_when_writing_fails(tmp_path):
     class Unprintable:
         def __str__(self):
