@@ -15,7 +15,7 @@ from ftexp.audit.findings import Finding
 from ftexp.audit.fingerprint_table import Fingerprint
 from ftexp.audit.label_from_field import VERSION, balanced_accuracy
 from ftexp.audit.look import EXIF_FIELDS
-from ftexp.data.samples import Sample
+from ftexp.data.samples import Sample, unified
 
 MAX_SAMPLES = 5_000
 FOLDS = 5
@@ -88,4 +88,5 @@ def _fields(samples: Sequence[Sample], prints: Sequence[Fingerprint]) -> dict[st
 
 
 def _folder(sample: Sample) -> str:
-    return "/".join(part for part in PurePath(sample.path).parts[:-1] if part != sample.label)
+    label = unified(sample.label)
+    return "/".join(part for part in PurePath(sample.path).parts[:-1] if unified(part) != label)

@@ -1,4 +1,4 @@
-"""A labelled image, as every source lists it, and the order of names."""
+"""A labelled image, as every source lists it, and the order and the spelling of names."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from ftexp.data.record_column import Records
 from ftexp.data.table import Table
 
 SPLITS = ("train", "val", "test")
+# Characters without width: marks of byte order, direction and line breaks. Joiners are not among them, because emoji
+# and some scripts need them.
+INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +90,11 @@ def sorted_naturally(names: Iterable[str]) -> list[str]:
 def _with_comparable_numbers(name: str) -> str:
     """Put the length of each number before it, so that numbers compare by value, and come before letters."""
     return re.sub(r"[0-9]+", lambda number: f"\0{chr(len(digits := number[0].lstrip('0')))}{digits}", name)
+
+
+def unified(name: str) -> str:
+    """The one spelling of names that look the same: composed Unicode (NFC), single spaces, no invisible characters."""
+    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFC", name)).split()) or name
 
 
 def is_one_line(text: str) -> bool:

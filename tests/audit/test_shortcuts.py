@@ -55,6 +55,13 @@ def test_folder_but_not_the_folder_of_the_class() -> None:
     assert table(name, lambda number, label: {})[0] == ["folder"]
 
 
+def test_the_folder_of_a_class_may_be_spelt_in_another_way() -> None:
+    def name(number: int, label: str) -> str:
+        return innocent_name(number, "a\u200b" if label == "a" else " b ")
+
+    assert table(name, lambda number, label: {}) == ([], [])
+
+
 def test_extension_size_dimensions_and_camera() -> None:
     def ending(number: int, label: str) -> str:
         return innocent_name(number, label).replace("png", "png" if label == "a" else "jpg")

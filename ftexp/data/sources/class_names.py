@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from ftexp.data.samples import SampleTable, sorted_naturally
+from ftexp.data.samples import SampleTable, sorted_naturally, unified
 from ftexp.errors import DataError, listed
 
 log = logging.getLogger(__name__)
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE]\+?[0-9]{1,2})?")
-# Characters without width: marks of byte order, direction and line breaks. Joiners are not among them, because emoji
-# and some scripts need them.
-INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 
 
 def unify_names(samples: SampleTable) -> SampleTable:
@@ -35,7 +31,7 @@ def unify_names(samples: SampleTable) -> SampleTable:
     """
     label_of, group_of = samples.values("label"), samples.values("group")
     labels = set(label_of)
-    spelling = {name: _plain(name) for name in labels | set(filter(None, group_of))}
+    spelling = {name: unified(name) for name in labels | set(filter(None, group_of))}
     for plain, count in Counter(spelling[label] for label in labels).items():
         if count > 1:
             log.warning("Class %r is spelt in %d ways that look the same; they count as one class.", plain, count)
@@ -81,7 +77,7 @@ def _refuse_same_number(label_of: Sequence[str], labels: set[str]) -> None:
 
 
 def _counted(label_of: Sequence[str], names: Sequence[str]) -> str:
-    counts = Counter(_plain(label) for label in label_of)
+    counts = Counter(unified(label) for label in label_of)
     return listed([f"{name!r} ({counts[name]} images)" for name in names])
 
 
@@ -90,7 +86,3 @@ def _equal_but_for_case(names: Iterable[str]) -> list[list[str]]:
     for name in sorted_naturally(names):
         together.setdefault(name.casefold(), []).append(name)
     return [alike for alike in together.values() if len(alike) > 1]
-
-
-def _plain(name: str) -> str:
-    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFC", name)).split()) or name
