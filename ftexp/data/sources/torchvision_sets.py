@@ -68,14 +68,19 @@ def _build(config: TorchvisionDataConfig, arguments: dict[str, object]) -> Any:
 
 
 def _read_split(dataset: Any, name: str, split: str) -> Iterator[Sample]:
-    classes: Sequence[str] | None = getattr(dataset, "classes", None)
+    classes: Sequence[str | tuple[str, ...]] | None = getattr(dataset, "classes", None)
     images, numbers = _images_and_labels(dataset)
     for index, (image, number) in enumerate(zip(images, numbers, strict=True)):
-        label = str(number) if classes is None else str(classes[number])
+        label = str(number) if classes is None else _class_name(classes[number])
         if isinstance(image, np.ndarray):
             yield Sample(f"{name}/{split}/{index:06d}", label, split, pixels=_height_width_rgb(image))
         else:
             yield Sample(str(image), label, split)
+
+
+def _class_name(given: str | tuple[str, ...]) -> str:
+    """The name of a class; Imagenette has several for each."""
+    return given[0] if isinstance(given, tuple) else str(given)
 
 
 def _images_and_labels(dataset: Any) -> tuple[Sequence[npt.NDArray[np.uint8] | str | Path], list[int]]:

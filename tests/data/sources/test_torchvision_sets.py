@@ -63,6 +63,21 @@ def test_files(tmp_path: Path) -> None:
     assert open_image(samples[0]).size == (5, 4)
 
 
+def test_of_several_names_of_a_class_the_first_is_taken(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for folder in ("n01440764", "n03888257"):
+            file = tmp_path / "imagenette2" / split / folder / "1.jpeg"
+            file.parent.mkdir(parents=True)
+            Image.new("RGB", (5, 4)).save(file)
+    samples = read_samples(config(tmp_path, "Imagenette"))
+    assert [(s.label, s.split) for s in samples] == [
+        ("tench", "train"),
+        ("parachute", "train"),
+        ("tench", "val"),
+        ("parachute", "val"),
+    ]
+
+
 def test_every_offered_name_exists_and_takes_its_arguments() -> None:
     for name in PUBLISHED_SPLITS:
         assert hasattr(torchvision.datasets, name), name
