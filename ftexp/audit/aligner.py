@@ -183,7 +183,8 @@ class _Aligner:
         if self._unreadable:
             names = listed(sorted(self._unreadable))
             log.warning(
-                "audit   These images could be read at first and not again, so they were not aligned: %s.", names
+                "audit   These images could be read the first time but not the second, so they were not aligned: %s.",
+                names,
             )
 
     def _ordered(self, pair: Pair) -> Pair:

@@ -39,7 +39,7 @@ def describe_repeats(samples: Sequence[Sample], prints: Fingerprints, near: Sequ
             repeats, largest = int((sizes - 1).sum()), int(sizes.argmax())
             example = samples[inside[int(np.argmax(set_of == largest))]].path
             lines.append(
-                f"{split}: {repeats} of {len(inside)} images repeat another one of this split; {example} is there "
+                f"{split}: {repeats} of {len(inside)} images are copies of others in this split; {example} occurs "
                 f"{sizes[largest]} times. {_EFFECT[split]}."
             )
     return lines

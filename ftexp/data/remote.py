@@ -129,7 +129,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     except ValueError as error:
         known = fsspec.available_protocols()
         if scheme in known:
-            raise UnreadableError(f"is no address that {scheme}:// has: {error}") from error
+            raise UnreadableError(f"is not a valid {scheme}:// address: {error}") from error
         raise UnreadableError(f"fsspec knows no {scheme}://.{nearest(scheme, known, at_least=0.6)}") from error
     except Exception as error:
         raise explained(error) from error

@@ -188,7 +188,7 @@ def test_a_picture_that_is_gone_is_named(samples: list[Sample], caplog: pytest.L
     Path(samples[-1].path).unlink()
     found = edited_copies(samples, prints)
     assert [Path(one.path_b).name for one in found] == ["turned.png"]
-    assert f"read at first and not again, so they were not aligned: {samples[-1].path}" in caplog.text
+    assert f"read the first time but not the second, so they were not aligned: {samples[-1].path}" in caplog.text
 
 
 @pytest.mark.parametrize(("on_scene", "severity"), [("warn", "warn"), ("fail", "fail"), ("ignore", None)])

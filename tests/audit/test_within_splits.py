@@ -29,9 +29,9 @@ def test_copies_in_one_split_are_counted_with_the_largest_set_and_what_follows()
     assert {one.path_b for one in near} | {one.path_a for one in near} >= {"small"}
     assert all(one.split_a == one.split_b and one.severity == "warn" for one in listed)
     assert describe_repeats(samples, prints, within.near) == [
-        "train: 3 of 8 images repeat another one of this split; burst0 is there 4 times. Training sees these pictures"
+        "train: 3 of 8 images are copies of others in this split; burst0 occurs 4 times. Training sees these pictures"
         " more often than others.",
-        "val: 1 of 2 images repeat another one of this split; a is there 2 times. These pictures count several times in"
+        "val: 1 of 2 images are copies of others in this split; a occurs 2 times. These pictures count several times in"
         " the validation scores, so their intervals are too narrow.",
     ]
 

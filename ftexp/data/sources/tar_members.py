@@ -106,8 +106,8 @@ class TarReader:
         while rest := self.read(position, 2**20):
             if rest.strip(b"\0"):
                 raise DataError(
-                    f"{self._name} has more behind its end, as tars joined by cat have. Join them by tar --concatenate,"
-                    " or list them one by one."
+                    f"{self._name} has data after its end mark, as tars joined with cat do. Join them by tar"
+                    " --concatenate, or list them one by one."
                 )
             position += len(rest)
 

@@ -62,7 +62,7 @@ def test_offsets_by_hand() -> None:
             r"a\.tar ends within a\.jpg: it was not written",
         ),
         (tar_bytes({"a.jpg": b"x" * 512})[:1024], r"a\.tar has no end: it was not"),
-        (tar_bytes({"a.jpg": b"x"}) * 2, r"has more behind its end, as tars joined by cat have"),
+        (tar_bytes({"a.jpg": b"x"}) * 2, r"has data after its end mark, as tars joined with cat do"),
         (gzip.compress(tar_bytes({"a.jpg": b"x"}), mtime=0), r"is compressed \(gzip\), so single images"),
         (b"<html>" + b"x" * 600, r"a\.tar is not a tar \(606 bytes\)"),
         (b"", r"a\.tar is not a tar \(0 bytes\)"),
