@@ -48,14 +48,15 @@ def _fine_tune(config: Config, folder: Path) -> object:
     overrides = own_overrides(HydraConfig.get().overrides.task)
     if in_sweep() and "pruner" in sweeper:
         with quick_imports():
+            from ftexp.sweeps.gpu_slots import jobs_on_shared_cores
             from ftexp.sweeps.trial import TrialAddress, run_trial
 
         subdir = str(HydraConfig.get().sweep.subdir)  # for a trial, its number
         address = None
         if subdir.isdecimal():
             address = TrialAddress(sweeper.storage, sweeper.study_name, int(subdir), sweeper.pruner)
-        one_by_one = HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
-        return run_trial(config, folder, address, 1 if one_by_one else sweeper.n_jobs, overrides)
+        num_jobs = jobs_on_shared_cores(HydraConfig.get().launcher._target_, sweeper.n_jobs)
+        return run_trial(config, folder, address, num_jobs, overrides)
     if in_sweep():
         start_again(folder, finished=False)
     with quick_imports():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,10 @@ from ftexp.machine.accelerator import limit_memory
 from ftexp.machine.cores import available_cores
 
 SECONDS_BETWEEN_TRIES = 0.5
+# The classes of Hydra's launchers whose trials share the cores of a machine; SLURM and Ray assign cores to each trial.
+ON_SHARED_CORES = ("JoblibLauncher", "LocalLauncher")
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -27,28 +32,39 @@ def gpu_slot(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jo
         config: the trial's ``runtime``.
         folder: the folder for the lock files; the same for all trials of the sweep on this machine.
         trials_per_gpu: number of slots of each GPU.
-        num_jobs: trials that run at once, each in its own process; with 1 this process may use all cores.
+        num_jobs: trials that share the cores of this process, each in its own process; with 1 it may use all of them.
 
     Returns:
         The settings with the slot's GPU as the device; unchanged on a CPU or where ``runtime.device`` names a GPU.
     """
     if num_jobs > 1:
         torch.set_num_threads(threads_per_trial(num_jobs))
-    num_gpus = torch.cuda.device_count() if config.device in ("auto", "cuda") else 0
-    if num_gpus == 0:
+    gpus = _visible_gpus() if config.device in ("auto", "cuda") else []
+    if not gpus:
         yield config
         return
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        number = None
+        number = take_free_slot(folder, gpus, trials_per_gpu, held)
+        if number is None:
+            log.info("gpu     all slots of the GPUs that this trial sees (%d) are taken; it waits for one", len(gpus))
         while number is None:
-            number = take_free_slot(folder, num_gpus * trials_per_gpu, held)
-            if number is None:
-                time.sleep(SECONDS_BETWEEN_TRIES)
-        device = torch.device("cuda", number % num_gpus)
+            time.sleep(SECONDS_BETWEEN_TRIES)
+            number = take_free_slot(folder, gpus, trials_per_gpu, held)
+        device = torch.device("cuda", number)
         if trials_per_gpu > 1:  # else each would take what is free as if it were alone
             limit_memory(device, 1 / trials_per_gpu)
         yield replace(config, device=str(device))
+
+
+def jobs_on_shared_cores(launcher: str, num_jobs: int) -> int:
+    """The number of trials that share the cores of a process.
+
+    Args:
+        launcher: ``hydra.launcher._target_``.
+        num_jobs: number of trials at once.
+    """
+    return num_jobs if launcher.rpartition(".")[2] in ON_SHARED_CORES else 1
 
 
 def threads_per_trial(num_jobs: int) -> int:
@@ -56,21 +72,30 @@ def threads_per_trial(num_jobs: int) -> int:
     return max(1, available_cores() // num_jobs)
 
 
-def take_free_slot(folder: Path, num_slots: int, held: ExitStack) -> int | None:
-    """Lock the first free slot of this machine until ``held`` is closed or the process ends.
+def take_free_slot(folder: Path, gpus: Sequence[str], trials_per_gpu: int, held: ExitStack) -> int | None:
+    """Lock the first free slot until ``held`` is closed or the process ends; a second slot of a GPU comes last.
 
     Args:
         folder: the folder for the lock files.
-        num_slots: number of slots of all GPUs together.
+        gpus: the name of each GPU that this process can see.
+        trials_per_gpu: number of slots of each GPU.
         held: releases the lock when it is closed.
 
     Returns:
-        The slot's number, from 0; consecutive slots are on different GPUs. None when all are taken.
+        The index of the slot's GPU in ``gpus``; None when all slots are taken.
     """
-    for number in range(num_slots):
-        try:
-            held.enter_context(FileLock(folder / f"slot-{socket.gethostname()}-{number}.lock", timeout=0))
-        except Timeout:
-            continue
-        return number
+    for slot in range(trials_per_gpu):
+        for number, gpu in enumerate(gpus):
+            try:
+                held.enter_context(FileLock(folder / f"gpu-{gpu}-{slot}.lock", timeout=0))
+            except Timeout:
+                continue
+            return number
     return None
+
+
+def _visible_gpus() -> list[str]:
+    """A name of each GPU that this process sees: the UUID, which CUDA_VISIBLE_DEVICES does not change, or a number."""
+    properties = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    numbered = (f"{socket.gethostname()}-{number}" for number in range(len(properties)))
+    return [str(getattr(one, "uuid", name)) for one, name in zip(properties, numbered, strict=True)]

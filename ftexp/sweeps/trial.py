@@ -51,7 +51,7 @@ def run_trial(
         config: the settings of the trial.
         folder: of the trial.
         address: None for a run that confirms a trial with another seed: it is no trial itself, and never pruned.
-        num_jobs: trials that run at once, each in a process of its own.
+        num_jobs: trials that share the cores of this process, each in a process of its own.
         overrides: those of the search and of the trial, which tell what was searched.
 
     Returns:

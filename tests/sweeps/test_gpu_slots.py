@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import Compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+from ftexp.__main__ import _fine_tune
 from ftexp.config import RuntimeConfig
 from ftexp.sweeps.gpu_slots import gpu_slot, take_free_slot, threads_per_trial
 
@@ -27,11 +34,17 @@ def on(device: str) -> RuntimeConfig:
     return RuntimeConfig(device=device, **SETTINGS)  # type: ignore[arg-type]
 
 
+def visible(monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
+    """Let torch see these GPUs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(uuids))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=uuids[number]))
+
+
 def test_each_trial_has_a_gpu_until_all_are_taken_then_they_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shares: list[tuple[float, torch.device]] = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    visible(monkeypatch, "a", "b")
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: shares.append(given))
     with ExitStack() as trials:
         devices = [
@@ -39,11 +52,43 @@ def test_each_trial_has_a_gpu_until_all_are_taken_then_they_share(
         ]
         assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
         assert shares == [(0.5, torch.device(device)) for device in devices], "of the memory of their GPU"
-        assert take_free_slot(tmp_path, 4, ExitStack()) is None, "the fifth has to wait"
+        assert take_free_slot(tmp_path, ["a", "b"], 2, ExitStack()) is None, "the fifth has to wait"
     shares.clear()
     with gpu_slot(on("cuda"), tmp_path, trials_per_gpu=1, num_jobs=1) as free_again:
         assert free_again.device == "cuda:0"
     assert not shares, "all of it"
+
+
+def test_a_slot_is_of_the_gpu_itself_whatever_its_number_in_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as trials:
+        for seen, device in ((("a",), "cuda:0"), (("b",), "cuda:0"), (("a", "b", "c"), "cuda:2")):
+            visible(monkeypatch, *seen)
+            held = trials.enter_context(gpu_slot(on("auto"), tmp_path, trials_per_gpu=1, num_jobs=1))
+            assert held.device == device
+
+
+def test_gpus_without_a_uuid_are_told_apart_by_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace())
+    with ExitStack() as trials:
+        slots = (gpu_slot(on("auto"), tmp_path, trials_per_gpu=1, num_jobs=1) for _ in range(2))
+        assert [trials.enter_context(slot).device for slot in slots] == ["cuda:0", "cuda:1"]
+
+
+def test_a_trial_that_waits_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="ftexp")
+    visible(monkeypatch, "a")
+    others = ExitStack()
+    assert take_free_slot(tmp_path, ["a"], 1, others) == 0
+    tries = iter([lambda: None, others.close])
+    monkeypatch.setattr("time.sleep", lambda _: next(tries)())
+    with gpu_slot(on("auto"), tmp_path, trials_per_gpu=1, num_jobs=1) as runtime:
+        assert runtime.device == "cuda:0"
+    assert caplog.messages == ["gpu     all slots of the GPUs that this trial sees (1) are taken; it waits for one"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps"])
@@ -52,6 +97,27 @@ def test_a_device_that_was_named_stays(tmp_path: Path, monkeypatch: pytest.Monke
     config = on(device)
     with gpu_slot(config, tmp_path, trials_per_gpu=1, num_jobs=1) as unchanged:
         assert unchanged is config
+
+
+@pytest.mark.parametrize(
+    ("launcher", "sharing"),
+    [
+        ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", 1),
+        ("hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", 8),
+        ("hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher", 8),
+        ("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher", 1),
+        ("hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", 1),
+    ],
+)
+def test_trials_share_cores_where_their_launcher_assigns_none(
+    launcher: str, sharing: int, monkeypatch: pytest.MonkeyPatch, configure: Compose, tmp_path: Path
+) -> None:
+    sweeper = {"pruner": "none", "n_jobs": 8, "storage": "sqlite:///x", "study_name": "x"}
+    settings = {"mode": RunMode.MULTIRUN, "sweeper": sweeper, "sweep": {"subdir": "0"}, "overrides": {"task": []}}
+    settings["launcher"] = {"_target_": launcher}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(settings))
+    monkeypatch.setattr("ftexp.sweeps.trial.run_trial", lambda *given: given[3])
+    assert _fine_tune(configure(), tmp_path) == sharing
 
 
 def test_trials_at_once_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
