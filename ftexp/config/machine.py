@@ -7,7 +7,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from ftexp.config.check import check
+from ftexp.config.check import check, refuse_empty
 from ftexp.config.uri import check_uri, uri_as_given
 from ftexp.errors import ConfigError
 
@@ -65,6 +65,7 @@ class RuntimeConfig:
         workers = self.workers
         number = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
         check(number or workers == "auto", "runtime.workers", workers, "auto, or a number of processes, 0 or above")
+        refuse_empty("runtime.cache_folder", self.cache_folder)
         check(self.cache_gib > 0, "runtime.cache_gib", self.cache_gib, "above 0 (runtime.cache=off for none)")
         check(0 <= self.seed < 2**32, "runtime.seed", self.seed, "from 0 to 2**32 - 1")
 

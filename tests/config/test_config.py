@@ -216,6 +216,7 @@ VALUES = {
     "runtime.device=gpu": "runtime.device=gpu is not allowed: it must be auto, cpu, cuda, cuda:N or mps",
     "runtime.compile=yes": "runtime.compile=yes is not allowed: it must be auto, true or false",
     "runtime.workers=-1": "runtime.workers=-1 is not allowed",
+    "runtime.cache_folder=": "runtime.cache_folder is empty. Give a file or folder; for the working folder write",
     "runtime.seed=-1": "runtime.seed=-1 is not allowed",
     "tracking.uri=null": "tracking.uri=null is not allowed: it must be an MLflow tracking URI",
 }

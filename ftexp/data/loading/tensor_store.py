@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # An unfinished file that has not changed for this time was left by a crash.
 _ABANDONED_SECONDS = 3600
+# A key; files with other names are not of this store, and are neither counted nor removed.
+_KEY = re.compile(r"[0-9a-f]{32}")
 # Room is made for a file that grows by this part of the limit.
 ROOM_STEPS = 256
 # Folders that this process could not use -> the reason; they are reported once and not tried again.
@@ -65,7 +68,7 @@ class TensorStore:
 
     Args:
         folder: is created when it is first needed; None: tensors stay in memory and are not kept.
-        limit_gib: the largest size of all files together, in GiB.
+        limit_gib: the largest size of all files of the store together, in GiB.
     """
 
     def __init__(self, folder: Path | None, limit_gib: float) -> None:
@@ -76,7 +79,7 @@ class TensorStore:
         """Get the tensors of a key. If there are none, one process computes them while all others wait.
 
         Args:
-            key: identifies everything that the tensors depend on.
+            key: identifies everything that the tensors depend on: a digest of 32 hexadecimal digits.
             fill: computes the tensors.
 
         Raises:
@@ -135,6 +138,8 @@ class TensorStore:
             raise StoreFullError(f"more than the {self.limit_bytes / 2**30:.1f} GiB of runtime.cache_gib")
         ages: list[tuple[float, int, Path]] = []
         for file in (*self.folder.glob("*.safetensors"), *self.folder.glob("*.tmp")):
+            if not _KEY.fullmatch(file.stem):
+                continue
             try:
                 state = file.stat()
             except FileNotFoundError:  # another process removed it

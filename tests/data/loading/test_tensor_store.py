@@ -84,12 +84,25 @@ def test_without_a_folder_nothing_is_cached(tmp_path: Path) -> None:
 
 def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     store = TensorStore(tmp_path, limit_gib=3.5 * FILE_BYTES / 2**30)
-    for number, key in enumerate("abc"):
+    a, b, c, d = (letter * 32 for letter in "abcd")
+    for number, key in enumerate((a, b, c)):
         store.get(key, rows(1.0))
         os.utime(tmp_path / f"{key}.safetensors", (number, number))
-    store.get("a", refuse)  # used: now the newest
-    store.get("d", rows(4.0))
-    assert files(tmp_path) == {"a", "c", "d"}
+    store.get(a, refuse)  # used: now the newest
+    store.get(d, rows(4.0))
+    assert files(tmp_path) == {a, c, d}
+
+
+def test_files_that_are_not_of_the_store_are_neither_removed_nor_counted(tmp_path: Path) -> None:
+    theirs = [tmp_path / name for name in ("model.safetensors", f"{'A' * 32}.safetensors", f"{'a' * 33}.tmp", "x.tmp")]
+    for file in theirs:
+        file.write_bytes(bytes(100 * KIB))
+        os.utime(file, (1, 1))
+    store = TensorStore(tmp_path, limit_gib=2.5 * FILE_BYTES / 2**30)
+    for key in ("a" * 32, "b" * 32):
+        store.get(key, rows(1.0))
+    assert files(tmp_path) >= {"a" * 32, "b" * 32}, "there is room for both"
+    assert all(file.exists() for file in theirs)
 
 
 def test_tensors_larger_than_the_cache_are_refused_and_leave_no_file(tmp_path: Path) -> None:
@@ -114,7 +127,7 @@ def test_tensors_that_grow_beyond_the_cache_are_refused_while_they_grow(tmp_path
 
 
 def test_files_of_crashed_processes_are_deleted_later_and_those_being_written_stay(tmp_path: Path) -> None:
-    old, new = tmp_path / "old.tmp", tmp_path / "new.tmp"
+    old, new = tmp_path / f"{'a' * 32}.tmp", tmp_path / f"{'b' * 32}.tmp"
     for file in (old, new):
         file.write_bytes(bytes(100 * KIB))
     os.utime(old, (1, 1))
