@@ -42,13 +42,18 @@ def choose_preset(config: Config, options: Mapping[str, str], arguments: Sequenc
     """
     configured = Preset(str(options["sweep"]), config.sweep.space, config.sweep.idle)
     named = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(arguments))}
-    if any(key.partition(".")[0] == "sweep" for key in named) or options["stage"] != "head":
+    if any(map(_chooses, named)) or options["stage"] != "head":
         return configured
     if not _is_solved(config, arguments):
         return configured
     log.info("The head is solved, so this search has no learning rates: it is sweep=%s.", OF_SOLVED_HEADS)
     content = OmegaConf.load(conf_dir() / "sweep" / f"{OF_SOLVED_HEADS}.yaml")
     return Preset(OF_SOLVED_HEADS, dict(content.space), {})
+
+
+def _chooses(key: str) -> bool:
+    """Whether a key of an override chooses a preset or a part of one; other settings of ``sweep`` hold for any."""
+    return key == "sweep" or f"{key}.".startswith(("sweep.space.", "sweep.idle."))
 
 
 def _is_solved(config: Config, arguments: Sequence[str]) -> bool:

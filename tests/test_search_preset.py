@@ -45,6 +45,16 @@ def test_a_preset_that_is_named_is_kept(configure: Compose) -> None:
     assert preset(configure, "sweep=lr") == "lr"
 
 
+@pytest.mark.parametrize("argument", ["sweep.confirm=3", "sweep.trials_per_gpu=2", "sweep.objectives=[val_loss]"])
+def test_what_holds_for_any_search_chooses_none(configure: Compose, argument: str) -> None:
+    assert preset(configure, argument) == "head"
+
+
+@pytest.mark.parametrize("key", ["sweep.space", "+sweep.space.loss", "sweep.idle", "+sweep.idle.stage"])
+def test_a_part_of_a_preset_is_kept(configure: Compose, key: str) -> None:
+    assert choose_preset(configure("stage=head"), OPTIONS, [f"{key}=x"]).name == "lr"
+
+
 def test_every_setting_of_the_preset_exists(configure: Compose) -> None:
     for strength in (1e-5, 10.0):
         assert configure("stage=head", "sweep=head", f"head.strength={strength}").head.strength == strength
