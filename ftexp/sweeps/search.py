@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,14 +46,14 @@ class Search:
         self._summary = summary
         self._total = total
         self._num_jobs = num_jobs
-        self._allowed_failures = max_failure_rate * total
+        self._allowed_failures = math.floor(max_failure_rate * total)
         self._failures: list[str] = []
 
     def run(self) -> None:
         """Run trials until the study has all of them, including those of other processes.
 
         Raises:
-            UserError: if more trials have failed than allowed.
+            UserError: if more trials have failed than allowed, or the study has other ranges.
         """
         launcher = None
         while trials := self._ask():
@@ -73,12 +74,20 @@ class Search:
                 raise UserError(self._explain_failures())
 
     def _ask(self) -> list[Trial]:
+        trials: list[Trial] = []
         with self._shared.locked():
+            self._space.check_study(self._shared.study)
             self._shared.take_back_lost()
             left = self._total - len(self._shared.claimed())
-            trials = [self._shared.ask() for _ in range(min(self._num_jobs, left))]
-            for trial in trials:
-                self._space.draw(trial)
+            try:
+                for _ in range(min(self._num_jobs, left)):
+                    trials.append(self._shared.ask())
+                for trial in trials:
+                    self._space.draw(trial)
+            except BaseException:
+                for trial in trials:
+                    self._shared.give_up(trial.number)
+                raise
         return trials
 
     def _overrides(self, trial: Trial) -> list[str]:
@@ -112,6 +121,6 @@ class Search:
     def _explain_failures(self) -> str:
         return (
             f"The sweep stops: {len(self._failures)} of {self._summary.num_ended} trials failed since its start, and "
-            f"hydra.sweeper.max_failure_rate allows {self._allowed_failures:g} of {self._total}. "
+            f"hydra.sweeper.max_failure_rate allows {self._allowed_failures} of {self._total} to fail. "
             f"The last one: {self._failures[-1]}"
         )

@@ -8,11 +8,13 @@ from itertools import chain, product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna import Study
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    check_distribution_compatibility,
 )
 from optuna.trial import Trial
 
@@ -49,6 +51,22 @@ class Space:
             if not self._is_idle(key, values):
                 values[key] = _suggest(trial, key, distribution)
         return values
+
+    def check_study(self, study: Study) -> None:
+        """Refuse a study that this space cannot be added to: lists must be the same, and intervals of one kind.
+
+        Raises:
+            ConfigError: if the study has another range of a setting.
+        """
+        known = {key: d for trial in study.get_trials(deepcopy=False) for key, d in trial.distributions.items()}
+        for key in self.ranges.keys() & known.keys():
+            try:
+                check_distribution_compatibility(known[key], self.ranges[key])
+            except ValueError as error:
+                raise ConfigError(
+                    f"The study {study.study_name} has another range of {key} than {self.texts[key]}, the one of this "
+                    "search. Choose another name for this search: hydra.sweeper.study_name=NAME."
+                ) from error
 
     def combinations(self) -> list[dict[str, Any]]:
         """All different combinations, in the order of Hydra's grid.

@@ -158,10 +158,11 @@ class SharedStudy:
             yield
 
     def close(self) -> None:
-        """Mark the process as ended."""
+        """Mark the process as ended; its file stays if trials of it are running, so that they are found to be lost."""
         self._heartbeat.stop()
         self._alive.release()
-        Path(self._session_file(self._name)).unlink(missing_ok=True)
+        if not self._own_running():
+            Path(self._session_file(self._name)).unlink(missing_ok=True)
 
     def claimed(self) -> list[FrozenTrial]:
         """The trials that count: all except those that are waiting or lost."""
@@ -202,15 +203,17 @@ class SharedStudy:
         trial = running_trial(self.study, number)
         planned = enqueued_values(self.study.get_trials(deepcopy=False)[number])
         values = {**planned, **trial.params}
+        again = bool(values) and RETRY_OF not in trial.user_attrs
         if RETRY_OF in trial.user_attrs:
             trial.set_user_attr(ERROR, "its process died, as did that of the trial that it repeats")
         else:
             trial.set_user_attr(LOST, True)
             trial.set_user_attr(ERROR, "its process died")
-            if values:
+            if again:
                 self.study.enqueue_trial(values, user_attrs={RETRY_OF: number})
         self.study.tell(number, state=TrialState.FAIL)
-        log.info("trial %d was left unfinished by a process that has ended; its values are tried again", number)
+        followed = "; its values are tried again" if again else ""
+        log.info("trial %d was left unfinished by a process that has ended%s", number, followed)
 
     def _own_running(self) -> list[int]:
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -14,6 +14,7 @@ from optuna.samplers import RandomSampler
 
 from ftexp.config.uri import at_home
 from ftexp.errors import ConfigError
+from ftexp.hydra_internals import enqueued_values
 from ftexp.run_folder import refuse_trials
 from ftexp.sweeps.confirm import confirm
 from ftexp.sweeps.parent import parent_run, record_summary
@@ -75,12 +76,20 @@ def _begin_study(shared: SharedStudy, plan: SweepPlan, folder: Path) -> None:
     study.sampler = RandomSampler() if plan.is_grid else build_sampler(plan.sampler, shared.session)
     study.pruner = plan.pruner
     with shared.locked():
+        plan.space.check_study(study)
         if EPOCHS not in study.user_attrs:  # a study named by the user may have other settings
             study.set_user_attr(EPOCHS, plan.epochs)
         # Of a search, the configured values come first, so that the best is at least as good.
         if plan.is_grid or not study.get_trials(deepcopy=False):
-            for values in plan.first_points:
-                study.enqueue_trial(values, skip_if_exists=True)
+            _enqueue_missing(study, plan.first_points)
+
+
+def _enqueue_missing(study: optuna.Study, points: Sequence[dict[str, Any]]) -> None:
+    """Queue the points that no trial of the study has yet; to Optuna's skip_if_exists, close numbers are the same."""
+    known = [enqueued_values(trial) or trial.params for trial in study.get_trials(deepcopy=False)]
+    for values in points:
+        if values not in known:
+            study.enqueue_trial(values)
 
 
 def _search(shared: SharedStudy, plan: SweepPlan, folder: Path, summary: Summary, launcher: Callable[[], Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -81,6 +82,34 @@ def test_the_journal_has_no_signs_of_life_and_trusts_the_locks(tmp_path: Path) -
     dead._alive.release()  # as the end of its process would
     shared = SharedStudy(tmp_path, url, "search", ["maximize"])
     assert shared.study.trials[0].state == TrialState.FAIL
+    shared.close()
+
+
+def test_a_process_that_ends_before_its_trial_leaves_its_file(tmp_path: Path) -> None:
+    url = f"{JOURNAL}{tmp_path / 'study.journal'}"
+    ending = SharedStudy(tmp_path, url, "search", ["maximize"])
+    with ending.locked():
+        trial = ending.ask()
+    ending.close()
+    shared = SharedStudy(tmp_path, url, "search", ["maximize"])
+    assert shared.study.trials[trial.number].state == TrialState.FAIL
+    assert len(list((tmp_path / ".sessions").glob("[0-9]*.lock"))) == 2
+    shared.close()
+    assert len(list((tmp_path / ".sessions").glob("[0-9]*.lock"))) == 1, "that of a process without a trial"
+
+
+def test_what_is_tried_again_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="ftexp")
+    shared = SharedStudy(tmp_path, f"{JOURNAL}{tmp_path / 'study.journal'}", "search", ["maximize"])
+    for draws in (False, True, True):  # without a value, with one, and when it is repeated
+        with shared.locked():
+            trial = shared.ask()
+            if draws:
+                trial.suggest_float("x", 0, 1)
+            shared.give_up(trial.number)
+    left = "was left unfinished by a process that has ended"
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("ftexp.")]
+    assert said == [f"trial 0 {left}", f"trial 1 {left}; its values are tried again", f"trial 2 {left}"]
     shared.close()
 
 
