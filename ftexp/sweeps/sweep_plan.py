@@ -16,6 +16,7 @@ from ftexp.config import Config, parse
 from ftexp.config.check import check
 from ftexp.config.recipe import AUTO
 from ftexp.config.sweep import DIRECTIONS
+from ftexp.errors import ConfigError
 from ftexp.models.blocks import HEAD
 from ftexp.search_preset import choose_preset
 from ftexp.sweeps.confirm import check_confirmable
@@ -25,6 +26,7 @@ from ftexp.sweeps.space import EACH_BLOCK, Space, build_space
 from ftexp.sweeps.study import Direction, name_study
 
 DEFAULT_TRIALS = 20
+METRIC = "train.metric"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def plan_sweep(
     )
     for key, distribution in space.ranges.items():
         check_whole_numbers(key, distribution, space.texts[key], OmegaConf.select(composed, key.lstrip("+")))
+    _check_objectives(composed, space)
     check_confirmable(config.sweep, space)
     sampler = cast(dict[str, Any], OmegaConf.to_container(settings["sampler"]))
     is_grid = space.listed or sampler["_target_"].endswith(".GridSampler")
@@ -149,6 +152,21 @@ def _directions(given: Any, objectives: Sequence[str]) -> list[Direction]:
     allowed = len(texts) == len(objectives) and set(texts) <= {"maximize", "minimize"}
     check(allowed, "hydra.sweeper.direction", given, f"null, or one of maximize, minimize for each of {objectives}")
     return [cast(Literal["minimize", "maximize"], text) for text in texts]
+
+
+def _check_objectives(composed: DictConfig, space: Space) -> None:
+    """Refuse objectives that would be another metric in each trial.
+
+    Raises:
+        ConfigError: if ``train.metric`` is searched, and the objectives refer to it.
+    """
+    searched = {key.lstrip("+") for key in space.ranges}
+    written = cast(dict[str, Any], OmegaConf.to_container(composed.sweep, resolve=False))["objectives"]
+    if METRIC in searched and METRIC in str(written):
+        raise ConfigError(
+            f"{METRIC} is searched, and sweep.objectives={written} would be another metric in each trial. Name the one "
+            "that all trials are compared by, for example sweep.objectives=[val_accuracy]."
+        )
 
 
 def _learning_blocks(config: Config) -> list[str]:

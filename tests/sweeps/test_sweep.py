@@ -243,6 +243,16 @@ def test_what_cannot_be_is_refused_before_the_first_trial(
     assert not list(workplace.glob("multirun/*/[0-9]*"))
 
 
+def test_trials_are_not_compared_by_different_metrics(workplace: Path, command_line: CommandLine) -> None:
+    ended = command_line("-m", *SMALL, "train.metric=accuracy,log_loss")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "ftexp: train.metric is searched, and sweep.objectives=['val_${train.metric}'] would be another metric in each "
+        "trial. Name the one that all trials are compared by, for example sweep.objectives=[val_accuracy].\n"
+    )
+    assert not (workplace / "multirun").exists()
+
+
 @pytest.mark.slow
 def test_two_objectives_give_the_trials_that_no_other_beats(workplace: Path, sweep: Ftexp) -> None:
     ended = sweep("sweep.objectives=[val_macro_f1,seconds]", "hydra.sweeper.n_trials=3")
