@@ -61,14 +61,14 @@ class PruningObserver:
         self._objective = objective
         self._metric = metric
         self._stage = stage
-        self._before: EpochRecord | None = None  # best epoch of the kept phases before this one
+        self._before: EpochRecord | None = None  # best epoch of the kept phases before this one, which it starts from
         self._best: EpochRecord | None = None  # best epoch of this phase
         self._undecided: EpochRecord | None = None
 
     def __call__(self, record: EpochRecord) -> None:
         """Report the value of the best checkpoint so far."""
         if self._best is None or record.phase != self._best.phase:
-            self._before, self._best = self._best, record
+            self._before, self._best = self._kept, record
         best = self._best.val[self._metric]
         if METRICS[self._metric].is_better(record.val[self._metric], None if math.isnan(best) else best):
             self._best = record
@@ -89,9 +89,14 @@ class PruningObserver:
 
     @property
     def _value(self) -> float:
-        assert self._best is not None
+        assert self._kept is not None
+        return self._kept.value(self._objective)
+
+    @property
+    def _kept(self) -> EpochRecord | None:
+        """The best epoch of this phase if the gate would keep it, else that of the phases before."""
         best, before = self._best, self._before
-        if before is not None and self._stage.gate != "off":
-            gain = METRICS[self._metric].gain(before.val[self._metric], best.val[self._metric])
-            best = best if gain > self._stage.margin else before
-        return best.value(self._objective)
+        if best is None or before is None or self._stage.gate == "off":
+            return best
+        gain = METRICS[self._metric].gain(before.val[self._metric], best.val[self._metric])
+        return best if gain > self._stage.margin else before

@@ -133,6 +133,17 @@ def test_a_later_phase_counts_where_the_gate_would_keep_it(
     assert list(study.get_trials(deepcopy=False)[0].intermediate_values.values()) == told
 
 
+def test_a_phase_that_was_dropped_is_not_what_the_next_one_has_to_beat() -> None:
+    """``last`` is worse than ``head``, from which ``all`` starts; the first epoch of ``all`` lies in between."""
+    phases, accuracies, losses = ["head", "last", "all", "all"], [0.8, 0.6, 0.7, 0.9], [0.5, 0.4, 0.3, 0.2]
+    given = enumerate(zip(phases, accuracies, losses, strict=True), 1)
+    records = [record(epoch, phase=phase, accuracy=value, loss=loss) for epoch, (phase, value, loss) in given]
+    study = optuna.create_study()
+    stage = replace(ONE_PHASE, gate="better", on_dropped="continue")
+    follow(PruningObserver(study.ask(), "val_loss", "accuracy", stage), records)
+    assert study.get_trials(deepcopy=False)[0].intermediate_values == {1: 0.5, 2: 0.5, 3: 0.5, 4: 0.2}
+
+
 def test_an_epoch_whose_metric_is_not_defined_is_never_the_best() -> None:
     study = optuna.create_study()
     records = [record(1, accuracy=math.nan, loss=0.9), record(2, loss=0.7), record(3, accuracy=math.nan, loss=0.1)]
