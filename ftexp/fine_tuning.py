@@ -16,7 +16,7 @@ from hydra import initialize_config_dir
 from ftexp.cli.arguments import readable
 from ftexp.cli.messages import explain
 from ftexp.cli.redaction import RedactingFormatter
-from ftexp.cli.resume_arguments import saved_overrides
+from ftexp.cli.resume_arguments import key_with_password, own_overrides, saved_overrides
 from ftexp.cli.run_log import RunLog
 from ftexp.config import Config, parse, register_schema
 from ftexp.config.conf_dir import conf_dir
@@ -81,14 +81,24 @@ def fine_tune(
     place = _folder(folder, resume)
     overrides = [] if isinstance(settings, Config) else _as_overrides(settings)
     if resume and not overrides and not isinstance(settings, Config):
-        overrides = saved_overrides(place) or []
+        overrides = _overrides_to_resume(place)
     config = settings if isinstance(settings, Config) else compose(*overrides)
     config = replace(config, resume=replace(config.resume, run=str(place) if resume else None))
     from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 
     place.mkdir(parents=True, exist_ok=True)
     with _log_shown(place / LOG_FILE):
-        return run(config, place, score_test=score_test, observers=observers, overrides=overrides)
+        return run(config, place, score_test=score_test, observers=observers, overrides=own_overrides(overrides))
+
+
+def _overrides_to_resume(folder: Path) -> list[str]:
+    saved = saved_overrides(folder) or []
+    if key := key_with_password(saved):
+        raise ConfigError(
+            f"The run in {folder} was given {key} with a password, which is not saved in its folder. Give all settings "
+            "again: fine_tune([...], folder=..., resume=True)."
+        )
+    return saved
 
 
 def _as_overrides(settings: Iterable[str]) -> list[str]:

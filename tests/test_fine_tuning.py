@@ -119,6 +119,22 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_run_is_resumed(settings: list[st
     assert resumed.test == whole.test
 
 
+def test_a_password_is_not_saved_and_is_missed_when_the_run_is_resumed(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr("ftexp.run.run", lambda *_, overrides, **__: given.append(overrides))
+    ftexp.fine_tune([*settings, "tracking=mlflow", "tracking.uri=postgresql://me:secret@h/db"], folder="run")
+    assert given == [[*settings, "tracking=mlflow", "tracking.uri=postgresql://***@h/db"]]
+    Path("run/run.json").write_text(json.dumps({"overrides": given[0]}))
+    message = (
+        r"^The run in run was given tracking\.uri with a password, which is not saved in its folder\. Give all "
+        r"settings again: fine_tune\(\[\.\.\.\], folder=\.\.\., resume=True\)\.$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ftexp.fine_tune(folder="run", resume=True)
+
+
 def test_a_resume_needs_its_folder() -> None:
     with pytest.raises(ConfigError, match=r"resume=True needs the folder of the run"):
         ftexp.fine_tune(resume=True)

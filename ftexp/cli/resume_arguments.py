@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ftexp.config.uri import hide_credentials
 from ftexp.errors import CheckpointError, ConfigError
 from ftexp.files.json_files import read_json
 from ftexp.files.run_files import BEST, IDENTITY, LOCK, RESULT, status_of
+from ftexp.hydra_internals import hydra_argument_parser
 
 AUTO = "auto"
 RUN_FOLDER = "hydra.run.dir"
@@ -34,8 +36,8 @@ def expand(arguments: Sequence[str], *, resumable: bool = True) -> list[str]:
         resumable: whether the command has runs that can be resumed.
 
     Returns:
-        The overrides of the run to resume, then those of this command, which take precedence; for ``resume=auto`` the
-        setting that Hydra composes.
+        The flags of this command with their values, the overrides of the run to resume, then those of this command,
+        which take precedence; for ``resume=auto`` the setting that Hydra composes.
 
     Raises:
         ConfigError: when the folder holds no run that can be resumed.
@@ -53,17 +55,33 @@ def expand(arguments: Sequence[str], *, resumable: bool = True) -> list[str]:
     if not _unquoted(asked[-1]).strip():
         raise ConfigError("resume= is empty. Give the folder of a run, resume=auto, or leave it out.")
     folder = _checked(Path(_unquoted(asked[-1])))
-    flags, given = [a for a in rest if a.startswith("-")], [a for a in rest if not a.startswith("-")]
+    flags, given = _flags_and_overrides(rest)
     saved = [override for override in _known_overrides(folder) if _key(override) not in {_key(a) for a in given}]
-    for override in saved:
-        if override != hide_credentials(override) or "***" in override:
-            raise ConfigError(
-                f"The run in {folder} was given {_key(override)} with a password, which is not saved in its folder. "
-                f"Give {_key(override)}=... again."
-            )
+    if key := key_with_password(saved):
+        raise ConfigError(
+            f"The run in {folder} was given {key} with a password, which is not saved in its folder. "
+            f"Give {key}=... again."
+        )
     in_folder = [f"{RUN_FOLDER}={_quoted(folder)}", f"resume.run={_quoted(folder)}"]
     # Without the last one, Hydra would replace .hydra/ before ftexp has checked that the run is the same.
     return [*flags, *saved, *given, *in_folder, "hydra.output_subdir=null"]
+
+
+def _flags_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags of Hydra with their values, such as ``--config-dir FOLDER``, and the overrides."""
+    left = Counter(hydra_argument_parser().parse_known_intermixed_args(list(arguments))[0].overrides)
+    flags, overrides = list[str](), list[str]()
+    for argument in arguments:
+        is_override = left[argument] > 0
+        left[argument] -= is_override
+        (overrides if is_override else flags).append(argument)
+    return flags, overrides
+
+
+def key_with_password(saved: Iterable[str]) -> str | None:
+    """The key of the first saved override whose value had a password, which is not saved; None if there is none."""
+    lacking = (override for override in saved if override != hide_credentials(override) or "***" in override)
+    return next(map(_key, lacking), None)
 
 
 def newest_unfinished(folders: Sequence[Path], overrides: Iterable[str]) -> Path | None:

@@ -55,6 +55,13 @@ def test_it_stands_for_the_overrides_of_the_run_and_those_given_now_win(here: Pa
     ]
 
 
+def test_flags_keep_their_values_and_come_first(here: Path) -> None:
+    make_run(here / "run", "stage=head")
+    arguments = ["--config-dir", "own", "optimizer=mine", "resume=run", "-c", "job", "-c", "job", "loss=focal"]
+    flags = ["--config-dir", "own", "-c", "job", "-c", "job"]
+    assert expand(arguments)[:-3] == [*flags, "stage=head", "optimizer=mine", "loss=focal"]
+
+
 def test_without_it_nothing_changes(here: Path) -> None:
     assert expand(["stage=head", "-m"]) == ["stage=head", "-m"]
 
