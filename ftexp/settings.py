@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -27,6 +27,9 @@ from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError
 
 MISSING = "???"
+# The group whose options set other groups; it has no settings of its own.
+EXPERIMENT = "experiment"
+OF_EXPERIMENTS = "Settings of several groups that belong together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         register_schema()
         with initialize_config_dir(str(conf_dir())):
             composed = compose("config", overrides=overrides)
-        parts = [_group(name, composed) if name in composed else _some(name, composed) for name in names]
+        parts = [_part(name, composed) for name in names]
         print(hide_credentials("\n\n".join(parts or [_groups()])))
         return 0
 
@@ -73,13 +76,21 @@ def _groups() -> str:
     hints = get_type_hints(Config)
     first = {group: purpose(kind).partition(". ")[0].rstrip(".") for group, kind in hints.items()}
     lines = [_wrapped(f"{group:<10} {sentence}", "  ", " " * 13) for group, sentence in first.items()]
+    lines.append(_wrapped(f"{EXPERIMENT:<10} {OF_EXPERIMENTS}", "  ", " " * 13))
     return "\n".join([*lines, "", "python -m ftexp.settings GROUP explains its settings."])
+
+
+def _part(name: str, composed: DictConfig) -> str:
+    """What is told of a group, or of the settings of a name."""
+    if name == EXPERIMENT:
+        return "\n\n".join([_wrapped(f"{name}: {OF_EXPERIMENTS}.", ""), _listed(name, _options(name))])
+    return _group(name, composed) if name in composed else _some(name, composed)
 
 
 def _group(group: str, composed: DictConfig) -> str:
     parts = [_wrapped(f"{group}: {purpose(get_type_hints(Config)[group])}", "")]
     if options := _options(group):
-        parts.append("\n".join([f"Options, as {group}=NAME:", *options]))
+        parts.append(_listed(group, options))
     parts += map(_shown, _settings(group, composed))
     return "\n\n".join(parts)
 
@@ -98,6 +109,10 @@ def _some(name: str, composed: DictConfig) -> str:
         likely = hint(name, [key.removeprefix(f"{prefix}{dot}") for key in beside])
         raise ConfigError(f"There is no group or setting {name}.{likely} python -m ftexp.settings lists the groups.")
     return "\n\n".join(map(_shown, found))
+
+
+def _listed(group: str, options: Sequence[str]) -> str:
+    return "\n".join([f"Options, as {group}=NAME:", *options])
 
 
 def _options(group: str) -> list[str]:

@@ -150,7 +150,20 @@ def test_a_name_that_does_not_exist(name: str, message: str, capsys: pytest.Capt
 def test_without_a_name_the_groups_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = shown(capsys)
     assert code == 0
-    assert re.findall(r"^  ([a-z_]+) +[A-Z]", out, flags=re.MULTILINE) == [field.name for field in fields(Config)]
+    groups = [*(field.name for field in fields(Config)), "experiment"]
+    assert re.findall(r"^  ([a-z_]+) +[A-Z]", out, flags=re.MULTILINE) == groups
+
+
+def test_experiments_are_listed_with_what_they_are_for(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = shown(capsys, "experiment")
+    assert code == 0
+    assert out.startswith(
+        "experiment: Settings of several groups that belong together.\n\nOptions, as experiment=NAME:\n"
+        "  eight_gpus: One run on all GPUs of a machine: torchrun"
+    )
+    options = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
+    assert re.findall(r"^  (\w+): [A-Z]", out, flags=re.MULTILINE) == options
+    assert "tracking.experiment" not in out
 
 
 def test_passwords_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
