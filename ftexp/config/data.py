@@ -200,7 +200,7 @@ class AuditConfig:
     geometry: bool | None = MISSING
     # True: a run tells how many labels look wrong, judged as ftexp.labels does it, before training. It needs the
     # search for leaks, one process, and at most 5,000 images for training and validation; trials of a sweep do not.
-    # False: none does.
+    # False: no run does.
     labels: bool = MISSING
     # Photographs of one scene or object in two splits, found with audit.geometry. warn: a warning. fail: they
     # stop the run as leaks do. ignore: they are not listed.

@@ -12,13 +12,13 @@ from ftexp.config.check import check, refuse_empty
 
 @dataclass(slots=True)
 class ProbeConfig:
-    """What the commands before training tell, such as ``ftexp.labels``; of these a run reads ``odds`` alone."""
+    """What the commands before training tell, such as ``ftexp.labels``; a run itself uses only ``odds`` of them."""
 
     # labels: a label is a suspect if another class is at least so many times as probable.
     odds: float = MISSING
     # labels: what cleaned.csv does with suspects: drop leaves them out, relabel gives them the likely label.
     cleaned: Literal["drop", "relabel"] = MISSING
-    # labels: how many of the nearest images of other groups are told of each image.
+    # labels: how many of the nearest images of other groups are listed for each image.
     neighbours: int = MISSING
     # labels: how many images the gallery shows.
     gallery: int = MISSING
@@ -29,7 +29,8 @@ class ProbeConfig:
     repeats: int = MISSING
     # cross_validate: train every fold by the stage, instead of a head on the frozen network.
     real_folds: bool = False
-    # learning_curve: how many more images are told of, at most as many as there are; null: three round numbers.
+    # learning_curve: for how many more images the gain is estimated, at most as many as there are; null: three round
+    # numbers.
     more: int | None = None
     # pick_images: the folder of images without labels, and how many of them are picked.
     unlabelled: str | None = None
