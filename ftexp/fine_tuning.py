@@ -22,6 +22,7 @@ from ftexp.config import Config, parse, register_schema
 from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError, UserError
 from ftexp.evaluation.history import Observer
+from ftexp.files.run_files import IDENTITY
 from ftexp.run_result import RunResult
 
 LOG_FILE = "ftexp.log"
@@ -79,26 +80,34 @@ def fine_tune(
         DivergedError: when an epoch's loss is not finite and no retry is left.
     """
     place = _folder(folder, resume)
-    overrides = [] if isinstance(settings, Config) else _as_overrides(settings)
-    if resume and not overrides and not isinstance(settings, Config):
-        overrides = _overrides_to_resume(place)
-    config = settings if isinstance(settings, Config) else compose(*overrides)
+    overrides: list[str] | None = None
+    if isinstance(settings, Config):
+        config = settings
+    else:
+        given = _as_overrides(settings)
+        overrides = own_overrides(given or (_overrides_to_resume(place) if resume else []))
+        config = compose(*(given or overrides))
     config = replace(config, resume=replace(config.resume, run=str(place) if resume else None))
     from ftexp.run import run  # after the configuration is known to be good: torch takes seconds
 
     place.mkdir(parents=True, exist_ok=True)
     with _log_shown(place / LOG_FILE):
-        return run(config, place, score_test=score_test, observers=observers, overrides=own_overrides(overrides))
+        return run(config, place, score_test=score_test, observers=observers, overrides=overrides)
 
 
 def _overrides_to_resume(folder: Path) -> list[str]:
-    saved = saved_overrides(folder) or []
-    if key := key_with_password(saved):
+    saved = saved_overrides(folder)
+    if saved is None and (folder / IDENTITY).exists():
+        raise ConfigError(
+            f"The settings of the run in {folder} are not saved as text: it was started with a Config, or by ftexp "
+            "0.1.0. Give them again: fine_tune(settings, folder=..., resume=True)."
+        )
+    if key := key_with_password(saved or []):
         raise ConfigError(
             f"The run in {folder} was given {key} with a password, which is not saved in its folder. Give all settings "
             "again: fine_tune([...], folder=..., resume=True)."
         )
-    return saved
+    return saved or []
 
 
 def _as_overrides(settings: Iterable[str]) -> list[str]:

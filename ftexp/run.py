@@ -45,7 +45,7 @@ def run(
     score_test: bool = True,
     resumable: bool = True,
     observers: Sequence[Observer] = (),
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | None = (),
     splits: Splits | None = None,
     began: float | None = None,
 ) -> RunResult:
@@ -59,6 +59,7 @@ def run(
             of a sweep have no ``report.html``, either.
         observers: are told of every epoch, and are asked before each further one; what they raise ends the run.
         overrides: the overrides of the command, without passwords; they are saved and used when the run is resumed.
+            None: they are not known, because the configuration was made in Python.
         splits: the data, where it has been read and split already; None: it is read and audited.
         began: when the command began, by ``time.monotonic``, from which ``train.max_minutes`` counts; None: now.
 

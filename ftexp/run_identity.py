@@ -47,7 +47,8 @@ class RunIdentity:
         batch_size: the number of images per step that the run uses.
         mlflow_run_id: the ID in the tracking store; None if the run is not tracked.
         run_id: an identifier that is also in every checkpoint of the run; "" for a run of ftexp 0.1.0.
-        overrides: the overrides that the run was started with, without passwords; None for a run of ftexp 0.1.0.
+        overrides: the overrides that the run was started with, without passwords; None for a run of ftexp 0.1.0, and
+            where the configuration was made in Python.
         engine: what the run trains and scores with (``Runtime.engine``); None for a run before format 3.
         head_solver: ``solved`` or ``sgd``, whichever ``head.solver=auto`` came to; ``sgd`` for a run before format 4.
         head_depth: ``last`` or ``all``, whichever ``head.depth=auto`` came to; ``last`` for a run before format 5.

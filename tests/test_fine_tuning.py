@@ -69,6 +69,10 @@ def test_a_run_twice_in_one_process(settings: list[str], tmp_path: Path, capsys:
     assert (logging.getLogger().handlers, logging.getLogger("ftexp").handlers) == handlers
     assert signal.getsignal(signal.SIGINT) is stop
     assert Path.cwd() == tmp_path
+    overrides = [json.loads((folder / "run.json").read_text())["overrides"] for folder in (first.folder, second.folder)]
+    assert overrides == [settings, None], "those of a Config are not known"
+    with pytest.raises(ConfigError, match=r"in mine are not saved as text: it was started with a Config"):
+        ftexp.fine_tune(folder="mine", resume=True)
 
     shown = f"RunResult(mine: val accuracy {second.value:.4f} at epoch {second.best.epoch}, test "
     assert repr(second).startswith(shown)

@@ -44,7 +44,7 @@ def prepare(
     ranks: Ranks,
     *,
     score_test: bool,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | None = (),
     splits: Splits | None = None,
     began: float | None = None,
     start_seconds: float = 0.0,
@@ -58,7 +58,7 @@ def prepare(
         folder: the folder of the run.
         ranks: the processes that train together.
         score_test: whether the test split will be scored after training.
-        overrides: the overrides of the command, which are saved with a new run.
+        overrides: the overrides of the command, which are saved with a new run; None: they are not known.
         splits: the data, where it has been read and split already; None: it is read and audited.
         began: when the command began, by ``time.monotonic``, from which ``train.max_minutes`` counts; None: now.
         start_seconds: seconds from there to the beginning of the run, most of which are imports.
@@ -72,7 +72,7 @@ def prepare(
     check_shares(config, ranks, begun)
     check_graphs(config, runtime)
     planned = plan(config)
-    phases = _with_solver(config, planned, begun, overrides)
+    phases = _with_solver(config, planned, begun, overrides or ())
     weights = ranks.first_on_host(lambda: locate_weights(config.model))
     judges = config.audit.labels and score_test and ranks.size == 1  # not in a trial of a search
     splits = ranks.broadcast(lambda: splits or _read(config, folder, runtime, begun, phases, began, judges=judges))
@@ -98,7 +98,7 @@ def prepare(
         ledger=ledger,
         data=data,
         run_id=run_id,
-        overrides=begun.overrides if begun else list(overrides),
+        overrides=begun.overrides if begun else None if overrides is None else list(overrides),
         mlflow_run_id=begun.mlflow_run_id if begun else None,
         run_time=settled.run_time,
     )

@@ -34,7 +34,7 @@ class Prepared:
         ledger: counts how often each test split was opened.
         data: identifies the images, the labels and the splits; None in all processes but the main one.
         run_id: an identifier that is also in every checkpoint of the run.
-        overrides: the overrides that the run was started with; None for a run of ftexp 0.1.0.
+        overrides: the overrides that the run was started with; None: they are not known, see ``RunIdentity``.
         mlflow_run_id: the MLflow run of a run that is resumed; None for a new run.
         run_time: plans the phases within ``train.max_minutes``; None: there is no limit.
     """
