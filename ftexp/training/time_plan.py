@@ -122,7 +122,11 @@ class PhasePlan:
         """
         self.wait()
         now = self.used()
-        assert self._previous is not None
+        if self._previous is None:  # the run was resumed after the last update of the epoch: no update was timed
+            self._previous = now
+            if done < self.planned and self.seconds_per_update is not None:
+                self._plan(done, may_grow=False)
+            return
         if self._began is not None and self._seen > self._seen_before:
             self.seconds_per_update = (self._previous - self._began) / (self._seen - self._seen_before)
         self.validation = now - self._previous

@@ -136,6 +136,24 @@ def test_a_resumed_phase_keeps_its_plan() -> None:
     assert (again.planned, again.ends_at, changes) == (plan.planned, 40, [plan.planned])
 
 
+@pytest.mark.parametrize(("seconds", "planned"), [(10, 30), (39, 10)])
+def test_a_phase_resumed_after_the_last_update_of_an_epoch_goes_on_if_there_is_time(
+    seconds: float, planned: int
+) -> None:
+    clock = Clock()
+    plan, _ = plan_of(clock, ends_at=40)
+    plan.load_state_dict({"ends_at": 40, "planned": 30, "seconds_per_update": 1.0})
+    clock.seconds = seconds
+    plan.after_epoch(10)
+    assert (plan.planned, plan.validation) == (planned, 2.0)
+    for done in range(11, 21):
+        clock.seconds += 5 if done == 11 else 0.5  # the first one of a process is not timed
+        plan.after_update(done)
+    clock.seconds += 3
+    plan.after_epoch(20)
+    assert (plan.seconds_per_update, plan.validation) == (0.5, 3)
+
+
 def test_the_schedule_is_fitted_to_the_planned_updates() -> None:
     optimizer = SGD(nn.Linear(1, 1).parameters(), lr=1.0)
     config = SchedulerConfig(name="linear", warmup_steps=90)  # longer than what the time allows
