@@ -51,8 +51,9 @@ class Ema:
         return [average.clone() for average in self._averages]
 
     def put_back(self, averages: list[Tensor]) -> None:
-        """Restore earlier averages."""
-        self._averages = [average.clone() for average in averages]
+        """Restore earlier averages; those of a resumed run may be on another device."""
+        pairs = zip(averages, self._tensors, strict=True)
+        self._averages = [average.to(tensor.device, copy=True) for average, tensor in pairs]
 
     def state_dict(self) -> dict[str, Any]:
         """The averages and the number of updates."""

@@ -74,6 +74,8 @@ class Recovery:
         drop_eval_caches(self._module)
         self._ema.put_back(self._good_averages)
         self._optimizer.state.clear()
+        for group in self._optimizer.param_groups:
+            group.pop("step", None)  # timm's Adan counts its steps here
         self._schedule.restart(self._tick, scale=0.5)
         log.warning(
             "nan     %s The epoch starts again from its first weights at half the rates; retries left: %d.",

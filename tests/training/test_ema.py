@@ -24,6 +24,17 @@ def test_averages_by_hand() -> None:
         assert tensor.item() == value
 
 
+def test_averages_are_put_back_as_copies_on_the_device_of_the_weights() -> None:
+    """Those of a run that is resumed were loaded to the CPU."""
+    saved = torch.ones(1)
+    for device in ("meta", "cpu"):
+        ema = Ema(nn.Module(), [torch.zeros(1, device=device)], 0.9)
+        ema.put_back([saved])
+        ema.update()
+        assert ema.averages()[0].device.type == device
+    assert saved == 1
+
+
 def test_an_error_within_puts_the_weights_back() -> None:
     tensor = torch.zeros(1)
     ema = Ema(nn.Module(), [tensor], 0.9)

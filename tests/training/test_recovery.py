@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Compose
-from tiny_runs import CPU, colours, fit
+from tiny_runs import CPU, NAMES, colours, fit, fresh_network
 
+from ftexp.config import SchedulerConfig
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import DivergedError
+from ftexp.finetune.optimizers import build_optimizer
+from ftexp.finetune.phases import plan_phases
+from ftexp.finetune.schedules import Schedule, Span
+from ftexp.training.ema import build_ema
 from ftexp.training.inputs.worker_batches import WorkerBatches
+from ftexp.training.phase_state import open_phase
+from ftexp.training.recovery import Recovery
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -90,3 +97,25 @@ def test_without_retries_the_first_one_ends_it(
     plant(1)
     with pytest.raises(DivergedError, match="is not finite"):
         fit(configure(*SETTINGS, "train.nan_retries=0"), splits, tmp_path)
+
+
+def test_after_a_recovery_adan_steps_as_a_new_optimizer(configure: Compose) -> None:
+    """It counts its steps in the parameter groups, and corrects its averages by them."""
+    network = fresh_network()
+    config = configure(*SETTINGS, "optimizer=adan", "optimizer.weight_decay=0")
+    (phase,) = plan_phases(config, NAMES, network)
+    weight, updates = network.module.fc.weight, []
+    with open_phase(network, phase, config.train) as groups:
+        optimizer = build_optimizer(phase.optimizer, groups, torch.device("cpu"))
+        schedule = Schedule(SchedulerConfig(name="constant", floor=1.0), optimizer, Span(1, 10, 40))
+        recovery = Recovery(network, optimizer, schedule, build_ema(network, phase, None), 1)
+        for again in (False, True):
+            for _ in range(3):
+                before = weight.detach().clone()
+                weight.grad = torch.ones_like(weight)
+                optimizer.step()
+                updates.append(before - weight.detach())
+            if not again:
+                recovery.recover(DivergedError("NaN."))
+    for first, second in zip(updates[:3], updates[3:], strict=True):
+        torch.testing.assert_close(second, first / 2)
