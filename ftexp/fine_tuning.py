@@ -69,7 +69,7 @@ def fine_tune(
         folder: of the run; None: ``outputs/DATE/TIME``.
         resume: whether to go on with the run in ``folder`` that was interrupted.
         score_test: whether to open the test split at the end, which is counted.
-        observers: called with the record of every epoch, and asked before every other one; what they raise ends the
+        observers: called with the record of every epoch, and asked before each further one; what they raise ends the
             run.
 
     Returns:

@@ -59,6 +59,7 @@ class PhaseLoop:
         run_time: plans the phases within ``train.max_minutes``; None: there is no limit.
         history: the epochs of the whole run so far.
         progress: the progress bar.
+        asked_after: the epochs that were completed when the observers were last asked whether the run goes on.
     """
 
     network: Network
@@ -72,6 +73,7 @@ class PhaseLoop:
     run_time: RunTime | None = None
     history: list[EpochRecord] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
+    asked_after: int = 0
 
     def run(
         self,
@@ -143,9 +145,11 @@ class PhaseLoop:
         return evaluate(forward, batches, self.network.num_classes, self.runtime, split)
 
     def before_epoch(self) -> None:
-        """Call the observers before another epoch; call this before anything is prepared for it."""
-        for observer in self.observers:
-            observer.before_epoch()
+        """Call the observers before another epoch, once; call this before anything is prepared for it."""
+        if self.asked_after < len(self.history):
+            self.asked_after = len(self.history)
+            for observer in self.observers:
+                observer.before_epoch()
 
     @property
     def _metrics(self) -> list[str]:

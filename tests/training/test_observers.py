@@ -1,4 +1,4 @@
-"""Observers are asked before every epoch except the first."""
+"""Observers are asked once before every epoch except the first."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ class Diary:
         self.told.append(record.epoch)
 
     def before_epoch(self) -> None:
-        if self.told and self.told[-1] not in self.asked:
-            self.asked.append(self.told[-1])
+        self.asked.append(len(self.told))
         if len(self.told) >= self._ends_after:
             raise PrunedError("enough")
 
