@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from ftexp.machine.runtime import Runtime
 from ftexp.training.inputs.batches import Forward
 from ftexp.training.losses import Loss, LossSum
+from ftexp.training.whole_batches import WholeBatches
 
 
 class Step:
@@ -28,7 +29,7 @@ class Step:
         after_update: are called after every update, in this order.
 
     Attributes:
-        parts: in how many parts ``backward_in_parts`` computes a batch.
+        parts: in how many parts ``backward_in_parts`` computes a batch; changed by ``halve_parts``.
     """
 
     def __init__(
@@ -91,6 +92,12 @@ class Step:
         """Forget the gradients since the last update, also those of a backward pass that failed."""
         self._weights.clear()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def halve_parts(self) -> None:
+        """Compute batches in twice as many parts from here on, and pad none of them to a whole batch."""
+        self.parts *= 2
+        if isinstance(self._forward, WholeBatches):
+            self._forward.parts = self.parts
 
     def _apart(self, completes: bool) -> AbstractContextManager[None]:
         if isinstance(self._forward, DistributedDataParallel) and not completes:

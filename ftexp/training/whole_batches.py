@@ -37,20 +37,26 @@ class WholeBatches:
         forward: see ``whole_batches``.
         module: see ``whole_batches``.
         size: images in a whole batch.
+
+    Attributes:
+        parts: in how many parts a batch is trained on, because memory ran out; only the size of a part is filled up.
     """
 
     def __init__(self, forward: Forward, module: nn.Module | None, size: int) -> None:
         self._forward = forward
         self._module = module
         self._size = size
+        self.parts = 1
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs [B, ...] -> outputs [B * k, ...]."""
-        count = len(inputs)
-        if not 0 < count < self._size or _uses_batch_statistics(self._module):
+        count, size = len(inputs), self._size
+        if torch.is_grad_enabled():
+            size = -(-size // self.parts)
+        if not 0 < count < size or _uses_batch_statistics(self._module):
             return self._forward(inputs)
-        outputs = self._forward(filled_up(inputs, self._size))
-        return outputs[: len(outputs) * count // self._size]
+        outputs = self._forward(filled_up(inputs, size))
+        return outputs[: len(outputs) * count // size]
 
 
 def filled_up(inputs: torch.Tensor, size: int) -> torch.Tensor:

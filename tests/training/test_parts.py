@@ -17,6 +17,7 @@ from ftexp.training.losses import CrossEntropy
 from ftexp.training.parts import backward_in_parts
 from ftexp.training.progress import Progress
 from ftexp.training.step import Step
+from ftexp.training.whole_batches import WholeBatches
 
 IMAGES, LABELS = torch.randn(10, 6, generator=torch.Generator().manual_seed(0)), torch.arange(10) % 3
 
@@ -43,7 +44,7 @@ class Limited(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self.sizes.append(len(images))
         logits: Tensor = self.layer(images)
-        if len(images) > self.most:
+        if len(images) > self.most and logits.requires_grad:
             logits.register_hook(self._fail)
         return logits
 
@@ -73,6 +74,23 @@ def test_the_update_is_that_of_the_whole_batch(
     assert len(halvings) == {5: 1, 3: 2, 10: 0}[most]
     if halvings:
         assert "a training step of 10 images does not fit any more (CUDA out of memory. Tried" in halvings[0]
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(5, [10, 5, 5, 5, 10]), (3, [10, 5, 3, 3, 3, 3, 3, 10])])
+def test_parts_are_not_padded_to_the_whole_batch(runtime: Runtime, most: int, sizes: list[int]) -> None:
+    """As on CUDA, where parts of equal size are computed, and a smaller last batch has the size of a part."""
+    gradients = []
+    for net in (Limited(100), limited := Limited(most)):
+        whole = WholeBatches(net, None, 10)
+        step = Step(whole, torch.optim.SGD(net.parameters(), lr=0.5), CrossEntropy(0.0), runtime)
+        backward_in_parts(step, IMAGES, LABELS, None, completes=True)
+        step.update()
+        backward_in_parts(step, IMAGES[:3], LABELS[:3], None, completes=True)
+        gradients.append(net.layer.weight.grad)
+    with torch.no_grad():
+        whole(IMAGES[:4])
+    assert limited.sizes == sizes, "in scoring, no memory has run out"
+    torch.testing.assert_close(*gradients)
 
 
 def test_later_batches_of_an_epoch_are_computed_in_as_many_parts(runtime: Runtime) -> None:
