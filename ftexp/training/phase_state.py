@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from ftexp.config import TrainConfig
+from ftexp.config import SchedulerConfig, TrainConfig
 from ftexp.errors import CheckpointError
 from ftexp.evaluation.best import Best
 from ftexp.finetune.adapters import prepared
@@ -223,7 +223,8 @@ def begin_phase(
     network, runtime = inputs.network, inputs.runtime
     optimizer = build_optimizer(phase.optimizer, groups, runtime.device)
     span = span_of(phase, network, settings, inputs.train.num_samples, runtime.ranks.size)
-    schedule = Schedule(phase.scheduler, optimizer, span)
+    constant = SchedulerConfig(name="constant", floor=1.0)  # a solved head has no steps to schedule
+    schedule = Schedule(constant if phase.solved else phase.scheduler, optimizer, span)
     ema = build_ema(network, phase, None if phase.solved else settings.ema)
     step = build_step(optimizer, inputs, forward, settings, starting_weights, (schedule.after_step, ema.update))
     recovery = Recovery(network, optimizer, schedule, ema, 0 if phase.solved else settings.nan_retries)

@@ -113,6 +113,16 @@ def test_a_solved_head_is_one_epoch_with_all_that_an_epoch_leaves(
     assert all(torch.equal(before[name], saved[name]) for name in before if not name.startswith("fc."))
 
 
+def test_a_warmup_of_later_phases_is_not_too_long_for_a_solved_one(
+    configure: Compose, splits: Splits, tmp_path: Path
+) -> None:
+    warmup = ("scheduler.warmup=null", "scheduler.warmup_epochs=1", "stage.gate=off")
+    phases = "[{name: top, learn: head, solve: true, epochs: 3}, {name: all, learn: all, epochs: 2}]"
+    result = fit(configure(*SOLVED, *warmup, "stage=full", f"stage.phases={phases}"), splits, tmp_path)
+    assert [record.phase for record in result.history] == ["top", "all", "all"]
+    assert 0 == result.history[0].lr_head < result.history[1].lr_head < result.history[2].lr_head
+
+
 def test_a_given_strength_is_not_chosen(configure: Compose, splits: Splits, tmp_path: Path) -> None:
     result = fit(configure(*SOLVED, "head.strength=0.2"), splits, tmp_path)
     told = solution(tmp_path)
