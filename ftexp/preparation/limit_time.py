@@ -67,5 +67,5 @@ def limit_time(
     taken = take_images(splits.train, number, config.runtime.seed)
     if len(taken) < len(splits.train):
         report_fewer(run_time, len(taken), len(splits.train))
-        run_time.num_images = len(taken), *num_images[1:]
+        run_time.num_images, run_time.left_out_images = (len(taken), *num_images[1:]), True
     return run_time, replace(splits, train=taken)

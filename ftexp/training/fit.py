@@ -20,6 +20,7 @@ from ftexp.finetune.param_groups import group_table
 from ftexp.finetune.phases import Phase
 from ftexp.machine.runtime import Runtime, seed_phase
 from ftexp.models.blocks import Network
+from ftexp.training.begin_in_time import begin_in_time
 from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.epoch_sums import EpochStats
 from ftexp.training.frozen_head import FrozenHead
@@ -173,8 +174,8 @@ class Fit:
         """
         phase, network, settings = self.phases[number], self.network, self.config
         if (run_time := self.loop.run_time) is not None:
-            begun = run_time.begin(number, knows_features=number == 0 and self.frozen_head.known is not None)
-            if begun is None:
+            knows_features = number == 0 and self.frozen_head.known is not None
+            if (begun := begin_in_time(run_time, number, saved, knows_features=knows_features)) is None:
                 return False
             phase, settings = begun
         self.loop.before_epoch()
@@ -226,7 +227,5 @@ class Fit:
             and (judged := self.frozen_head.judge_labels(self.phases[0])) is not None
         ):
             self.report.labels(judged)
-        head = None
-        if run_time is None or run_time.allows_pass:
-            head = self.frozen_head.solve_start(self.phases[0])
+        head = self.frozen_head.solve_start(self.phases[0], run_time)
         return None if head is None else self._record_solved(head)

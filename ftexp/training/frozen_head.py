@@ -13,6 +13,7 @@ from ftexp.models.blocks import HEAD, Network
 from ftexp.training.inputs.features import FeatureInputs, KnownFeatures, feature_inputs, why_unsolvable
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.judging import JudgedLabels, judge_labels
+from ftexp.training.run_time import RunTime
 from ftexp.training.solve import SolvedHead, solve_head
 
 log = logging.getLogger(__name__)
@@ -54,22 +55,29 @@ class FrozenHead:
         self.network.module.eval()
         return solve_head(self.network, features, self.config, self.runtime, self.splits)
 
-    def solve_start(self, first: Phase) -> SolvedHead | None:
+    def solve_start(self, first: Phase, run_time: RunTime | None = None) -> SolvedHead | None:
         """``head.init=solved``: put the head that is best on the pretrained features into the network.
 
         Args:
             first: the first phase of the run.
+            run_time: the time of the run; None: there is no limit.
 
         Returns:
-            None if the head stays as it is: it is not asked for, the phase solves it anyway, or it keeps rows of a file
-            of weights, which a log line says.
+            None if the head stays as it is: it is not asked for, or the phase solves it anyway; or, as a log line says,
+            it keeps rows of a file of weights, or there is no time for a pass over all images.
         """
         if self.config.head.init != "solved" or first.solved:
             return None
         if self.network.keeps_rows:
             log.info("head    not solved at the start: it keeps rows of the file of weights (head.init=solved)")
             return None
-        phase = replace(first, learning=(HEAD,), part=None, change=None, solved=True)
+        if self.known is None and run_time is not None and not run_time.allows_pass:
+            log.info("head    not solved at the start: no time for a pass over all images (train.max_minutes)")
+            return None
+        return self.solve_pretrained(replace(first, learning=(HEAD,), part=None, change=None, solved=True))
+
+    def solve_pretrained(self, phase: Phase) -> SolvedHead:
+        """Put the head that is best on the pretrained features into the network, for a phase that is solved."""
         with self._source() as source:
             return self.solve(self.features(phase, source, pretrained=True))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ftexp.config import Config
@@ -20,8 +19,6 @@ from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.inputs.prefix_key import ONNXRUNTIME
 from ftexp.training.phase_state import PhaseState
 from ftexp.training.time_plan import PhasePlan
-
-log = logging.getLogger(__name__)
 
 # A pass over all images, to solve a head or to cache activations, may take this share of the phase's time: one epoch
 # without cached activations takes as long.
@@ -49,6 +46,7 @@ class RunTime:
         start_seconds: seconds from there to the beginning of the run, most of which are imports.
         clock: function that returns seconds.
         per_image: seconds to score an image that is not cached; measured before the first phase.
+        left_out_images: whether training images were left out, so that there is time for a pass over all others.
         plans: the phases that were begun, by name.
         unbegun: the phases for which no time was left.
         earlier: the entries of the plan from before the run was resumed.
@@ -63,6 +61,7 @@ class RunTime:
     start_seconds: float
     clock: Callable[[], float] = time.monotonic
     per_image: float = 0.0
+    left_out_images: bool = False
     plans: dict[str, PhasePlan] = field(default_factory=dict)
     unbegun: list[Phase] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)
@@ -94,7 +93,8 @@ class RunTime:
         """Measure the seconds for an image that is not cached, by a few batches of these samples."""
         few = samples[: MEASURED_BATCHES * self.config.train.images_per_step]
         with source:
-            self.per_image = seconds_per_image(self.network.module, source.for_scoring(few), self.runtime, self.clock)
+            measured = seconds_per_image(self.network.module, source.for_scoring(few), self.runtime, self.clock)
+        self.per_image = self.runtime.ranks.broadcast(lambda: measured)  # all ranks decide alike
 
     @property
     def allows_averages(self) -> bool:
@@ -109,7 +109,7 @@ class RunTime:
     @property
     def allows_pass(self) -> bool:
         """Whether there is time for a pass over all images that solves the head before the first phase."""
-        return self.runtime.ranks.broadcast(lambda: self._a_pass <= PASS_SHARE * self.left)
+        return self.left_out_images or self.runtime.ranks.broadcast(lambda: self._a_pass <= PASS_SHARE * self.left)
 
     @property
     def images_of_a_pass(self) -> int:
@@ -155,37 +155,6 @@ class RunTime:
             costs.pop()
         return min(left, max(left * costs[0] / sum(costs), self._least(phases[0])))
 
-    def begin(self, number: int, *, knows_features: bool = False) -> tuple[Phase, Config] | None:
-        """What a phase is trained as, or None if there is too little time to begin it; the first one is always begun.
-
-        Args:
-            number: number of the phase, from 0.
-            knows_features: whether what enters the last layer is known, so that solving the head needs no pass.
-
-        Returns:
-            The phase, whose head is not solved if the pass over all images would take too long; and the configuration,
-            in which nothing is cached if filling the cache would.
-        """
-        phase, config = self.phases[number], self.config
-        room, least, a_pass, begins = self.runtime.ranks.broadcast(lambda: self._estimates(number))
-        if not begins:
-            self.unbegun = list(self.phases[number:])
-            text = "time    %s is not begun: it would take %.1f s at least, and there are %.1f s (train.max_minutes)"
-            log.info(text, phase.name, least, room)
-            return None
-        if number == 0 and not room:
-            text = "time    train.max_minutes=%g is too short: %.0f s are used, and the end takes about %.0f s."
-            log.warning(text, self.config.train.max_minutes, self.used(), self.reserve)
-        if phase.solved and not knows_features and a_pass > PASS_SHARE * room:
-            text = "time    %s is trained by steps: to solve it would take about %.0f of %.0f s (train.max_minutes)"
-            log.info(text, phase.name, a_pass, room)
-            phase = replace(phase, solved=False)
-        if not phase.solved and self._has_frozen_blocks(phase) and a_pass > PASS_SHARE * room:
-            text = "time    %s caches no activations: they would take about %.0f of %.0f s (train.max_minutes)"
-            log.info(text, phase.name, a_pass, room)
-            config = replace(config, runtime=replace(config.runtime, cache="off"))
-        return phase, config
-
     def plan(self, number: int, phase: Phase, state: PhaseState) -> PhasePlan:
         """The plan of a phase before its first step: all of its epochs.
 
@@ -225,22 +194,22 @@ class RunTime:
             for name, plan in self.plans.items()
         ]
 
-    def _estimates(self, number: int) -> tuple[float, float, float, bool]:
-        """Seconds for a phase, its least seconds, those of a pass over all images, and whether it is begun."""
+    def estimates(self, number: int) -> tuple[float, float, float]:
+        """Seconds that there are for a phase, its least seconds, and those of a pass over all images."""
         phase = self.phases[number]
-        room, least = (self.left if phase.solved else self.share(number)), self._least(phase)
-        return room, least, self._a_pass, number == 0 or phase.solved or room >= least
+        return self.left if phase.solved else self.share(number), self._least(phase), self._a_pass
 
     def _least(self, phase: Phase) -> float:
         """Seconds of ``recipe.time.min_updates`` and a validation, by the seconds for scoring an image."""
         train, val, _ = self.num_images
         batch = self.config.train.images_per_step * self.config.train.accumulate
         images = min(batch * self.config.recipe.time.min_updates, phase.epochs * train)
-        if self._has_frozen_blocks(phase):
+        if self.has_frozen_blocks(phase):
             return self.per_image * (train + val + CACHED_STEP * images)
         return self.per_image * (val + STEP * images)
 
-    def _has_frozen_blocks(self, phase: Phase) -> bool:
+    def has_frozen_blocks(self, phase: Phase) -> bool:
+        """Whether the activations of blocks that a phase does not train can be cached."""
         return phase.learning[0] != self.network.names[0]
 
     def cost(self, phase: Phase) -> float:

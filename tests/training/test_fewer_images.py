@@ -100,11 +100,16 @@ def facts(place: Path) -> tuple[int | None, int]:
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_run_without_time_for_a_pass_trains_on_fewer_images(
-    workplace: Workplace, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "given",
+    [(), ("head.depth=last",), ("head.depth=last", "stage=partial", "head.init=solved")],
+    ids=["all depths", "last depth", "start"],
+)
+def test_a_run_without_time_for_a_pass_solves_the_head_on_fewer_images(
+    workplace: Workplace, caplog: pytest.LogCaptureFixture, given: tuple[str, ...]
 ) -> None:
     place = workplace.folder / "limited"
-    run(workplace.begin(*SETTINGS), place)
+    run(workplace.begin(*SETTINGS, *given), place)
     assert facts(place) == (8, 8)
     assert "8 of 16 training images are used: train.max_minutes=0.5 leaves too little time" in caplog.text
 

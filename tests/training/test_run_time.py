@@ -8,17 +8,32 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import Compose
 from timed_runs import NO_END, stop_after, timed
-from tiny_runs import resumed
+from tiny_runs import SMALL, colours, resumed
 from workplaces import Workplace, workplace
 
+from ftexp import run as run_module
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import InterruptedRunError
+from ftexp.evaluation.history import EpochRecord
+from ftexp.machine.distributed import Ranks
 from ftexp.run import run
+from ftexp.training import run_time as run_time_module
+from ftexp.training.begin_in_time import begin_in_time
+from ftexp.training.checkpoints.checkpoint import load_checkpoint
+from ftexp.training.fit import Fit
+from ftexp.training.frozen_head import FrozenHead
+from ftexp.training.inputs.features import compute_features
+from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.run_time import RunTime
 from ftexp.training.step import Step
 from ftexp.training.time_cuts import log_cuts, seconds_of_cuts
@@ -54,7 +69,10 @@ def test_the_audit_has_a_part_of_the_time_from_the_start_of_the_command_and_know
     assert told == [(expected, True)]
 
 
-def test_phases_share_by_cost_and_a_last_one_without_time_for_its_least_is_left_out(configure: Compose) -> None:
+def test_phases_share_by_cost_and_a_last_one_without_time_for_its_least_is_left_out(
+    configure: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     costs = (
         "recipe.time.head_cost=1",
         "recipe.time.part_cost=2",
@@ -66,15 +84,17 @@ def test_phases_share_by_cost_and_a_last_one_without_time_for_its_least_is_left_
     # 10 updates of 32 images and a validation of all blocks take 60 s, of the last ones with their cache 14 s.
     scarce = timed(configure, *costs, num_images=(1000, 100, 0), per_image=0.057)
     assert scarce.share(1) == 60
-    assert scarce.begin(1) is None
+    assert begin_in_time(scarce, 1) is None
     assert [phase.name for phase in scarce.unbegun] == ["last", "all"]
+    assert "last is not begun: it would take at least 68.2 s, and only 60.0 s are left" in caplog.text
+    assert begin_in_time(scarce, 1, {"plan": {}}) is not None, "the one in which a run is resumed has to end"
 
 
 @pytest.mark.parametrize(("per_image", "begins"), [(0.0120, True), (0.0125, False)])
 def test_all_blocks_are_begun_with_time_for_fifty_updates(configure: Compose, per_image: float, begins: bool) -> None:
     """50 of 32 images, each three times the time of scoring one, and a validation of 100: 4,900 times, in 60 s."""
     run_time = timed(configure, num_images=(1000, 100, 0), per_image=per_image)
-    assert (run_time.begin(2) is not None) is begins
+    assert (begin_in_time(run_time, 2) is not None) is begins
 
 
 def test_what_would_take_too_long_is_not_solved_and_not_cached(
@@ -82,21 +102,72 @@ def test_what_would_take_too_long_is_not_solved_and_not_cached(
 ) -> None:
     caplog.set_level(logging.INFO)
     slow = timed(configure, per_image=0.05)  # 55 s for all images
-    slow.phases = [replace(slow.phases[0], solved=True), *slow.phases[1:]]
-    begun = slow.begin(0)
+    solved = replace(slow.phases[0], solved=True, epochs=1)
+    slow.phases = [solved, *slow.phases[1:]]
+    known = begin_in_time(slow, 0, knows_features=True)
+    assert known == (solved, slow.config)
+    begun = begin_in_time(slow, 0)
     assert begun is not None
     phase, config = begun
     assert (phase.solved, config.runtime.cache) == (False, "off")
+    assert phase == slow.phases[0], "its share of the time is that of all its epochs"
+    assert phase.epochs == 6
     assert "trained by steps: to solve it would take about 55 of 60 s" in caplog.text
     assert "caches no activations" in caplog.text
     assert "is too short" not in caplog.text
-    timed(configure, num_images=(10, 10, 7000)).begin(0)
+    begin_in_time(timed(configure, num_images=(10, 10, 7000)), 0)
     assert "train.max_minutes=1 is too short: 0 s are used, and the end takes about 70 s" in caplog.text
-    known = slow.begin(0, knows_features=True)
-    assert known is not None
-    assert known[0].solved
     quick = timed(configure, per_image=0.001)
-    assert quick.begin(0) == (quick.phases[0], quick.config)
+    assert begin_in_time(quick, 0) == (quick.phases[0], quick.config)
+
+
+@pytest.mark.parametrize(("plan", "per_image"), [(None, 0.05), ({}, 0.001)])
+def test_a_resumed_phase_is_solved_only_if_it_was_before(
+    configure: Compose, plan: dict[str, Any] | None, per_image: float
+) -> None:
+    """Whatever the time is now: its saved state fits nothing else."""
+    run_time = timed(configure, per_image=per_image)
+    run_time.phases = [replace(run_time.phases[0], solved=True, epochs=1), *run_time.phases[1:]]
+    begun = begin_in_time(run_time, 0, {"plan": plan})
+    assert begun is not None
+    assert (begun[0].solved, begun[0].epochs) == ((True, 1) if plan is None else (False, 6))
+
+
+def test_a_start_is_solved_without_time_for_a_pass_where_its_features_are_known(
+    configure: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    slow = timed(configure, *SMALL, "head.init=solved", per_image=0.05)
+    splits, first = Splits(colours(16, 1), colours(8, 2), TestSplit([]), ("b", "g", "r", "x")), slow.phases[0]
+    head = FrozenHead(slow.network, slow.config, slow.runtime, splits)
+    assert head.solve_start(first, slow) is None
+    line = "head    not solved at the start: no time for a pass over all images (train.max_minutes)"
+    assert caplog.messages[-1] == line
+    with InputSource(slow.config, slow.network, splits, slow.runtime) as source:
+        known = compute_features(source, slow.network, first, slow.runtime)
+    assert replace(head, known=known).solve_start(first, slow) is not None
+    slow.left_out_images = True  # so that there is time for the others
+    assert head.solve_start(first, slow) is not None
+
+
+class SecondRank(Ranks):
+    """The second of two processes; the main one has measured half a second."""
+
+    def broadcast(self, make: Callable[[], Any]) -> Any:
+        return 0.5
+
+
+def test_all_processes_plan_by_the_time_that_the_main_one_measured(
+    configure: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_time = timed(configure)
+    monkeypatch.setattr(run_time_module, "seconds_per_image", lambda *_: 0.001)
+    source = InputSource(
+        run_time.config, run_time.network, Splits([], [], TestSplit([]), tuple("bgrx")), run_time.runtime
+    )
+    run_time.runtime = replace(run_time.runtime, ranks=SecondRank(1, 2))
+    run_time.measure(source, colours(8, 1))
+    assert run_time.per_image == 0.5
 
 
 def test_a_run_ends_in_time_says_what_was_cut_and_keeps_its_plan(
@@ -142,6 +213,46 @@ def test_a_resumed_run_keeps_the_plan_and_counts_the_time_before(
     run(resumed(workplace.begin(*settings), place), place)
     assert before == json.loads((place / "run.json").read_text())["time_plan"][0]["updates"]
     assert ticks[0] <= 30
+
+
+class StopsIn:
+    """Interrupts a run after an epoch of a phase."""
+
+    def __init__(self, phase: str) -> None:
+        self.phase, self.now = phase, ""
+
+    def __call__(self, record: EpochRecord) -> None:
+        self.now = record.phase
+
+    def before_epoch(self) -> None:
+        if self.now == self.phase:
+            raise InterruptedRunError(15)
+
+
+def test_a_run_resumed_in_a_phase_without_time_ends_it_and_has_its_best_weights(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = seconds_per_update(monkeypatch, 1.0)
+    monkeypatch.setattr(run_time_module, "seconds_per_image", lambda *_: 0.001)
+    place = workplace.folder / "stopped"
+    config = workplace.begin("stage.epochs=2", "train.max_minutes=0.5", "train.ema=0.9", *NO_END)
+    with pytest.raises(InterruptedRunError):
+        run(config, place, observers=(StopsIn("all"),))
+    begun, resume, score = ticks[0], RunTime.resume, run_module.score_test_split
+    monkeypatch.setattr(RunTime, "resume", lambda self, state: resume(self, {**state, "seconds": 30.0}))
+    scored: dict[str, torch.Tensor] = {}
+
+    def scoring(fit: Fit, *given: Any) -> Any:
+        scored.update({name: tensor.clone() for name, tensor in fit.network.module.state_dict().items()})
+        return score(fit, *given)
+
+    monkeypatch.setattr(run_module, "score_test_split", scoring)
+    result = run(resumed(config, place), place)
+    best = load_checkpoint(place / "checkpoints" / "best.pt")
+    assert ticks[0] - begun == 1, "one update tells that the time is over"
+    assert best["epoch"] == result.best.epoch
+    assert result.verdicts == {"head": "kept", "last": "kept", "all": "kept"}
+    assert all(torch.equal(scored[name], tensor) for name, tensor in best["model"].items())
 
 
 def seconds_per_update(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
