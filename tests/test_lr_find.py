@@ -14,6 +14,7 @@ from conftest import CommandLine
 
 from ftexp.cli.command_line import run_command
 from ftexp.lr_find import job
+from ftexp.preparation.head_depth import Depth
 
 
 @pytest.mark.slow
@@ -43,6 +44,30 @@ def test_memory_that_runs_out_ends_as_one_message(command_line: CommandLine, mon
         "ftexp.preparation.read_data.read_data", lambda *_, **__: SimpleNamespace(classes=("a", "b"), train=[0] * 8)
     )
     monkeypatch.setattr("ftexp.training.range_test.find_ranges", no_room)
-    ended = command_line("runtime.device=cpu", "tracking=none", entry=lambda: run_command(job))
+    ended = command_line("runtime.device=cpu", "tracking=none", "stage=full", entry=lambda: run_command(job))
     assert ended.returncode == 1
     assert ended.stderr.startswith("ftexp: Out of memory on cpu with train.batch_size=32. Start again with")
+
+
+@pytest.mark.parametrize(
+    ("stage", "solved"),
+    [("stage=auto", [True, False, False]), ("stage=staged", [False] * 3), ("stage=head", [False])],
+)
+def test_a_head_that_the_run_solves_first_is_solved_here_too(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, stage: str, solved: list[bool]
+) -> None:
+    """That of stage=head alone is not: with a suggested rate in its command, the run trains it by steps."""
+    tested: list[list[bool]] = []
+    splits = SimpleNamespace(classes=("a", "b"), train=[0] * 8)
+    monkeypatch.setattr("ftexp.preparation.read_data.read_data", lambda *_, **__: splits)
+    monkeypatch.setattr("ftexp.preparation.head_depth.settle_depth", lambda _, network, *__: Depth(network))
+    monkeypatch.setattr(
+        "ftexp.training.range_test.find_ranges",
+        lambda *given: tested.append([phase.solved for phase in given[3]]),
+    )
+    monkeypatch.setattr("ftexp.report.range_plot.report_ranges", lambda *_: None)
+    settings = ("runtime.device=cpu", "tracking=none", "train.batch_size=4", stage)
+    ended = command_line(*settings, entry=lambda: run_command(job))
+    assert ended.returncode == 0
+    assert tested == [solved]
+    assert ("lr_find head is solved first, as in the run" in ended.stdout) is solved[0]

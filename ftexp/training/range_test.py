@@ -87,17 +87,19 @@ def find_ranges(
 ) -> tuple[RangeTest, ...]:
     """Test the head's rate; then train the head at the suggested rate, and test the backbone's. Changes the weights.
 
-    With ``head.init=solved`` both tests start from the solved head, as the run does, and the head is not trained first.
+    Where the run solves the head first (its first phase does, or ``head.init=solved``), both tests start from the
+    solved head, and the head is not trained first.
 
-    The head's rate is tested in the first phase, and the backbone's in the phase with the most trainable blocks. What
-    is tested is the setting, which a phase multiplies by its ``lr_factor``. The backbone's blocks keep the ratios of
-    their rates. The head, and blocks with a rate in ``block_lrs``, do not learn during the backbone's test.
+    The head's rate is tested in the first phase that trains by steps, and the backbone's in the phase with the most
+    trainable blocks. What is tested is the setting, which a phase multiplies by its ``lr_factor``. The backbone's
+    blocks keep the ratios of their rates. The head, and blocks with a rate in ``block_lrs``, do not learn during the
+    backbone's test.
 
     Args:
         config: the configuration.
         network: the network on its device.
         splits: the samples; only the training split is used.
-        phases: the planned phases.
+        phases: the planned phases; one of them at least trains by steps.
         runtime: the device and the ranks.
         features: what enters the last layer of the pretrained network, if it is known.
 
@@ -107,11 +109,13 @@ def find_ranges(
     Source: Smith, 2017, "Cyclical learning rates for training neural networks".
     """
     config = foreseen(config, network)  # which is what the phases were planned with
-    solved = FrozenHead(network, config, runtime, splits, features).solve_start(phases[0])
+    frozen, first = FrozenHead(network, config, runtime, splits, features), phases[0]
+    solved = frozen.solve_pretrained(first) if first.solved else frozen.solve_start(first)
+    by_steps = [phase for phase in phases if not phase.solved]
     weights = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
     starting_weights = backbone_state(network) if config.train.needs_starting_weights else {}
     training = partial(_training, config, network, splits, runtime, starting_weights)
-    first, deep = phases[0], deepest(phases)
+    first, deep = by_steps[0], deepest(by_steps)
     head_phase = replace(first, learning=(HEAD,), change=None)
     head_key = f"optimizer.block_lrs.{HEAD}" if HEAD in first.optimizer.block_lrs else "optimizer.head_lr"
     with training(head_phase) as (optimizer, updates):

@@ -19,6 +19,7 @@ from ftexp.errors import DivergedError
 from ftexp.finetune.phases import Phase, plan_phases
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
+from ftexp.preparation.head_solver import choose_solver
 from ftexp.report.range_plot import report_ranges
 from ftexp.training import phase_state, range_test
 from ftexp.training.losses import LossSum
@@ -278,6 +279,19 @@ def test_it_tests_what_the_stage_trains_and_leaves_table_and_plot(
     assert f"optimizer.head_lr={tests[0].suggestion:.1e}" in caplog.text
     assert (tmp_path / "lr_find.png").stat().st_size > 5000
     assert (tmp_path / "lr_find.csv").read_text().startswith("setting,rate,loss\noptimizer.head_lr,1e-06,")
+
+
+def test_rates_are_tested_in_the_phases_after_a_solved_one(configure: Compose, seen: list[Seen]) -> None:
+    """The head's in the next one, from the solved head; its factor is 0.5, and that of all blocks 0.2."""
+    config, network = configure(*SMALL, "stage=staged", "head.solver=solved"), fresh_network()
+    phases = choose_solver(config, plan_phases(config, NAMES, network), ())
+    assert [phase.solved for phase in phases] == [True, False, False]
+    find_ranges(config, network, SPLITS, phases, prepare_runtime(config.runtime))
+    ranges(configure(*SMALL, "stage=staged"))
+    solved, backbone, random, _ = seen
+    assert (solved.key, solved.ratios) == ("optimizer.head_lr", {"head": 0.5})
+    assert backbone.ratios["body"] == pytest.approx(0.2)
+    assert solved.loss < random.loss / 2
 
 
 def test_both_tests_start_from_a_solved_head(
