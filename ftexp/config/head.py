@@ -16,8 +16,8 @@ class HeadConfig:
 
     # How a phase with learn=head trains. solved: logistic regression on the features of the frozen network, to the
     # optimum, with the strength of its penalty chosen on the validation set. sgd: steps of the optimizer. auto: solved
-    # if the stage has no other phase and no setting is given that only sgd has, such as stage.epochs or optimizer.*;
-    # else sgd, and a log line says why.
+    # if the stage has no other phase and no setting is given that only sgd has, such as stage.epochs or optimizer.*, or
+    # if the phase has solve: true; else sgd, and a log line says why.
     solver: Literal["auto", "solved", "sgd"] = MISSING
     # What the head of the first phase starts from. random: the usual random weights. solved: the optimum on the
     # features of the pretrained network.

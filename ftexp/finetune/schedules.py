@@ -198,7 +198,9 @@ def _warmup_ticks(config: SchedulerConfig, span: Span, total: int) -> int:
         return min(round(ticks), total // 2)
     if round(ticks) >= total:
         steps = span.epochs * span.steps_per_epoch
-        raise ConfigError(f"scheduler.{key} is too long: a phase has {span.epochs} epochs, {steps} steps. Use less.")
+        epochs = "1 epoch" if span.epochs == 1 else f"{span.epochs} epochs"
+        length = f"{epochs} ({steps} {'step' if steps == 1 else 'steps'})"
+        raise ConfigError(f"scheduler.{key} is too long: the phase lasts {length}. Use a shorter warmup.")
     return round(ticks)
 
 

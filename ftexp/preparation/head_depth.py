@@ -108,7 +108,7 @@ def settle_depth(
         undo()
         return Depth(network, known.last(width), probed, engine)
     if network.keeps_rows:
-        log.info("head    newly initialised: rows of the file of weights do not fit it (head.depth=%s)", wanted)
+        log.info("head    is newly initialised: the file's rows do not fit a head with head.depth=%s", wanted)
     return Depth(tapped, known, probed, engine)
 
 
