@@ -65,7 +65,7 @@ def fine_tune(
 
     Args:
         settings: what ``compose`` gave, or overrides as it takes them; none: the handwritten digits, or with ``resume``
-            the overrides that the run was started with.
+            the overrides that the run was started with, if it was given overrides without a password.
         folder: of the run; None: ``outputs/DATE/TIME``.
         resume: whether to go on with the run in ``folder`` that was interrupted.
         score_test: whether to open the test split at the end, which is counted.

@@ -49,12 +49,12 @@ class Effort:
         cache: keeps how pairs fit, by the contents of both: those that it knows cost nothing, and an audit that was
             interrupted goes on from there.
         until: by ``time.monotonic``, when no further pairs are begun; a warning says how many were left.
-        is_repeated: whether another search follows, which says what is not listed.
+        will_repeat: whether the same search follows again; only the last one says what it does not list.
     """
 
     cache: FingerprintCache
     until: float = math.inf
-    is_repeated: bool = False
+    will_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,9 @@ def align_pairs(
             found += [Aligned(*pair, one) for pair, one in zip(chunk, aligner.align(chunk), strict=True) if one.verdict]
             progress.at(start + len(chunk))
         nothing = aligner.with_common_points_alone([(one.first, one.second) for one in found], np.unique(pairs))
-    aligner.report()
-    if nothing and not effort.is_repeated:
+    if not effort.will_repeat:
+        aligner.report()
+    if nothing and not effort.will_repeat:
         log.info(
             "audit   %s only what many pictures have (a logo, a frame, a form): not listed",
             "1 pair shares" if len(nothing) == 1 else f"{len(nothing)} pairs share",

@@ -79,7 +79,8 @@ def find_aligned(
     """
     have_views = prints.have_views
     numbers = np.nonzero(have_views)[0]
-    _report_small(prints.sides, len(numbers))
+    if not effort.will_repeat:
+        _report_small(prints.sides, len(numbers))
     if len(numbers) < 2:
         return []
     by_hash = by_hash[have_views[by_hash].all(axis=1) & queries[by_hash].any(axis=1)]

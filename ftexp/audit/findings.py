@@ -16,8 +16,8 @@ _TIE = "data.tie_duplicates=true (with data.split=stratified if the data has spl
 
 # In place of it, where that is set already, and the data came with a test split that is kept.
 _NOT_TIED = (
-    "data.split=stratified, which makes a new test split (the data's own one is kept now, and data.tie_duplicates=true "
-    "moves none of its images), or leave those images of train and val out that test has, too"
+    "data.split=stratified, which makes a new test split (now the data's own test split is kept, and "
+    "data.tie_duplicates=true moves none of its images), or leave out the images of train and val that are also in test"
 )
 
 # Kind -> its meaning, and the setting or the action that fixes it.

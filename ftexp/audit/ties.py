@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -44,21 +45,28 @@ def split_tied(
 
     Returns:
         The samples with their splits, and the sets of copies. Splits share copies only where ``assign`` keeps a split
-        that the data came with, or after the last round.
+        that the data came with, or of the last round.
     """
     with closing(FingerprintCache(config.cache)) as cache:
-        effort = Effort(cache, is_repeated=True)
+        effort = Effort(cache, will_repeat=True)
         ties = tie_duplicates(samples, look.of(samples), effort)
-        for _ in range(MAX_ROUNDS):
+        for number in range(1, MAX_ROUNDS + 1):
             assigned = assign(ties)
             found, _, _ = find_copies(assigned, look.of(assigned), effort, "ignore")
             pairs = [(one.path_a, one.path_b) for one in found]
             apart = [pair for pair in pairs if not (pair[0] in ties and ties[pair[0]] == ties.get(pair[1]))]
-            if not apart:
+            if not apart or number == MAX_ROUNDS:
                 break
             ties = join(ties, apart)
-    num_sets = len(set(ties.values()))
-    log.info("audit   %d images have a copy; each of the %d sets of copies stays in one split.", len(ties), num_sets)
+    splits_of: dict[str, set[str | None]] = defaultdict(set)
+    for sample in assigned:
+        if sample.path in ties:
+            splits_of[ties[sample.path]].add(sample.split)
+    num_apart = sum(len(splits) > 1 for splits in splits_of.values())
+    kept = f", except for {num_apart} that the data's own test split has a part of" if num_apart else ""
+    log.info(
+        "audit   %d images have a copy; each of %d sets of copies is in one split%s.", len(ties), len(splits_of), kept
+    )
     return assigned, ties
 
 

@@ -97,7 +97,8 @@ def newest_unfinished(folders: Sequence[Path], overrides: Iterable[str]) -> Path
             continue
         try:
             interrupted = status_of(folder) in (None, "interrupted")
-            same = interrupted and sorted(saved_overrides(folder) or []) == wanted
+            saved = saved_overrides(folder)
+            same = interrupted and saved is not None and sorted(saved) == wanted
         except CheckpointError as error:
             given = _overrides_of_hydra(folder)
             if given is None or sorted(given) == wanted:  # of this command, as far as can be told
@@ -119,7 +120,8 @@ def saved_overrides(folder: Path) -> list[str] | None:
     """Read the overrides that the run was started with, by the current names of the settings.
 
     Returns:
-        The overrides; None if they are not saved, as in a folder of ftexp 0.1.0 that was copied without ``.hydra``.
+        The overrides; None if they are not saved: of a run whose configuration was made in Python, and in a folder of
+        ftexp 0.1.0 that was copied without ``.hydra``.
     """
     kept = read_json(folder / IDENTITY).get("overrides") if (folder / IDENTITY).exists() else None
     if kept is None:
@@ -141,8 +143,8 @@ def _known_overrides(folder: Path) -> list[str]:
     saved = saved_overrides(folder)
     if saved is None:
         print(
-            f"ftexp: {folder} lacks .hydra/overrides.yaml, the overrides that the run was started with. Only the "
-            "overrides of this command are used.",
+            f"ftexp: {folder} does not say with which overrides the run was started. Only the overrides of this command "
+            "are used.",
             file=sys.stderr,
         )
     return saved or []
@@ -165,11 +167,13 @@ def _checked(folder: Path) -> Path:
 
 
 def _from_weights(folder: Path) -> str:
-    """The command of a new run that starts with the best weights of a finished one."""
-    replaced = ("model.weights", "stage.epochs")
-    same = [override for override in saved_overrides(folder) or [] if _key(override) not in replaced]
-    weights = f"model.weights={folder / BEST}"
-    return shlex.join(["python", "-m", "ftexp", *same, weights, "stage.epochs=NUMBER"])
+    """How a new run starts with the best weights of a finished one: its command, as far as it is known."""
+    replaced, saved = ("model.weights", "stage.epochs"), saved_overrides(folder)
+    weights = [f"model.weights={folder / BEST}", "stage.epochs=NUMBER"]
+    if saved is None:
+        return f"{shlex.join(weights)}, beside the settings of that run"
+    same = [override for override in saved if _key(override) not in replaced]
+    return shlex.join(["python", "-m", "ftexp", *same, *weights])
 
 
 def _is_free(folder: Path) -> bool:

@@ -22,8 +22,8 @@ class ClassCounts:
 
     Attributes:
         truth: samples of each class, int64 [..., C].
-        predicted: samples that were taken for it, int64 [..., C].
-        hits: samples of it that were taken for it, int64 [..., C].
+        predicted: samples that were predicted as the class, int64 [..., C].
+        hits: samples of the class that were predicted as it, int64 [..., C].
     """
 
     truth: Integers

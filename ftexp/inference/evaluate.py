@@ -66,7 +66,7 @@ def evaluate_split(classifier: Classifier, run: RunData, split: str, batch_size:
 def evaluate_samples(
     classifier: Classifier, run: RunData | None, samples: Sequence[Sample], batch_size: int | None
 ) -> Evaluation:
-    """Score a classifier on other data; a warning names images that its run has seen, and its test images are counted.
+    """Score a classifier on other images; a warning says how many its run has seen, and its test images are counted.
 
     Raises:
         DataError: when none of the images can be scored, or the run's test split, which is among them, has been used

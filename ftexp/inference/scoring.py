@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -53,7 +52,7 @@ def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_
     labels: list[int] = []
     scored: list[GivenImage] = []
     unreadable: list[tuple[str | None, str]] = []
-    with Progress().epoch("evaluate", math.ceil(len(given) / batch_size)) as bar:
+    with Progress().epoch("evaluate", len(given)) as bar:
         for batch in classifier.prepared([image for image, _ in given], batch_size):
             readable: list[Tensor] = []
             for (image, prepared), label in zip(batch, truth, strict=False):
@@ -68,7 +67,8 @@ def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_
                 last = len(classifier.classes) - 1
                 numbers_of_batch = [min(number, last) for number in labels[-len(readable) :]]
                 keeper.update(of_batch, to_device(numbers_of_batch, of_batch.device))
-                bar.advance(len(readable), of_batch.new_zeros(()))
+                for _ in readable:
+                    bar.advance(1, of_batch.new_zeros(()))
     if not labels:
         raise DataError(f"None of the {len(given)} images can be read; of the first: {unreadable[0][1]}.")
     scores, not_finite = keeper.compute(ONE_PROCESS)

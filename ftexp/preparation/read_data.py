@@ -62,7 +62,7 @@ def read_data(
     else:
         extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
         samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
-    if look is not None and config.data.tie_duplicates:
+    if look is not None and config.data.tie_duplicates and begun is None:  # a resumed run keeps its splits
         assigned, ties = split_tied(samples, config.audit, look, partial(assign_splits, samples, config.data))
     else:
         assigned = assign_splits(samples, config.data)

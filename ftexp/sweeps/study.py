@@ -9,7 +9,7 @@ import socket
 import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,8 +161,9 @@ class SharedStudy:
         """Mark the process as ended; its file stays if trials of it are running, so that they are found to be lost."""
         self._heartbeat.stop()
         self._alive.release()
-        if not self._own_running():
-            Path(self._session_file(self._name)).unlink(missing_ok=True)
+        with suppress(Exception):  # a storage that cannot be reached has been reported, and the file does no harm
+            if not self._own_running():
+                Path(self._session_file(self._name)).unlink(missing_ok=True)
 
     def claimed(self) -> list[FrozenTrial]:
         """The trials that count: all except those that are waiting or lost."""

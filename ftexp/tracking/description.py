@@ -25,11 +25,12 @@ def describe_run(folder: Path, run_id: str | None) -> str:
     identity, result_file = read_json(folder / IDENTITY), folder / RESULT
     with reading(folder / IDENTITY):
         lines = [_what(identity, count_splits(folder))]
+        wants_model = TrackingConfig(**identity["config"]["tracking"]).wants_model
     result = read_json(result_file) if result_file.exists() else {}
     if result.get("status") == "finished":
         with reading(result_file):
-            has_model = bool(run_id and result["test"] and TrackingConfig(**identity["config"]["tracking"]).wants_model)
-            lines += [scores_in_words(result), _use(folder, f"runs:/{run_id}/{NAME}" if has_model else None)]
+            model = f"runs:/{run_id}/{NAME}" if run_id and wants_model and result["test"] else None
+            lines += [scores_in_words(result), _use(folder, model)]
     return "\n\n".join(lines)
 
 

@@ -38,6 +38,7 @@ class MlflowTracker:
         self._uri = uri
         self._run_id = run_id
         self._failure: str | None = None
+        self._model_failure: str | None = None  # which does not keep the rest from being sent
         self._monitor: Any = None
         self._sent: dict[tuple[str, int], Any] = {}  # MLflow's metrics, by name and step
         self._dataset: tuple[str, str] | None = None
@@ -55,8 +56,8 @@ class MlflowTracker:
 
     @property
     def failure(self) -> str | None:
-        """Why nothing more is sent, in one line; None as long as nothing failed. After ``flush`` or ``close``."""
-        return self._failure
+        """What was not recorded and why, in one line; None if everything was. After ``flush`` or ``close``."""
+        return self._failure or self._model_failure
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record settings; a value that exceeds MLflow's limit is cut and marked."""
@@ -108,6 +109,7 @@ class MlflowTracker:
             try:
                 log_model(self._client, self._uri, self._run_id, model, metrics)
             except Exception as error:  # MLflow raises many kinds
+                self._model_failure = f"model not recorded: {brief(error)}"
                 log.warning(
                     "The network was not recorded as an MLflow model: %s. It is in checkpoints/best.pt.", brief(error)
                 )
@@ -134,8 +136,9 @@ class MlflowTracker:
             histories = [self._client.get_metric_history(self._run_id, key) for key in data.metrics]
             folders = ["", *(f.path for f in self._client.list_artifacts(self._run_id) if f.is_dir)]
             files = [f.path for folder in folders for f in self._client.list_artifacts(self._run_id, folder or None)]
+        self._sent |= {(metric.key, metric.step): metric for history in histories for metric in history}
         return Known(
-            metrics={(metric.key, metric.step) for history in histories for metric in history},
+            metrics=set(self._sent),
             params=set(data.params),
             files=set(files),
             has_model=bool(run.outputs and run.outputs.model_outputs),

@@ -53,26 +53,30 @@ def send_missing(tracker: Tracker, folder: Path) -> Sent:
     decided = {decision["key"]: decision["value"] for decision in identity.get("decided") or []}
     settings = flatten_data(identity["config"]) | flatten_data(decided)  # as a run sends them: without auto
     params = {key: value for key, value in settings.items() if key not in known.params}
+    num_metrics, steps = 0, _values(folder)
+    with reading(folder / IDENTITY):
+        data = identity["config"]["data"]["source"], identity["data_digest"]
+        tracking = TrackingConfig(**identity["config"]["tracking"])
+    model = None if known.has_model else _model(folder, tracking, steps)
     if params:
         tracker.log_params(params)
         about = {"folder": str(folder.absolute()), DESCRIPTION: describe_run(folder, tracker.run_id)}
         tracker.set_tags({**provenance(identity), **about})
-        with reading(folder / IDENTITY):
-            tracker.log_dataset(identity["config"]["data"]["source"], identity["data_digest"], count_splits(folder))
-    num_metrics, steps = 0, _values(folder)
+    if params or model is not None:
+        tracker.log_dataset(*data, count_splits(folder))
     for step, values in steps.items():
         missing = {key: value for key, value in values.items() if (key, step) not in known.metrics}
         if missing:
             tracker.log_metrics(missing, step)
             num_metrics += len(missing)
-    log_images = bool(identity["config"]["tracking"].get("log_images"))
-    files = [path for path in _files(folder, log_images) if path.relative_to(folder).as_posix() not in known.files]
+    files = [
+        path for path in _files(folder, tracking.log_images) if path.relative_to(folder).as_posix() not in known.files
+    ]
     for path in files:
         tracker.log_artifact(path, "checkpoints" if path.parent != folder else "")
     page = (folder / REPORT).exists() and REPORT not in known.files
     if page:
-        log_report(tracker, folder, log_images=log_images)
-    model = None if known.has_model else _model(folder, TrackingConfig(**identity["config"]["tracking"]), steps)
+        log_report(tracker, folder, log_images=tracking.log_images)
     if model is not None:
         tracker.log_model(model)
     return Sent(num_metrics, len(params), len(files) + page, int(model is not None))
@@ -94,13 +98,16 @@ def status_of(folder: Path) -> Status:
 
 
 def _values(folder: Path) -> dict[int, dict[str, float]]:
-    """Epoch -> its metrics; the test metrics belong to the last epoch."""
+    """Epoch -> its metrics; the test metrics belong to the last epoch. Epoch 0, a solved start, is in no table."""
     file, steps = folder / "metrics.csv", {}
     if file.exists():
         with reading(file), file.open(newline="", encoding="utf-8") as rows:
             for row in csv.DictReader(rows):
                 numbers = {key: float(text) for key, text in row.items() if key not in WORDS and text}
                 steps[int(row["epoch"])] = numbers
+    best = _result(folder).get("best") or {}
+    if best.get("epoch") == 0:
+        steps[0] = {key: value for key, value in best.items() if key.startswith("val_") and isinstance(value, float)}
     if steps and (test := _result(folder).get("test")):
         numbers = {name: value for name, value in test.items() if name == "loss" or name in METRICS}
         steps[max(steps)] |= {f"test_{name}": value for name, value in numbers.items() if value is not None}
@@ -108,7 +115,7 @@ def _values(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def _model(folder: Path, config: TrackingConfig, steps: Mapping[int, Mapping[str, float]]) -> ModelToLog | None:
-    """The model that a run logs; None for a run that logs none: its test split was not scored, or it was not asked."""
+    """The model that a run logs; None for a run that logs none: it did not finish, or did not score its test split."""
     result = _result(folder)
     if not (config.wants_model and result.get("status") == "finished" and result.get("test")):
         return None

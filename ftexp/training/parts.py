@@ -58,7 +58,7 @@ def _halve(step: Step, num_images: int, reason: str) -> None:
     step.drop_gradients()
     if is_accelerator(step.runtime.device):
         empty_cache(step.runtime.device)
-    step.halve_parts()
+    step.double_parts()
     log.warning(
         "memory  a training step of %d images does not fit any more (%s). From here on it is computed in %d parts, "
         "whose gradients are added up: the updates stay the same, except that BatchNorm sees each part by itself.",

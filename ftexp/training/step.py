@@ -29,7 +29,7 @@ class Step:
         after_update: are called after every update, in this order.
 
     Attributes:
-        parts: in how many parts ``backward_in_parts`` computes a batch; changed by ``halve_parts``.
+        parts: in how many parts ``backward_in_parts`` computes a batch; changed by ``double_parts``.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Step:
         self._weights.clear()
         self._optimizer.zero_grad(set_to_none=True)
 
-    def halve_parts(self) -> None:
-        """Compute batches in twice as many parts from here on, and pad none of them to a whole batch."""
+    def double_parts(self) -> None:
+        """Compute batches in twice as many parts from here on, each padded to the size of a part only."""
         self.parts *= 2
         if isinstance(self._forward, WholeBatches):
             self._forward.parts = self.parts

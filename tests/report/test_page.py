@@ -271,12 +271,12 @@ def test_a_phase_that_no_time_was_left_for_is_not_laid_to_the_gate(tmp_path: Pat
 def test_commands_name_the_data_and_the_network_of_the_run(tmp_path: Path) -> None:
     finished_run(tmp_path, CLASSES)
     identity = json.loads((tmp_path / "run.json").read_text())
-    of_the_run = ["model=resnet18", "+data=imagefolder", "data.root=a b"]
+    of_the_run = ["experiment=vit_small_data", "+data=imagefolder", "data.root=a b"]
     (tmp_path / "run.json").write_text(
         json.dumps({**identity, "overrides": [*of_the_run, "stage=partial", "model.weights=old.pt"]})
     )
     commands = dict(Facts.read(tmp_path).commands())
-    same = "model=resnet18 +data=imagefolder 'data.root=a b'"
+    same = "experiment=vit_small_data +data=imagefolder 'data.root=a b'"
     assert commands["Run it again"] == f"python -m ftexp {same} stage=partial model.weights=old.pt"
     trained_on = f"python -m ftexp {same} model.weights={tmp_path}/checkpoints/best.pt stage=full"
     assert commands["Train on from its weights"] == trained_on

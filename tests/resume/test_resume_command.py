@@ -21,7 +21,7 @@ from conftest import CommandLine, Compose
 from resumable_runs import splits
 from tiny_runs import identity_of
 
-from ftexp.cli.resume_arguments import expand
+from ftexp.cli.resume_arguments import expand, newest_unfinished
 from ftexp.data_identity import DataIdentity
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.run_identity import RunIdentity
@@ -80,7 +80,21 @@ def test_a_copy_without_its_overrides_goes_by_those_of_the_command(
 ) -> None:
     shutil.rmtree(make_run(here / "copy", "stage=full") / ".hydra")
     assert expand(["resume=copy", "stage=head"])[0] == "stage=head"
-    assert "copy lacks .hydra/overrides.yaml" in capsys.readouterr().err
+    assert "copy does not say with which overrides the run was started" in capsys.readouterr().err
+
+
+def test_a_run_of_a_config_made_in_python_is_no_run_of_a_command_without_overrides(here: Path) -> None:
+    run = make_run(here / "run", status="interrupted")
+    assert newest_unfinished([run], []) == run
+    shutil.rmtree(run / ".hydra")
+    (run / "run.json").write_text('{"overrides": null}')
+    assert newest_unfinished([run], []) is None
+    (run / "result.json").write_text('{"status": "finished"}')
+    weights = (
+        r"new run with its weights: model\.weights=run/checkpoints/best\.pt stage\.epochs=NUMBER, beside the settings"
+    )
+    with pytest.raises(ConfigError, match=weights):
+        expand(["resume=run"])
 
 
 def test_a_damaged_run_json_is_named(here: Path) -> None:

@@ -98,6 +98,37 @@ def test_what_the_store_refuses_is_no_success(
     assert "sent to run" not in said.out
 
 
+def test_a_model_that_was_refused_is_sent_later_with_its_scores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no models here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "create_logged_model", refuse)
+        assert main(["run", URI]) == 1
+    assert "stopped: model not recorded: OSError: no models here" in capsys.readouterr().err
+    assert main(["run", URI]) == 0
+    assert "values 0, settings 0, files 0, models 1" in capsys.readouterr().out
+    client, run = stored(folder)
+    (output,) = run.outputs.model_outputs
+    metrics = client.get_logged_model(output.model_id).metrics
+    assert {metric.key for metric in metrics} >= {"val_loss", "val_accuracy", "test_accuracy", "test_loss"}
+    assert {metric.dataset_digest for metric in metrics} == {run.inputs.dataset_inputs[0].dataset.digest}
+
+
+def test_a_run_whose_best_is_its_solved_start_is_sent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads((folder / "run" / "result.json").read_text())
+    result["best"] |= {"epoch": 0, "val_accuracy": 0.625}
+    (folder / "run" / "result.json").write_text(json.dumps(result))
+    assert main(["run", URI]) == 0
+    client, run = stored(folder)
+    history = client.get_metric_history(run.info.run_id, "val_accuracy")
+    assert {value.step: value.value for value in history}[0] == 0.625
+    (output,) = run.outputs.model_outputs
+    assert output.step == 0
+
+
 def test_the_page_that_is_written_again_is_the_same(
     untracked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

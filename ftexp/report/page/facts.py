@@ -194,9 +194,9 @@ class Facts:
 
 
 def _says_what_is_trained(override: str) -> bool:
-    """Whether an override chooses the network or the data."""
+    """Whether an override chooses the network or the data; an experiment can choose both."""
     key = override.partition("=")[0].lstrip("+~")
-    return key.partition(".")[0] in ("model", "data") and key not in ("model.weights", "model.class_map")
+    return key.partition(".")[0] in ("model", "data", "experiment") and key not in ("model.weights", "model.class_map")
 
 
 @dataclass(frozen=True, slots=True)
