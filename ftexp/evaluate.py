@@ -70,9 +70,8 @@ def _evaluate(given: argparse.Namespace, output: Path | None) -> int:
     for one in evaluations:
         print(f"run     {one.name}  {one.classifier!r}")
         print(f"data    {what}: {one.evaluation.scores.num_samples} images")
-        print(
-            f"engine  {one.engine['device']} {one.engine.get('precision', '')}, batches of {one.engine['batch_size']}"
-        )
+        engine = " ".join(filter(None, (one.engine["device"], one.engine.get("precision"))))
+        print(f"engine  {engine}, batches of {one.engine['batch_size']}")
         print("\n".join(evaluation_lines(one.evaluation, one.reproduced)), end="\n\n")
     folder = output or _new_folder(evaluations, what)
     for number, one in enumerate(evaluations, 1):
