@@ -63,8 +63,9 @@ class TestLedger:
         uses = self.uses(test_set)
         if max_uses is not None and len(uses) >= max_uses:
             listed = "\n".join(f"  {use.opened_at}  {use.run}" for use in uses)
+            often = "once" if len(uses) == 1 else f"{len(uses)} times"
             raise DataError(
-                f"This test set has been used {len(uses)} times, and test.max_uses={max_uses}:\n{listed}\n"
+                f"This test set has been used {often}, and test.max_uses={max_uses}:\n{listed}\n"
                 "Choosing between runs by their test scores makes these scores too optimistic. Compare runs by their"
                 f" validation scores, use a new test set, or raise test.max_uses ({self._file} has the count)."
             )

@@ -17,7 +17,7 @@ def test_the_second_run_is_refused_before_training(tmp_path: Path, command_line:
     assert first.returncode == 0, first.stderr
     second = command_line("hydra.run.dir=second", *PICTURES, *QUICK)
     assert second.returncode == 1
-    assert "This test set has been used 1 times, and test.max_uses=1:" in second.stderr
+    assert "This test set has been used once, and test.max_uses=1:" in second.stderr
     assert str(tmp_path / "first") in second.stderr
     assert "Traceback" not in second.stderr
     for trace in ("plan.png", "metrics.csv", "checkpoints"):

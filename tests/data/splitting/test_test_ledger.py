@@ -30,7 +30,7 @@ def test_max_uses(ledger: TestLedger) -> None:
     ledger.record_use("digits", "outputs/1")
     ledger.check("digits", None)
     ledger.check("digits", 2)
-    with pytest.raises(DataError, match=r"(?s)used 1 times, and test\.max_uses=1:.*outputs/1.*raise test\.max_uses"):
+    with pytest.raises(DataError, match=r"(?s)used once, and test\.max_uses=1:.*outputs/1.*raise test\.max_uses"):
         ledger.check("digits", 1)
     ledger.check("birds", 1)
 
