@@ -143,8 +143,8 @@ def _known_overrides(folder: Path) -> list[str]:
     saved = saved_overrides(folder)
     if saved is None:
         print(
-            f"ftexp: {folder} does not say with which overrides the run was started. Only the overrides of this command "
-            "are used.",
+            f"ftexp: {folder} does not say with which overrides the run was started. Only those of this command are "
+            "used.",
             file=sys.stderr,
         )
     return saved or []
