@@ -79,6 +79,8 @@ class RidgePath:
     def leave_groups_out(self, strength: float, groups: Sequence[int] | Tensor) -> Tensor:
         """What the solution without a whole group gives for its samples, float64 [N, C].
 
+        A group of all samples leaves nothing to learn from but the shares of the classes, which are then the outputs.
+
         Args:
             strength: above 0.
             groups: int64 [N]; samples of the same number are left out together.
@@ -89,13 +91,14 @@ class RidgePath:
         share = self.singular.square() / (self.singular.square() + strength)
         order = torch.argsort(numbers, stable=True)
         _, counts = torch.unique_consecutive(numbers[order], return_counts=True)
+        if len(counts) == 1:
+            return self._outputs(self.targets)
         for rows in torch.split(order, counts.tolist()):
             if len(rows) == 1:
                 continue
-            left, root = self.left[rows], self.root_weights[rows]
-            hat = (left * share) @ left.T + root[:, None] * root[None] / len(self.targets)
-            identity = torch.eye(len(rows), dtype=torch.float64)
-            outside[rows] = torch.linalg.solve(identity - hat, residuals[rows])
+            root = self.root_weights[rows, None] / len(self.targets) ** 0.5
+            factor = torch.cat([self.left[rows] * share.sqrt(), root], dim=1)  # times its transpose: the hat matrix
+            outside[rows] = _solve_less(factor, residuals[rows])
         return self._outputs(outside)
 
     def _residuals(self, strength: float) -> Tensor:
@@ -109,6 +112,22 @@ class RidgePath:
     def _outputs(self, residuals: Tensor) -> Tensor:
         """From weighted residuals to outputs in the units of the indicators."""
         return (self.targets - residuals) / self.root_weights[:, None] + self.target_mean
+
+
+def _solve_less(factor: Tensor, right: Tensor) -> Tensor:
+    """Solve ``(I - factor factor^T) x = right``, in the smaller of the two dimensions of the factor (Woodbury, 1950).
+
+    Args:
+        factor: float64 [G, K].
+        right: float64 [G, C].
+    """
+    if factor.shape[0] <= factor.shape[1]:
+        whole = torch.eye(factor.shape[0], dtype=torch.float64) - factor @ factor.T
+        solution: Tensor = torch.linalg.solve(whole, right)
+        return solution
+    inner = torch.eye(factor.shape[1], dtype=torch.float64) - factor.T @ factor
+    inside: Tensor = torch.linalg.solve(inner, factor.T @ right)
+    return right + factor @ inside
 
 
 def decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,6 +53,36 @@ def test_leaving_groups_out_is_the_brute_force(weights: torch.Tensor | None) -> 
         np.testing.assert_allclose(outputs[torch.from_numpy(inside)], expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighted"])
+def test_groups_with_more_samples_than_features_are_left_out_as_well(weights: torch.Tensor | None) -> None:
+    groups = np.repeat([0, 1, 2], [D + 1, D + 2, N - 2 * D - 3])
+    outputs = RidgePath.of(FEATURES, LABELS, C, weights).leave_groups_out(1e-3, groups)
+    for group in range(3):
+        inside = groups == group
+        expected = reference(np.flatnonzero(~inside), 1e-3, weights).predict(FEATURES.numpy()[inside])
+        np.testing.assert_allclose(outputs[torch.from_numpy(inside)], expected, atol=1e-8)
+
+
+def test_a_large_group_takes_no_system_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = 5_000
+    features = torch.randn(many + 500, D, generator=GENERATOR, dtype=torch.float64)
+    labels = (features[:, :C] + torch.randn(len(features), C, generator=GENERATOR)).argmax(1)
+    groups = torch.arange(len(features)).sub(many).clamp(min=0)
+    sizes, solved = [], torch.linalg.solve
+    monkeypatch.setattr(torch.linalg, "solve", lambda a, b: sizes.append(len(a)) or solved(a, b))
+    outputs = RidgePath.of(features, labels, C).leave_groups_out(1.0, groups)
+    assert sizes == [D + 1]
+    outside = groups > 0
+    head = Ridge(alpha=1.0, tol=1e-12).fit(features[outside].numpy(), np.eye(C)[labels[outside].numpy()])
+    np.testing.assert_allclose(outputs[~outside], head.predict(features[~outside].numpy()), atol=1e-8)
+
+
+def test_without_the_only_group_the_shares_of_the_classes_are_left() -> None:
+    shares = np.bincount(LABELS, minlength=C) / N
+    outputs = RidgePath.of(FEATURES, LABELS, C).leave_groups_out(1e-3, [0] * N)
+    np.testing.assert_allclose(outputs, np.tile(shares, (N, 1)), atol=1e-12)
+
+
 def test_groups_of_one_are_leaving_one_out() -> None:
     path = RidgePath.of(FEATURES, LABELS, C)
     torch.testing.assert_close(path.leave_groups_out(1.0, range(N)), path.leave_one_out(1.0), atol=1e-10, rtol=0)
