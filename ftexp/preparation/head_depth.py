@@ -17,7 +17,7 @@ from ftexp.models.blocks import HEAD, Network, Tap
 from ftexp.models.depth_head import StandardisedLinear, add_taps
 from ftexp.models.taps import TapError, find_taps
 from ftexp.preparation.head_solver import bytes_to_solve
-from ftexp.probe.depth import DepthProbe, probe_depth
+from ftexp.probe.depth import MIN_GROUPS, DepthProbe, probe_depth
 from ftexp.probe.features import Features, number_groups
 from ftexp.training.inputs.features import KnownFeatures, compute_features, gathered, last_layer, why_unsolvable
 from ftexp.training.inputs.input_source import InputSource
@@ -34,7 +34,7 @@ class Depth:
     Attributes:
         network: the network with its head.
         features: what enters its last layer; None if that took no pass over the images.
-        probe: what each block knows; None without a pass, and in a resumed run.
+        probe: what each block knows; None without a pass, with too few groups to tell, and in a resumed run.
         frozen_engine: what ran the frozen blocks in that pass; None without a pass.
     """
 
@@ -79,8 +79,9 @@ def settle_depth(
     wanted = begun_with or config.head.depth
     if wanted == LAST or not wants_folds(config, phases):
         return Depth(network)
+    num_groups = runtime.ranks.broadcast(lambda: 1 + int(number_groups(splits.train, splits.copies or {}).max()))
     try:
-        taps = _taps(config, network, len(splits.train), only_if_small=wanted == "auto")
+        taps = _taps(config, network, len(splits.train), num_groups if wanted == "auto" else None)
     except TapError as error:
         if wanted == "auto":
             log.info("depth   last: %s (head.depth=auto)", error)
@@ -103,7 +104,10 @@ def settle_depth(
         assert train is not None
         return _probe(tapped, layer, *train, rows, splits, config.runtime.seed)
 
-    probed = None if begun_with else runtime.ranks.broadcast(probe)
+    few = _too_few(num_groups)
+    if few and not begun_with:
+        log.info("depth   what each block knows is not told: %s", few)
+    probed = None if few or begun_with else runtime.ranks.broadcast(probe)
     if wanted == "auto" and probed is not None and not probed.prefers_all:
         undo()
         return Depth(network, known.last(width), probed, engine)
@@ -112,13 +116,25 @@ def settle_depth(
     return Depth(tapped, known, probed, engine)
 
 
-def _taps(config: Config, network: Network, num_train: int, *, only_if_small: bool) -> tuple[Tap, ...]:
+def _too_few(num_groups: int) -> str | None:
+    if num_groups >= MIN_GROUPS:
+        return None
+    return (
+        f"groups and copies make the training images {num_groups} independent ones, and heads that leave out one after "
+        f"the other need {MIN_GROUPS}"
+    )
+
+
+def _taps(config: Config, network: Network, num_train: int, groups_to_decide_by: int | None) -> tuple[Tap, ...]:
+    """The taps; None of groups if nothing is to be decided, whatever it costs."""
     if (reason := why_unsolvable(network)) is not None:
         raise TapError(reason)
+    if groups_to_decide_by is not None and (few := _too_few(groups_to_decide_by)) is not None:
+        raise TapError(few)
     taps, layer = find_taps(network), last_layer(network)
     width = layer.in_features + sum(tap.width for tap in taps)
     gib = bytes_to_solve(num_train, width, layer.out_features) / 2**30
-    if only_if_small and gib > config.head.max_gib:
+    if groups_to_decide_by is not None and gib > config.head.max_gib:
         raise TapError(
             f"{width:,} features of {num_train:,} images would take {gib:.1f} GiB, and "
             f"head.max_gib={config.head.max_gib:g} are allowed"

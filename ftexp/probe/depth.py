@@ -16,6 +16,9 @@ from ftexp.probe.out_of_fold import out_of_fold
 # More images take minutes, with the thousands of features of a transformer's blocks, and tell no more.
 MAX_IMAGES = 2_000
 
+# With two groups, each head would be trained on one of them, and the error of a difference be told from two numbers.
+MIN_GROUPS = 3
+
 # The least difference of accuracies at which a worse late block is worth a warning. With sound weights, it was 0.038 at
 # most on five sets (digits); with one late block of random weights 0.095 on photographs (benchmarks/results.md).
 MIN_LOSS = 0.05
@@ -106,7 +109,8 @@ def probe_depth(features: Features, blocks: Sequence[tuple[str, int]], seed: int
     """Score a head on the output of every block, alone and with all before it, on groups that it has not seen.
 
     Args:
-        features: N samples with the standardised outputs of all blocks one after the other.
+        features: N samples with the standardised outputs of all blocks one after the other, of at least ``MIN_GROUPS``
+            groups.
         blocks: name and width of each block's output.
         seed: draws the images where there are more than ``MAX_IMAGES``.
     """
@@ -154,10 +158,12 @@ def _gain(differences: Floats, groups: npt.NDArray[np.int64]) -> Gain:
 
 
 def _sampled(features: Features, seed: int) -> Features:
-    """At most ``MAX_IMAGES`` samples, in whole groups."""
+    """At most ``MAX_IMAGES`` samples: the groups give one after the other in turn, so none has more than its share."""
     if len(features.labels) <= MAX_IMAGES:
         return features
-    order = torch.randperm(features.num_groups, generator=torch.Generator().manual_seed(seed))
-    sizes = torch.bincount(features.groups)[order]
-    kept = order[: max(1, int((sizes.cumsum(0) <= MAX_IMAGES).sum()))]
-    return features.take(torch.nonzero(torch.isin(features.groups, kept))[:, 0])
+    order = torch.randperm(len(features.labels), generator=torch.Generator().manual_seed(seed))
+    groups = features.groups[order]
+    by_group, sizes = torch.argsort(groups, stable=True), torch.bincount(groups)
+    turns = torch.empty_like(groups)
+    turns[by_group] = torch.arange(len(groups)) - (sizes.cumsum(0) - sizes)[groups[by_group]]
+    return features.take(order[torch.argsort(turns, stable=True)[:MAX_IMAGES]].sort().values)

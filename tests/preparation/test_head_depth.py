@@ -193,6 +193,35 @@ def test_auto_says_why_it_takes_the_last_features(
     assert re.fullmatch(r"depth   last: 448 features of 14 images would take .* head\.max_gib=0\.001 .*auto\)", line)
 
 
+def in_two_groups(folder: Path) -> list[str]:
+    """Settings for the pictures with training images of two persons."""
+    rows = ["path,label,split,person"]
+    for number in range(12):
+        split = ("val", "test")[number] if number < 2 else "train"
+        person = split if number < 2 else f"{number % 2}"
+        rows += [f"pictures/{name}/{number}.jpg,{name},{split},{person}" for name in ("dark", "light")]
+    (folder / "pictures.csv").write_text("\n".join(rows) + "\n")
+    columns = ("data.split_column=split", "data.group_column=person")
+    return ["data=manifest", "data.file=pictures.csv", "data.root=.", "data.split=given", *columns]
+
+
+def test_fewer_than_three_groups_decide_nothing(
+    configure: Compose, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="ftexp")
+    told = "groups and copies make the training images 2 independent ones, and heads that leave out one after the other"
+    for depth in ("auto", "all"):
+        caplog.clear()
+        run(configured(configure, "stage=head", *in_two_groups(place), f"head.depth={depth}"), place / depth)
+        (line,) = [message for message in caplog.messages if message.startswith("depth")]
+        begins = "last" if depth == "auto" else "what each block knows is not told"
+        assert line.startswith(f"depth   {begins}: {told} need 3")
+        assert json.loads((place / depth / "run.json").read_text())["head_depth"] == (
+            "last" if depth == "auto" else "all"
+        )
+        assert not (place / depth / "depth.json").exists()
+
+
 def test_a_run_leaves_what_each_block_knows(configure: Compose, place: Path) -> None:
     run(configured(configure, "stage=head"), place / "run")
     content = json.loads((place / "run" / "depth.json").read_text())

@@ -90,11 +90,26 @@ def test_blocks_after_the_last_that_knows_as_much_as_the_best_are_to_be_trained(
     assert (probe.last_blocks, probe.late_is_worse) == (blocks, worse)
 
 
-def test_of_many_images_whole_groups_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        ([60, 20, 40], [17, 16, 17]),  # the first alone would be more than all that are looked at
+        ([100, 7, 13], [30, 7, 13]),  # a small group keeps all its images, and the others share the rest
+        ([40, 40, 40], [16, 17, 17]),
+        ([2] * 60, [1] * 50),
+    ],
+)
+def test_of_many_images_every_group_gives_its_share(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], kept: list[int]
+) -> None:
     monkeypatch.setattr(depth, "MAX_IMAGES", 50)
     features = made((1, 1, 3))
-    pairs = features_of(features.values, features.labels.tolist(), [i // 3 for i in range(120)])
-    few = depth._sampled(pairs, seed=0)
-    assert len(few.labels) == 48
-    assert torch.bincount(few.groups).tolist() == [3] * 16
-    assert [s.path for s in few.samples] != [s.path for s in depth._sampled(pairs, seed=1).samples]
+    groups = np.repeat(np.arange(len(sizes)), sizes).tolist()
+    grouped = features_of(features.values, features.labels.tolist(), groups)
+    few = depth._sampled(grouped, seed=0)
+    assert sorted(torch.bincount(few.groups).tolist()) == sorted(kept)
+    paths = [s.path for s in few.samples]
+    rows = [int(path.removesuffix(".png")) for path in paths]
+    torch.testing.assert_close(few.values, grouped.values[rows])
+    assert torch.equal(few.groups, torch.unique(torch.tensor(groups)[rows], return_inverse=True)[1])
+    assert paths != [s.path for s in depth._sampled(grouped, seed=1).samples]
