@@ -45,7 +45,10 @@ def out_of_fold(features: Features) -> OutOfFold:
     Args:
         features: N samples of K classes.
     """
-    return _best(features, RidgePath.of(features.values, features.labels, len(features.classes)))
+    path = RidgePath.of(features.values, features.labels, len(features.classes))
+    best = _best(features, path)
+    probabilities = tempered(_left_out(features, path, best.strength), best.temperature)
+    return OutOfFold(probabilities, best.strength, best.temperature, best.log_loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +80,32 @@ def fit_head(features: Features) -> Head:
     return Head(weight, bias, best.strength, best.temperature)
 
 
-def _best(features: Features, path: RidgePath) -> OutOfFold:
-    tried: list[OutOfFold] = []
-    for strength in path.strengths(NUM_STRENGTHS):
-        tried.append(_of_strength(features, path, float(strength)))
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A strength with its temperature and log loss; the N x K outputs of all strengths would be many."""
+
+    strength: float
+    temperature: float
+    log_loss: float
+
+
+def _best(features: Features, path: RidgePath) -> _Tried:
+    tried: list[_Tried] = []
+    labels = features.labels.numpy()
+    for strength in path.strengths(NUM_STRENGTHS).tolist():
+        outputs = _left_out(features, path, strength)
+        temperature = best_temperature(outputs, labels)
+        tried.append(_Tried(strength, temperature, negative_log_likelihood(outputs, labels, temperature)))
         if len(tried) > 2 and tried[-1].log_loss > tried[-2].log_loss > tried[-3].log_loss:
             break
-    return min(tried, key=_log_loss)
+    return min(tried, key=lambda one: one.log_loss)
 
 
-def _of_strength(features: Features, path: RidgePath, strength: float) -> OutOfFold:
+def _left_out(features: Features, path: RidgePath, strength: float) -> npt.NDArray[np.float64]:
     alone = features.num_groups == len(features.labels)
-    left_out = path.leave_one_out(strength) if alone else path.leave_groups_out(strength, features.groups)
-    outputs, labels = left_out.numpy(), features.labels.numpy()
-    temperature = best_temperature(outputs, labels)
-    return OutOfFold(
-        tempered(outputs, temperature), strength, temperature, negative_log_likelihood(outputs, labels, temperature)
-    )
+    return (path.leave_one_out(strength) if alone else path.leave_groups_out(strength, features.groups)).numpy()
 
 
 def best_temperature(outputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
     """The temperature within ``TEMPERATURES`` at which the labels [N] are likeliest, given outputs [N, K]."""
     return likeliest_temperature(outputs, outputs[np.arange(len(labels)), labels], TEMPERATURES)
-
-
-def _log_loss(one: OutOfFold) -> float:
-    return one.log_loss

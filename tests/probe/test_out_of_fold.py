@@ -11,9 +11,10 @@ from made_features import clouds
 from scipy.special import softmax
 from sklearn.linear_model import Ridge
 
-from ftexp.evaluation.calibration import negative_log_likelihood
+from ftexp.evaluation.calibration import negative_log_likelihood, tempered
+from ftexp.probe import out_of_fold as module
 from ftexp.probe.features import Features
-from ftexp.probe.out_of_fold import best_temperature, out_of_fold
+from ftexp.probe.out_of_fold import best_temperature, fit_head, out_of_fold
 
 
 def test_they_are_those_of_heads_trained_without_the_group() -> None:
@@ -46,6 +47,17 @@ def test_a_copy_in_the_same_group_does_not_vouch_for_a_label() -> None:
 
     assert right(alone) == 1.0
     assert right(together) < 0.7
+
+
+def test_probabilities_are_those_of_one_strength_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of every strength, in memory at once, would be thirteen times as many."""
+    whole, made = clouds(30, distance=1.5), []
+    monkeypatch.setattr(module, "tempered", lambda *given: made.append(given[1]) or tempered(*given))
+    found = out_of_fold(whole)
+    assert made == [found.temperature]
+    head = fit_head(whole)
+    assert made == [found.temperature]  # a head needs none
+    assert (head.strength, head.temperature) == (found.strength, found.temperature)
 
 
 def test_the_temperature_is_the_likeliest_and_bounded() -> None:
