@@ -205,14 +205,13 @@ def _both(curve: LearningCurve, weights: Integers, metric: str) -> Floats:
 
 
 def _errors(scores: Scores, weights: Integers, metric: str) -> Floats:
-    classes = scores.num_classes
-    cells = scores.labels * classes + scores.predictions
-    confusion = np.bincount(cells, weights, classes**2).astype(np.int64).reshape(classes, classes)
-    totals = confusion.sum(axis=1)
+    hit = weights * (scores.labels == scores.predictions)
+    of = (scores.labels, weights), (scores.predictions, weights), (scores.labels, hit)
+    counts = ClassCounts(*(np.bincount(k, weight, scores.num_classes).astype(np.int64) for k, weight in of))
     with np.errstate(invalid="ignore"):  # a class that was not drawn
-        missed = 1 - np.diagonal(confusion) / totals
+        missed = 1 - counts.hits / counts.truth
     if metric in OF_COUNTS:
-        value = float(OF_COUNTS[metric](ClassCounts.of(confusion)))
+        value = float(OF_COUNTS[metric](counts))
     else:
         value = scores.take(np.repeat(np.arange(len(weights)), weights)).metric(metric)
     error = METRICS[metric].high - value if METRICS[metric].maximize else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from conftest import scores_of
 from made_features import clouds, copies
 
 from ftexp.errors import DataError
+from ftexp.probe import curve as curve_module
 from ftexp.probe.cross_validation import cross_validate, pooled
 from ftexp.probe.curve import LearningCurve, choose_shares, errors_of, learning_curve, nested_subsets
 
@@ -74,6 +76,23 @@ def test_errors_are_those_of_the_metric_and_of_every_class() -> None:
     assert first.values.tolist() == pytest.approx([2 / 3, 1 / 3])
     assert second.values.tolist() == pytest.approx([0.5, 0])
     assert errors_of(curve, "log_loss", seed=0)[0].values.tolist() == [1.0, 1.0]  # a loss is an error as it is
+
+
+def test_errors_of_a_resample_are_those_of_its_samples_without_a_confusion_matrix() -> None:
+    rng = np.random.default_rng(0)
+    labels, predictions, weights = rng.integers(0, 1000, 300), rng.integers(0, 1000, 300), rng.integers(0, 3, 300)
+    predictions[:150] = labels[:150]
+    scores = scores_of(labels.tolist(), predictions.tolist(), 1000).needed_for([])
+    tracemalloc.start()
+    errors = curve_module._errors(scores, weights, "macro_f1")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    drawn = scores.take(np.repeat(np.arange(300), weights))
+    assert errors[0] == pytest.approx(1 - drawn.metric("macro_f1"))
+    with np.errstate(invalid="ignore"):
+        expected = 1 - np.diagonal(drawn.confusion) / drawn.confusion.sum(axis=1)
+    np.testing.assert_allclose(errors[1:], expected)
+    assert peak < 1_000_000  # bytes; the matrix of 1,000 classes alone has 8 million
 
 
 def test_resamples_are_of_groups_and_of_heads() -> None:
