@@ -22,16 +22,17 @@ from ftexp.machine.interpreter import end_process, quick_imports
 
 log = logging.getLogger("ftexp.cross_validate")  # not __main__, as which it may run
 
-HELP = """ftexp.cross_validate scores a head on the frozen network by cross-validation, in seconds, or a stage, in runs.
+HELP = """ftexp.cross_validate scores a head on the frozen network by cross-validation, or a stage, in a run per fold.
 
   python -m ftexp.cross_validate data=imagefolder data.root=pictures
   python -m ftexp.cross_validate data=manifest data.file=photos.csv data.group_column=person probe.repeats=10
   python -m ftexp.cross_validate data=imagefolder data.root=pictures stage=partial real_folds=true probe.repeats=1
 
 It takes the settings of python -m ftexp (group=option, group.key=value). The frozen pretrained network runs once over
-train and val, never over test; its features are cached. It always scores a head on these features (a probe), whatever
-the stage is: what more a stage gains is told by real_folds=true, which trains it for every fold, one run after the
-other. Folds are stratified; no group (data.group_column) and no set of copies of an image is in two folds.
+train and val, never over test; its features are cached, and of thousands of images, the heads then take seconds.
+It always scores a head on these features (a probe), whatever the stage is: what more a stage gains is told by
+real_folds=true, which trains it for every fold, one run after the other. Folds are stratified; no group
+(data.group_column) and no set of copies of an image is in two folds.
   probe.folds=5           folds of each repeat
   probe.repeats=3         repeats with other folds
   runtime.seed=0          of the folds
@@ -53,7 +54,8 @@ def validate_and_write(config: Config, folder: Path) -> None:
     """Score the head, or with ``probe.real_folds`` the stage, on held-out folds, and write what was found."""
     with quick_imports():
         from ftexp.frozen_features import compute_features, scored_metrics
-        from ftexp.probe.cross_validation import cross_validate
+        from ftexp.probe.cross_validation import cross_validate, draw_outer_folds
+        from ftexp.probe.features import Features
         from ftexp.real_folds import read_independent, train_folds
         from ftexp.report.cross_validation_files import write_cross_validation
 
@@ -62,11 +64,16 @@ def validate_and_write(config: Config, folder: Path) -> None:
         images, features = read_independent(config, folder)
         names, trained = scored_metrics(config, features), f"stage={HydraConfig.get().runtime.choices['stage']}"
         overrides = own_overrides(HydraConfig.get().overrides.task)
-        folds = train_folds(config, images, features, folder, overrides)
+        folds = train_folds(config, images, features, folder, overrides, names)
     else:
-        features, _ = compute_features(config, folder)
-        names = scored_metrics(config, features)
-        folds = list(cross_validate(features, settings.folds, settings.repeats, seed))
+        names = []
+
+        def check(images: Features) -> None:
+            names.extend(scored_metrics(config, images))
+            draw_outer_folds(images, settings.folds, seed)
+
+        features, _ = compute_features(config, folder, check)
+        folds = list(cross_validate(features, settings.folds, settings.repeats, seed, names))
     for line in write_cross_validation(folder, features, folds, names, seed, trained):
         log.info(line)
 

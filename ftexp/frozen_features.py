@@ -7,7 +7,7 @@ head on the same images, computes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,12 +68,15 @@ class Images:
     look: FingerprintsByPath
 
 
-def compute_features(config: Config, folder: Path) -> tuple[Features, Splits]:
+def compute_features(
+    config: Config, folder: Path, check: Callable[[Features], None] | None = None
+) -> tuple[Features, Splits]:
     """Read the data, find copies, and run the frozen network over train and val.
 
     Args:
         config: the settings of a run; its stage does not matter, because the whole backbone is frozen.
         folder: where ``splits.csv`` and ``bad_images.csv`` are written.
+        check: refuses images before the network runs over them; it gets what ``without_values`` gives.
 
     Returns:
         The features, and the splits; nobody has opened their test split.
@@ -84,9 +87,19 @@ def compute_features(config: Config, folder: Path) -> tuple[Features, Splits]:
     runtime = prepare_runtime(config.runtime)
     weights = locate_weights(config.model)
     images = read_images(config, folder, runtime.device)
+    if check is not None:
+        check(without_values(images))
     runtime = settle_memory_format(runtime, config.runtime, len(images.splits.train))
     network = build_frozen(config, weights, images, runtime)
     return run_frozen(config, network, images, runtime), images.splits
+
+
+def without_values(images: Images) -> Features:
+    """The images of train and val as features [N, 0]: labels and groups, of which folds are cut, but no values."""
+    splits = images.splits
+    samples = (*splits.train, *splits.val)
+    labels = torch.tensor([splits.class_to_idx[sample.label] for sample in samples])
+    return Features(torch.empty(len(samples), 0), labels, number_groups(samples, images.ties), samples, splits.classes)
 
 
 def build_frozen(config: Config, weights: Weights | None, images: Images, runtime: Runtime) -> Network:
@@ -121,15 +134,13 @@ def run_frozen(config: Config, network: Network, images: Images, runtime: Runtim
     """
     splits = images.splits
     values = _run(config, network, splits, runtime)
-    samples = (*splits.train, *splits.val)
-    labels = torch.tensor([splits.class_to_idx[sample.label] for sample in samples])
-    features = Features(values, labels, number_groups(samples, images.ties), samples, splits.classes)
+    features = replace(without_values(images), values=values)
     log.info(
         "pass    %s: %d features of %d images; groups and copies of one image make it %d independent ones. Test (%d "
         "images) is not opened.",
         network.name,
         values.shape[1],
-        len(samples),
+        len(values),
         features.num_groups,
         splits.test.num_samples,
     )

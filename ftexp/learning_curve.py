@@ -47,13 +47,21 @@ def draw_and_write(config: Config, folder: Path) -> None:
     """Score heads on more and more of the images, and write what was found to ``folder``."""
     with quick_imports():
         from ftexp.frozen_features import compute_features, refuse_undefined_metrics
-        from ftexp.probe.curve import learning_curve
+        from ftexp.probe.cross_validation import draw_outer_folds
+        from ftexp.probe.curve import choose_shares, learning_curve
+        from ftexp.probe.features import Features
         from ftexp.report.learning_curve_files import steps_ahead, write_learning_curve
 
-    features, _ = compute_features(config, folder)
-    refuse_undefined_metrics(config, features)
     settings, seed, metric = config.probe, config.runtime.seed, config.train.metric
-    steps = steps_ahead(len(features.labels), settings.more)
+    steps: list[int] = []
+
+    def check(images: Features) -> None:
+        refuse_undefined_metrics(config, images)
+        steps.extend(steps_ahead(len(images.labels), settings.more))
+        choose_shares(images, settings.folds)
+        draw_outer_folds(images, settings.folds, seed)
+
+    features, _ = compute_features(config, folder, check)
     curve = learning_curve(features, settings.folds, settings.repeats, seed, metric)
     for line in write_learning_curve(folder, curve, features.classes, metric, steps, seed):
         log.info(line)

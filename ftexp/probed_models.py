@@ -9,13 +9,13 @@ from pathlib import Path
 
 from ftexp.config import Config
 from ftexp.errors import UserError, WeightsError
-from ftexp.frozen_features import build_frozen, read_images, refuse_undefined_metrics, run_frozen
+from ftexp.frozen_features import build_frozen, read_images, refuse_undefined_metrics, run_frozen, without_values
 from ftexp.machine.runtime import prepare_runtime, settle_memory_format
 from ftexp.models.catalogue import locate_weights
 from ftexp.models.forward_cost import ForwardCost, forward_cost
 from ftexp.models.weights import Weights
 from ftexp.named_models import NamedModel
-from ftexp.probe.cross_validation import FoldScores, Integers, cross_validate
+from ftexp.probe.cross_validation import FoldScores, Integers, cross_validate, draw_outer_folds
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,11 @@ def probe_models(config: Config, models: Sequence[NamedModel], folder: Path) -> 
             failed[model.given] = _because(model.given, error)
     _refuse_none(located, failed)
     images = read_images(config, folder, runtime.device)
+    independent = without_values(images)
+    refuse_undefined_metrics(config, independent)
+    draw_outer_folds(independent, config.probe.folds, config.runtime.seed)
     runtime = settle_memory_format(runtime, config.runtime, len(images.splits.train))
-    found, groups = [], None
+    probe, metric, found = config.probe, config.train.metric, []
     for model in models:
         if model.given not in located:
             continue
@@ -88,14 +91,11 @@ def probe_models(config: Config, models: Sequence[NamedModel], folder: Path) -> 
         except UserError as error:
             failed[model.given] = _because(model.given, error)
             continue
-        refuse_undefined_metrics(config, features)
-        folds = tuple(cross_validate(features, config.probe.folds, config.probe.repeats, config.runtime.seed))
+        folds = tuple(cross_validate(features, probe.folds, probe.repeats, config.runtime.seed, [metric]))
         size = network.preprocessing.image_size
         found.append(ProbedModel(model.given, folds, features.values.shape[1], size, cost))
-        groups = features.groups.numpy()
     _refuse_none(found, failed)
-    assert groups is not None
-    return ProbedModels(tuple(found), failed, groups)
+    return ProbedModels(tuple(found), failed, independent.groups.numpy())
 
 
 def _because(given: str, error: UserError) -> str:

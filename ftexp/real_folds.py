@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ftexp.config import Config
 from ftexp.data.splitting.splits import Splits, build_splits, write_splits
@@ -20,15 +19,15 @@ from ftexp.errors import ConfigError, UserError
 from ftexp.evaluation.scores import Scores
 from ftexp.files.json_files import read_json, write_json
 from ftexp.files.run_files import FOLDS, status_of
-from ftexp.frozen_features import Images, read_images
+from ftexp.frozen_features import Images, read_images, without_values
 from ftexp.inference.run_evaluation import open_run
 from ftexp.inference.scoring import labelled, score_images
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.catalogue import locate_weights
 from ftexp.preparation.prepare import plan
 from ftexp.preparation.prepared import run_name
-from ftexp.probe.cross_validation import FoldScores, Integers, announce, draw_folds
-from ftexp.probe.features import Features, number_groups
+from ftexp.probe.cross_validation import FoldScores, Integers, announce, draw_folds, draw_outer_folds
+from ftexp.probe.features import Features
 from ftexp.run import run
 from ftexp.run_folder import start_again
 from ftexp.run_identity import RunIdentity
@@ -81,14 +80,11 @@ def read_independent(config: Config, folder: Path) -> tuple[Images, Features]:
     plan(config)
     locate_weights(config.model)
     images = read_images(config, folder, runtime.device)
-    samples = (*images.splits.train, *images.splits.val)
-    labels = torch.tensor([images.splits.class_to_idx[sample.label] for sample in samples])
-    groups = number_groups(samples, images.ties)
-    return images, Features(torch.empty(len(samples), 0), labels, groups, samples, images.splits.classes)
+    return images, without_values(images)
 
 
 def train_folds(
-    config: Config, images: Images, features: Features, folder: Path, overrides: Sequence[str]
+    config: Config, images: Images, features: Features, folder: Path, overrides: Sequence[str], names: Sequence[str]
 ) -> list[FoldScores]:
     """Train the stage without each fold, one run after the other, and score it on the fold.
 
@@ -100,6 +96,7 @@ def train_folds(
         images, features: what ``read_independent`` gave.
         folder: the runs are in ``folds/REPEAT-FOLD`` of it.
         overrides: those of the command.
+        names: the metrics that will be asked for.
 
     Raises:
         UserError: if there are too few images, or a fold in the folder has other settings or images.
@@ -122,7 +119,8 @@ def train_folds(
             _train(config, place, fold.splits, overrides)
             if missing and fold is missing[0]:
                 announce("folds   the other runs", (time.perf_counter() - started) * (len(missing) - 1))
-            scored.append(FoldScores(fold.repeat, fold.number, fold.held, _score(place, features.take(fold.held))))
+            scores = _score(place, features.take(fold.held)).needed_for(names)
+            scored.append(FoldScores(fold.repeat, fold.number, fold.held, scores))
     return scored
 
 
@@ -138,10 +136,11 @@ def _cut(config: Config, images: Images, features: Features) -> Iterator[Fold]:
     wanted = max(2, round(len(labels) / max(1, len(images.splits.val))))
     settings, seed = config.probe, config.runtime.seed
     for repeat in range(settings.repeats):
-        for number, held in enumerate(draw_folds(features, settings.folds, seed + repeat)):
+        for number, held in enumerate(draw_outer_folds(features, settings.folds, seed + repeat)):
             rest = np.setdiff1d(np.arange(len(labels)), held)
-            num_parts = min(wanted, int(np.bincount(labels[rest]).max()))
-            val = rest[draw_folds(features.take(rest), num_parts, seed + repeat)[0]]
+            remaining = features.take(rest)
+            num_parts = min(wanted, remaining.num_groups, int(np.bincount(labels[rest]).max()))
+            val = rest[draw_folds(remaining, num_parts, seed + repeat)[0]]
             split_of = np.full(len(labels), "train")
             split_of[val], split_of[held] = "val", "test"
             assigned = [replace(s, split=str(split)) for s, split in zip(features.samples, split_of, strict=True)]

@@ -95,3 +95,19 @@ def test_what_cannot_be_compared_is_refused(command_line: CommandLine, models: s
     assert ended.returncode == 1
     assert message in ended.stderr
     assert not Path("out/splits.csv").exists()  # it is known before data is read
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("probe.folds=11", "probe.folds=11 is not possible: no class has more than"),
+        ("train.metric=sensitivity_at_95", "sensitivity_at_95 is defined for two classes"),
+    ],
+)
+def test_images_that_cannot_be_scored_are_refused_before_a_network_runs(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, setting: str, message: str
+) -> None:
+    monkeypatch.setattr(probed_models, "build_frozen", lambda *_: pytest.fail("a network was built"))
+    ended = command_line("models=resnet18,efficientnet_lite0", *SETTINGS, setting, entry=main)
+    assert ended.returncode == 1
+    assert message in ended.stderr

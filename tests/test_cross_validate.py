@@ -10,6 +10,7 @@ import pytest
 from conftest import CommandLine, real_images
 from small_pictures import SETTINGS, small_pictures
 
+from ftexp import frozen_features
 from ftexp.cross_validate import main
 
 __all__ = ["small_pictures"]
@@ -38,6 +39,23 @@ def test_one_fold_is_refused(command_line: CommandLine) -> None:
     ended = command_line("probe.folds=1", entry=main)
     assert ended.returncode == 1
     assert "probe.folds=1 is not allowed: it must be at least 2" in ended.stderr
+
+
+@pytest.mark.usefixtures("small_pictures")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("probe.folds=11", "probe.folds=11 is not possible: no class has more than"),
+        ("train.metric=sensitivity_at_95", "sensitivity_at_95 is defined for two classes"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_the_network_runs(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, setting: str, message: str
+) -> None:
+    monkeypatch.setattr(frozen_features, "build_frozen", lambda *_: pytest.fail("a network was built"))
+    ended = command_line(*SETTINGS, setting, entry=main)
+    assert ended.returncode == 1
+    assert message in ended.stderr
 
 
 @pytest.mark.slow

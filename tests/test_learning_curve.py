@@ -12,6 +12,7 @@ from conftest import CommandLine
 from small_pictures import SETTINGS, small_pictures
 from workplaces import draw_noise
 
+from ftexp import frozen_features
 from ftexp.learning_curve import main
 
 __all__ = ["small_pictures"]
@@ -49,7 +50,10 @@ def test_more_images_are_told_of_in_words_and_files(small_pictures: Path, comman
         ("probe.more=0", "probe.more=0 is not allowed: it must be null or at least 1"),
     ],
 )
-def test_what_cannot_be_told_is_refused(command_line: CommandLine, setting: str, message: str) -> None:
+def test_what_cannot_be_told_is_refused_before_the_network_runs(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, setting: str, message: str
+) -> None:
+    monkeypatch.setattr(frozen_features, "build_frozen", lambda *_: pytest.fail("a network was built"))
     ended = command_line(*SETTINGS, setting, entry=main)
     assert ended.returncode == 1
     assert message in ended.stderr

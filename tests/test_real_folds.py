@@ -7,13 +7,19 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine
+import torch
+from conftest import CommandLine, Compose
 from workplaces import draw_noise
 
 from ftexp import real_folds
 from ftexp.cross_validate import main
+from ftexp.data.samples import Sample
+from ftexp.data.splitting.splits import build_splits
 from ftexp.data.splitting.test_split import TestSplit
+from ftexp.frozen_features import Images
 from ftexp.inference.load import newest_finished
+from ftexp.probe.cross_validation import FoldScores
+from ftexp.probe.features import Features
 
 SETTINGS = (
     "model=timm",
@@ -53,8 +59,12 @@ def test_every_fold_is_trained_by_the_stage_and_scored_once(
         raise AssertionError("the test split was opened")
 
     monkeypatch.setattr(TestSplit, "take_samples", sealed)
+    kept: list[FoldScores] = []
+    trained_folds = real_folds.train_folds
+    monkeypatch.setattr(real_folds, "train_folds", lambda *given: kept.extend(r := trained_folds(*given)) or r)
     ended = place(*SETTINGS, "probe.repeats=2", "stage=partial", entry=main)
     assert ended.returncode == 0, ended.stderr
+    assert [one.scores.logits is None for one in kept] == [True] * 4  # no metric that is told needs them
     content = json.loads(Path("out/cross_validation.json").read_text())
     assert content["scored"] == "stage=partial, a run for every fold"
     assert (content["folds"], content["repeats"], content["images"]) == (2, 2, 20)  # 4 of 24 are test
@@ -108,3 +118,15 @@ def test_a_class_with_too_few_independent_images_is_refused(place: CommandLine) 
     assert ended.returncode == 1
     assert "needs 3 independent images of every class" in ended.stderr
     assert "Train and val have fewer of bee" in ended.stderr
+
+
+def test_val_is_cut_from_few_groups(configure: Compose) -> None:
+    """Six groups of ten images, of which three are held out: the other three cannot be cut into six parts."""
+    samples = [Sample(f"{i}.png", "abc"[i % 3], "val" if i < 10 else "train") for i in range(60)]
+    groups = torch.arange(60) // 10
+    images = Images(build_splits(samples), {}, samples, look=None)  # type: ignore[arg-type]
+    features = Features(torch.empty(60, 0), torch.arange(60) % 3, groups, samples, ("a", "b", "c"))
+    for fold in real_folds._cut(configure("probe.folds=2", "probe.repeats=1"), images, features):
+        group_of = [{int(groups[int(s.path[:-4])]) for s in part} for part in (fold.splits.train, fold.splits.val)]
+        assert [len(part) for part in (fold.splits.train, fold.splits.val, fold.held)] == [20, 10, 30]
+        assert not group_of[0] & group_of[1]

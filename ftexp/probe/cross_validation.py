@@ -70,11 +70,11 @@ def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
         )
     if (largest := np.bincount(labels).max()) < num_folds:
         raise ConfigError(f"probe.folds={num_folds} is not possible: no class has more than {largest} images.")
-    few = [name for k, name in enumerate(features.classes) if len(np.unique(groups[labels == k])) < 2]
+    few = [k for k in range(len(features.classes)) if len(np.unique(groups[labels == k])) < 2]
     if few:
         raise ConfigError(
-            f"All images of {', '.join(few)} in train and val are of one group or copies of one image, so a head that "
-            "has not seen the group cannot know the class. Add images of other groups, or leave the class out."
+            f"{_in_one_group(features, few)}, so a head of the other images cannot know the class. Add images of other "
+            "groups, or leave the class out."
         )
     if features.num_groups == len(labels) and np.bincount(labels).min() >= num_folds:
         cuts = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels)
@@ -85,7 +85,46 @@ def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
         return [held for _, held in cuts]
 
 
-def cross_validate(features: Features, num_folds: int, num_repeats: int, seed: int) -> Iterator[FoldScores]:
+def _in_one_group(features: Features, classes: Sequence[int]) -> str:
+    """What the images are of classes that are in one group each."""
+    counts = np.bincount(features.labels.numpy(), minlength=len(features.classes))
+    ones = [features.classes[k] for k in classes if counts[k] == 1]
+    others = [features.classes[k] for k in classes if counts[k] > 1]
+    told = []
+    if others:
+        told.append(f"All images of {', '.join(others)} in train and val are of one group or copies of one image")
+    if ones:
+        told.append(
+            f"{', '.join(ones)} {'has one image' if len(ones) == 1 else 'have one image each'} in train and val"
+        )
+    return ", and ".join(told)
+
+
+def draw_outer_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
+    """Folds by ``draw_folds`` whose rests can be cut once more, to choose by what is not trained on.
+
+    Args:
+        features: N samples with labels and groups; their values are not used.
+        num_folds: at least 2.
+        seed: of the order of samples and groups.
+
+    Raises:
+        ConfigError: where ``draw_folds`` does, and if all but one fold are of one group.
+    """
+    folds, groups = draw_folds(features, num_folds, seed), features.groups.numpy()
+    if any(len(np.unique(np.delete(groups, held))) < 2 for held in folds):
+        more = "Set more folds, or add" if features.num_groups > num_folds else "Add"
+        raise ConfigError(
+            f"probe.folds={num_folds} is not possible: groups and copies leave {features.num_groups} independent "
+            "images. Without one of the folds only one is left, and none beside it by which the strength or the epoch "
+            f"could be chosen. {more} images of other groups."
+        )
+    return folds
+
+
+def cross_validate(
+    features: Features, num_folds: int, num_repeats: int, seed: int, names: Sequence[str]
+) -> Iterator[FoldScores]:
     """Train a head without each fold and score it on the fold; repeats draw new folds.
 
     Strength and temperature are chosen within the training part of each fold, so the fold has no say in them.
@@ -95,12 +134,16 @@ def cross_validate(features: Features, num_folds: int, num_repeats: int, seed: i
         num_folds: at least 2.
         num_repeats: at least 1.
         seed: of the first repeat; the next ones count up.
+        names: the metrics that will be asked for.
+
+    Raises:
+        ConfigError: if the folds cannot be cut.
     """
     started = time.perf_counter()
     for repeat in range(num_repeats):
-        for fold, held in enumerate(draw_folds(features, num_folds, seed + repeat)):
+        for fold, held in enumerate(draw_outer_folds(features, num_folds, seed + repeat)):
             rest = np.setdiff1d(np.arange(len(features.labels)), held)
-            scores = score_head(features.take(rest), features.take(held))
+            scores = score_head(features.take(rest), features.take(held)).needed_for(names)
             if repeat == fold == 0:
                 seconds = (time.perf_counter() - started) * (num_folds * num_repeats - 1)
                 announce("folds   a head for every fold and repeat", seconds)

@@ -13,7 +13,7 @@ from ftexp.errors import DataError
 from ftexp.evaluation.metrics import OF_COUNTS, ClassCounts
 from ftexp.evaluation.scores import Scores
 from ftexp.metric_names import METRICS
-from ftexp.probe.cross_validation import announce, draw_folds, joined, score_head
+from ftexp.probe.cross_validation import announce, draw_outer_folds, joined, score_head
 from ftexp.probe.features import Features
 
 # Shares of the training part of each fold, the largest first; a share that leaves a class too few groups is left out.
@@ -117,13 +117,14 @@ def nested_subsets(features: Features, shares: tuple[float, ...], seed: int) -> 
 
     Args:
         features: the samples.
-        shares: of the samples, rising; a subset has the nearest number that whole groups allow.
+        shares: of the samples, rising; a subset has the nearest number that whole groups allow, but two
+            groups at least.
         seed: of the order in which groups are added.
     """
     order = nested_order(features, seed)
     sizes = np.cumsum([len(rows) for rows in order])
     for share in shares:
-        count = 1 + int(np.abs(sizes - share * sizes[-1]).argmin())
+        count = max(2, 1 + int(np.abs(sizes - share * sizes[-1]).argmin()))  # a strength is chosen by other groups
         yield np.concatenate(order[:count])
 
 
@@ -146,7 +147,7 @@ def learning_curve(features: Features, num_folds: int, num_repeats: int, seed: i
     held_rows: list[Integers] = []
     started = time.perf_counter()
     for repeat in range(num_repeats):
-        for held in draw_folds(features, num_folds, seed + repeat):
+        for held in draw_outer_folds(features, num_folds, seed + repeat):
             rest = features.take(np.setdiff1d(np.arange(len(features.labels)), held))
             unseen = features.take(held)
             for number, rows in enumerate(nested_subsets(rest, shares, seed + len(held_rows))):

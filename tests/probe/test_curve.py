@@ -33,10 +33,18 @@ def test_subsets_are_nested_stratified_and_of_whole_groups(size: int) -> None:
     assert next(nested_subsets(whole, (0.1,), seed=1)).tolist() != subsets[0].tolist()
 
 
+def test_a_subset_has_two_groups_at_least() -> None:
+    """Of one alone, no strength can be chosen by what a head has not seen."""
+    whole = replace(clouds(60), groups=(torch.arange(60) - 48).clamp(min=0))  # the first has 49 of 60
+    for seed in range(5):
+        for rows in nested_subsets(whole, (0.01, 0.5, 1.0), seed):
+            assert len(whole.groups[torch.from_numpy(rows)].unique()) >= 2
+
+
 def test_the_last_size_is_the_cross_validation() -> None:
     whole = clouds(90, distance=1.5)
     curve = learning_curve(whole, 3, 2, 0, "auroc")
-    expected = pooled(list(cross_validate(whole, 3, 2, 0)))
+    expected = pooled(list(cross_validate(whole, 3, 2, 0, ["auroc"])))
     assert curve.sizes[-1] == 60
     assert curve.scores[-1].labels.tolist() == expected.labels.tolist()
     assert curve.scores[-1].predictions.tolist() == expected.predictions.tolist()

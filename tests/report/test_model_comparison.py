@@ -24,7 +24,7 @@ def probed(given: str, distance: float) -> ProbedModel:
     values[:, 0] += distance * labels
     samples = tuple(Sample(f"{i}.png", "ab"[label]) for i, label in enumerate(labels.tolist()))
     features = Features(values, labels, torch.arange(60), samples, ("a", "b"))
-    folds = tuple(cross_validate(features, 3, 1, 0))
+    folds = tuple(cross_validate(features, 3, 1, 0, ["accuracy"]))
     return ProbedModel(given, folds, 3, 224, ForwardCost(0.0123, 4.56, 7_890_000))
 
 
