@@ -33,13 +33,15 @@ def find_taps(network: Network) -> tuple[Tap, ...]:
     if tuple(first) != blocks or tuple(second) != blocks:
         raise TapError(f"{network.name} does not run its blocks one after the other")
     paths = {module: path for path, module in network.module.named_modules()}
-    taps = []
+    outputs = []
     for block, following in pairwise(blocks):
         (module, leaves), (other, others) = first[following], second[following]
         if module is not other or len(leaves) != len(others):
             raise TapError(f"{network.name} does not run its modules in the same order for every batch")
-        taps.append(_tap(network, block, paths[module], leaves, others))
-    return tuple(taps)
+        outputs.append((block, paths[module], *_crossing(network, block, leaves, others)))
+    layouts = {_places(shape[1:]) for *_, shape in outputs if len(shape) == 4} - {None}
+    usual = layouts.pop() if len(layouts) == 1 else None
+    return tuple(_tap(network, *output, usual) for output in outputs)
 
 
 def _entries(network: Network, images: Tensor) -> dict[str, tuple[nn.Module, list[Any]]]:
@@ -71,26 +73,47 @@ def _entries(network: Network, images: Tensor) -> dict[str, tuple[nn.Module, lis
     return found
 
 
-def _tap(network: Network, block: str, entry: str, first: Sequence[Any], second: Sequence[Any]) -> Tap:
+def _crossing(network: Network, block: str, first: Sequence[Any], second: Sequence[Any]) -> tuple[int, Sequence[int]]:
+    """Which argument is the output of the block, and its shape."""
     crossing = [i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b]
     if len(crossing) != 1:
         raise TapError(f"{len(crossing)} tensors pass from block {block} of {network.name} to the next instead of one")
     shape, larger = first[crossing[0]], second[crossing[0]]
+    if (shape[0], larger[0]) != TRIAL_SIZES or shape[1:] != larger[1:]:
+        raise _other_layout(network, block, shape)
+    return crossing[0], shape
+
+
+def _tap(
+    network: Network, block: str, entry: str, argument: int, shape: Sequence[int], usual: tuple[int, ...] | None
+) -> Tap:
+    """The tap of an output; ``usual`` are the places of the other blocks' maps, if they are the same for all."""
     over = _places(shape[1:])
-    if over is None or (shape[0], larger[0]) != TRIAL_SIZES or shape[1:] != larger[1:]:
-        raise TapError(
-            f"the output of block {block} of {network.name}, {' x '.join(map(str, shape))}, is none of [B, C, H, H], "
-            "[B, H, H, C], [B, N, C] and [B, C]"
-        )
+    if over is None and _looks_the_same(shape[1:]):
+        over = usual
+    if over is None:
+        raise _other_layout(network, block, shape)
     (channels,) = set(range(1, len(shape))) - set(over)
-    return Tap(block, entry, crossing[0], over, shape[channels])
+    return Tap(block, entry, argument, over, shape[channels])
+
+
+def _other_layout(network: Network, block: str, shape: Sequence[int]) -> TapError:
+    output = f"the output of block {block} of {network.name}, {' x '.join(map(str, shape))},"
+    if _looks_the_same(shape[1:]):
+        return TapError(f"{output} can be [B, C, H, H] or [B, H, H, C], and no other block's tells which")
+    return TapError(f"{output} is none of [B, C, H, H], [B, H, H, C], [B, N, C] and [B, C]")
+
+
+def _looks_the_same(sizes: Sequence[int]) -> bool:
+    """Whether a tensor [B, *sizes] has as many channels as rows and columns."""
+    return len(sizes) == 3 and sizes[0] == sizes[1] == sizes[2]
 
 
 def _places(sizes: Sequence[int]) -> tuple[int, ...] | None:
     """The dimensions of places in a tensor [B, *sizes] of square images; None if they cannot be told."""
     if len(sizes) < 3:
         return tuple(range(1, len(sizes)))
-    if len(sizes) > 3:
+    if len(sizes) > 3 or _looks_the_same(sizes):
         return None
     if sizes[1] == sizes[2]:
         return (2, 3)

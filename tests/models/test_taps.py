@@ -74,6 +74,34 @@ def test_other_layouts_are_refused(layout: str) -> None:
         find_taps(wrap(Laid(layout), {"first": ["first"], "second": ["second"]}))
 
 
+class Cubes(nn.Module):
+    """Maps [B, 4, 4, 4] enter the second block, and [B, H, W, C] or [B, C, H, W] with 6 channels the third."""
+
+    def __init__(self, *, channels_last: bool) -> None:
+        super().__init__()
+        self.first, self.fc, self.channels_last = nn.Conv2d(3, 4, 2, stride=2), nn.Linear(6, 4), channels_last
+        self.second, self.third = (
+            (nn.Linear(4, 6), nn.Linear(6, 6)) if channels_last else (nn.Conv2d(4, 6, 1), nn.Conv2d(6, 6, 1))
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.first(images)
+        maps = self.third(self.second(maps.permute(0, 2, 3, 1) if self.channels_last else maps))
+        return self.fc(maps.mean(dim=(1, 2) if self.channels_last else (2, 3)))
+
+
+@pytest.mark.parametrize(("channels_last", "over"), [(True, (1, 2)), (False, (2, 3))])
+def test_as_many_channels_as_rows_are_told_apart_by_the_other_blocks(
+    channels_last: bool, over: tuple[int, ...]
+) -> None:
+    module = Cubes(channels_last=channels_last)
+    taps = find_taps(wrap(module, {name: [name] for name in ("first", "second", "third")}))
+    assert taps == (Tap("first", "second", 0, over, 4), Tap("second", "third", 0, over, 6))
+    message = r"first of net, \d x 4 x 4 x 4, can be \[B, C, H, H\] or \[B, H, H, C\], and no other block's tells"
+    with pytest.raises(TapError, match=message):
+        find_taps(wrap(module, {"first": ["first"], "second": ["second", "third"]}))
+
+
 class Backwards(TinyNet):
     def forward(self, images: Tensor) -> Tensor:
         body = self.body(torch.nn.functional.pad(images, (0, 0, 0, 0, 0, 1)))
