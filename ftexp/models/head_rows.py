@@ -36,7 +36,8 @@ def with_new_names(
         ("", list(class_map), theirs, source),
         ("to ", list(class_map.values()), ours, "the data"),
     ):
-        absent = [name for name in wanted if _same(name) not in {_same(known) for known in there}]
+        names_there = set(map(_same, there))
+        absent = [name for name in wanted if _same(name) not in names_there]
         if absent:
             raise ConfigError(
                 f"model.class_map renames {what}{absent[0]!r}, and {where} has no class of that name."
@@ -98,8 +99,9 @@ def rows_by_name(
 def _described(
     kept: Sequence[str], anew: Sequence[str], theirs: Sequence[str], ours: Sequence[str], known: Sequence[str]
 ) -> str:
-    fresh = [name for name in ours if name not in known]
-    gone = [name for name in theirs if _same(name) not in {_same(name) for name in ours}]
+    kept_names, our_names = set(known), set(map(_same, ours))
+    fresh = [name for name in ours if name not in kept_names]
+    gone = [name for name in theirs if _same(name) not in our_names]
     told = f"the head ({', '.join(kept)}) keeps its rows for {listed(known, 5)}, matched by class name"
     if fresh:
         told += f"; new rows for {listed(fresh, 5)}"

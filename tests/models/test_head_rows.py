@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ftexp.errors import ConfigError
+from ftexp.models import head_rows
 from ftexp.models.head_rows import rows_by_name, with_new_names
 
 
@@ -164,3 +165,19 @@ def test_a_map_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         with_new_names(theirs, class_map, ("cat", "dog"), "best.pt")
+
+
+def test_many_classes_are_matched_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are brought to one form a few times each, and not for every other one."""
+    theirs = [f"old {i}" for i in range(300)] + ["both"]
+    ours = [*[f"new {i}" for i in range(300)], "both"]
+    calls: list[str] = []
+    same = head_rows._same
+    monkeypatch.setattr(head_rows, "_same", lambda name: calls.append(name) or same(name))
+    old, new = head("linear", 301), head("linear", 301)
+    _, told = rows_by_name(new, tensors(old), ("head",), theirs, ours)
+    assert told.startswith("the head (head) keeps its rows for both, matched by class name; new rows for new 0, new 1,")
+    assert len(calls) < 10 * len(theirs)
+    calls.clear()
+    with_new_names(theirs, {f"old {i}": f"new {i}" for i in range(300)}, ours, "file")
+    assert len(calls) < 10 * len(theirs)
