@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import time
@@ -14,7 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ftexp.config import RuntimeConfig
-from ftexp.machine.accelerator import limit_memory
+from ftexp.machine.accelerator import empty_cache, limit_memory
 from ftexp.machine.cores import available_cores
 
 SECONDS_BETWEEN_TRIES = 0.5
@@ -33,6 +34,8 @@ def gpu_slot(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jo
         folder: the folder for the lock files; the same for all trials of the sweep on this machine.
         trials_per_gpu: number of slots of each GPU.
         num_jobs: trials that share the cores of this process, each in its own process; with 1 it may use all of them.
+
+    The memory of the GPU that nothing in this process uses any more is returned before another trial gets the slot.
 
     Returns:
         The settings with the slot's GPU as the device; unchanged on a CPU or where ``runtime.device`` names a GPU.
@@ -54,7 +57,11 @@ def gpu_slot(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jo
         device = torch.device("cuda", number)
         if trials_per_gpu > 1:  # else each would take what is free as if it were alone
             limit_memory(device, 1 / trials_per_gpu)
-        yield replace(config, device=str(device))
+        try:
+            yield replace(config, device=str(device))
+        finally:  # before others get the slot: this process may live on, and have its next trial on another GPU
+            gc.collect()
+            empty_cache(device)
 
 
 def jobs_on_shared_cores(launcher: str, num_jobs: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack
+import weakref
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 
 from ftexp.__main__ import _fine_tune
 from ftexp.config import RuntimeConfig
+from ftexp.sweeps import gpu_slots
 from ftexp.sweeps.gpu_slots import gpu_slot, take_free_slot, threads_per_trial
 
 SETTINGS = {
@@ -57,6 +59,29 @@ def test_each_trial_has_a_gpu_until_all_are_taken_then_they_share(
     with gpu_slot(on("cuda"), tmp_path, trials_per_gpu=1, num_jobs=1) as free_again:
         assert free_again.device == "cuda:0"
     assert not shares, "all of it"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_trial_returns_the_memory_of_its_gpu_before_another_gets_the_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """The process lives on, and its next trial may get another GPU."""
+    visible(monkeypatch, "a")
+    network = torch.nn.Module()
+    network.__dict__["itself"] = network  # what only the garbage collector frees
+    lives = weakref.ref(network)
+    returned: list[tuple[torch.device, bool, int | None]] = []
+
+    def empty(device: torch.device) -> None:
+        returned.append((device, lives() is None, take_free_slot(tmp_path, ["a"], 1, ExitStack())))
+
+    monkeypatch.setattr(gpu_slots, "empty_cache", empty)
+    with suppress(KeyError), gpu_slot(on("auto"), tmp_path, trials_per_gpu=1, num_jobs=1):
+        del network
+        assert not returned
+        if fails:
+            raise KeyError
+    assert returned == [(torch.device("cuda:0"), True, None)], "nothing uses it, and the slot is still taken"
 
 
 def test_a_slot_is_of_the_gpu_itself_whatever_its_number_in_a_process(
