@@ -157,7 +157,7 @@ class FrozenPass:
         size = images.num_images(0)
         first, end = start // size, -(-stop // size)
         whole = (first, end) == (0, images.num_batches)
-        forward = whole_batches(self._engine.open(), None, runtime.ranks.local_batch_size(size), runtime)
+        forward = whole_batches(self._engine.open(), None, size, runtime)
         at = first * size
         for inputs, _ in images.epoch(view) if whole else images.part(view, first, end):
             with runtime.autocast():

@@ -176,10 +176,12 @@ class InputSource:
             if phase.part is not None:
                 log.info("cache   off: %s of the first block, %s, are trainable", phase.part.kind, first)
             return None
-        # Each rank sees all batches and runs the blocks on its share of them; images are read once, so they need no
-        # memory on the device.
-        alone = replace(ONE_PROCESS, local_size=self._runtime.ranks.local_size)
-        in_order = replace(self._unshuffled, keep_pixels="disk", ranks=alone)
+        # Each rank sees all batches, which are as large as its part of a batch in training, and runs the blocks on its
+        # share of them; images are read once, so they need no memory on the device.
+        ranks = self._runtime.ranks
+        alone = replace(ONE_PROCESS, local_size=ranks.local_size)
+        own = max(1, self._config.train.images_per_step // ranks.size)
+        in_order = replace(self._unshuffled, batch_size=own, keep_pixels="disk", ranks=alone)
         train, val = (
             image_batches(self._sampler(samples, in_order), of_each, self._context)
             for samples, of_each in ((self._splits.train, transform), (self._splits.val, as_it_is))

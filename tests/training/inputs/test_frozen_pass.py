@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Barrier, Event, Lock
 from typing import Any
@@ -31,6 +31,7 @@ from ftexp.data.loading.tensor_store import StoreError, TensorStore
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
+from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
@@ -217,6 +218,17 @@ def test_a_long_pass_says_how_long(
     assert "44 of 44" not in caplog.text
     passing(Blocks(), colours(44, seed=1), tmp_path, ranks=Ranks(0, 2, 0, 2)).in_memory(0)
     assert "ran the frozen blocks on 4 of 44 images of this process; about" in caplog.text
+
+
+def test_where_sizes_are_prepared_every_process_runs_whole_batches_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of the pass is this process's own: the last one is padded to all four images, not to its part of them."""
+    monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], prepares_sizes=True))
+    blocks = Blocks()
+    kept = passing(blocks, colours(9, seed=1), tmp_path, ranks=Ranks(1, 2, 1, 2)).in_memory(0)
+    assert blocks.seen == [4, 4, 4]
+    assert len(kept.rows) == 9
 
 
 def test_a_curve_on_pieces_is_that_on_images(configure: Compose, tmp_path: Path) -> None:

@@ -152,16 +152,17 @@ def test_an_epoch_of_activations_on_the_device_is_sent_at_once(
 def test_the_processes_of_a_host_share_its_cores_while_they_run_the_frozen_blocks(
     configure: Compose, splits: Splits, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Ranks] = []
+    seen: list[tuple[Ranks, int]] = []
 
     def note(network: Network, first: str, phase: Phase, *images: Any) -> None:
-        seen.extend(batches.sampler.settings.ranks for batches in images[:2])
+        settings = [batches.sampler.settings for batches in images[:2]]
+        seen.extend((each.ranks, each.batch_size) for each in settings)
 
     monkeypatch.setattr(input_source, "keep_prefix", note)
     runtime = Runtime(torch.device("cpu"), "fp32", False, torch.channels_last, 0, ranks=Ranks(5, 16, 1, 4))
-    with InputSource(configure("runtime.cache=memory", "train.batch_size=16"), network, splits, runtime) as source:
+    with InputSource(configure("runtime.cache=memory", "train.batch_size=32"), network, splits, runtime) as source:
         source._keep_prefix(make_phase("head"), *[eval_transform(network.preprocessing)] * 2)
-    assert seen == [Ranks(0, 1, 0, 4)] * 2, "each sees all batches, with a fourth of the cores"
+    assert seen == [(Ranks(0, 1, 0, 4), 2)] * 2, "each sees all batches, of its part of 32, with a fourth of the cores"
 
 
 def test_images_and_activations_of_a_phase_share_one_budget(
