@@ -21,6 +21,8 @@ DRIVER = Path("/proc/driver/nvidia/version")
 def choose_device(name: str, ranks: Ranks) -> torch.device:
     """The device that a setting names; of ``auto``, the first of CUDA, Apple's GPU and the CPU that is there.
 
+    Several processes do not use Apple's GPU, for whose tensors torch has no collectives.
+
     A CUDA device has its number, also where the setting has none. Under torchrun, each process of a host has a GPU of
     its own. A part of a GPU that was divided (MIG) is a device like any other: torch counts those that
     CUDA_VISIBLE_DEVICES names, and says how much memory each has.
@@ -38,8 +40,13 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
         )
     if ranks.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         return _own_gpu(ranks)
+    if ranks.size > 1 and name == "mps":
+        raise DeviceError(
+            "runtime.device=mps is not possible with torchrun, because torch has no collectives for an Apple GPU. Use "
+            "runtime.device=cpu, or one process without torchrun."
+        )
     if name == "auto" and not torch.cuda.is_available():
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("mps" if ranks.size == 1 and torch.backends.mps.is_available() else "cpu")
     name = "cuda" if name == "auto" else name
     try:
         device = torch.device(name)

@@ -19,6 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ftexp.errors import RankError
+from ftexp.machine.cores import available_cores
 from ftexp.machine.torchrun import several_processes, store
 
 T = TypeVar("T")
@@ -174,6 +175,7 @@ def process_group(device: str) -> Iterator[Ranks]:
         world_size=ranks.size,
         timeout=LONGEST_WAIT,
     )
+    _share_cores(ranks)
     try:
         yield ranks
     except RuntimeError as error:
@@ -185,3 +187,13 @@ def process_group(device: str) -> Iterator[Ranks]:
             ) from error
         raise
     distributed.destroy_process_group()
+
+
+def _share_cores(ranks: Ranks) -> None:
+    """Let this process use its share of the cores of its host, unless OMP_NUM_THREADS says how many.
+
+    torchrun sets that variable to 1 where nobody has set it, so 1 says nothing of what a user wants. With one thread,
+    all processes would wait for the first one while it solves a head.
+    """
+    if os.environ.get("OMP_NUM_THREADS") == "1":
+        torch.set_num_threads(max(1, available_cores() // ranks.local_size))

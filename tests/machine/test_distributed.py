@@ -208,6 +208,28 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     assert issubclass(RankError, ValueError)
 
 
+@pytest.mark.parametrize(
+    ("variable", "local_size", "expected"), [("1", 2, [4]), ("1", 16, [1]), ("3", 2, []), (None, 2, [])]
+)
+def test_processes_share_the_cores_of_their_host_where_torchrun_gave_each_one_thread(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, local_size: int, expected: list[int]
+) -> None:
+    threads: list[int] = []
+    numbers = {"RANK": 1, "WORLD_SIZE": 32, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": local_size, "MASTER_PORT": 1}
+    for name, value in (*numbers.items(), ("MASTER_ADDR", "")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    monkeypatch.setattr("ftexp.machine.distributed.available_cores", lambda: 8)
+    monkeypatch.setattr("ftexp.machine.distributed.store", lambda: None)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    with process_group("cpu"):
+        assert threads == expected
+
+
 @pytest.mark.parametrize(("size", "fitting"), [(33, "a multiple of 2: 32 or 34"), (1, "a multiple of 2: 2")])
 def test_a_batch_that_cannot_be_shared_is_refused(configure: Compose, size: int, fitting: str) -> None:
     check_shares(configure("train.batch_size=32"), Ranks(0, 2))

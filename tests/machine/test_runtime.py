@@ -90,6 +90,7 @@ def test_a_run_on_the_cpu_leaves_cuda_alone(
         "MASTER_PORT": "",
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("ftexp.machine.distributed.store", lambda: None)
     monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **_: backends.append(backend))
     monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
