@@ -95,7 +95,6 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
         DeviceError: when this machine does not have the requested device or precision.
     """
     device = choose_device(config.device, ranks)
-    precision = _choose_precision(config.precision, device)
     on_cuda, kind = device.type == "cuda", KINDS[device.type]
     seed_generators(config.seed)
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler
@@ -104,8 +103,9 @@ def prepare_runtime(config: RuntimeConfig, ranks: Ranks = ONE_PROCESS) -> Runtim
     if device.type == "cpu":
         keep_freed_memory()
     if is_accelerator(device):
-        use(device)
+        use(device)  # before anything is asked of "the" GPU
         forget_peak(device)
+    precision = _choose_precision(config.precision, device, ranks)
     if on_cuda:
         if config.deterministic:  # cuBLAS reads it at its first call, and without it torch refuses matrix products
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -185,10 +185,13 @@ def seed_phase(seed: int, phase_number: int, ranks: Ranks) -> None:
     seed_generators(seed, 1 + phase_number, ranks.rank)
 
 
-def _choose_precision(name: str, device: torch.device) -> str:
+def _choose_precision(name: str, device: torch.device, ranks: Ranks) -> str:
     kind = KINDS[device.type]
     if name == "auto":
-        return "bf16" if kind.fast_bf16() else "fp32"
+        slow = not kind.fast_bf16()
+        if is_accelerator(device):  # processes may have GPUs of different kinds, and all compute alike
+            slow = bool(ranks.all_reduce_max(slow))
+        return "fp32" if slow else "bf16"
     if name == "fp16" and not kind.fp16:
         raise DeviceError(f"runtime.precision=fp16 needs a CUDA device, and this run is on {device}. Use fp32 or bf16.")
     if name == "bf16" and not kind.has_bf16():

@@ -56,6 +56,18 @@ def test_auto_is_the_first_that_is_there(gpus: Gpus, monkeypatch: pytest.MonkeyP
     assert choose_device("auto", ONE_PROCESS) == torch.device("cuda", 0)
 
 
+def test_several_processes_do_not_use_an_apple_gpu(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gloo has no collectives for its tensors."""
+    gpus(0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto", Ranks(0, 2, 0, 2)) == CPU
+    with pytest.raises(
+        DeviceError, match=r"mps is not possible with torchrun.* Use runtime\.device=cpu, or one process"
+    ):
+        choose_device("mps", Ranks(0, 2, 0, 2))
+    assert choose_device("mps", ONE_PROCESS) == torch.device("mps")
+
+
 @pytest.mark.parametrize("name", ["cuda:0", "cuda:1"])
 def test_processes_are_given_their_devices(name: str, gpus: Gpus) -> None:
     gpus(2)
@@ -176,26 +188,31 @@ def test_every_run_is_told_of_gpus_that_it_does_not_use(
     assert told.value.args == ("cpu", CPU, ONE_PROCESS)
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(("deterministic", "other_is_slow"), [(True, False), (False, True)])
 def test_a_process_allocates_on_its_own_gpu_from_the_start(
-    configure: Compose, gpus: Gpus, monkeypatch: pytest.MonkeyPatch, deterministic: bool
+    configure: Compose, gpus: Gpus, monkeypatch: pytest.MonkeyPatch, deterministic: bool, other_is_slow: bool
 ) -> None:
     """Until a device is set, every process would allocate on the first GPU, also what NCCL and cuBLAS need."""
     gpus(4)
+    own = torch.device("cuda:3")
     calls: list[tuple[str, object]] = []
     for name, answer in (("set_device", None), ("reset_peak_memory_stats", None), ("memory_allocated", 0)):
         monkeypatch.setattr(torch.cuda, name, lambda device, n=name, a=answer: calls.append((n, device)) or a)
     for name in ("set_float32_matmul_precision", "use_deterministic_algorithms"):
         monkeypatch.setattr(torch, name, lambda _: None)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: calls.append(("is_bf16_supported", own)) or True)
+    told: list[int] = []
+    monkeypatch.setattr(Ranks, "all_reduce_max", lambda _, slow: told.append(slow) or other_is_slow)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     config = configure(f"runtime.deterministic={str(deterministic).lower()}").runtime
     runtime = prepare_runtime(config, Ranks(3, 4, 3, 4))
-    own = torch.device("cuda:3")
     assert calls[0] == ("set_device", own)
     assert {device for _, device in calls} == {own}
-    assert (runtime.device, runtime.precision) == (own, "bf16")
+    assert ("is_bf16_supported", own) in calls, "of that GPU, not of the first"
+    assert runtime.device == own
+    assert runtime.precision == ("fp32" if other_is_slow else "bf16"), "the same in all processes"
+    assert told == [False]
     assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if deterministic else None)
     assert torch.backends.cudnn.benchmark is False, "as long as the number of steps is not known"
