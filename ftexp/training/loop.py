@@ -73,6 +73,7 @@ def train_epoch(
         if completes and after_update(sums):
             break
     whole = sums.over(step.runtime.ranks)
+    whole.seconds = time.perf_counter() - started  # the device has computed all of it only now
     stats = whole.stats(may_skip=step.scaler.is_enabled())
     if not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm)):
         raise _diverged(epoch, stats, whole, batches)

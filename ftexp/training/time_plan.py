@@ -88,7 +88,8 @@ class PhasePlan:
             done: updates of the phase so far.
         """
         self._seen += 1
-        if self._seen in (NOT_TIMED, NOT_TIMED + TIMED):
+        ends_epoch = done % self.per_epoch == 0 or done >= self.planned
+        if ends_epoch or self._seen in (NOT_TIMED, NOT_TIMED + TIMED):
             self.wait()
         now = self.used()
         if self._began is None:  # the first update of this process in the phase is not timed
@@ -108,6 +109,8 @@ class PhasePlan:
 
     def stop(self, done: int) -> None:
         """End the phase with the updates that are done."""
+        self.wait()
+        self._previous = self.used()  # what follows is the validation
         self.late = self.late or done < self.planned
         self._set(done)
 

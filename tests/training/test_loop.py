@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from ftexp.config import RuntimeConfig
 from ftexp.errors import DivergedError
 from ftexp.machine.distributed import Ranks
 from ftexp.machine.runtime import Runtime, prepare_runtime
+from ftexp.training import loop
+from ftexp.training.epoch_sums import EpochSums
 from ftexp.training.loop import evaluate, train_epoch
 from ftexp.training.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss, LossSum
 from ftexp.training.progress import Progress
@@ -95,6 +98,24 @@ def test_three_batches_with_a_group_of_two_give_two_updates(runtime: Runtime) ->
     with Progress(enabled=False).epoch("", 3) as bar:
         train_epoch(step, GivenBatches(column(1, 3), column(5, 7), column(2, 2)), 1, bar, accumulate=2)
     assert seen == [-4.0, -6.0]
+
+
+def test_the_speed_of_an_epoch_counts_what_the_device_still_computes_at_its_end(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four images are sent in no time, and computed in 2 s, for which the sums wait."""
+    seconds, layer = [0.0], one_weight()
+
+    def waits(sums: EpochSums, ranks: Ranks) -> EpochSums:
+        seconds[0] += 2.0
+        return replace(sums)
+
+    monkeypatch.setattr(EpochSums, "over", waits)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
+    step = Step(layer, torch.optim.SGD(layer.parameters(), lr=1.0), MeanLogit(), runtime)
+    with Progress(enabled=False).epoch("", 2) as bar:
+        stats = train_epoch(step, GivenBatches(column(1, 3), column(5, 7)), 1, bar)
+    assert stats.images_per_second == 2.0
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.01])

@@ -127,6 +127,27 @@ def test_steps_that_become_slow_end_the_phase_in_time() -> None:
     assert (plan.late, plan.planned, plan.epochs) == (True, 9, 1)
 
 
+@pytest.mark.parametrize(("planned", "late"), [(100, False), (10, False), (100, True)])
+def test_what_the_device_still_computes_belongs_to_the_updates(planned: int, late: bool) -> None:
+    """Updates are sent in no time and take 1 s each; a validation takes 3 s."""
+    clock, queued = Clock(), [0]
+
+    def wait() -> None:
+        clock.seconds += queued.pop()
+        queued.append(0)
+
+    plan, _ = plan_of(clock, ends_at=1000, per_epoch=20 if late or planned == 10 else 10)
+    plan.wait, plan.planned = wait, planned
+    for done in range(1, 11):
+        queued[0] += 1
+        plan.after_update(done)
+    if late:
+        plan.stop(10)
+    clock.seconds += 3
+    plan.after_epoch(10)
+    assert plan.validation == 3
+
+
 def test_a_resumed_phase_keeps_its_plan() -> None:
     clock = Clock()
     plan, _ = plan_of(clock, ends_at=40)
