@@ -91,10 +91,11 @@ class RunTime:
 
     def measure(self, source: InputSource, samples: Sequence[Sample]) -> None:
         """Measure the seconds for an image that is not cached, by a few batches of these samples."""
-        few = samples[: MEASURED_BATCHES * self.config.train.images_per_step]
+        size, ranks = self.config.train.images_per_step, self.runtime.ranks
         with source:
-            measured = seconds_per_image(self.network.module, source.for_scoring(few), self.runtime, self.clock)
-        self.per_image = self.runtime.ranks.broadcast(lambda: measured)  # all ranks decide alike
+            few, own = source.for_scoring(samples[: MEASURED_BATCHES * size]), ranks.local_batch_size(size)
+            measured = seconds_per_image(self.network.module, few, own, self.runtime, self.clock)
+        self.per_image = ranks.broadcast(lambda: measured)  # all ranks decide alike
 
     @property
     def allows_averages(self) -> bool:

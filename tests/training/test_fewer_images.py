@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from workplaces import Workplace, workplace
 
 from ftexp.data.samples import Sample
 from ftexp.errors import InterruptedRunError
+from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.runtime import prepare_runtime
 from ftexp.run import run
 from ftexp.training import fewer_images, run_time
@@ -69,7 +71,9 @@ def test_a_pass_by_onnx_runtime_is_faster_after_an_export(configure: Compose) ->
 
 def test_slow_scoring_is_measured_by_fewer_batches(configure: Compose) -> None:
     runtime = prepare_runtime(configure("runtime.device=cpu").runtime)
-    batches = SimpleNamespace(epoch=lambda _: ((torch.zeros(4, 3, 8, 8), torch.zeros(4)) for _ in range(3)))
+    batches = SimpleNamespace(
+        num_batches=3, epoch=lambda _: ((torch.zeros(4, 3, 8, 8), torch.zeros(4)) for _ in range(3))
+    )
     for seconds, counted in ((0.1, 2), (0.6, 1)):
         ticks = iter(number * seconds for number in (0, 1.5, 2.5, 3.5))  # the first batch is slower
         clock = [0]
@@ -78,9 +82,32 @@ def test_slow_scoring_is_measured_by_fewer_batches(configure: Compose) -> None:
             clock[0] += 1
             return next(ticks)  # type: ignore[call-overload, no-any-return]
 
-        measured = seconds_per_image(TinyNet(), batches, runtime, now)  # type: ignore[arg-type]
+        measured = seconds_per_image(TinyNet(), batches, 4, runtime, now)  # type: ignore[arg-type]
         assert measured == pytest.approx(seconds / 4)
         assert clock[0] == 2 + counted
+
+
+def test_few_batches_are_scored_twice_in_one_size_where_a_size_is_prepared(
+    configure: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first forward of a size takes 18 s, and every later one a second."""
+    monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], prepares_sizes=True))
+    sizes: list[int] = []
+
+    def now() -> float:
+        return sum(1 if size in sizes[:number] else 18 for number, size in enumerate(sizes))
+
+    network = TinyNet()
+    network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    runtime = prepare_runtime(configure("runtime.device=cpu").runtime)
+    for given, scored, expected in (((3,), 2, 1 / 3), ((4, 1), 4, 2 / 5), ((4, 4, 4), 2, 1 / 4)):
+        sizes.clear()
+        batches = SimpleNamespace(
+            num_batches=len(given),
+            epoch=lambda _, given=given: ((torch.zeros(size, 3, 8, 8), torch.zeros(size)) for size in given),
+        )
+        assert seconds_per_image(network, batches, 4, runtime, now) == pytest.approx(expected)  # type: ignore[arg-type]
+        assert sizes == [4] * scored
 
 
 SETTINGS = ("stage=auto", "stage.epochs=2", "train.max_minutes=0.5", *NO_END)
