@@ -196,13 +196,14 @@ def _on_a_device(settings: RuntimeConfig, identity: RunIdentity, device: str | N
         return prepare_runtime(replace(settings, device=device, precision="fp32" if only_cuda else settings.precision))
     if own is None or own == settings.device.partition(":")[0]:
         own = settings.device
-    try:
-        return prepare_runtime(replace(settings, device=own))
-    except DeviceError as error:
-        log.warning(
-            "The run's device is not available: %s Evaluating on this machine's default device, in fp32.", error
-        )
-        return prepare_runtime(replace(settings, device="auto", precision="fp32"))
+    reason: DeviceError | None = None
+    for name in dict.fromkeys((own, own.partition(":")[0])):  # a sweep's trial on cuda:2 needs no third GPU here
+        try:
+            return prepare_runtime(replace(settings, device=name))
+        except DeviceError as error:
+            reason = reason or error
+    log.warning("The run's device is not available: %s Evaluating on this machine's default device, in fp32.", reason)
+    return prepare_runtime(replace(settings, device="auto", precision="fp32"))
 
 
 def _facts(classifier: Classifier, run: RunData | None, batch_size: int | None) -> dict[str, Any]:

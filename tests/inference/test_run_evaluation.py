@@ -18,12 +18,14 @@ from workplaces import draw_noise
 
 import ftexp
 from ftexp import calibrate, evaluate
+from ftexp.config import RuntimeConfig
 from ftexp.config.compose import as_data
 from ftexp.data.splitting.test_ledger import TestLedger
 from ftexp.data_identity import DataIdentity
-from ftexp.errors import ConfigError, DataError
+from ftexp.errors import ConfigError, DataError, DeviceError
 from ftexp.evaluation import intervals
 from ftexp.evaluation.calibration import fit_temperature
+from ftexp.inference import run_evaluation
 from ftexp.inference.calibration import read_calibration
 from ftexp.inference.run_evaluation import _runtime, evaluate_on_split
 from ftexp.machine.device_kinds import KINDS
@@ -299,3 +301,29 @@ def test_a_run_is_evaluated_in_its_own_memory_format(configure: Compose, monkeyp
         engine = {"device": own, "memory_format": trained_in}
         identity = RunIdentity(config, DataIdentity([], "", "", []), {}, batch_size=5, engine=engine)
         assert _runtime(identity, "cpu").memory_format == expected
+
+
+@pytest.mark.parametrize(
+    ("there", "expected", "warned"),
+    [(("cuda", "auto"), ("cuda", "bf16"), False), (("auto",), ("auto", "fp32"), True)],
+)
+def test_a_run_on_the_third_gpu_is_evaluated_on_the_first_in_its_own_precision(
+    configure: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    there: tuple[str, ...],
+    expected: tuple[str, str],
+    warned: bool,
+) -> None:
+    """As a trial of a sweep, on a machine with one GPU."""
+
+    def prepare(settings: RuntimeConfig) -> tuple[str, str]:
+        if settings.device not in there:
+            raise DeviceError(f"no {settings.device}.")
+        return settings.device, settings.precision
+
+    monkeypatch.setattr(run_evaluation, "prepare_runtime", prepare)
+    config = configure("runtime.device=cuda:2", "runtime.precision=bf16")
+    identity = RunIdentity(as_data(config), DataIdentity([], "", "", []), {}, batch_size=5, engine={"device": "cuda"})
+    assert run_evaluation._on_a_device(config.runtime, identity, None) == expected
+    assert ("The run's device is not available: no cuda:2. Evaluating on this machine's" in caplog.text) == warned
