@@ -22,8 +22,8 @@ SETTLED_NS = 2 * 10**9
 class ContentDigests:
     """Computes the digests of images, and reads each file only once unless it changes.
 
-    A file counts as unchanged if its inode, size and times are the same, as in git; one at a URL, as long as the
-    process lives. An image takes about 70 bytes of memory.
+    A file counts as unchanged if its inode, size and times are the same, as in git, so that all machines that mount its
+    file system agree; one at a URL, as long as the process lives. An image takes about 70 bytes of memory.
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,8 @@ def local_state(path: str) -> FileState:
 
 
 def _state(of: os.stat_result) -> FileState:
-    facts = (of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
+    # Without the number of the device, which each machine that mounts a file system chooses itself.
+    facts = (of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
     return FileState(facts, max(of.st_mtime_ns, of.st_ctime_ns))
 
 
@@ -156,7 +157,7 @@ class Container:
 
 def _without_renames(of: os.stat_result) -> str:
     """The state by which a change of the content is seen, but not one of its name, owner or permissions."""
-    return f"{of.st_dev} {of.st_ino} {of.st_size} {of.st_mtime_ns}"
+    return f"{of.st_ino} {of.st_size} {of.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,16 @@ import pickle
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ftexp.data import digests as digests_module
+from ftexp.data import places
 from ftexp.data.digests import ContentDigests, bytes_digest
-from ftexp.data.places import LocalFile
+from ftexp.data.places import Container, LocalFile, Part
 from ftexp.data.samples import Sample, SampleTable
 
 
@@ -42,6 +45,33 @@ def test_a_file_is_read_once(tmp_path: Path, reads: list[str]) -> None:
     assert {digests.of(sample) for _ in range(3)} == {bytes_digest(b"first")}
     assert {pickle.loads(pickle.dumps(digests)).of(sample)} == {bytes_digest(b"first")}, "as another rank gets it"
     assert reads == ["image.png"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_machine_that_mounts_the_same_files_takes_over_what_is_known_of_them(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of the device is the only thing that differs between the NFS mounts of two machines."""
+    sample, digests = image(tmp_path), ContentDigests()
+    (tmp_path / "a.tar").write_bytes(b"first")
+    part = Part(Container.of(str(tmp_path / "a.tar")), 0, 5)
+    in_tar = Sample("a.tar/0.png", "a", place=part)
+    known = [digests.of(sample), digests.of(in_tar)]
+
+    def elsewhere(found: os.stat_result) -> Any:
+        values = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+        return SimpleNamespace(**values | {"st_dev": found.st_dev + 1})
+
+    mounted = SimpleNamespace(
+        stat=lambda path: elsewhere(os.stat(path)), fstat=lambda number: elsewhere(os.fstat(number)), path=os.path
+    )
+    monkeypatch.setattr(places, "os", mounted)
+    monkeypatch.setattr(Part, "read", lambda _: pytest.fail("it was read again"))
+    assert [digests.of(sample), digests.of(in_tar)] == known
+    assert reads == ["image.png"]
+    monkeypatch.undo()
+    monkeypatch.setattr(places, "os", mounted)
+    assert part.read() == b"first", "as it was when it was listed"
 
 
 def overwrite(file: Path) -> None:
