@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 # A small dataset may fit into one batch as a whole, but a phase of a few updates learns nothing.
 MIN_UPDATES_PER_EPOCH = 16
 LARGEST = 1024
+# The first size that is tried: a GPU prepares its kernels for each size, which takes seconds, and has room for more.
+FIRST_TRIED = 16
 # A gradient and two optimizer states for every trainable weight.
 STATES_PER_WEIGHT = 3
 
@@ -98,7 +101,8 @@ def settle_batch_size(
 def largest_that_fits(measure: Measure, free: float, most: int, *, least: int = 1, ranks: Ranks = ONE_PROCESS) -> int:
     """The largest power of two, up to ``most``, whose batch takes no more than ``free`` bytes on any rank.
 
-    The ranks agree after every size, so that all of them measure the same ones: a training step may hold collectives.
+    Sizes double from ``FIRST_TRIED`` on; smaller ones are tried only if that does not fit. The ranks agree after every
+    size, so that all of them measure the same ones: a training step may hold collectives.
 
     Args:
         measure: function from the images in a rank's batch to the bytes of a training step; it may raise an
@@ -114,11 +118,18 @@ def largest_that_fits(measure: Measure, free: float, most: int, *, least: int = 
     Raises:
         DeviceError: on all ranks, if the smallest batch does not fit on one of them.
     """
-    fits, size = 0, least
-    while size <= max(most, least):
-        if ranks.all_reduce_max(not _fits(measure, size, free)):
-            break
-        fits, size = size, 2 * size
+
+    def all_fit(size: int) -> bool:
+        return not ranks.all_reduce_max(not _fits(measure, size, free))
+
+    sizes = [least]
+    while 2 * sizes[-1] <= most:
+        sizes.append(2 * sizes[-1])
+    first = max((number for number, size in enumerate(sizes) if size <= FIRST_TRIED), default=0)
+    if all_fit(sizes[first]):
+        fits = max(itertools.takewhile(all_fit, sizes[first + 1 :]), default=sizes[first])
+    else:
+        fits = next(filter(all_fit, reversed(sizes[:first])), 0)
     if not fits:
         images = "one image does" if least == 1 else f"{least} images do"
         memory = f"{max(free, 0) / 2**30:.1f} GiB of free memory"

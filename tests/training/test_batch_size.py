@@ -43,7 +43,7 @@ def test_a_device_that_runs_out_of_memory_has_said_enough() -> None:
     assert largest_that_fits(tried, 100.0, 1024) == 8
 
 
-def test_the_smallest_batch_is_tried_first() -> None:
+def test_the_smallest_batch_is_tried_also_where_there_are_fewer_images() -> None:
     assert largest_that_fits(lambda images: 10 * images, 20, 1, least=2) == 2
     with pytest.raises(DeviceError, match="2 images do not fit"):
         largest_that_fits(lambda images: 10 * images, 15, 64, least=2)
@@ -103,7 +103,27 @@ def test_ranks_measure_the_same_sizes_and_agree_on_what_fits_on_the_smallest() -
         return largest_that_fits(measure, 100.0, 1024, ranks=ranks)
 
     assert in_two_ranks(largest) == [16, 16]
-    assert measured == [[1, 2, 4, 8, 16, 32]] * 2
+    assert measured == [[16, 32]] * 2
+
+
+@pytest.mark.parametrize(
+    ("room", "most", "least", "tried", "expected"),
+    [
+        (100, 1024, 1, [16, 32, 64, 128], 64),
+        (100, 40, 1, [16, 32], 32),
+        (100, 9, 1, [8], 8),
+        (5, 1024, 1, [16, 8, 4], 4),
+        (100, 1024, 32, [32, 64, 128], 64),
+        (100, 0, 2, [2], 2),
+    ],
+)
+def test_small_sizes_are_tried_only_where_sixteen_do_not_fit(
+    room: int, most: int, least: int, tried: list[int], expected: int
+) -> None:
+    """A GPU prepares its kernels for each size that is tried."""
+    sizes: list[int] = []
+    assert largest_that_fits(lambda images: sizes.append(images) or images, room, most, least=least) == expected  # type: ignore[func-returns-value]
+    assert sizes == tried
 
 
 def test_all_ranks_say_so_where_one_has_no_room() -> None:
