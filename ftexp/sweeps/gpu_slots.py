@@ -46,6 +46,7 @@ def gpu_slot(config: RuntimeConfig, folder: Path, *, trials_per_gpu: int, num_jo
     if not gpus:
         yield config
         return
+    empty_cache(torch.device("cuda"))  # a trial that failed here has kept what its error referred to
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         number = take_free_slot(folder, gpus, trials_per_gpu, held)
