@@ -158,7 +158,13 @@ def _probe(
     splits: Splits,
     seed: int,
 ) -> DepthProbe:
-    """Probe the standardised outputs; ``rows`` are the numbers of the training samples, in the order of the values."""
+    """Probe the standardised outputs; ``rows`` are the numbers of the training samples, in the order of the values.
+
+    Those of several processes come one process after the other, and what is drawn of them must not depend on it.
+    """
+    if sorted(rows) != list(rows):
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        values, labels, rows = values[order], labels[order], sorted(rows)
     samples = tuple(splits.train[row] for row in rows)
     groups = number_groups(samples, splits.copies or {})
     features = Features(layer.standardise(values), labels, groups, samples, splits.classes)

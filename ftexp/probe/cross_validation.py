@@ -90,7 +90,7 @@ def _in_one_group(features: Features, classes: Sequence[int]) -> str:
     counts = np.bincount(features.labels.numpy(), minlength=len(features.classes))
     ones = [features.classes[k] for k in classes if counts[k] == 1]
     others = [features.classes[k] for k in classes if counts[k] > 1]
-    told = []
+    told = [f"No image of {features.classes[k]} is left" for k in classes if counts[k] == 0]
     if others:
         told.append(f"All images of {', '.join(others)} in train and val are of one group or copies of one image")
     if ones:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 import ftexp
 from ftexp import run as run_module
 from ftexp.config import Config
+from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import ConfigError
@@ -282,3 +284,21 @@ def prepared(config: Config, folder: Path) -> DepthProbe:
     depth = prepare_module.prepare(config, folder, ONE_PROCESS, score_test=False).depth
     assert depth.probe is not None
     return depth.probe
+
+
+def test_the_order_in_which_processes_hold_the_images_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Features] = []
+    monkeypatch.setattr(head_depth, "probe_depth", lambda features, *_: seen.append(features))
+    samples = [Sample(f"{number}.png", "ab"[number % 2]) for number in range(6)]
+    splits = SimpleNamespace(train=samples, copies=None, classes=("a", "b"))
+    network, layer = (
+        SimpleNamespace(taps=[], names=["stem", "head"]),
+        SimpleNamespace(standardise=lambda values: values),
+    )
+    values, labels = torch.arange(6.0)[:, None], torch.arange(6) % 2
+    for rows in ([0, 1, 2, 3, 4, 5], [0, 2, 4, 1, 3, 5]):
+        head_depth._probe(network, layer, values[rows], labels[rows], rows, splits, 0)  # type: ignore[arg-type]
+    one, two = seen
+    assert one.samples == two.samples == tuple(samples)
+    for name in ("values", "labels", "groups"):
+        assert getattr(one, name).tolist() == getattr(two, name).tolist(), name

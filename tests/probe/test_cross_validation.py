@@ -125,6 +125,9 @@ def test_what_cannot_be_cut_is_refused() -> None:
     once = clouds(13).take(np.array([*range(0, 12, 3), *range(1, 12, 3), 2]))
     with pytest.raises(ConfigError, match=r"^c has one image in train and val, so a head of the other images cannot"):
         draw_folds(once, 2, seed=0)
+    none = clouds(13).take(np.array([*range(0, 12, 3), *range(1, 12, 3)]))
+    with pytest.raises(ConfigError, match=r"^No image of c is left, so a head of the other images cannot"):
+        draw_folds(none, 2, seed=0)
 
 
 @pytest.mark.usefixtures("no_pictures")
