@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -41,3 +44,13 @@ def small_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(frozen_features, "build_network", lambda *_: tiny_network())
     draw_noise(tmp_path / "base")
     return tmp_path
+
+
+def assert_refused_first(
+    call: Callable[[], subprocess.CompletedProcess[str]], message: str, module: ModuleType, patch: pytest.MonkeyPatch
+) -> None:
+    """A command is refused with this message before ``module`` builds the frozen network."""
+    patch.setattr(module, "build_frozen", lambda *_: pytest.fail("a network was built"))
+    ended = call()
+    assert ended.returncode == 1
+    assert message in ended.stderr

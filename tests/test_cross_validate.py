@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CommandLine, real_images
-from small_pictures import SETTINGS, small_pictures
+from small_pictures import SETTINGS, assert_refused_first, small_pictures
 
 from ftexp import frozen_features
 from ftexp.cross_validate import main
@@ -52,10 +52,7 @@ def test_one_fold_is_refused(command_line: CommandLine) -> None:
 def test_what_cannot_be_scored_is_refused_before_the_network_runs(
     command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, setting: str, message: str
 ) -> None:
-    monkeypatch.setattr(frozen_features, "build_frozen", lambda *_: pytest.fail("a network was built"))
-    ended = command_line(*SETTINGS, setting, entry=main)
-    assert ended.returncode == 1
-    assert message in ended.stderr
+    assert_refused_first(lambda: command_line(*SETTINGS, setting, entry=main), message, frozen_features, monkeypatch)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CommandLine
-from small_pictures import SETTINGS, small_pictures
+from small_pictures import SETTINGS, assert_refused_first, small_pictures
 from workplaces import draw_noise
 
 from ftexp import frozen_features
@@ -53,7 +53,4 @@ def test_more_images_are_told_of_in_words_and_files(small_pictures: Path, comman
 def test_what_cannot_be_told_is_refused_before_the_network_runs(
     command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, setting: str, message: str
 ) -> None:
-    monkeypatch.setattr(frozen_features, "build_frozen", lambda *_: pytest.fail("a network was built"))
-    ended = command_line(*SETTINGS, setting, entry=main)
-    assert ended.returncode == 1
-    assert message in ended.stderr
+    assert_refused_first(lambda: command_line(*SETTINGS, setting, entry=main), message, frozen_features, monkeypatch)

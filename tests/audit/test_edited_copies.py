@@ -228,8 +228,13 @@ def assert_pairs(samples: list[Sample], sets: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("moves", [True, False], ids=["splits of ours", "a split that is kept"])
 def test_copies_that_nearer_images_hide_are_tied_when_two_splits_share_them(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: bool
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    moves: bool,
 ) -> None:
+    caplog.set_level("INFO", "ftexp")
     config = AuditConfig(on_leak="fail", features=True, geometry=True, on_scene="warn", cache=None)
     _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
     monkeypatch.setattr(ties, "find_aligned", lambda *_: [])
@@ -244,6 +249,7 @@ def test_copies_that_nearer_images_hide_are_tied_when_two_splits_share_them(
     assert told == [{}, sets]
     assert_pairs(samples, sets)
     assert (len({one.split for one in assigned if one.path in sets}) == 1) is moves
+    assert ("except for 2 that the data's own test split has a part of" in caplog.text) is not moves
 
 
 def opened(file: Path) -> Image.Image:

@@ -15,7 +15,7 @@ import pytest
 
 from ftexp.data import digests as digests_module
 from ftexp.data import places
-from ftexp.data.digests import ContentDigests, bytes_digest
+from ftexp.data.digests import ContentDigests, bytes_digest, of_bytes
 from ftexp.data.places import Container, LocalFile, Part
 from ftexp.data.samples import Sample, SampleTable
 
@@ -133,3 +133,11 @@ def test_a_million_images_take_no_more_than_their_digests_and_a_table(
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert used / count < 80, "bytes an image"
+
+
+def test_the_part_of_the_bytes_is_the_same_with_any_white_level(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"an image")
+    plain, deep = (ContentDigests().of(Sample(str(file), "a", white_level=level)) for level in (None, 4095.0))
+    assert plain != deep
+    assert of_bytes(plain) == of_bytes(deep) == plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -13,6 +14,7 @@ from finished_runs import write_finished_run
 
 import ftexp
 from ftexp.errors import CheckpointError, ConfigError
+from ftexp.inference.mlflow_models import _of_model
 from ftexp.tracking.mlflow_tracker import MlflowTracker
 from ftexp.tracking.tracker import ModelToLog
 
@@ -70,3 +72,25 @@ def test_without_a_store_nothing_is_made(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("mlflow.get_tracking_uri", lambda: "file:///tmp/mlruns")
     with pytest.raises(ConfigError, match="MLflow 3 does not store runs in folders"):
         ftexp.load("models:/pets@best")
+
+
+class Registry:
+    """A store with more registered models than it lists at once."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def search_registered_models(self, max_results: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=f"m{number:04d}") for number in range(min(max_results, self._number))]
+
+    def get_model_version_by_alias(self, name: str, alias: str) -> SimpleNamespace:
+        return SimpleNamespace(version=f"{name} {alias}")
+
+    def get_model_version_download_uri(self, name: str, version: str) -> str:
+        return f"/models/{version}"
+
+
+def test_a_model_behind_the_first_hundred_is_found() -> None:
+    assert _of_model(Registry(101), "models:/zebra@best") == ("/models/zebra best", "")
+    with pytest.raises(CheckpointError, match=r"there is no registered model zebra\. There are: m0000"):
+        _of_model(Registry(99), "models:/zebra@best")

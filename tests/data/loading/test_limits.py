@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from PIL import Image, ImageFile
 
 from ftexp.audit.cache import FingerprintCache
 from ftexp.audit.fingerprints import look_at_images
-from ftexp.data.loading.limits import ImageLimits
+from ftexp.config import DataConfig
+from ftexp.data.loading.limits import NO_LIMITS, ImageLimits
 from ftexp.data.samples import Sample
+from ftexp.inference.load import _limits
 
 Reasons = Callable[[list[Sample], ImageLimits], list[str | None]]
 
@@ -111,3 +114,10 @@ def test_a_file_beyond_the_limit_is_not_even_read(
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read"))
     monkeypatch.setattr(Image, "open", lambda _: pytest.fail("opened"))
     assert reasons([Sample(str(file), "a")], ImageLimits()) == ["8192.0 MiB, above data.max_file_mib=64"]
+
+
+def test_infinite_limits_are_none_also_as_a_checkpoint_has_them() -> None:
+    without = DataConfig(source="imagefolder", max_file_mib=math.inf, max_megapixels=math.inf)
+    as_text = {"max_file_mib": "inf", "max_megapixels": "inf"}  # JSON has no infinity
+    assert ImageLimits.of(without) == _limits(as_text) == NO_LIMITS
+    assert _limits({}) == ImageLimits()
