@@ -68,6 +68,12 @@ class Table(Sequence[Row], Generic[Row]):
         """One field of all rows, without making the rows."""
         return self._columns[name].as_list()
 
+    def each(self, name: str) -> Iterator[Any]:
+        """One field of all rows, of which few are objects at a time."""
+        column = self._columns[name]
+        for start in range(0, len(self), ROWS_AT_A_TIME):
+            yield from column.take(slice(start, start + ROWS_AT_A_TIME)).as_list()
+
     def __len__(self) -> int:
         return len(next(iter(self._columns.values())))
 

@@ -38,6 +38,7 @@ def test_a_table_is_a_sequence_of_its_rows(rows_at_a_time: int, monkeypatch: pyt
     assert same(samples[::-2], SAMPLES[::-2])
     assert same(samples.take([4, 0, 4]), [SAMPLES[4], SAMPLES[0], SAMPLES[4]])
     assert same(pickle.loads(pickle.dumps(samples)), SAMPLES)
+    assert list(samples.each("label")) == samples.values("label") == ["dog", "cat", "dog", "dog", "dog"]
     assert SampleTable.of(samples) is samples
     for outside in (5, -6):
         with pytest.raises(IndexError):
@@ -121,3 +122,13 @@ def test_a_million_images_take_at_most_200_bytes_each() -> None:
         assert len(samples[7].path) == 75
         assert used / count < (90 if place else 75), "bytes an image"
         assert peak / count < 250, "while they are listed"
+
+
+def test_one_field_of_many_rows_is_not_a_list_of_objects() -> None:
+    samples = SampleTable.of(Sample(f"folder/{row}.jpg", "dog") for row in range(20_000))
+    tracemalloc.start()
+    longest = max(map(len, samples.each("path")))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert longest == len("folder/10000.jpg")
+    assert peak < 20_000 * 50  # a list of texts takes 73 bytes each

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -56,10 +56,9 @@ def read_manifest(config: ManifestConfig) -> SampleTable:
         raise DataError(f"data.file={config.file} has columns but no rows.")
     _refuse_repeats(samples, partial(_listed, config, files, wanted))
     named = f"{files[0] if len(files) == 1 else config.file}, column"
-    labels, groups = (samples.values(name) for name in ("label", "group"))
-    refuse_several_labels(f"{named} {config.label_column!r}", labels)
-    _warn_of_missing(f"{named} {config.label_column!r}", "class", labels)
-    _warn_of_missing(f"{named} {config.group_column!r}", "group", groups)
+    refuse_several_labels(f"{named} {config.label_column!r}", samples.each("label"))
+    _warn_of_missing(f"{named} {config.label_column!r}", "class", samples.each("label"))
+    _warn_of_missing(f"{named} {config.group_column!r}", "group", samples.each("group"))
     return samples
 
 
@@ -159,7 +158,7 @@ def _split(where: str, text: str, column: str) -> str:
     return split
 
 
-def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None:
+def _warn_of_missing(where: str, what: str, names: Iterable[str | None]) -> None:
     for name, count in Counter(name for name in names if name in MISSING).items():
         log.warning(
             "%s: %d rows contain %r, which is used as the name of a %s. If it means a missing value, remove them.",
@@ -172,8 +171,8 @@ def _warn_of_missing(where: str, what: str, names: Sequence[str | None]) -> None
 
 def _refuse_repeats(samples: SampleTable, listed: Callable[[], Iterator[tuple[str, Sample]]]) -> None:
     """Refuse an image that is listed twice; ``listed`` lists the rows once more, to say where."""
-    keys = b"".join(key_of(_absolute(path)) for path in samples.values("path"))
-    _, first, number = np.unique(np.frombuffer(keys, f"V{KEY_BYTES}"), return_index=True, return_inverse=True)
+    keys = np.fromiter((key_of(_absolute(path)) for path in samples.each("path")), f"V{KEY_BYTES}", len(samples))
+    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
     first_of = first[number]
     repeats = np.flatnonzero(first_of < np.arange(len(samples)))
     if len(repeats) == 0:
