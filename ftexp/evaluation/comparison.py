@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from ftexp.evaluation.gate import mcnemar
-from ftexp.evaluation.intervals import Interval, num_resamples
+from ftexp.evaluation.intervals import Interval, drawn_times, num_resamples
 from ftexp.evaluation.scores import Scores
 from ftexp.metric_names import METRICS
 
@@ -79,11 +79,12 @@ def _pair(first: int, second: int, all_scores: Sequence[Scores], metric: str, se
 
 
 def _interval(one: Scores, other: Scores, metric: str, seed: int) -> Interval:
-    rng, size = np.random.default_rng(seed), one.num_samples
-    one, other = (scores.needed_for([metric]) for scores in (one, other))
-    differences = []
-    for _ in range(min(num_resamples(one, metric), 400 if METRICS[metric].needs == "probabilities" else 2000)):
-        rows = rng.integers(0, size, size)
-        differences.append(other.take(rows).metric(metric) - one.take(rows).metric(metric))
+    number = min(num_resamples(one, metric), 400 if METRICS[metric].needs == "probabilities" else 2000)
+    differences = np.concatenate(
+        [
+            other.resampled(metric, times) - one.resampled(metric, times)
+            for times in drawn_times(np.arange(one.num_samples), number, seed)
+        ]
+    )
     low, high = np.nanquantile(differences, [0.025, 0.975])
     return float(low), float(high)

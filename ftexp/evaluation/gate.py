@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ftexp.config import StageConfig
-from ftexp.evaluation.intervals import num_resamples
+from ftexp.evaluation.intervals import drawn_times, num_resamples
 from ftexp.evaluation.scores import Scores
 from ftexp.metric_names import METRICS
 
@@ -105,12 +105,8 @@ def paired_bootstrap(before: Scores, after: Scores, metric: str, seed: int = 0) 
         metric: name of the metric.
         seed: seed of the resampling.
     """
-    rng = np.random.default_rng(seed)
-    size, resamples = before.num_samples, num_resamples(before, metric)
-    before, after = (scores.needed_for([metric]) for scores in (before, after))
-    worse = 0
-    for _ in range(resamples):
-        rows = rng.integers(0, size, size)
-        gain = METRICS[metric].gain(before.take(rows).metric(metric), after.take(rows).metric(metric))
-        worse += not gain > 0  # NaN, from a resample without one of the classes, is no gain
+    resamples, sign, worse = num_resamples(before, metric), METRICS[metric].gain(0, 1), 0
+    for times in drawn_times(np.arange(before.num_samples), resamples, seed):
+        gains = sign * (after.resampled(metric, times) - before.resampled(metric, times))
+        worse += int(np.sum(~(gains > 0)))  # NaN, from a resample without one of the classes, is no gain
     return worse / resamples

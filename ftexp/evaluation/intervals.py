@@ -23,8 +23,8 @@ QUANTILE_975 = 1.959963984540054
 # than this number of probabilities in all.
 MIN_RESAMPLES = 200
 MAX_SORTED = 50_000_000
-# At most this many numbers of resampled splits are in memory at once.
-MAX_DRAWN = 1_000_000
+# At most this many numbers of resampled splits are in memory at once, but always some resamples.
+MAX_DRAWN, MIN_AT_ONCE = 2_000_000, 8
 # Two runs are compared on the same images by the sign test over the images where only one of them is right. It takes at
 # least six such images, even if all favour the same run: two-sided p = 2 x 0.5 ** 6 = 0.03; five give 0.06.
 MIN_DISAGREEMENTS = 6
@@ -56,14 +56,30 @@ def bootstrap_intervals(
         values = {name: np.concatenate([part[name] for part in parts]) for name in of_counts}
     for name in names:
         if name not in values:
-            rng = np.random.default_rng(seed)
             number = num_resamples(scores, name)
             if most is not None and METRICS[name].needs == "probabilities":
                 number = min(most, number)
-            rows = (rng.integers(0, scores.num_samples, scores.num_samples) for _ in range(number))
-            needed = scores.needed_for([name])
-            values[name] = np.array([needed.take(chosen).metric(name) for chosen in rows])
+            drawn = drawn_times(np.arange(scores.num_samples), number, seed)
+            values[name] = np.concatenate([scores.resampled(name, times) for times in drawn])
     return {name: _middle_95_percent(values[name]) for name in names}
+
+
+def drawn_times(groups: Integers, number: int, seed: int) -> Iterator[Integers]:
+    """How often resamples have each sample, int64 [N, R], in parts that fit into memory.
+
+    Args:
+        groups: int64 [N]; the groups are drawn with replacement, each with all its samples.
+        number: of the resamples.
+        seed: of the resampling; a larger number of resamples begins with those of a smaller one.
+    """
+    rng, num_groups = np.random.default_rng(seed), int(groups.max()) + 1
+    step = max(MIN_AT_ONCE, MAX_DRAWN // len(groups))
+    for start in range(0, number, step):
+        times = np.empty((len(groups), min(step, number - start)), np.int64)
+        for column in range(times.shape[1]):
+            drawn = rng.integers(0, num_groups, num_groups)
+            times[:, column] = np.bincount(drawn, minlength=num_groups)[groups]
+        yield times
 
 
 def num_resamples(scores: Scores, metric: str) -> int:

@@ -9,9 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
+# How often each of R splits has each sample: whole numbers [N, R] in a float type that holds all their sums exactly, as
+# ``exact_floats`` chooses it.
+Weights = npt.NDArray[np.floating[Any]]
+# Whole numbers up to this one are exact in float32.
+EXACT_IN_FLOAT32 = 2**24
 # float64 [...]: one value per split.
 Values = npt.NDArray[np.float64]
 
@@ -81,86 +87,147 @@ def _mean_share(parts: Integers, wholes: Integers) -> Values:
     return _share(_share(parts, wholes).sum(axis=-1), (wholes > 0).sum(axis=-1))
 
 
-def top_5(ranks: Integers, losses: Floats) -> float:
+def top_5(ranks: Integers, losses: Floats, weights: Weights) -> Values:
     """Share of the samples whose true class is among the five with the highest probability.
 
     Args:
         ranks: number of classes with a higher probability than the true one, int64 [N].
         losses: not used, float [N].
+        weights: how often each split has each sample, [N, R].
     """
-    return float(np.mean(ranks < 5))
+    return _mean_of_samples(weights[ranks < 5].sum(axis=0), weights)
 
 
-def log_loss(ranks: Integers, losses: Floats) -> float:
+def log_loss(ranks: Integers, losses: Floats, weights: Weights) -> Values:
     """Mean cross-entropy in nats, without label smoothing; the arguments are those of ``top_5``."""
-    return float(np.mean(losses))
+    return _mean_of_samples(losses @ weights, weights)
 
 
-def auroc(labels: Integers, probabilities: Floats) -> float:
+def auroc(labels: Integers, probabilities: Floats, weights: Weights) -> Values:
     """Area under the ROC curve, one class against the rest: the mean over the classes that occur.
 
     Args:
         labels: class indices, int64 [N].
         probabilities: float [N, C].
+        weights: how often each split has each sample, [N, R].
 
     Returns:
-        The mean; NaN if only one class occurs.
+        The means, float64 [R]; NaN if only one class occurs.
 
     Source: Mann and Whitney (1947): the share of pairs (positive, negative) in the right order; ties count half.
     """
-    areas = []
-    for index in np.unique(labels):
-        positive = labels == index
-        num_positive, num_negative = int(positive.sum()), int((~positive).sum())
-        if num_negative:
-            rank_sum = _mean_ranks(probabilities[:, index])[positive].sum()
-            areas.append((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
-    return float(np.mean(areas)) if areas else float("nan")
+    return _mean_over_classes(_area, labels, probabilities, weights)
 
 
-def average_precision(labels: Integers, probabilities: Floats) -> float:
+def average_precision(labels: Integers, probabilities: Floats, weights: Weights) -> Values:
     """Average precision, one class against the rest: the mean over the classes that occur; arguments as ``auroc``.
 
     The precision at each threshold, weighted by the recall that it adds.
     """
-    values = []
-    for index in np.unique(labels):
-        hits, chosen = _counts_by_threshold(labels == index, probabilities[:, index])
-        values.append(np.sum(np.diff(hits, prepend=0) * hits / chosen) / hits[-1])
-    return float(np.mean(values))
+    return _mean_over_classes(_precision, labels, probabilities, weights)
 
 
-def sensitivity_at(specificity: float, labels: Integers, probabilities: Floats) -> float:
+def sensitivity_at(specificity: float, labels: Integers, probabilities: Floats, weights: Weights) -> Values:
     """The highest sensitivity at a threshold with at least the given specificity.
 
     Args:
         specificity: the lowest allowed specificity, from 0 to 1.
         labels: int64 [N]; 1 is the positive class.
         probabilities: float [N, 2].
+        weights: how often each split has each sample, [N, R].
     """
-    if len(np.unique(labels)) < 2:
-        return float("nan")
-    hits, chosen = _counts_by_threshold(labels == 1, probabilities[:, 1])
-    false_alarms = chosen - hits
-    allowed = false_alarms / false_alarms[-1] <= 1 - specificity + 1e-12
-    return float(hits[allowed].max(initial=0) / hits[-1])
+    counts = ThresholdCounts.of(labels == 1, probabilities[:, 1], weights)
+    hits = counts.positive_at + counts.positive_above
+    false_alarms = counts.all_at + counts.all_above - hits
+    with np.errstate(invalid="ignore"):  # a split without negative samples
+        allowed = false_alarms / counts.negatives <= 1 - specificity + 1e-12
+    found = _share(np.where(allowed, hits, 0).max(axis=0, initial=0), counts.positives)
+    return np.where((counts.positives > 0) & (counts.negatives > 0), found, np.nan)
 
 
-def _counts_by_threshold(positive: npt.NDArray[np.bool_], scores: Floats) -> tuple[Integers, Integers]:
-    """How many positive samples, and how many of all, have at least each score that occurs; the highest score first."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of those with the same score
-    return np.cumsum(positive[order])[last], last + 1
+@dataclass(frozen=True, slots=True)
+class ThresholdCounts:
+    """How many samples lie at and above the scores that positive samples have: int64 [K, R], of several splits.
+
+    Between two such scores no metric changes: no further positive sample is found there.
+    """
+
+    positive_at: Integers
+    positive_above: Integers
+    all_at: Integers
+    all_above: Integers
+    positives: Integers
+    negatives: Integers
+
+    @classmethod
+    def of(cls, positive: npt.NDArray[np.bool_], scores: Floats, weights: Weights) -> ThresholdCounts:
+        """Count.
+
+        Args:
+            positive: bool [N].
+            scores: float [N].
+            weights: how often each split has each sample, [N, R].
+        """
+        thresholds, which = np.unique(scores[positive], return_inverse=True)
+        # 2k + 1: at threshold k; the even places are between two of them.
+        places = np.searchsorted(thresholds, scores, "left") + np.searchsorted(thresholds, scores, "right")
+        of_all = sums_by(places, 2 * len(thresholds) + 1, weights)
+        of_positive = sums_by(which, len(thresholds), weights[positive])
+        up_to, positive_up_to = of_all.cumsum(axis=0), of_positive.cumsum(axis=0)
+        total, positives = up_to[-1], of_positive.sum(axis=0)
+        return cls(
+            of_positive, positives - positive_up_to, of_all[1::2], total - up_to[1::2], positives, total - positives
+        )
 
 
-def _mean_ranks(values: Floats) -> Values:
-    """Ranks from 1, float64 [N]; equal values share the mean of theirs."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean_ranks: Values = (np.cumsum(counts) - (counts - 1) / 2)[which]
-    return mean_ranks
+def exact_floats(weights: Integers) -> Weights:
+    """Whole numbers [N, R] for ``sums_by``, in float32 if it holds their sums: a tenth of the time of integers."""
+    largest = int(weights.sum(axis=0, dtype=np.int64).max(initial=0))
+    return weights.astype(np.float32 if largest < EXACT_IN_FLOAT32 else np.float64)
 
 
-# The functions by what they need. Those of counts take several splits at once, as a bootstrap draws them.
+def sums_by(groups: Integers, number: int, weights: Weights) -> Integers:
+    """Sums of the weights of the samples of each group: int64 [N] and [N, R] -> int64 [number, R]."""
+    values = torch.from_numpy(weights)
+    sums = torch.zeros(number, values.shape[1], dtype=values.dtype)
+    return sums.index_add_(0, torch.from_numpy(groups), values).numpy().astype(np.int64)
+
+
+def _mean_of_samples(sums: npt.ArrayLike, weights: Weights) -> Values:
+    """Means from sums over the samples, float64 [R]; NaN for splits without samples."""
+    numbers = weights.sum(axis=0)
+    return np.where(numbers > 0, _share(sums, numbers), np.nan)
+
+
+def _mean_over_classes(
+    of: Callable[[ThresholdCounts], Values], labels: Integers, probabilities: Floats, weights: Weights
+) -> Values:
+    """The mean over the classes for which it is defined, one against the rest; NaN where it is for none."""
+    total, number = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+    for index in np.unique(labels):
+        values = of(ThresholdCounts.of(labels == index, probabilities[:, index], weights))
+        defined = ~np.isnan(values)
+        total += np.where(defined, values, 0)
+        number += defined
+    return np.where(number > 0, _share(total, number), np.nan)
+
+
+def _area(counts: ThresholdCounts) -> Values:
+    """Area under the ROC curve, float64 [R]; NaN without a positive or a negative sample."""
+    negative_at, negative_above = counts.all_at - counts.positive_at, counts.all_above - counts.positive_above
+    in_order = (counts.positive_at * (counts.negatives - negative_above - negative_at / 2)).sum(axis=0)
+    pairs = counts.positives * counts.negatives
+    return np.where(pairs > 0, _share(in_order, pairs), np.nan)
+
+
+def _precision(counts: ThresholdCounts) -> Values:
+    """Average precision, float64 [R]; NaN without a positive sample."""
+    precision = _share(counts.positive_at + counts.positive_above, counts.all_at + counts.all_above)
+    weighted = (counts.positive_at * precision).sum(axis=0)
+    return np.where(counts.positives > 0, _share(weighted, counts.positives), np.nan)
+
+
+# The functions by what they need. All take several splits at once, as a bootstrap draws them.
 OF_COUNTS: dict[str, Callable[[ClassCounts], Values]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
@@ -168,8 +235,8 @@ OF_COUNTS: dict[str, Callable[[ClassCounts], Values]] = {
     "cohen_kappa": cohen_kappa,
     "matthews": matthews,
 }
-OF_SAMPLES: dict[str, Callable[[Integers, Floats], float]] = {"top_5": top_5, "log_loss": log_loss}
-OF_PROBABILITIES: dict[str, Callable[[Integers, Floats], float]] = {
+OF_SAMPLES: dict[str, Callable[[Integers, Floats, Weights], Values]] = {"top_5": top_5, "log_loss": log_loss}
+OF_PROBABILITIES: dict[str, Callable[[Integers, Floats, Weights], Values]] = {
     "auroc": auroc,
     "average_precision": average_precision,
     "sensitivity_at_90": partial(sensitivity_at, 0.90),

@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ftexp.evaluation.metrics import OF_COUNTS, OF_PROBABILITIES, OF_SAMPLES, ClassCounts, Integers
+from ftexp.evaluation.metrics import (
+    OF_COUNTS,
+    OF_PROBABILITIES,
+    OF_SAMPLES,
+    ClassCounts,
+    Integers,
+    Values,
+    exact_floats,
+    sums_by,
+)
 from ftexp.machine.distributed import Ranks
 
 
@@ -85,11 +94,32 @@ class Scores:
         """The value of a metric in ``METRICS``; NaN if it is not defined for these samples."""
         if name in OF_COUNTS:
             return float(OF_COUNTS[name](self.class_counts))
+        return float(self.resampled(name, np.ones((self.num_samples, 1), np.int64))[0])
+
+    def resampled(self, name: str, times: Integers) -> Values:
+        """The values of a metric for resamples of the samples, as ``take`` and ``metric`` have them one by one.
+
+        Args:
+            name: of a metric in ``METRICS``.
+            times: how often each resample has each sample, integers [N, R].
+
+        Returns:
+            float64 [R]; NaN where the metric is not defined.
+        """
+        if name in OF_COUNTS:
+            return OF_COUNTS[name](self.resampled_counts(times))
+        weights = exact_floats(times)
         if name in OF_SAMPLES:
-            return OF_SAMPLES[name](self.ranks, self.losses)
+            return OF_SAMPLES[name](self.ranks, self.losses, weights)
         probabilities = self.probabilities
         assert probabilities is not None, f"{name} needs logits, which were not kept"
-        return OF_PROBABILITIES[name](self.labels, probabilities)
+        return OF_PROBABILITIES[name](self.labels, probabilities, weights)
+
+    def resampled_counts(self, times: Integers) -> ClassCounts:
+        """The class counts of resamples, each int64 [R, C]; the argument is that of ``resampled``."""
+        weights, hit = exact_floats(times), self.labels == self.predictions
+        of = (self.labels, weights), (self.predictions, weights), (self.labels[hit], weights[hit])
+        return ClassCounts(*(np.ascontiguousarray(sums_by(by, self.num_classes, each).T) for by, each in of))
 
     def metrics(self, names: Iterable[str]) -> dict[str, float]:
         """The values of several metrics by name."""

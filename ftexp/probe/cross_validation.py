@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.errors import ConfigError
+from ftexp.evaluation.intervals import drawn_times
 from ftexp.evaluation.scores import ScoreKeeper, Scores
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.metric_names import METRICS
@@ -221,16 +222,9 @@ def group_draws(scores: Scores, groups: Integers, names: Sequence[str], seed: in
     Returns:
         For each metric float64 [R]; R is smaller for metrics that sort probabilities.
     """
-    scores = scores.needed_for(names)
-    order = np.argsort(groups, kind="stable")
-    counts = np.bincount(groups)
-    rows_of = np.split(order, np.cumsum(counts)[:-1])
-    values: dict[str, list[float]] = {name: [] for name in names}
-    rng = np.random.default_rng(seed)
-    for number in range(NUM_RESAMPLES):
-        drawn = rng.integers(0, len(rows_of), len(rows_of))
-        part = scores.take(np.concatenate([rows_of[group] for group in drawn]))
-        for name in names:
-            if number < FEW_RESAMPLES or METRICS[name].needs != "probabilities":
-                values[name].append(part.metric(name))
-    return {name: np.array(drawn) for name, drawn in values.items()}
+    draws = {}
+    for name in names:
+        number = FEW_RESAMPLES if METRICS[name].needs == "probabilities" else NUM_RESAMPLES
+        drawn = drawn_times(groups, number, seed)
+        draws[name] = np.concatenate([scores.resampled(name, times) for times in drawn])
+    return draws

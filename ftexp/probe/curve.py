@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ftexp.errors import DataError
-from ftexp.evaluation.metrics import OF_COUNTS, ClassCounts
+from ftexp.evaluation.intervals import MAX_DRAWN, MIN_AT_ONCE
+from ftexp.evaluation.metrics import OF_COUNTS
 from ftexp.evaluation.scores import Scores
 from ftexp.metric_names import METRICS
 from ftexp.probe.cross_validation import announce, draw_outer_folds, joined, score_head
@@ -180,19 +181,15 @@ def errors_of(curve: LearningCurve, metric: str, seed: int) -> tuple[Errors, lis
         seed: of the resampling.
     """
     num_draws = NUM_DRAWS if METRICS[metric].needs == "counts" else FEW_DRAWS
-    rng = np.random.default_rng(seed)
-    num_groups, num_heads = curve.groups.max() + 1, curve.heads.max() + 1
-    drawn = [_both(curve, np.ones(len(curve.groups), np.int64), metric)]
+    drawn = [_both(curve, np.ones((len(curve.groups), 1), np.int64), metric)]
     singly: list[Floats] = []
-    while len(singly) < num_draws:
-        of_groups = np.bincount(rng.integers(0, num_groups, num_groups), minlength=num_groups)[curve.groups]
-        of_heads = np.bincount(rng.integers(0, num_heads, num_heads), minlength=num_heads)[curve.heads]
-        drawn.append(_both(curve, of_groups * of_heads, metric))
-        of_repeat = curve.repeats == len(singly) % (curve.repeats.max() + 1)
-        singly.append(_both(curve, of_groups * of_repeat, metric))
-    values, single = np.array(drawn), np.array(singly)  # [1 + draws, K, 1 + classes] and [draws, K, 1 + classes]
+    for of_all, of_repeats in _drawn_times(curve, num_draws, seed):
+        drawn.append(_both(curve, of_all, metric))
+        singly.append(_both(curve, of_repeats, metric))
+    values, single = np.concatenate(drawn), np.concatenate(singly)  # [1 + draws, K, 1 + classes], [draws, ...]
     labels = curve.scores[0].labels
-    counts = [num_groups, *(len(np.unique(curve.groups[labels == k])) for k in range(curve.scores[0].num_classes))]
+    of_class = (len(np.unique(curve.groups[labels == k])) for k in range(curve.scores[0].num_classes))
+    counts = [curve.groups.max() + 1, *of_class]
     found = [
         Errors(curve.sizes, values[0, :, k], values[1:, :, k], single[:, :, k], 1 / max(n, 1))
         for k, n in enumerate(counts)
@@ -200,20 +197,29 @@ def errors_of(curve: LearningCurve, metric: str, seed: int) -> tuple[Errors, lis
     return found[0], found[1:]
 
 
-def _both(curve: LearningCurve, weights: Integers, metric: str) -> Floats:
-    """The errors of the metric and of every class's recall: float64 [K, 1 + C]."""
-    return np.array([_errors(scores, weights, metric) for scores in curve.scores])
+def _drawn_times(curve: LearningCurve, number: int, seed: int) -> Iterator[tuple[Integers, Integers]]:
+    """How often resamples have each sample, of groups and heads, and of the groups of one repeat: int64 [M, R]."""
+    rng, step = np.random.default_rng(seed), max(MIN_AT_ONCE, MAX_DRAWN // len(curve.groups))
+    num_groups, num_heads = curve.groups.max() + 1, curve.heads.max() + 1
+    for start in range(0, number, step):
+        both, single = [], []
+        for draw in range(start, min(start + step, number)):
+            of_groups = np.bincount(rng.integers(0, num_groups, num_groups), minlength=num_groups)[curve.groups]
+            of_heads = np.bincount(rng.integers(0, num_heads, num_heads), minlength=num_heads)[curve.heads]
+            both.append(of_groups * of_heads)
+            single.append(of_groups * (curve.repeats == draw % (curve.repeats.max() + 1)))
+        yield np.stack(both, axis=1), np.stack(single, axis=1)
 
 
-def _errors(scores: Scores, weights: Integers, metric: str) -> Floats:
-    hit = weights * (scores.labels == scores.predictions)
-    of = (scores.labels, weights), (scores.predictions, weights), (scores.labels, hit)
-    counts = ClassCounts(*(np.bincount(k, weight, scores.num_classes).astype(np.int64) for k, weight in of))
+def _both(curve: LearningCurve, times: Integers, metric: str) -> Floats:
+    """The errors of the metric and of every class's recall: float64 [R, K, 1 + C]."""
+    return np.stack([_errors(scores, times, metric) for scores in curve.scores], axis=1)
+
+
+def _errors(scores: Scores, times: Integers, metric: str) -> Floats:
+    counts = scores.resampled_counts(times)
     with np.errstate(invalid="ignore"):  # a class that was not drawn
         missed = 1 - counts.hits / counts.truth
-    if metric in OF_COUNTS:
-        value = float(OF_COUNTS[metric](counts))
-    else:
-        value = scores.take(np.repeat(np.arange(len(weights)), weights)).metric(metric)
-    error = METRICS[metric].high - value if METRICS[metric].maximize else value
-    return np.array([error, *missed])
+    values = OF_COUNTS[metric](counts) if metric in OF_COUNTS else scores.resampled(metric, times)
+    errors = METRICS[metric].high - values if METRICS[metric].maximize else values
+    return np.concatenate([errors[:, None], missed], axis=1)

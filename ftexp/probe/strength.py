@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ftexp.evaluation.intervals import drawn_times
 from ftexp.evaluation.scores import ScoreKeeper, Scores
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.metric_names import METRICS
@@ -126,14 +127,10 @@ def _loss_noise(one: Scores, other: Scores) -> float:
 
 def _noise(scored: Sequence[Scores], best: int, metric: str) -> Floats:
     """Standard errors of the differences of a metric from that of the best one, by a paired bootstrap: [strengths]."""
-    rng, size = np.random.default_rng(0), scored[best].num_samples
-    differences = []
-    for _ in range(RESAMPLES):
-        rows = rng.integers(0, size, size)
-        values = np.array([scores.take(rows).metric(metric) for scores in scored])
-        differences.append(values[best] - values)
+    drawn = drawn_times(np.arange(scored[best].num_samples), RESAMPLES, seed=0)
+    values = np.concatenate([[scores.resampled(metric, times) for scores in scored] for times in drawn], axis=1)
     with np.errstate(invalid="ignore"):  # resamples without one of the classes, for which the metric is not defined
-        noise: Floats = np.nan_to_num(np.nanstd(np.array(differences), axis=0))
+        noise: Floats = np.nan_to_num(np.nanstd(values[best] - values, axis=1))
     return noise
 
 

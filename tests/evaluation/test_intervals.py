@@ -9,6 +9,7 @@ from ftexp.evaluation import intervals
 from ftexp.evaluation.intervals import (
     accuracy_interval,
     bootstrap_intervals,
+    drawn_times,
     num_resamples,
     smallest_difference,
     warn_if_too_small,
@@ -76,6 +77,20 @@ def test_parts_that_fit_into_memory_change_no_interval(monkeypatch: pytest.Monke
     at_once = bootstrap_intervals(scores, names)
     monkeypatch.setattr(intervals, "MAX_DRAWN", 8 * 300)  # 300 resamples of the eight cells that are not empty
     assert bootstrap_intervals(scores, names) == at_once
+
+
+def test_groups_are_drawn_whole_and_parts_change_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = np.array([0, 2, 1, 2])
+    (at_once,) = drawn_times(groups, 7, seed=3)
+    rng = np.random.default_rng(3)
+    for column in at_once.T:
+        chosen = rng.integers(0, 3, 3).tolist()
+        assert column.tolist() == [chosen.count(group) for group in groups]
+    monkeypatch.setattr(intervals, "MAX_DRAWN", 12)
+    monkeypatch.setattr(intervals, "MIN_AT_ONCE", 1)
+    parts = list(drawn_times(groups, 7, seed=3))
+    assert [part.shape[1] for part in parts] == [3, 3, 1]
+    assert np.array_equal(np.concatenate(parts, axis=1), at_once)
 
 
 def test_wilson_interval_by_hand() -> None:

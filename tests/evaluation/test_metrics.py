@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ def test_a_metric_stays_in_its_range_and_rises_with_better_predictions(name: str
 
 def test_top_5_by_hand() -> None:
     ranks = np.array([0, 4, 5, 9])
-    assert metrics.top_5(ranks, np.zeros(4)) == 0.5
+    times = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 3.0]])
+    assert metrics.top_5(ranks, np.zeros(4), times).tolist() == [0.5, 0.0]
 
 
 def test_matthews_and_kappa_of_one_class_are_zero() -> None:
@@ -101,15 +103,17 @@ def test_sensitivity_at_a_specificity_by_hand() -> None:
     labels = np.repeat([0, 1], [10, 4])
     p = np.concatenate([negatives, positives])
     probabilities = np.stack([1 - p, p], axis=1)
-    assert metrics.sensitivity_at(0.90, labels, probabilities) == 0.5
-    assert metrics.sensitivity_at(0.99, labels, probabilities) == 0.25
+    once = np.ones((14, 1))
+    assert metrics.sensitivity_at(0.90, labels, probabilities, once).tolist() == [0.5]
+    assert metrics.sensitivity_at(0.99, labels, probabilities, once).tolist() == [0.25]
 
 
 def test_metrics_that_need_two_classes_are_nan_with_one() -> None:
     probabilities = np.array([[0.2, 0.8], [0.6, 0.4]])
     labels = np.zeros(2, np.int64)
-    assert math.isnan(metrics.auroc(labels, probabilities))
-    assert math.isnan(metrics.sensitivity_at(0.9, labels, probabilities))
+    once = np.ones((2, 1))
+    assert math.isnan(metrics.auroc(labels, probabilities, once)[0])
+    assert math.isnan(metrics.sensitivity_at(0.9, labels, probabilities, once)[0])
 
 
 def test_taking_rows_takes_all_of_a_sample() -> None:
@@ -119,6 +123,27 @@ def test_taking_rows_takes_all_of_a_sample() -> None:
     assert taken.confusion.sum() == 3
     assert taken.metric("log_loss") == pytest.approx(scores.losses[rows].mean())
     assert np.array_equal(taken.logits, scores.logits[rows])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_of_resamples_is_that_of_their_samples_one_by_one(name: str) -> None:
+    scores = drawn(num_classes=2 if METRICS[name].binary else 4)
+    scores = replace(scores, logits=scores.logits.round())
+    assert len(np.unique(scores.probabilities[:, 1])) < 60  # there are ties
+    rng = np.random.default_rng(0)
+    drawn_rows = [rng.integers(0, 60, 60) for _ in range(20)]
+    drawn_rows.append(np.flatnonzero(scores.labels == 0))  # of one class alone, for which some are not defined
+    drawn_rows.append(np.flatnonzero(scores.labels != 1))  # without one of the classes
+    times = np.stack([np.bincount(rows, minlength=60) for rows in drawn_rows], axis=1)
+    expected = [scores.take(rows).metric(name) for rows in drawn_rows]
+    np.testing.assert_allclose(scores.resampled(name, times), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_many_samples_are_counted_exactly() -> None:
+    """In float32, 2 ** 24 + 1 is 2 ** 24."""
+    many = np.array([[2**24], [1]])
+    assert metrics.sums_by(np.zeros(2, np.int64), 1, metrics.exact_floats(many)).tolist() == [[2**24 + 1]]
+    assert metrics.exact_floats(many - 1).dtype == np.float32
 
 
 def test_splits_are_scored_several_at_once() -> None:

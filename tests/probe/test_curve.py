@@ -92,7 +92,7 @@ def test_errors_of_a_resample_are_those_of_its_samples_without_a_confusion_matri
     predictions[:150] = labels[:150]
     scores = scores_of(labels.tolist(), predictions.tolist(), 1000).needed_for([])
     tracemalloc.start()
-    errors = curve_module._errors(scores, weights, "macro_f1")
+    (errors,) = curve_module._errors(scores, weights[:, None], "macro_f1")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     drawn = scores.take(np.repeat(np.arange(300), weights))
