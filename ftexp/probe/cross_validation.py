@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from ftexp.evaluation.scores import ScoreKeeper, Scores
 from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.metric_names import METRICS
 from ftexp.probe.features import Features
+from ftexp.probe.group_folds import group_folds
 from ftexp.probe.out_of_fold import fit_head
 
 # Resamples of the groups for the intervals; fewer for metrics that sort probabilities.
@@ -61,7 +61,7 @@ def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
     Raises:
         ConfigError: if there are fewer groups than folds, or a class has fewer than two groups.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # takes a second
+    from sklearn.model_selection import StratifiedKFold  # takes a second
 
     labels, groups = features.labels.numpy(), features.groups.numpy()
     if features.num_groups < num_folds:
@@ -79,11 +79,8 @@ def draw_folds(features: Features, num_folds: int, seed: int) -> list[Integers]:
         )
     if features.num_groups == len(labels) and np.bincount(labels).min() >= num_folds:
         cuts = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels)
-    else:
-        cuts = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a class that has fewer images than there are folds
         return [held for _, held in cuts]
+    return group_folds(labels, groups, num_folds, seed)
 
 
 def _in_one_group(features: Features, classes: Sequence[int]) -> str:
