@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Integers = npt.NDArray[np.int64]
+from ftexp.data.splitting.group_table import GroupTable, Integers
+
 Floats = npt.NDArray[np.float64]
 
 # Groups whose counts of all classes are in memory at once.
@@ -30,21 +31,17 @@ def group_folds(labels: Integers, groups: Integers, num_folds: int, seed: int) -
     Returns:
         The indices of the samples of each fold.
     """
-    classes, class_of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    _, class_of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     names, group_of = np.unique(groups, return_inverse=True)
     drawn = np.arange(len(names))
     np.random.RandomState(seed).shuffle(drawn)
     place_of = np.empty_like(drawn)
     place_of[drawn] = np.arange(len(drawn))
     place_of_sample = place_of[group_of]
-    cells, counts = np.unique(place_of_sample * len(classes) + class_of, return_counts=True)
-    places, held = np.divmod(cells, len(classes))
-    starts = np.searchsorted(places, np.arange(len(names) + 1))
-    fold_of = np.empty(len(names), np.int64)
-    folds = _Folds(num_folds, sizes.astype(np.float64))
-    for place in np.argsort(-_spreads(held, counts, starts, len(classes)), kind="stable").tolist():
-        own = slice(starts[place], starts[place + 1])
-        fold_of[place] = folds.add(held[own], counts[own])
+    table = GroupTable.of(place_of_sample, class_of)
+    fold_of, folds = np.empty(len(names), np.int64), _Folds(num_folds, sizes.astype(np.float64))
+    for place in np.argsort(-_spreads(table), kind="stable").tolist():
+        fold_of[place] = folds.add(*table.of_group(place))
     fold_of_sample = fold_of[place_of_sample]
     return [np.flatnonzero(fold_of_sample == fold) for fold in range(num_folds)]
 
@@ -90,12 +87,12 @@ class _Folds:
         return best
 
 
-def _spreads(held: Integers, counts: Integers, starts: Integers, num_classes: int) -> Floats:
+def _spreads(table: GroupTable) -> Floats:
     """How uneven the classes of each group are, float64 [G]: the standard deviation of their counts."""
     parts = []
-    for first in range(0, len(starts) - 1, GROUPS_AT_ONCE):
-        bounds = starts[first : first + GROUPS_AT_ONCE + 1]
-        table, own = np.zeros((len(bounds) - 1, num_classes)), slice(bounds[0], bounds[-1])
-        table[np.repeat(np.arange(len(table)), np.diff(bounds)), held[own]] = counts[own]
-        parts.append(np.std(table, axis=1))
+    for first in range(0, table.num_groups, GROUPS_AT_ONCE):
+        starts = table.starts[first : first + GROUPS_AT_ONCE + 1]
+        own, dense = slice(starts[0], starts[-1]), np.zeros((len(starts) - 1, table.num_classes))
+        dense[table.groups[own] - first, table.classes[own]] = table.counts[own]
+        parts.append(np.std(dense, axis=1))
     return np.concatenate(parts)

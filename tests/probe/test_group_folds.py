@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
+from ftexp.data.splitting.group_table import Integers
 from ftexp.probe import group_folds as module
-from ftexp.probe.group_folds import Integers, group_folds
+from ftexp.probe.group_folds import group_folds
 
 
 def scikit_learns(labels: Integers, groups: Integers, num_folds: int, seed: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ftexp.data.samples import sorted_naturally
 from ftexp.data.splitting.group_cover import find_cover
+from ftexp.data.splitting.group_table import GroupTable, Integers
 from ftexp.errors import DataError, listed
 
 _NO_GROUPS = "without data.group_column groups are ignored"
@@ -89,55 +90,65 @@ def cut_by_group(labels: Sequence[str], groups: Sequence[str], fractions: Mappin
     """
     splits = list(_shares(fractions))
     _check_groups(labels, groups, splits)
-    _, class_of = np.unique(labels, return_inverse=True)
-    names, group_of = np.unique(groups, return_inverse=True)
-    counts_GC = np.zeros((len(names), int(class_of.max()) + 1))
-    np.add.at(counts_GC, (group_of, class_of), 1)
+    group_of = _numbered(groups)
+    table = GroupTable.of(group_of, _numbered(labels))
 
     shares_S = np.array(list(_shares(fractions).values()))
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-counts_GC.sum(axis=1)[order], kind="stable")]
-    split_of_group = _assign_groups(counts_GC, order, shares_S, {})
-    if not all((counts_GC[split_of_group == number].sum(axis=0) > 0).all() for number in range(len(splits))):
+    order = np.random.default_rng(seed).permutation(table.num_groups)
+    order = order[np.argsort(-np.bincount(group_of)[order], kind="stable")]
+    split_of_group = _assign_groups(table, order, shares_S, {})
+    found_SC = np.zeros((len(splits), table.num_classes), dtype=bool)
+    found_SC[split_of_group[table.groups], table.classes] = True
+    if not found_SC.all():
         # Small splits and small groups first: they change the fractions least.
-        first = find_cover(counts_GC > 0, order[::-1].tolist(), np.argsort(shares_S, kind="stable").tolist())
+        first = find_cover(table, order[::-1], np.argsort(shares_S, kind="stable").tolist())
         if first is None:
             raise DataError(
                 f"No way to split by group was found that has every class in each of {', '.join(splits)}: some classes"
                 f" come from too few groups. Add groups of the rare classes or remove them; {_NO_GROUPS}."
             )
-        split_of_group = _assign_groups(counts_GC, order, shares_S, first)
-    return [splits[split_of_group[group]] for group in group_of]
+        split_of_group = _assign_groups(table, order, shares_S, first)
+    return [splits[split] for split in split_of_group[group_of].tolist()]
+
+
+def _numbered(names: Sequence[str]) -> Integers:
+    """The number of each name in their sorted order, int64 [N]; an array of long paths would take GiB."""
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return np.fromiter((numbers[name] for name in names), np.int64, len(names))
 
 
 def _assign_groups(
-    counts_GC: npt.NDArray[np.float64],
-    order: npt.NDArray[np.int64],
-    shares_S: npt.NDArray[np.float64],
-    assigned: Mapping[int, int],
-) -> npt.NDArray[np.int64]:
+    table: GroupTable, order: Integers, shares_S: npt.NDArray[np.float64], assigned: Mapping[int, int]
+) -> Integers:
     """Assign each group to the split where it increases the squared error of the class counts least (greedily).
 
     Args:
-        counts_GC: the number of samples by group and class.
+        table: the number of samples by group and class.
         order: the groups in the order of assignment.
         shares_S: the fraction of each split.
         assigned: group -> split, of groups whose split is settled.
     """
-    fractions_GC = counts_GC / counts_GC.sum(axis=0)
-    held_SC = np.zeros((len(shares_S), counts_GC.shape[1]))
-    split_of_group = np.zeros(len(counts_GC), dtype=np.int64)
+    sizes_C = np.bincount(table.classes, table.counts, table.num_classes)
+    shares_S1 = shares_S[:, None]
+    held_SC = np.zeros((len(shares_S), table.num_classes))
+    split_of_group = np.zeros(table.num_groups, dtype=np.int64)
     for group, split in assigned.items():
+        classes, counts = table.of_group(group)
         split_of_group[group] = split
-        held_SC[split] += fractions_GC[group]
-    for group in order:
-        if int(group) in assigned:
+        held_SC[split, classes] += counts / sizes_C[classes]
+    before_SC = (held_SC / shares_S1 - 1) ** 2 * shares_S1
+    after_SC = before_SC.copy()
+    for group in order.tolist():
+        if group in assigned:
             continue
-        before = ((held_SC / shares_S[:, None] - 1) ** 2 * shares_S[:, None]).sum(axis=1)
-        after = (((held_SC + fractions_GC[group]) / shares_S[:, None] - 1) ** 2 * shares_S[:, None]).sum(axis=1)
-        split = int(np.argmin(after - before))
+        classes, counts = table.of_group(group)
+        more = held_SC[:, classes] + counts / sizes_C[classes]
+        after_SC[:, classes] = (more / shares_S1 - 1) ** 2 * shares_S1  # the errors of the other classes stay
+        split = int(np.argmin(after_SC.sum(axis=1) - before_SC.sum(axis=1)))
         split_of_group[group] = split
-        held_SC[split] += fractions_GC[group]
+        held_SC[split, classes] = more[split]
+        before_SC[split, classes] = after_SC[split, classes]
+        after_SC[:, classes] = before_SC[:, classes]
     return split_of_group
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from itertools import product
 
@@ -88,6 +89,47 @@ def test_many_classes_of_few_groups() -> None:
     labels, groups = [label for label, _ in groups_of], [group for _, group in groups_of]
     splits = cut_by_group(labels, groups, FRACTIONS, 0)
     assert len(set(zip(labels, splits, strict=True))) == 900
+
+
+def test_a_group_goes_where_the_squared_error_of_all_classes_grows_least() -> None:
+    """As a table of all groups by all classes gives it."""
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 4, 300), rng.integers(0, 120, 300)
+    names, group_of = np.unique(groups, return_inverse=True)
+    table = np.zeros((len(names), 4))
+    np.add.at(table, (group_of, labels), 1)
+    order = np.random.default_rng(5).permutation(len(names))
+    order = order[np.argsort(-table.sum(axis=1)[order], kind="stable")]
+    shares, held, expected = np.array([0.6, 0.2, 0.2]), np.zeros((3, 4)), np.zeros(len(names), np.int64)
+    for group in order:
+        more = held + table[group] / table.sum(axis=0)
+        before, after = (((of / shares[:, None] - 1) ** 2 * shares[:, None]).sum(axis=1) for of in (held, more))
+        expected[group] = np.argmin(after - before)
+        held[expected[group]] = more[expected[group]]
+    found = cut_by_group([f"c{k}" for k in labels], [f"g{k:03d}" for k in groups], FRACTIONS, 5)
+    assert found == [SPLITS[split] for split in expected[group_of]]
+
+
+def test_many_groups_of_many_classes_take_little_memory() -> None:
+    labels, groups = [f"c{i % 1000}" for i in range(4000)], [f"g{i}" for i in range(4000)]
+    tracemalloc.start()
+    splits = cut_by_group(labels, groups, {"val": 0.25}, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert Counter(splits) == {"train": 3000, "val": 1000}
+    assert peak < 8_000_000  # bytes; the table of all groups alone has 32 million
+
+
+def test_a_rare_class_is_found_among_many_groups_in_little_memory() -> None:
+    labels, groups = [f"c{max(i, 2) % 1000}" for i in range(4000)], [f"g{i}" for i in range(4000)]
+    labels[:3] = ["rare"] * 3
+    tracemalloc.start()
+    splits = cut_by_group(labels, groups, {"val": 0.01, "test": 0.01}, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sorted(splits[:3]) == ["test", "train", "val"]
+    assert len(set(zip(labels, splits, strict=True))) == 3 * 1001
+    assert peak < 16_000_000
 
 
 def test_time_by_hand() -> None:
