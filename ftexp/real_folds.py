@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,8 +25,9 @@ from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.catalogue import locate_weights
 from ftexp.preparation.prepare import plan
 from ftexp.preparation.prepared import run_name
-from ftexp.probe.cross_validation import FoldScores, Integers, announce, draw_folds, draw_outer_folds
+from ftexp.probe.cross_validation import FoldScores, Integers, draw_folds, draw_outer_folds
 from ftexp.probe.features import Features
+from ftexp.progress_lines import ProgressLines
 from ftexp.run import run
 from ftexp.run_folder import start_again
 from ftexp.run_identity import RunIdentity
@@ -111,14 +111,14 @@ def train_folds(
         folder,
         images.splits.test.num_samples,
     )
-    missing = [fold for fold in folds if status_of(folder / FOLDS / fold.name) != "finished"]
-    scored = []
+    missing = [fold.name for fold in folds if status_of(folder / FOLDS / fold.name) != "finished"]
+    scored, progress = [], ProgressLines("folds", "finished", "runs", len(missing))
     with _one_parent(config, folder / FOLDS):
         for fold in folds:
-            place, started = folder / FOLDS / fold.name, time.perf_counter()
+            place = folder / FOLDS / fold.name
             _train(config, place, fold.splits, overrides)
-            if missing and fold is missing[0]:
-                announce("folds   the other runs", (time.perf_counter() - started) * (len(missing) - 1))
+            if fold.name in missing:
+                progress.at(missing.index(fold.name) + 1)
             scores = _score(place, features.take(fold.held)).needed_for(names)
             scored.append(FoldScores(fold.repeat, fold.number, fold.held, scores))
     return scored

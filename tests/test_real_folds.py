@@ -11,7 +11,7 @@ import torch
 from conftest import CommandLine, Compose
 from workplaces import draw_noise
 
-from ftexp import real_folds
+from ftexp import progress_lines, real_folds
 from ftexp.cross_validate import main
 from ftexp.data.samples import Sample
 from ftexp.data.splitting.splits import build_splits
@@ -59,6 +59,8 @@ def test_every_fold_is_trained_by_the_stage_and_scored_once(
         raise AssertionError("the test split was opened")
 
     monkeypatch.setattr(TestSplit, "take_samples", sealed)
+    monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(progress_lines, "PART_BETWEEN", 0)
     kept: list[FoldScores] = []
     trained_folds = real_folds.train_folds
     monkeypatch.setattr(real_folds, "train_folds", lambda *given: kept.extend(r := trained_folds(*given)) or r)
@@ -83,6 +85,8 @@ def test_every_fold_is_trained_by_the_stage_and_scored_once(
     assert [phase["name"] for phase in trained["phases"]] == ["partial"]
     assert trained["test"] is None
     assert "stage=partial, trained for each: accuracy" in ended.stdout
+    for number in (1, 2, 3):
+        assert f"folds   finished {number} of 4 runs; about" in ended.stdout
     with pytest.raises(Exception, match="No run has finished"):  # a fold is not what "latest" means
         newest_finished(Path("out"))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +16,10 @@ from ftexp.metric_names import METRICS
 from ftexp.probe.features import Features
 from ftexp.probe.group_folds import group_folds
 from ftexp.probe.out_of_fold import fit_head
+from ftexp.progress_lines import ProgressLines
 
 # Resamples of the groups for the intervals; fewer for metrics that sort probabilities.
 NUM_RESAMPLES, FEW_RESAMPLES = 1_000, 200
-
-# Seconds of waiting from which they are told beforehand.
-WORTH_SAYING = 15.0
-
-log = logging.getLogger(__name__)
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -137,26 +131,13 @@ def cross_validate(
     Raises:
         ConfigError: if the folds cannot be cut.
     """
-    started = time.perf_counter()
+    progress = ProgressLines("folds", "trained and scored", "heads", num_folds * num_repeats)
     for repeat in range(num_repeats):
         for fold, held in enumerate(draw_outer_folds(features, num_folds, seed + repeat)):
             rest = np.setdiff1d(np.arange(len(features.labels)), held)
             scores = score_head(features.take(rest), features.take(held)).needed_for(names)
-            if repeat == fold == 0:
-                seconds = (time.perf_counter() - started) * (num_folds * num_repeats - 1)
-                announce("folds   a head for every fold and repeat", seconds)
+            progress.at(repeat * num_folds + fold + 1)
             yield FoldScores(repeat, fold, held, scores)
-
-
-def announce(what: str, seconds: float) -> None:
-    """Say how long something is going to take, if that is long.
-
-    Args:
-        what: takes so long, after the prefix of its log lines.
-        seconds: that are left.
-    """
-    if seconds > WORTH_SAYING:
-        log.info("%s: about %.0f s more", what, seconds)
 
 
 def score_head(seen: Features, unseen: Features) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,8 +13,9 @@ from ftexp.evaluation.intervals import MAX_DRAWN, MIN_AT_ONCE
 from ftexp.evaluation.metrics import OF_COUNTS
 from ftexp.evaluation.scores import Scores
 from ftexp.metric_names import METRICS
-from ftexp.probe.cross_validation import announce, draw_outer_folds, joined, score_head
+from ftexp.probe.cross_validation import draw_outer_folds, joined, score_head
 from ftexp.probe.features import Features
+from ftexp.progress_lines import ProgressLines
 
 # Shares of the training part of each fold, the largest first; a share that leaves a class too few groups is left out.
 SHARES = tuple(2 ** (-step / 2) for step in range(8))
@@ -146,7 +146,7 @@ def learning_curve(features: Features, num_folds: int, num_repeats: int, seed: i
     parts: list[list[Scores]] = [[] for _ in shares]
     counts: list[list[int]] = [[] for _ in shares]
     held_rows: list[Integers] = []
-    started = time.perf_counter()
+    progress = ProgressLines("curve", "trained and scored the heads of", "folds", num_folds * num_repeats)
     for repeat in range(num_repeats):
         for held in draw_outer_folds(features, num_folds, seed + repeat):
             rest = features.take(np.setdiff1d(np.arange(len(features.labels)), held))
@@ -155,9 +155,7 @@ def learning_curve(features: Features, num_folds: int, num_repeats: int, seed: i
                 parts[number].append(score_head(rest.take(rows), unseen).needed_for([metric]))
                 counts[number].append(len(rows))
             held_rows.append(held)
-            if len(held_rows) == 1:
-                seconds = (time.perf_counter() - started) * (num_folds * num_repeats - 1)
-                announce(f"curve   heads of {len(shares)} sizes for every fold and repeat", seconds)
+            progress.at(len(held_rows))
     return LearningCurve(
         sizes=np.array([np.mean(one) for one in counts]),
         scores=tuple(joined(one) for one in parts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ftexp.probe.features import Features
 from ftexp.probe.out_of_fold import out_of_fold
+from ftexp.progress_lines import ProgressLines
 
 # More images take minutes, with the thousands of features of a transformer's blocks, and tell no more.
 MAX_IMAGES = 2_000
@@ -118,8 +120,15 @@ def probe_depth(features: Features, blocks: Sequence[tuple[str, int]], seed: int
     widths = [width for _, width in blocks]
     ends = np.cumsum(widths)
     columns = [slice(int(end) - width, int(end)) for end, width in zip(ends, widths, strict=True)]
-    alone = [_Held.of(features, features.values[:, part]) for part in columns]
-    up_to = [alone[0], *(_Held.of(features, features.values[:, : part.stop]) for part in columns[1:])]
+    progress, done = ProgressLines("depth", "scored", "heads on outputs of blocks", 2 * len(columns) - 1), count(1)
+
+    def score(part: slice) -> _Held:
+        held = _Held.of(features, features.values[:, part])
+        progress.at(next(done))
+        return held
+
+    alone = [score(part) for part in columns]
+    up_to = [alone[0], *(score(slice(part.stop)) for part in columns[1:])]
     groups = features.groups.numpy()
     best = max(alone, key=lambda held: held.accuracy)
     boundaries = tuple(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from ftexp.probe.mean_loss import MeanLoss
 from ftexp.probe.ridge import decompose
+from ftexp.progress_lines import SpacedLines
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -141,19 +144,23 @@ class LogisticProblem:
             strengths: above 0.
             tolerance: the duality gap to reach, as a share of the objective; float32 has its limit near 1e-6.
         """
-        loss = self._loss(torch.float32)
+        loss, lines = self._loss(torch.float32), SpacedLines("head")
         before: list[Solution] = []
-        for strength in strengths:
-            solution = self._minimise(strength, *self._start(strength, before), loss, tolerance, rounds=1)
+        for number, strength in enumerate(strengths, 1):
+            told = partial(lines.say, f"solving for strength {number} of at most {len(strengths)}: iteration %d")
+            solution = self._minimise(strength, *self._start(strength, before), loss, tolerance, 1, told)
             before = [*before[-1:], solution]
             yield solution
 
     def solve(self, strength: float, start: Solution | None = None) -> Solution:
         """Solve for one strength, above 0, to the optimum, from another solution of this problem or from zero."""
-        point = self._start(strength, [] if start is None else [start])
-        near = self._minimise(strength, *point, self._loss(torch.float32), NEAR, rounds=1)
+        point, lines = self._start(strength, [] if start is None else [start]), SpacedLines("head")
+        told = partial(lines.say, f"solving for strength {strength:.3g} to the optimum: iteration %d")
+        near = self._minimise(strength, *point, self._loss(torch.float32), NEAR, 1, told)
         point = self._start(strength, [near])
-        found = self._minimise(strength, *point, self._loss(torch.float64), TOLERANCE, ROUNDS)
+        found = self._minimise(
+            strength, *point, self._loss(torch.float64), TOLERANCE, ROUNDS, lambda done: told(near.iterations + done)
+        )
         return replace(found, iterations=near.iterations + found.iterations)
 
     def _loss(self, dtype: torch.dtype) -> MeanLoss:
@@ -176,7 +183,14 @@ class LogisticProblem:
         )
 
     def _minimise(
-        self, strength: float, weight: Tensor, bias: Tensor, loss: MeanLoss, tolerance: float, rounds: int
+        self,
+        strength: float,
+        weight: Tensor,
+        bias: Tensor,
+        loss: MeanLoss,
+        tolerance: float,
+        rounds: int,
+        told: Callable[[int], None],
     ) -> Solution:
         from scipy.optimize import (
             minimize,  # takes a quarter of a second, and a head that is not solved has no use for it
@@ -195,7 +209,10 @@ class LogisticProblem:
             latest = torch.cat([by_weight.add_(both[:, :-1], alpha=strength), by_bias[:, None]], dim=1)
             return value + strength / 2 * float(both[:, :-1].square().sum()), (latest / scale).flatten().numpy()
 
+        done = count(1)
+
         def stop(intermediate_result: OptimizeResult) -> None:
+            told(next(done))
             # The gap as in ``_certified``, and what a better bias may gain.
             gap = float(latest[:, :-1].square().sum()) / strength + float(latest[:, -1].square().sum()) / spread
             if gap / 2 <= bound * intermediate_result.fun:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ftexp.evaluation.calibration import likeliest_temperature, negative_log_likelihood, tempered
 from ftexp.probe.features import Features
 from ftexp.probe.ridge import RidgePath
+from ftexp.progress_lines import SpacedLines
 
 # How many strengths are compared; the grid has ten decades.
 NUM_STRENGTHS = 13
@@ -91,11 +92,12 @@ class _Tried:
 
 def _best(features: Features, path: RidgePath) -> _Tried:
     tried: list[_Tried] = []
-    labels = features.labels.numpy()
+    labels, lines = features.labels.numpy(), SpacedLines("head")
     for strength in path.strengths(NUM_STRENGTHS).tolist():
         outputs = _left_out(features, path, strength)
         temperature = best_temperature(outputs, labels)
         tried.append(_Tried(strength, temperature, negative_log_likelihood(outputs, labels, temperature)))
+        lines.say("tried strength %d of at most %d of a ridge head", len(tried), NUM_STRENGTHS)
         if len(tried) > 2 and tried[-1].log_loss > tried[-2].log_loss > tried[-3].log_loss:
             break
     return min(tried, key=lambda one: one.log_loss)

@@ -14,8 +14,8 @@ from made_features import clouds, copies, features_of
 from scipy.special import softmax
 from sklearn.linear_model import Ridge
 
+from ftexp import progress_lines
 from ftexp.errors import ConfigError
-from ftexp.probe import cross_validation
 from ftexp.probe.cross_validation import cross_validate, draw_folds, group_intervals, pooled
 from ftexp.probe.curve import learning_curve
 from ftexp.probe.out_of_fold import fit_head
@@ -64,14 +64,17 @@ def test_repeats_draw_new_folds_of_all_samples() -> None:
 
 
 def test_folds_that_take_long_are_said_to(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Once, after the first, for all that are left."""
+    """After each but the last, how long the others take; folds that take seconds say nothing."""
     caplog.set_level("INFO")
     list(cross_validate(clouds(30), 3, 2, 0, ["accuracy"]))
     assert not caplog.messages
-    monkeypatch.setattr(cross_validation, "WORTH_SAYING", -1.0)
+    monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(progress_lines, "PART_BETWEEN", 0)
     list(cross_validate(clouds(30), 3, 2, 0, ["accuracy"]))
-    (said,) = caplog.messages
-    assert re.fullmatch(r"folds   a head for every fold and repeat: about \d+ s more", said)
+    said = [message for message in caplog.messages if message.startswith("folds")]
+    assert len(said) == 5
+    assert re.fullmatch(r"folds   trained and scored 1 of 6 heads; about \d+ s left", said[0])
+    assert "head    tried strength 1 of at most 13 of a ridge head" in caplog.messages
 
 
 def test_more_folds_than_a_class_has_images_are_refused() -> None:

@@ -12,6 +12,7 @@ import torch
 from conftest import scores_of
 from made_features import clouds, copies
 
+from ftexp import progress_lines
 from ftexp.errors import DataError
 from ftexp.probe import curve as curve_module
 from ftexp.probe.cross_validation import cross_validate, pooled
@@ -53,6 +54,15 @@ def test_the_last_size_is_the_cross_validation() -> None:
     assert curve.scores[0].accuracy < curve.scores[-1].accuracy
     assert np.bincount(curve.heads).tolist() == [30] * 6
     assert curve.num_images == 90
+
+
+def test_a_long_curve_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(progress_lines, "PART_BETWEEN", 0)
+    learning_curve(clouds(120), 3, 1, 0, "accuracy")
+    said = [text.partition(";")[0] for text in caplog.messages if text.startswith("curve")]
+    assert said == [f"curve   trained and scored the heads of {number} of 3 folds" for number in (1, 2)]
 
 
 def test_a_copy_of_a_held_out_image_is_in_no_subset() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from made_features import features_of
 
+from ftexp import progress_lines
 from ftexp.probe import depth
 from ftexp.probe.depth import DepthProbe, Gain, _gain, probe_depth
 from ftexp.probe.features import Features
@@ -35,6 +36,17 @@ def test_each_output_is_scored_alone_and_with_all_before_it() -> None:
     assert min(top.alone, top.up_to) > 0.97
     assert top.gain_of_best.mean == 0
     assert stem.gain_of_best.mean == pytest.approx(top.alone - stem.alone)
+
+
+def test_a_long_probe_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    probe_depth(made((0, 0, 6)), BLOCKS, seed=0)
+    assert not caplog.messages
+    monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(progress_lines, "PART_BETWEEN", 0)
+    probe_depth(made((0, 0, 6)), BLOCKS, seed=0)
+    said = [text.partition(";")[0] for text in caplog.messages if text.startswith("depth")]
+    assert said == [f"depth   scored {number} of 5 heads on outputs of blocks" for number in range(1, 5)]
 
 
 def test_all_outputs_are_preferred_where_they_know_what_the_last_does_not() -> None:

@@ -10,6 +10,7 @@ import torch
 from conftest import scores_of
 from torch.nn import functional as F
 
+from ftexp import progress_lines
 from ftexp.evaluation.scores import Scores
 from ftexp.probe.logistic import TOLERANCE, LogisticProblem
 from ftexp.probe.strength import PATIENCE, STRENGTHS, choose, soft_targets, solve_on_validation
@@ -61,6 +62,23 @@ def test_the_chosen_strength_is_solved_to_the_optimum_and_the_path_is_told() -> 
     assert path[0].val_loss == pytest.approx(
         float(F.cross_entropy(problem.solve(STRENGTHS[0]).logits(FEATURES[120:]), LABELS[120:])), abs=1e-3
     )
+
+
+def test_a_long_solve_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    problem = LogisticProblem.of(FEATURES[:120], LABELS[:120], 3)
+    solve_on_validation(problem, FEATURES[120:], LABELS[120:], "accuracy")
+    assert not caplog.messages
+    monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(progress_lines, "PART_BETWEEN", 0)
+    chosen = solve_on_validation(problem, FEATURES[120:], LABELS[120:], "accuracy")
+    for number, point in enumerate(chosen.path, 1):
+        of_point = [text for text in caplog.messages if f"strength {number} of" in text]
+        begins = f"head    solving for strength {number} of at most 12: iteration "
+        assert of_point == [f"{begins}{n + 1}" for n in range(point.iterations)]
+    found = chosen.solution
+    last = f"head    solving for strength {found.strength:.3g} to the optimum: iteration {found.iterations}"
+    assert caplog.messages[-1] == last
 
 
 def test_the_path_ends_once_validation_gets_no_better() -> None:
