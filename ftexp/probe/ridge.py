@@ -21,6 +21,7 @@ class RidgePath:
         singular: float64 [K], the singular values.
         right: float64 [D, K], the right singular vectors.
         targets: float64 [N, C], the weighted, centred indicators.
+        projected: float64 [K, C], the targets by the left vectors, the same for all strengths.
         root_weights: float64 [N], square roots of the samples' weights.
         feature_mean: float64 [D], weighted.
         target_mean: float64 [C], weighted.
@@ -30,6 +31,7 @@ class RidgePath:
     singular: Tensor
     right: Tensor
     targets: Tensor
+    projected: Tensor
     root_weights: Tensor
     feature_mean: Tensor
     target_mean: Tensor
@@ -52,7 +54,8 @@ class RidgePath:
         feature_mean, target_mean = shares @ values, shares @ indicators
         centred = root[:, None] * (values - feature_mean)
         targets = root[:, None] * (indicators - target_mean)
-        return cls(*decompose(centred), targets, root, feature_mean, target_mean)
+        left, singular, right = decompose(centred)
+        return cls(left, singular, right, targets, left.T @ targets, root, feature_mean, target_mean)
 
     def strengths(self, count: int = 25) -> Tensor:
         """A grid of strengths for these features, float64 [count], the strongest first.
@@ -65,7 +68,7 @@ class RidgePath:
     def solve(self, strength: float) -> tuple[Tensor, Tensor]:
         """The weights float64 [C, D] and the intercept float64 [C] for a strength above 0."""
         shrunk = self.singular / (self.singular.square() + strength)
-        weight = ((self.left.T @ self.targets) * shrunk[:, None]).T @ self.right.T
+        weight = (self.projected * shrunk[:, None]).T @ self.right.T
         return weight, self.target_mean - weight @ self.feature_mean
 
     def leave_one_out(self, strength: float) -> Tensor:
@@ -103,7 +106,7 @@ class RidgePath:
 
     def _residuals(self, strength: float) -> Tensor:
         share = self.singular.square() / (self.singular.square() + strength)
-        return self.targets - self.left @ (share[:, None] * (self.left.T @ self.targets))
+        return self.targets - self.left @ (share[:, None] * self.projected)
 
     def _leverages(self, strength: float) -> Tensor:
         share = self.singular.square() / (self.singular.square() + strength)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from torch.utils.flop_counter import FlopCounterMode
 
 from ftexp.probe.ridge import RidgePath
 
@@ -105,3 +106,10 @@ def test_the_grid_reaches_from_nothing_learnt_to_nothing_shrunk() -> None:
     least_squares = Ridge(alpha=1e-12).fit(FEATURES.numpy(), np.eye(C)[LABELS.numpy()]).coef_
     np.testing.assert_allclose(weakest, least_squares, atol=1e-4)
     assert strongest.norm() < 0.02 * weakest.norm()
+
+
+def test_a_strength_takes_one_product_of_all_samples_by_all_classes() -> None:
+    path = RidgePath.of(FEATURES, LABELS, C)
+    with FlopCounterMode(display=False) as counter:
+        path.leave_one_out(1.0)
+    assert counter.get_total_flops() == 2 * N * D * C
