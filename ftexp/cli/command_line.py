@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -17,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ftexp.cli.arguments import MULTIRUN, readable
+from ftexp.cli.arguments import GROUPS, MULTIRUN, readable
 from ftexp.cli.help_options import help_of_a_run, register_options
 from ftexp.cli.messages import explain
 from ftexp.cli.redaction import redact_saved
@@ -25,6 +26,7 @@ from ftexp.cli.resume_arguments import expand
 from ftexp.cli.streams import keep_streams
 from ftexp.config import Config, parse, register_schema
 from ftexp.config.conf_dir import conf_dir
+from ftexp.config.known_keys import refuse_unknown
 from ftexp.config.uri import hide_credentials
 from ftexp.errors import ConfigError, DivergedError, InterruptedRunError, StoppedEarly, UserError
 from ftexp.files.disk import RUN_FOLDER, SWEEP_FOLDER, WrittenPaths, explain_disk, written_paths
@@ -40,6 +42,9 @@ CALLABLE = ["ftexp.cli.redaction.RedactingFormatter", "ftexp.run_folder.ClaimFol
 
 # The variable that keeps the user's HYDRA_FULL_ERROR while ftexp sets its own.
 TRACEBACK = "FTEXP_TRACEBACK"
+
+# The key of an argument that sets one, or chooses an option: not one of Hydra's own, and none that is added or removed.
+_KEY = re.compile(r"(?!hydra\.)\w+(\.\w+)*(?==)")
 
 
 def run_command(
@@ -70,6 +75,7 @@ def run_command(
         return
     try:
         sys.argv[1:] = _arguments(under_torchrun)
+        _refuse_unknown_keys(sys.argv[1:])
     except UserError as error:
         _stop(str(error), code=1)
     register_schema()
@@ -156,6 +162,18 @@ def _arguments(under_torchrun: bool) -> list[str]:
     if not under_torchrun:
         raise ConfigError("torchrun is for python -m ftexp. This command needs one process: start it without torchrun.")
     return same_arguments(expand(given) if is_main() else [])
+
+
+def _refuse_unknown_keys(arguments: Sequence[str]) -> None:
+    """Refuse a setting that no configuration has before Hydra composes one, which takes longer than all before it.
+
+    Hydra refuses the others, and those of a command with flags or folders that may bring options of the user's own.
+    """
+    if any((a.startswith("-") and a not in MULTIRUN) or "hydra.searchpath=" in a for a in arguments):
+        return
+    for argument in arguments:
+        if (found := _KEY.match(argument)) and found[0] not in GROUPS:
+            refuse_unknown(found[0])
 
 
 def _requested_folder() -> WrittenPaths:

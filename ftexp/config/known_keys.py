@@ -10,7 +10,7 @@ from typing import get_type_hints
 
 from ftexp.config.moved import moved_to
 from ftexp.config.root import SCHEMA, Config
-from ftexp.errors import closest
+from ftexp.errors import ConfigError, closest
 
 # Settings that name a file or a folder; a "~" at their beginning means the home folder.
 PATHS = (
@@ -77,6 +77,21 @@ _ELSEWHERE = {
     "hydra.sweeper.n_trials": "trials num_trials n_iter",
 }
 _CLASSES = ("num_classes", "nc", "n_classes", "nb_classes", "n_out")
+
+
+def refuse_unknown(full_key: str) -> None:
+    """Raise a ConfigError for a setting that no configuration has, whatever options are chosen.
+
+    Of a group whose options have settings of their own, only the composed configuration tells what is allowed.
+    """
+    group, _, below = full_key.partition(".")
+    key = below.partition(".")[0]
+    if group not in _schemas():
+        raise ConfigError(unknown_setting(group, list(_schemas())))
+    schema, *others = _schemas()[group]
+    allowed = [field.name for field in fields(schema)]
+    if key and key not in allowed and not others:
+        raise ConfigError(unknown_setting(f"{group}.{key}", allowed))
 
 
 def unknown_setting(full_key: str, allowed: list[str], belongs: str = "") -> str:
@@ -154,9 +169,14 @@ def string_keys() -> frozenset[str]:
 
 @cache
 def _types() -> dict[str, object]:
-    hints = get_type_hints(Config)
-    groups = ((group, node) for group in hints for node in SCHEMA.get(group, {"": hints[group]}).values())
+    groups = ((group, node) for group, nodes in _schemas().items() for node in nodes)
     return {f"{group}.{key}": kind for group, node in groups for key, kind in _leaves(node)}
+
+
+@cache
+def _schemas() -> dict[str, tuple[type, ...]]:
+    """Group -> the schemas of its options; of a group without options, its only one."""
+    return {group: tuple(SCHEMA.get(group, {"": node}).values()) for group, node in get_type_hints(Config).items()}
 
 
 def _leaves(node: type) -> Iterator[tuple[str, object]]:

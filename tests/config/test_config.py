@@ -166,6 +166,35 @@ def test_mistakes_end_as_one_message(
     assert "Traceback" not in ended.stderr
 
 
+# Settings that do not exist whatever is chosen.
+NOWHERE = (
+    *("epochs=5", "lr=0.1", "foo.bar.baz=1", "optimiser.lr=1", "experiment.name=x", "num_classes=3"),
+    *("stage.epoch=3", "stage.epoch.x=1", "stage.0=1", "train.emma=null", "recipe.foo.x=1", "model.pretrained=true"),
+    *("probe.x=1", "stage=head stage.epochs=3 stage.epoch=3", "experiment=slurm runtime.gpu=1", "-m sweep.trials=3"),
+)
+
+
+@pytest.mark.parametrize("command", NOWHERE)
+def test_a_setting_that_no_option_has_is_refused_without_composing(
+    command: str, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = command_line(*command.split(), "hydra.searchpath=[]")  # where Hydra looks for options of the user's own
+    monkeypatch.setattr("hydra.main", None)  # calling it, which takes a third of a second, would be a TypeError
+    ended = command_line(*command.split())
+    assert (ended.returncode, ended.stderr) == (composed.returncode, composed.stderr)
+    assert ended.stderr.startswith("ftexp: There is no setting ")
+
+
+@pytest.mark.parametrize("own", ["--config-dir=mine --config-name=mine", "hydra.searchpath=[mine] experiment=mine"])
+def test_a_group_of_the_users_own_is_left_to_hydra(own: str, tmp_path: Path, command_line: CommandLine) -> None:
+    for name in ("sizes", "experiment"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    (tmp_path / "mine" / "sizes" / "none.yaml").write_text("# @package stage\nepochs: 0\n")
+    (tmp_path / "mine" / "mine.yaml").write_text("defaults: [config, sizes: null, _self_]\n")
+    (tmp_path / "mine" / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [/sizes: null]\n")
+    assert "ftexp: stage.epochs=0 is not allowed" in command_line(*own.split(), "sizes=none").stderr
+
+
 # Values out of range, references to nothing, contradictions; the errors of the program all come from this check.
 VALUES = {
     "optimizer.head_lr=fast": "optimizer.head_lr=fast is not allowed: it must be auto, or above 0",
