@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, in_sweep, run_command
 from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import Config
-from ftexp.machine.interpreter import command_began, end_process, quick_imports
+from ftexp.machine.interpreter import command_began, quick_imports, run_program
 from ftexp.run_folder import start_again
 from ftexp.sweeps.plugin import register_sweeper
 
@@ -76,8 +76,7 @@ def main() -> None:
 
 def program() -> None:
     """Run the command line, then end the process quickly."""
-    main()
-    end_process()
+    run_program(main)
 
 
 if __name__ == "__main__":

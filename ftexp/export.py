@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ftexp.cli.program import end_program, make_parser
 from ftexp.exporting.formats import FORMATS, PRECISIONS
-from ftexp.machine.interpreter import end_process, quick_imports
+from ftexp.machine.interpreter import quick_imports, run_program
 
 WHAT = (
     "Write a run as one file for another runtime: decoded RGB pixels in (image, uint8 [N, H, W, 3], any number and "
@@ -75,6 +74,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    if code := main():
-        sys.exit(code)
-    end_process()
+    run_program(main)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
-from ftexp.machine.interpreter import end_process, quick_imports
+from ftexp.machine.interpreter import quick_imports, run_program
 
 log = logging.getLogger("ftexp.learning_curve")  # not __main__, as which it may run
 
@@ -73,5 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
-    end_process()
+    run_program(main)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.cli.resume_arguments import own_overrides
 from ftexp.config import Config
-from ftexp.machine.interpreter import end_process, quick_imports
+from ftexp.machine.interpreter import quick_imports, run_program
 
 log = logging.getLogger("ftexp.lr_find")  # not __main__, as which it may run
 
@@ -95,5 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
-    end_process()
+    run_program(main)

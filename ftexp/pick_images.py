@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import end_process, quick_imports
+from ftexp.machine.interpreter import quick_imports, run_program
 
 log = logging.getLogger("ftexp.pick_images")
 
@@ -66,5 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
-    end_process()
+    run_program(main)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ftexp.cli.command_line import guarded, run_command
 from ftexp.config import Config
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import end_process, quick_imports
+from ftexp.machine.interpreter import quick_imports, run_program
 
 HELP = """ftexp.audit splits the data and searches for leaks between the splits, without training.
 
@@ -60,5 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
-    end_process()
+    run_program(main)

@@ -8,10 +8,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-
-import psutil
 
 from ftexp.machine.deferred_dynamo import dynamo_imported_when_used
 
@@ -52,12 +50,26 @@ def command_began() -> float:
 
     That is when the process began, unless it has done something else before: Hydra takes seconds at most.
     """
+    import psutil  # a run needs it, and --help does not
+
     age = time.time() - psutil.Process().create_time()
     return time.monotonic() - min(max(age, 0.0), MOST_TO_COMPOSE)
 
 
-def end_process() -> None:
-    """Exit with code 0 after running exit handlers and flushing output, but without destroying every object.
+def run_program(main: Callable[[], int | None]) -> None:
+    """Call the main function of a program, then end the process with the code that it returns or exits with."""
+    try:
+        code = main() or 0
+    except SystemExit as stopped:
+        if isinstance(stopped.code, str):
+            raise
+        code = stopped.code or 0
+    end_process(code)
+    sys.exit(code)
+
+
+def end_process(code: int = 0) -> None:
+    """Exit after running exit handlers and flushing output, but without destroying every object.
 
     mypy does the same. If another thread is running or a debugger is attached, Python exits as usual.
     """
@@ -68,4 +80,4 @@ def end_process() -> None:
     with suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
@@ -13,7 +12,7 @@ from ftexp.cli.program import end_program, make_parser
 from ftexp.config import ModelConfig, parse, register_schema
 from ftexp.config.conf_dir import conf_dir
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import end_process, quick_imports
+from ftexp.machine.interpreter import quick_imports, run_program
 
 if TYPE_CHECKING:  # importing torch takes seconds, so it is imported only after the configuration has been checked
     from ftexp.models.blocks import Network
@@ -126,6 +125,4 @@ def _options(group: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    if code := main():
-        sys.exit(code)
-    end_process()
+    run_program(main)

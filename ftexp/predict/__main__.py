@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftexp.cli.program import end_program, make_parser
 from ftexp.errors import ConfigError
-from ftexp.machine.interpreter import end_process, quick_imports
+from ftexp.machine.interpreter import quick_imports, run_program
 
 WHAT = """Classify images with a trained network. A file that cannot be read is a row with an error, and ends nothing.
 Exit code: 0; 1 when no image at all could be read, or an argument is wrong; 130 after Ctrl-C. The same command goes on
@@ -141,7 +141,4 @@ def _path(given: str | None) -> Path | None:
 
 
 if __name__ == "__main__":
-    code = main()
-    if code == 0:
-        end_process()
-    sys.exit(code)
+    run_program(main)

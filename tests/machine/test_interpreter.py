@@ -74,7 +74,7 @@ def test_all_is_given_back_when_the_process_ends() -> None:
 
 ENDING = """
     import atexit, sys, threading, time
-    from ftexp.machine.interpreter import end_process
+    from ftexp.machine.interpreter import end_process, run_program
 
     class Told:
         def __del__(self):
@@ -89,6 +89,17 @@ ENDING = """
 def test_a_process_ends_with_its_exit_handlers_and_output_but_is_not_taken_apart() -> None:
     ended = run_program(ENDING, "end_process()", "print('never reached')")
     assert ended.stdout == "no line end exit handlers run\n"
+
+
+@pytest.mark.parametrize(("ends", "code"), [("return 3", 3), ("sys.exit(3)", 3), ("sys.exit()", 0), ("pass", 0)])
+def test_a_program_that_fails_is_not_taken_apart_either(ends: str, code: int) -> None:
+    ended = run_program(ENDING, f"def main(): {ends}", "run_program(main)", "print('never reached')", code=code)
+    assert ended.stdout == "no line end exit handlers run\n"
+
+
+def test_a_program_that_exits_with_a_message_prints_it() -> None:
+    ended = run_program(ENDING, "run_program(lambda: sys.exit('no such thing'))", code=1)
+    assert ended.stderr == "no such thing\n"
 
 
 def test_a_running_thread_finishes_before_the_process_ends() -> None:
@@ -116,5 +127,7 @@ def program(*parts: str) -> str:
     return "\n".join(textwrap.dedent(part) for part in parts)
 
 
-def run_program(*parts: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", program(*parts)], capture_output=True, text=True, check=True)
+def run_program(*parts: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run([sys.executable, "-c", program(*parts)], capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    return ended
