@@ -40,13 +40,13 @@ def register_schema() -> None:
     store.store(group="hydra/sweeper", name="_search", node=SearchSweeperConfig, replace=True)
     for group, nodes in SCHEMA.items():
         for name, kind in nodes.items():
-            node = OmegaConf.structured(kind)
+            store.store(group=group, name=name, node=kind, replace=True)
+            node = store.repo[group][f"{name}.yaml"].node
             for key in node:
                 if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
                     continue
                 if isinstance(node[key], DictConfig) and not is_dataclass(OmegaConf.get_type(node, key)):
                     OmegaConf.set_struct(node[key], False)  # a mapping with keys that the user chooses: block_lrs
-            store.store(group=group, name=name, node=node, replace=True)
 
 
 def parse(composed: DictConfig) -> Config:
