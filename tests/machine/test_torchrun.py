@@ -6,10 +6,12 @@ import csv
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -208,11 +210,10 @@ def wait_for_epochs(folder: Path, number: int, process: subprocess.Popen[str]) -
     raise AssertionError(f"no {number} epochs in {LIMIT_SECONDS} s")
 
 
-def rank(process: subprocess.Popen[str], number: int) -> psutil.Process:
-    for child in psutil.Process(process.pid).children(recursive=True):
-        if child.environ().get("RANK") == str(number):
-            return child
-    raise AssertionError(f"no rank {number}")
+def ranks(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """The processes that a torchrun has started, by their ranks."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return {child.environ()["RANK"]: child for child in children if "RANK" in child.environ()}
 
 
 LONG = ("stage=full", "stage.epochs=4", "tracking=none", "train.batch_size=256")
@@ -235,7 +236,7 @@ def test_what_was_saved_goes_on_with_one_process_or_two(tmp_path: Path, end: str
         if end == "Ctrl-C":
             process.send_signal(signal.SIGINT)
         else:
-            rank(process, int(end.split()[1])).kill()
+            ranks(process)[end.split()[1]].kill()
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -252,3 +253,87 @@ def test_what_was_saved_goes_on_with_one_process_or_two(tmp_path: Path, end: str
     reference = train(tmp_path / "reference", *LONG, torchrun=False)
     assert reference.returncode == 0, reference.stderr
     assert_same_curve(tmp_path / "reference", folder, rel=2e-3)  # after 20 steps of the whole network
+
+
+MACHINES = ("one machine", "another")
+
+
+def start_machines(folder: Path, *overrides: str, last: Sequence[str] = ()) -> list[subprocess.Popen[str]]:
+    """Two machines with a process each: two torchruns, each in a folder of its own; ``last`` are more overrides."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1"]
+    torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meeting, "-m", "ftexp"]
+    started = []
+    for name in MACHINES:
+        (folder / name).mkdir(parents=True)
+        started.append(
+            subprocess.Popen(
+                [sys.executable, *torchrun, *settings(folder / "run", *overrides), *last],
+                cwd=folder / name,
+                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return started
+
+
+def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[str, str]]:
+    """What each has written to its streams, when all have ended."""
+    try:
+        return [process.communicate(timeout=LIMIT_SECONDS) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [True, False], ids=["one folder", "a folder each"])
+def test_two_machines_have_the_curve_of_one_process_and_leave_one_run(tmp_path: Path, shares: bool) -> None:
+    """The cache is in the folder of both, or in that from which each torchrun is started."""
+    overrides = ("stage=head", "stage.epochs=2", "tracking=none")
+    machines = start_machines(tmp_path, *overrides, last=() if shares else ["runtime.cache_folder=own"])
+    streams = ended(machines)
+    assert [machine.returncode for machine in machines] == [0, 0], streams
+    spoken = [output for output, _ in streams if output]
+    assert len(spoken) == 1, "one process speaks"
+    assert "on 2 x cpu" in spoken[0]
+    assert "the activations before head were computed once" in spoken[0]
+    said = spoken[0].count("the machines of this run do not share runtime.cache_folder=")
+    assert said == (0 if shares else 1), spoken[0]
+
+    alone = train(tmp_path / "alone", *overrides, torchrun=False)
+    assert alone.returncode == 0, alone.stderr
+    assert_same_curve(tmp_path / "alone", tmp_path / "run")
+    left, expected = ({path.name for path in (tmp_path / name).iterdir()} for name in ("run", "alone"))
+    assert left == expected
+    assert len([name for name in MACHINES if (tmp_path / name / "test_ledger.sqlite").exists()]) == 1
+    kept = [{file.name for file in (tmp_path / name).rglob("*.safetensors")} for name in MACHINES]
+    if shares:
+        assert kept == [set(), set()]
+        assert "of these images were cached" in alone.stdout, "under the names of one process"
+    else:
+        assert kept[0] == kept[1] == {file.name for file in (tmp_path / "cache").glob("*.safetensors")} != set()
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_ends_the_run_on_the_other(tmp_path: Path) -> None:
+    machines = start_machines(tmp_path, *LONG)
+    try:
+        wait_for_epochs(tmp_path / "run", 1, machines[0])
+        lost, other = sorted(machines, key=lambda machine: "1" not in ranks(machine))
+        processes = [psutil.Process(lost.pid), *psutil.Process(lost.pid).children(recursive=True)]
+        for process in processes:
+            process.kill()
+        _, errors = other.communicate(timeout=60)
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert other.returncode != 0
+    said = [line for line in errors.splitlines() if line.startswith("ftexp: ")]
+    assert len(said) == 1, errors
+    assert "One of the 2 processes has died" in said[0]
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["epoch"] >= 1

@@ -1,4 +1,4 @@
-"""The pass of the frozen blocks over the images of a split, in pieces that the processes of a host share.
+"""The pass of the frozen blocks over the images of a split, in pieces that the processes of a run share.
 
 A piece is kept as soon as it is finished, so an interrupted pass goes on where it was. When all pieces are there, they
 are joined to one file.
@@ -22,6 +22,7 @@ from ftexp.models.block_boundary import layout_of
 from ftexp.progress_lines import ProgressLines
 from ftexp.training.inputs.batches import BatchContext, ImageBatches
 from ftexp.training.inputs.frozen_engine import Engine
+from ftexp.training.inputs.pass_share import Share, share_of
 from ftexp.training.inputs.prefix_key import engine_digest, images_key
 from ftexp.training.whole_batches import whole_batches
 
@@ -68,19 +69,21 @@ class FrozenPass:
         The frozen blocks have to be in eval mode. All processes have to call this, each for the same view.
 
         Raises:
-            StoreError: if they cannot be kept; if the processes share the pass, in all of them.
+            StoreError: if they cannot be kept, in all processes alike.
         """
         store, ranks = self._context.activations, self._context.runtime.ranks
         key = self._key(view, 0, self._images.num_samples)
         pieces = cache(partial(self._pieces, view))  # looks at every file: only if something is missing, and once
         get = partial(store.get, key, partial(self._compute, view, pieces))
-        if ranks.size == 1 or not self._is_in_pieces:
+        if ranks.size == 1 or store.folder is None:
             return get()
-        if ranks.all_reduce_max(not store.holds(key)):  # on any host
-            if not store.holds(key):  # on this one
-                self._keep_share(view, pieces())
+        share = share_of(key, store.folder, ranks)
+        # Only the first one looks: a network file system would go on telling the others that the file is not there.
+        if self._is_in_pieces and ranks.all_reduce_max(share.is_first and not store.holds(key)):
+            if share.size == ranks.size or not store.holds(key):  # not on a machine that has it
+                self._keep_share(view, share.of(pieces()))
             ranks.all_reduce_max(0)  # wait for the pieces of the others
-        return _for_all(get, ranks)
+        return _for_all(get, ranks, share)
 
     def in_memory(self, view: int) -> Kept:
         """The activations of a view, computed by this process and not kept in the store."""
@@ -107,10 +110,9 @@ class FrozenPass:
         return [Piece(start, stop, self._key(view, start, stop)) for start, stop in bounds]
 
     def _keep_share(self, view: int, pieces: Sequence[Piece]) -> None:
-        """Compute the part of the pieces that is this process's among those of its host."""
-        number, size = self._context.runtime.ranks.local_rank, self._context.runtime.ranks.local_size
-        with suppress(StoreError):  # this process meets it again when it asks for the whole
-            self._keep_missing(view, pieces[len(pieces) * number // size : len(pieces) * (number + 1) // size])
+        """Compute the pieces of this process."""
+        with suppress(StoreError):  # it is met again when this process, or the first one, asks for the whole
+            self._keep_missing(view, pieces)
 
     def _compute(self, view: int, get_pieces: Callable[[], Sequence[Piece]], append: Append) -> Mapping[str, Tensor]:
         """Compute what is missing, and join the pieces; while they are joined, each is removed behind its copy."""
@@ -171,15 +173,21 @@ def _num_images(pieces: Sequence[Piece]) -> int:
     return sum(piece.stop - piece.start for piece in pieces)
 
 
-def _for_all(get: Callable[[], Kept], ranks: Ranks) -> Kept:
-    """What every process gets; an error in all of them if one has one, so that all go on in the same way."""
+def _for_all(get: Callable[[], Kept], ranks: Ranks, share: Share) -> Kept:
+    """What every process gets, after the first of those that share it has put it together.
+
+    Raises:
+        StoreError: in all processes if one has it, so that all go on in the same way.
+    """
     kept, reason = None, "another process of this run cannot keep them"
-    try:
-        kept = get()
-    except StoreError as error:
-        reason = str(error)
-    if ranks.all_reduce_max(kept is None) or kept is None:
-        raise StoreError(reason)
+    for turn in (share.is_first, not share.is_first):
+        try:
+            kept = get() if turn else kept
+        except StoreError as error:
+            reason = str(error)
+        if ranks.all_reduce_max(turn and kept is None):
+            raise StoreError(reason)
+    assert kept is not None, "every process had its turn"
     return kept
 
 

@@ -1,15 +1,16 @@
-"""The pass of the frozen blocks: in pieces, interrupted, and shared by the processes of a host."""
+"""The pass of the frozen blocks: in pieces, interrupted, and shared by the processes of a run."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Barrier, Event, Lock
-from typing import Any
+from threading import Barrier, Event, Lock, local
+from typing import Any, TypeVar, cast
 
 import pytest
 import torch
@@ -36,12 +37,14 @@ from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
 from ftexp.models.prefix import split
-from ftexp.training.inputs import frozen_pass, prefix_cache
+from ftexp.training.inputs import frozen_pass, pass_share, prefix_cache
 from ftexp.training.inputs.activation_batches import ActivationBatches
 from ftexp.training.inputs.batches import BatchContext
 from ftexp.training.inputs.choose_batches import image_batches
 from ftexp.training.inputs.frozen_pass import FrozenPass
 from ftexp.training.inputs.input_source import InputSource
+
+T = TypeVar("T")
 
 GIB = 2.0**-10
 CLASSES = {"b": 0, "g": 1, "r": 2, "x": 3}
@@ -241,26 +244,38 @@ def test_a_curve_on_pieces_is_that_on_images(configure: Compose, tmp_path: Path)
 
 
 class Together(Ranks):
-    """Some processes of a host, each in a thread of this one."""
+    """Some processes, each in a thread of this one."""
 
     barrier: Barrier
-    given: list[int]
+    given: list[Any]
 
     @classmethod
-    def of(cls, size: int) -> list[Together]:
-        barrier, given = Barrier(size, timeout=60), [0] * size
-        every = [cls(rank, size, rank, size) for rank in range(size)]
+    def of(cls, size: int, machines: int = 1) -> list[Together]:
+        barrier, given, local_size = Barrier(size, timeout=60), [None] * size, size // machines
+        every = [cls(rank, size, rank % local_size, local_size) for rank in range(size)]
         for one in every:
             object.__setattr__(one, "barrier", barrier)
             object.__setattr__(one, "given", given)
         return every
 
+    def all_gather(self, value: T) -> list[T]:
+        self.given[self.rank] = value
+        self.barrier.wait()
+        values = list(self.given)
+        self.barrier.wait()
+        return values
+
     def all_reduce_max(self, number: int) -> int:
-        self.given[self.rank] = number
-        self.barrier.wait()
-        largest = max(self.given)
-        self.barrier.wait()
-        return largest
+        return max(self.all_gather(number))
+
+    def broadcast(self, make: Callable[[], T]) -> T:
+        return cast(T, self.all_gather(make() if self.is_main else None)[0])
+
+
+def kept_by_all(passes: Sequence[FrozenPass], view: int = 0) -> list[Kept]:
+    """What each process gets, in a thread of its own."""
+    with ThreadPoolExecutor(len(passes)) as pool:
+        return list(pool.map(lambda one: one.kept(view), passes))
 
 
 @pytest.mark.parametrize("augment", [AS_IT_IS, AT_RANDOM], ids=["as it is", "random"])
@@ -275,12 +290,8 @@ def test_processes_of_a_host_share_the_pieces(
 
     monkeypatch.setattr(ImageDataset, "__getitem__", draw)
     samples, blocks = colours(44, seed=1), [Blocks() for _ in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        passes = [
-            passing(one, samples, tmp_path / "kept", augment, ranks)
-            for one, ranks in zip(blocks, Together.of(3), strict=True)
-        ]
-        kept = list(pool.map(lambda one: one.kept(1), passes))
+    processes = zip(blocks, Together.of(3), strict=True)
+    kept = kept_by_all([passing(one, samples, tmp_path / "kept", augment, ranks) for one, ranks in processes], view=1)
     # Pieces 0, 1 to 2, 3 to 4, of ten images, in batches of four from the one in which they begin.
     assert [sum(one.seen) for one in blocks] == [12, 24, 16]
     whole = passing(Blocks(), samples, tmp_path / "whole", augment).kept(1)
@@ -302,9 +313,7 @@ def test_each_process_decodes_the_images_of_its_share(tmp_path: Path, monkeypatc
     assert pixels.folder is not None
 
     def share(folder: str) -> None:
-        with ThreadPoolExecutor(2) as pool:
-            passes = [passing(Blocks(), samples, tmp_path / folder, ranks=of, pixels=pixels) for of in Together.of(2)]
-            list(pool.map(lambda one: one.kept(0), passes))
+        kept_by_all([passing(Blocks(), samples, tmp_path / folder, ranks=of, pixels=pixels) for of in Together.of(2)])
 
     share("first")
     assert len(decoded) == 20 + 24, "pieces 0 to 1 and 2 to 4 begin with a batch"
@@ -315,20 +324,93 @@ def test_each_process_decodes_the_images_of_its_share(tmp_path: Path, monkeypatc
     assert decoded == [], "where they are kept, they are read"
 
 
-def test_a_host_that_has_the_activations_waits_for_one_that_has_not(tmp_path: Path) -> None:
-    samples = colours(44, seed=1)
+def test_machines_with_one_folder_share_the_pieces(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    samples, blocks = colours(44, seed=1), [Blocks() for _ in range(4)]
+    processes = zip(blocks, Together.of(4, machines=2), strict=True)
+    kept = kept_by_all([passing(one, samples, tmp_path / "kept", ranks=ranks) for one, ranks in processes])
+    # Pieces 0, 1, 2, 3 to 4, of ten images, in batches of four from the one in which they begin.
+    assert [sum(one.seen) for one in blocks] == [12, 12, 12, 16]
+    whole = passing(Blocks(), samples, tmp_path / "whole").kept(0)
+    assert all(torch.equal(one.rows, whole.rows) for one in kept)
+    assert names(tmp_path / "kept") == names(tmp_path / "whole"), "and nothing that showed that they see one folder"
+    assert "the machines of this run" not in caplog.text
+
+
+def test_machines_with_folders_of_their_own_run_a_pass_each_and_say_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    train, val, processes = colours(44, seed=1), colours(24, seed=2), Together.of(4, machines=2)
+    blocks = [Blocks() for _ in processes]
+    for samples in (train, val):
+        kept = kept_by_all(
+            [
+                passing(one, samples, tmp_path / f"disk {ranks.rank // 2}", ranks=ranks)
+                for one, ranks in zip(blocks, processes, strict=True)
+            ]
+        )
+        whole = passing(Blocks(), samples, tmp_path / "whole").kept(0)
+        assert all(torch.equal(one.rows, whole.rows) for one in kept)
+    assert [sum(one.seen) for one in blocks] == 2 * [20 + 12, 24 + 16], "pieces 0 to 1 and 2 to 4; 0 and 1 to 2"
+    said = f"the machines of this run do not share runtime.cache_folder={tmp_path / 'disk 0'}: each runs the frozen"
+    assert said in caplog.text
+    assert len({record.getMessage() for record in caplog.records if said in record.getMessage()}) == 1
+    assert names(tmp_path / "disk 0") == names(tmp_path / "disk 1") == names(tmp_path / "whole")
+
+
+def test_machines_whose_activations_are_others_run_a_pass_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with other hardware or versions, on which the rounding depends."""
+    caplog.set_level(logging.INFO)
+    pass_share._say.cache_clear()
+    samples, blocks = colours(44, seed=1), [Blocks(), Blocks(name="of another torch")]
+    processes = zip(blocks, Together.of(2, machines=2), strict=True)
+    kept_by_all([passing(one, samples, tmp_path, ranks=ranks) for one, ranks in processes])
+    assert [sum(one.seen) for one in blocks] == [44, 44]
+    assert "the machines of this run differ in hardware or versions: each runs the frozen blocks on all" in caplog.text
+
+
+def test_machines_read_what_one_has_written_where_an_absent_file_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS does for up to a minute, unless the machine itself writes the file."""
+    absent = local()
+    exists, replace_file = Path.exists, os.replace
+
+    def remembered(self: Path) -> bool:
+        known = absent.__dict__.setdefault("files", set())
+        if not exists(self):
+            known.add(str(self))
+        return str(self) not in known
+
+    def renamed(source: Any, target: Any) -> None:
+        replace_file(source, target)
+        absent.__dict__.setdefault("files", set()).discard(str(target))
+
+    monkeypatch.setattr(Path, "exists", remembered)
+    monkeypatch.setattr(os, "replace", renamed)
+    for count, expected in ((44, [20, 24]), (8, [8, 0])):  # in pieces, and in one
+        blocks = [Blocks(), Blocks()]
+        processes = zip(blocks, Together.of(2, machines=2), strict=True)
+        kept_by_all([passing(one, colours(count, seed=1), tmp_path, ranks=ranks) for one, ranks in processes])
+        assert [sum(one.seen) for one in blocks] == expected
+
+
+def test_a_folder_that_cannot_be_used_is_not_shared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    passes = [passing(Blocks(), colours(44, seed=1), tmp_path / "file", ranks=of) for of in Together.of(2, machines=2)]
+    with pytest.raises(StoreError, match="cannot be used"):
+        kept_by_all(passes)
+    assert "cache   off: " in caplog.text
+
+
+def test_a_machine_that_has_the_activations_waits_for_one_that_has_not(tmp_path: Path) -> None:
+    samples, blocks = colours(44, seed=1), [Blocks(), Blocks()]
     passing(Blocks(), samples, tmp_path / "one").kept(0)
-    one, other = Together.of(2)
-    object.__setattr__(one, "local_size", 1)
-    object.__setattr__(other, "local_size", 1)
-    object.__setattr__(other, "local_rank", 0)
-    blocks = [Blocks(), Blocks()]
-    with ThreadPoolExecutor(2) as pool:
-        passes = [
-            passing(blocks[0], samples, tmp_path / "one", ranks=one),
-            passing(blocks[1], samples, tmp_path / "other", ranks=other),
-        ]
-        kept = list(pool.map(lambda one: one.kept(0), passes))
+    processes = zip(blocks, ("one", "other"), Together.of(2, machines=2), strict=True)
+    kept = kept_by_all([passing(own, samples, tmp_path / folder, ranks=ranks) for own, folder, ranks in processes])
     assert [sum(of.seen) for of in blocks] == [0, 44]
     assert torch.equal(kept[0].rows, kept[1].rows)
 
@@ -346,9 +428,7 @@ def test_a_process_that_cannot_keep_its_share_does_not_leave_the_others_waiting(
         return original(self, key, fill)
 
     monkeypatch.setattr(TensorStore, "get", get)
-    with ThreadPoolExecutor(2) as pool:
-        passes = [passing(Blocks(), samples, tmp_path, ranks=ranks) for ranks in Together.of(2)]
-        kept = list(pool.map(lambda one: one.kept(0), passes))
+    kept = kept_by_all([passing(Blocks(), samples, tmp_path, ranks=ranks) for ranks in Together.of(2)])
     assert torch.equal(kept[0].rows, kept[1].rows)
 
 
