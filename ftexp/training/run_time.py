@@ -14,7 +14,7 @@ from ftexp.finetune.phases import Phase
 from ftexp.machine.accelerator import wait_for
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import HEAD, Network
-from ftexp.training.image_seconds import MEASURED_BATCHES, seconds_per_image
+from ftexp.training.image_seconds import measured_samples, seconds_per_image
 from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.inputs.prefix_key import ONNXRUNTIME
 from ftexp.training.phase_state import PhaseState
@@ -91,11 +91,10 @@ class RunTime:
 
     def measure(self, source: InputSource, samples: Sequence[Sample]) -> None:
         """Measure the seconds for an image that is not cached, by a few batches of these samples."""
-        size, ranks = self.config.train.images_per_step, self.runtime.ranks
+        few = measured_samples(samples, self.config.train.images_per_step, self.runtime.device)
         with source:
-            few, own = source.for_scoring(samples[: MEASURED_BATCHES * size]), ranks.local_batch_size(size)
-            measured = seconds_per_image(self.network.module, few, own, self.runtime, self.clock)
-        self.per_image = ranks.broadcast(lambda: measured)  # all ranks decide alike
+            measured = seconds_per_image(self.network.module, source.for_scoring(few), self.runtime, self.clock)
+        self.per_image = self.runtime.ranks.broadcast(lambda: measured)  # all ranks decide alike
 
     @property
     def allows_averages(self) -> bool:

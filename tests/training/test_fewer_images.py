@@ -13,10 +13,12 @@ import pytest
 import torch
 from conftest import Compose, TinyNet
 from timed_runs import NO_END, stop_after, timed
-from tiny_runs import resumed
+from tiny_runs import SMALL, colours, resumed
 from workplaces import Workplace, workplace
 
 from ftexp.data.samples import Sample
+from ftexp.data.splitting.splits import Splits
+from ftexp.data.splitting.test_split import TestSplit
 from ftexp.errors import InterruptedRunError
 from ftexp.machine.device_kinds import KINDS
 from ftexp.machine.runtime import prepare_runtime
@@ -24,6 +26,7 @@ from ftexp.run import run
 from ftexp.training import fewer_images, run_time
 from ftexp.training.fewer_images import images_in_time, take_images
 from ftexp.training.image_seconds import seconds_per_image
+from ftexp.training.inputs.input_source import InputSource
 from ftexp.training.step import Step
 
 __all__ = ["workplace"]
@@ -82,32 +85,35 @@ def test_slow_scoring_is_measured_by_fewer_batches(configure: Compose) -> None:
             clock[0] += 1
             return next(ticks)  # type: ignore[call-overload, no-any-return]
 
-        measured = seconds_per_image(TinyNet(), batches, 4, runtime, now)  # type: ignore[arg-type]
+        measured = seconds_per_image(TinyNet(), batches, runtime, now)  # type: ignore[arg-type]
         assert measured == pytest.approx(seconds / 4)
         assert clock[0] == 2 + counted
 
 
-def test_few_batches_are_scored_twice_in_one_size_where_a_size_is_prepared(
-    configure: Compose, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("first", "later", "sizes", "expected"), [(18, 1, [4, 4], 1 / 4), (0.3, 0.2, [4] * 3, 0.05)])
+@pytest.mark.parametrize("count", [1, 5, 9, 12, 30])
+def test_whole_batches_are_measured_where_a_size_is_prepared(
+    configure: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    first: float,
+    later: float,
+    sizes: list[int],
+    expected: float,
 ) -> None:
-    """The first forward of a size takes 18 s, and every later one a second."""
+    """However few images there are: a batch with one of them would take as long as one with four.
+
+    The first forward of a size takes longer, and after a second no batch begins.
+    """
     monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], prepares_sizes=True))
-    sizes: list[int] = []
-
-    def now() -> float:
-        return sum(1 if size in sizes[:number] else 18 for number, size in enumerate(sizes))
-
-    network = TinyNet()
-    network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-    runtime = prepare_runtime(configure("runtime.device=cpu").runtime)
-    for given, scored, expected in (((3,), 2, 1 / 3), ((4, 1), 4, 2 / 5), ((4, 4, 4), 2, 1 / 4)):
-        sizes.clear()
-        batches = SimpleNamespace(
-            num_batches=len(given),
-            epoch=lambda _, given=given: ((torch.zeros(size, 3, 8, 8), torch.zeros(size)) for size in given),
-        )
-        assert seconds_per_image(network, batches, 4, runtime, now) == pytest.approx(expected)  # type: ignore[arg-type]
-        assert sizes == [4] * scored
+    run_time, seen = timed(configure, *SMALL, "train.batch_size=4"), list[int]()
+    run_time.clock = lambda: sum(later if size in seen[:number] else first for number, size in enumerate(seen))
+    run_time.network.module.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    samples = colours(count, 1)
+    splits = Splits(colours(16, 2), samples, TestSplit([]), ("b", "g", "r", "x"))
+    run_time.measure(InputSource(run_time.config, run_time.network, splits, run_time.runtime), samples)
+    assert seen == sizes
+    assert run_time.per_image == pytest.approx(expected)
 
 
 SETTINGS = ("stage=auto", "stage.epochs=2", "train.max_minutes=0.5", *NO_END)
