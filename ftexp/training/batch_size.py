@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +24,8 @@ from ftexp.machine.distributed import ONE_PROCESS, Ranks
 from ftexp.machine.generators import forked_generators
 from ftexp.machine.runtime import Runtime
 from ftexp.models.blocks import Network
+from ftexp.training.folding import FoldedForward, folds
+from ftexp.training.inputs.batches import Forward
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +76,19 @@ def settle_batch_size(
     taken: dict[int, float] = {}
 
     def remembered(images: int) -> float:
-        taken[images] = measure(images)
+        taken[images] = max(measure(images) for measure in measures)
         return taken[images]
 
     with _as_trained(network, deep, runtime.device) as module:
         free = runtime.memory.most_for_step()
-        measure: Measure
-        if is_accelerator(runtime.device):
-            measure = partial(_peak_bytes, module, size, runtime)
-        else:
+        measures: list[Measure] = []
+        for forward in _forwards(module, deep, config, runtime):
+            if is_accelerator(runtime.device):
+                measures.append(partial(_peak_bytes, forward, module, size, runtime))
+            else:
+                measures.append(partial(_sum_of, *_saved_bytes(forward, module, size, runtime)))
+        if not is_accelerator(runtime.device):
             free -= STATES_PER_WEIGHT * sum(p.nbytes for p in module.parameters() if p.requires_grad)
-            measure = partial(operator.mul, _saved_bytes(module, size, runtime))
         if known is None:
             own = largest_that_fits(remembered, free, min(most, LARGEST), least=least, ranks=ranks)
         else:
@@ -160,15 +163,32 @@ def _as_trained(network: Network, phase: Phase, device: torch.device) -> Iterato
         yield copy.deepcopy(network.module)
 
 
-def _step(module: nn.Module, images: int, size: int, runtime: Runtime) -> Tensor:
+def _forwards(module: nn.Module, phase: Phase, config: Config, runtime: Runtime) -> list[Forward]:
+    """What a step of the phase may run: whether it is compiled, and then not folded, is decided by the batch size."""
+    if not folds(phase, config.runtime, runtime.device):
+        return [module]
+    folded = FoldedForward(module, module, runtime)
+    return [module, folded] if runtime.compile else [folded]
+
+
+def _step(forward: Forward, images: int, size: int, runtime: Runtime) -> Tensor:
     batch = runtime.place_images(torch.zeros(max(images, 1), 3, size, size))
     with runtime.autocast():
-        logits: Tensor = module(batch)
+        logits = forward(batch)
     return logits.float().logsumexp(1).sum()
 
 
-def _saved_bytes(module: nn.Module, size: int, runtime: Runtime) -> float:
-    """Bytes of the tensors that autograd saves for the backward pass of one image, without weights."""
+def _saved_bytes(forward: Forward, module: nn.Module, size: int, runtime: Runtime) -> tuple[float, float]:
+    """Bytes of what autograd saves for the backward pass, without weights: of any batch, and of each of its images."""
+    pair = 2  # BatchNorm in training mode cannot compute statistics of a single image
+    of_pair = _saved_of(forward, module, pair, size, runtime)
+    if not isinstance(forward, FoldedForward):
+        return 0.0, of_pair / pair
+    of_one = _saved_of(forward, module, pair + 1, size, runtime) - of_pair  # the folded weights are saved once
+    return of_pair - pair * of_one, of_one
+
+
+def _saved_of(forward: Forward, module: nn.Module, images: int, size: int, runtime: Runtime) -> float:
     weights = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
     seen: dict[int, int] = {}
 
@@ -178,20 +198,22 @@ def _saved_bytes(module: nn.Module, size: int, runtime: Runtime) -> float:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    pair = 2  # BatchNorm in training mode cannot compute statistics of a single image
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        loss = _step(module, pair, size, runtime)
-    images = pair * 3 * size * size * loss.element_size()
-    return (sum(seen.values()) + images) / pair
+        loss = _step(forward, images, size, runtime)
+    return sum(seen.values()) + images * 3 * size * size * loss.element_size()
 
 
-def _peak_bytes(module: nn.Module, size: int, runtime: Runtime, images: int) -> float:
+def _sum_of(of_batch: float, of_image: float, images: int) -> float:
+    return of_batch + of_image * images
+
+
+def _peak_bytes(forward: Forward, module: nn.Module, size: int, runtime: Runtime, images: int) -> float:
     """Peak memory in bytes of a training step on an accelerator, measured by running one."""
     device = runtime.device
     empty_cache(device)
     before = forget_peak(device)
     try:
-        torch.autograd.backward(_step(module, max(images, 2), size, runtime))
+        torch.autograd.backward(_step(forward, max(images, 2), size, runtime))
         states = sum(p.nbytes for p in module.parameters() if p.requires_grad) * (STATES_PER_WEIGHT - 1)
         return peak_bytes(device) - before + states
     finally:

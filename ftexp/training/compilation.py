@@ -13,7 +13,7 @@ from torch._functorch import config as functorch_config
 from ftexp.config.machine import CUDA_GRAPHS, RuntimeConfig
 from ftexp.errors import out_of_memory
 from ftexp.finetune.phases import Phase
-from ftexp.training.folding import FoldedForward
+from ftexp.training.folding import FoldedForward, folds
 from ftexp.training.inputs.batches import Forward, Inputs
 from ftexp.training.whole_batches import filled_up, whole_batches
 
@@ -37,8 +37,7 @@ def phase_forward(phase: Phase, inputs: Inputs, settings: RuntimeConfig) -> Iter
     sizes = own(inputs.train.num_images(0)), own(inputs.val.num_images(0))
     if not phase.compiled:
         module, forward = inputs.network.module, inputs.forward
-        folds = runtime.device.type == "cpu" if settings.fold_batchnorm == "auto" else settings.fold_batchnorm
-        if folds and not phase.solved:
+        if folds(phase, settings, runtime.device):
             forward = FoldedForward(forward, module, runtime)
         yield whole_batches(forward, module, sizes[0], runtime)
         return

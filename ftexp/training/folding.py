@@ -19,7 +19,9 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.layers.conv2d_same import conv2d_same
 from torch import Tensor, nn
 
+from ftexp.config import RuntimeConfig
 from ftexp.finetune.batchnorm import batch_norms
+from ftexp.finetune.phases import Phase
 from ftexp.machine.generators import forked_generators
 from ftexp.machine.runtime import Runtime
 from ftexp.training.inputs.batches import Forward
@@ -34,6 +36,12 @@ NUM_TRIED = 2
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
+
+
+def folds(phase: Phase, settings: RuntimeConfig, device: torch.device) -> bool:
+    """Whether a phase trains with ``FoldedForward``: if it is not compiled, and its head is trained by steps."""
+    wanted = device.type == "cpu" if settings.fold_batchnorm == "auto" else bool(settings.fold_batchnorm)
+    return wanted and not phase.compiled and not phase.solved
 
 
 class FoldedForward:

@@ -126,9 +126,10 @@ def test_a_sweep_is_refused_once_with_the_way_to_do_it(
         ("stage=partial", "stage.epochs=2", "runtime.cache=off", "augment=light", "train.ema=0.9"),
         ("stage=full", "stage.epochs=2", "train.batch_size=256"),
         ("stage=full", "stage.epochs=1", "train.batch_size=28", "train.accumulate=3"),
+        ("stage=full", "stage.epochs=2", "train.batch_size=256", "runtime.fold_batchnorm=true"),
         ("stage=staged", "stage.epochs=2", "train.batch_size=256"),
     ],
-    ids=["partial", "partial-augmented", "full", "full-accumulated", "staged"],
+    ids=["partial", "partial-augmented", "full", "full-accumulated", "folded", "staged"],
 )
 def test_the_curve_is_that_of_one_process(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"

@@ -21,6 +21,8 @@ from ftexp.machine.runtime import prepare_runtime
 from ftexp.models.blocks import Network
 from ftexp.training import batch_size
 from ftexp.training.batch_size import largest_that_fits, settle_batch_size
+from ftexp.training.folding import FoldedForward
+from ftexp.training.inputs.batches import Forward
 
 T = TypeVar("T")
 
@@ -230,7 +232,7 @@ def test_a_trained_weight_takes_the_room_of_a_gradient_and_two_states(
     config, phases = configure(*AUTO), [make_phase(*learning, policy="eval")]
     room = 2 * (64 * 100 + 3 * trained)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_size, "_saved_bytes", lambda *_: 100.0)
+        patch.setattr(batch_size, "_saved_bytes", lambda *_: (0.0, 100.0))
         for available, expected in ((room, 64), (room - 2, 32)):
             runtime = replace(prepare_runtime(config.runtime), memory=MemoryBudget(lambda: available, 0.5, keeps=True))  # noqa: B023
             assert settle_batch_size(config, network, phases, runtime, 10**6).train.images_per_step == expected
@@ -244,13 +246,62 @@ def test_what_autograd_keeps_is_counted_once_and_without_the_weights(configure: 
     module[1].eval()
     images, outputs = 2 * 3 * 64 * 4, 2 * 5 * 64 * 4
     expected = images + outputs + outputs + 2 * 4 * 4 + 2 * 4 + images
-    assert batch_size._saved_bytes(module, 8, runtime) == expected / 2
+    assert batch_size._saved_bytes(module, module, 8, runtime) == (0, expected / 2)
+
+
+def test_folded_weights_are_counted_once_and_what_is_not_kept_between_the_folded_layers_is_not(
+    configure: Compose,
+) -> None:
+    """As above, without the output of the convolution; 5 x 3 x 3 x 3 folded weights and a few numbers a channel."""
+    runtime = prepare_runtime(configure("runtime.device=cpu", "runtime.channels_last=false").runtime)
+    module = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(320, 4))
+    module[1].eval()
+    image, output = 3 * 64 * 4, 5 * 64 * 4
+    of_batch, of_image = batch_size._saved_bytes(FoldedForward(module, module, runtime), module, 8, runtime)
+    assert of_image == image + output + 4 * 4 + 4 + image
+    assert 5 * 27 * 4 <= of_batch <= 5 * 27 * 4 + 8 * 5 * 4
+
+
+@pytest.mark.parametrize(
+    ("wanted", "policy", "part"), [("true", "eval", 0.7), ("true", "train", 1), ("false", "eval", 1)]
+)
+def test_a_step_that_trains_folded_is_measured_folded(
+    configure: Compose, network: Network, wanted: str, policy: str, part: float
+) -> None:
+    phases, promised = [make_phase("stem", "body", "head", policy=policy)], []
+    for setting in ("false", wanted):
+        config = configure(*AUTO, f"runtime.fold_batchnorm={setting}")
+        budget = MemoryBudget(lambda: 2**24, 0.5, keeps=True)
+        settle_batch_size(config, network, phases, replace(prepare_runtime(config.runtime), memory=budget), 500, 24)
+        promised.append(budget._step_bytes)
+    assert promised[1] == pytest.approx(part * promised[0], rel=0.03)
+
+
+@pytest.mark.parametrize(("compiles", "forwards"), [(False, ["FoldedForward"]), (True, ["TinyNet", "FoldedForward"])])
+def test_on_an_accelerator_a_step_that_may_be_compiled_is_measured_folded_and_not(
+    configure: Compose, network: Network, monkeypatch: pytest.MonkeyPatch, compiles: bool, forwards: list[str]
+) -> None:
+    """Which it will be follows from the batch size; the larger of both has to fit."""
+    seen: list[str] = []
+
+    def measured(forward: object, *_: Any) -> float:
+        seen.append(type(forward).__name__)
+        return 3000.0 if isinstance(forward, nn.Module) else 2000.0
+
+    monkeypatch.setattr(batch_size, "is_accelerator", lambda _: True)
+    monkeypatch.setattr(batch_size, "_peak_bytes", measured)
+    config = configure(*AUTO, "runtime.fold_batchnorm=true")
+    budget = MemoryBudget(lambda: 2**24, 0.5, keeps=True)
+    runtime = replace(prepare_runtime(config.runtime), memory=budget, compile=compiles)
+    settle_batch_size(config, network, [make_phase("stem", "body", "head")], runtime, 500, 24)
+    assert seen == forwards
+    assert budget._step_bytes == (3000 if compiles else 2000)
 
 
 def test_statistics_of_single_values_are_measured_on_two_images(configure: Compose) -> None:
     runtime = prepare_runtime(configure("runtime.device=cpu").runtime)
     module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 4))
-    assert batch_size._saved_bytes(module, 8, runtime) > 0
+    assert batch_size._saved_bytes(module, module, 8, runtime)[1] > 0
 
 
 def test_it_is_measured_in_the_precision_and_the_layout_of_training(configure: Compose, network: Network) -> None:
@@ -259,7 +310,9 @@ def test_it_is_measured_in_the_precision_and_the_layout_of_training(configure: C
         lambda _, given: layouts.append(given[0].is_contiguous(memory_format=torch.channels_last))
     )
     bf16, fp32 = (
-        batch_size._saved_bytes(network.module, 32, prepare_runtime(configure(*AUTO, *settings).runtime))
+        batch_size._saved_bytes(
+            network.module, network.module, 32, prepare_runtime(configure(*AUTO, *settings).runtime)
+        )[1]
         for settings in (["runtime.precision=bf16"], ["runtime.channels_last=false"])
     )
     assert bf16 < 0.8 * fp32
@@ -271,9 +324,9 @@ def test_it_is_measured_in_the_mode_of_training(configure: Compose, network: Net
     config, modes = configure(*AUTO), {}
     network.module.eval()
 
-    def measured(module: nn.Module, *_: Any) -> float:
+    def measured(_: object, module: nn.Module, *__: Any) -> tuple[float, float]:
         modes.update({type(layer).__name__: layer.training for layer in module.modules()})
-        return 1.0
+        return 0.0, 1.0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch_size, "_saved_bytes", measured)
@@ -301,7 +354,7 @@ def test_on_an_accelerator_it_is_the_peak_of_a_step_and_two_states_of_what_learn
 
     for name, number in (("empty_cache", 0), ("forget_peak", 1000), ("peak_bytes", 5000)):
         monkeypatch.setattr(batch_size, name, told(name, number))
-    assert batch_size._peak_bytes(module, 8, runtime, 1) == 5000 - 1000 + 2 * 4 * (3 * 4 + 4)
+    assert batch_size._peak_bytes(module, module, 8, runtime, 1) == 5000 - 1000 + 2 * 4 * (3 * 4 + 4)
     before, after = [("empty_cache", False), ("forget_peak", False)], [("peak_bytes", True), ("empty_cache", False)]
     assert seen == [*before, (2, 3, 8, 8), *after], "two images at least, whose statistics BatchNorm can compute"
 
@@ -312,9 +365,9 @@ def test_a_phase_with_adapters_is_measured_with_them(configure: Compose, network
     with pytest.MonkeyPatch.context() as patch:
         saved = batch_size._saved_bytes
 
-        def measured(module: nn.Module, *rest: Any) -> float:
+        def measured(forward: Forward, module: nn.Module, *rest: Any) -> tuple[float, float]:
             trained.extend(name for name, p in module.named_parameters() if p.requires_grad)
-            return saved(module, *rest)
+            return saved(forward, module, *rest)
 
         patch.setattr(batch_size, "_saved_bytes", measured)
         phases = plan_phases(config, network.names, network)
@@ -343,7 +396,7 @@ def test_a_run_that_goes_on_keeps_its_size_and_its_step_the_memory(configure: Co
     assert not runtime.memory.take(2**23 - 24 * (3 + 4 + 6) * 8 * 8 * 4)
     assert runtime.memory.take(2**22)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_size, "_saved_bytes", lambda *_: 2**24)  # what fitted then does not now
+        patch.setattr(batch_size, "_saved_bytes", lambda *_: (0.0, 2.0**24))  # what fitted then does not now
         assert settle_batch_size(config, network, phases, runtime, 500, 24).train.images_per_step == 24
     runtime.memory.end_phase()
     assert not runtime.memory.take(1)
@@ -368,7 +421,7 @@ def test_a_run_of_several_ranks_that_goes_on_keeps_the_size_over_all_of_them(
 ) -> None:
     """500 images in batches of 24 are 20 updates and one of 20 images."""
     config, phases = configure(*AUTO), [make_phase("stem", "body", "head", policy="eval")]
-    monkeypatch.setattr(batch_size, "_saved_bytes", lambda *_: 100.0)
+    monkeypatch.setattr(batch_size, "_saved_bytes", lambda *_: (0.0, 100.0))
     for rank in range(2):
         budget = MemoryBudget(lambda: 2**24, 0.5, keeps=True)
         runtime = replace(prepare_runtime(config.runtime), ranks=Ranks(rank, 2), memory=budget)
