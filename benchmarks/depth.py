@@ -50,12 +50,14 @@ def one_pass(overrides: Sequence[str]) -> Pass:
     given = ("stage=head", "head.depth=all", "tracking=none", "audit.on_leak=off", "runtime.device=cpu", *overrides)
     with TemporaryDirectory() as folder:
         prepared = prepare(ftexp.compose(*given), Path(folder), ONE_PROCESS, score_test=False)
-    known, taps = prepared.depth.features, prepared.network.taps
+    known, taps = prepared.settled.depth.features, prepared.settled.network.taps
     assert known is not None
     both = [gathered(lambda features: features, part, prepared.runtime) for part in (known.train, known.val)]
     values, labels = (torch.cat([part[i] for part in both if part is not None]) for i in (0, 1))
     own = values.shape[1] - sum(tap.width for tap in taps)
-    return Pass(values, [*((tap.block, tap.width) for tap in taps), ("last", own)], labels, prepared.splits.classes)
+    return Pass(
+        values, [*((tap.block, tap.width) for tap in taps), ("last", own)], labels, prepared.settled.splits.classes
+    )
 
 
 def accuracy(values: Sequence[Tensor], labels: Sequence[Tensor], num_classes: int, parts: Sequence[int]) -> float:

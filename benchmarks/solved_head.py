@@ -46,15 +46,14 @@ def features_of(overrides: Sequence[str]) -> tuple[Tensor, Tensor, int]:
     config = ftexp.compose("stage=head", *AS_IT_IS, *overrides)
     with TemporaryDirectory() as folder:
         prepared = prepare(config, Path(folder), ONE_PROCESS, score_test=False)
-    prepared.network.module.eval()
-    with InputSource(prepared.config, prepared.network, prepared.splits, prepared.runtime) as source:
-        opened = feature_inputs(source, prepared.network, prepared.phases[0], prepared.runtime)
-        train, val = (
-            gathered(opened.before_last, b, prepared.runtime) for b in (opened.inputs.train, opened.inputs.val)
-        )
+    settled, runtime = prepared.settled, prepared.runtime
+    settled.network.module.eval()
+    with InputSource(settled.config, settled.network, settled.splits, runtime) as source:
+        opened = feature_inputs(source, settled.network, settled.phases[0], runtime)
+        train, val = (gathered(opened.before_last, b, runtime) for b in (opened.inputs.train, opened.inputs.val))
     assert train is not None
     assert val is not None
-    return torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]]), len(prepared.splits.classes)
+    return torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]]), len(settled.splits.classes)
 
 
 def by_steps(

@@ -21,6 +21,7 @@ from ftexp.machine.distributed import process_group
 from ftexp.preparation.prepare import prepare
 from ftexp.preparation.prepared import Prepared
 from ftexp.preparation.read_data import log_data_tables
+from ftexp.preparation.settle import Settled
 from ftexp.report.depth import write_depth
 from ftexp.report.recorder import Recorder
 from ftexp.run_folder import claimed
@@ -87,7 +88,7 @@ def run(
                 began=began,
                 start_seconds=at_work - began,
             )
-            memory = out_of_memory_explained(prepared.config.train, prepared.runtime)
+            memory = out_of_memory_explained(prepared.settled.config.train, prepared.runtime)
             with _recorder(prepared, folder) as recorder, memory:
                 fit = _fit(prepared, recorder, stop, observers, resumable=resumable)
                 _calibrate(prepared, recorder, fit)
@@ -104,22 +105,23 @@ def _fit(
     resumable: bool,
 ) -> Fit:
     """Train the phases. Afterwards the network has the best weights."""
-    if prepared.depth.probe is not None and prepared.runtime.ranks.is_main:
-        write_depth(prepared.depth.probe, prepared.depth.chosen, recorder.folder)
+    settled = prepared.settled
+    if settled.depth.probe is not None and prepared.runtime.ranks.is_main:
+        write_depth(settled.depth.probe, settled.depth.chosen, recorder.folder)
     return fine_tune(
-        prepared.config,
-        prepared.network,
-        prepared.splits,
-        prepared.phases,
+        settled.config,
+        settled.network,
+        settled.splits,
+        settled.phases,
         prepared.runtime,
         recorder,
         stop,
         observers,
-        features=prepared.depth.features,
+        features=settled.depth.features,
         judges_labels=prepared.judges_labels,
         resumable=resumable,
         run_id=prepared.run_id,
-        run_time=prepared.run_time,
+        run_time=settled.run_time,
     )
 
 
@@ -127,7 +129,7 @@ def _calibrate(prepared: Prepared, recorder: Recorder, fit: Fit) -> None:
     """Fit the temperature of the best network to the validation set, for everything that predicts with it."""
     best = fit.best
     assert best is not None
-    if not prepared.runtime.ranks.is_main or not prepared.config.train.calibrate:
+    if not prepared.runtime.ranks.is_main or not prepared.settled.config.train.calibrate:
         return
     if best.scores.logits is None:
         command = f"python -m ftexp.calibrate {quote(str(recorder.folder))}"
@@ -174,30 +176,30 @@ def _finish(
     with_page: bool,
 ) -> RunResult:
     """Write the result and the page, return the result in all processes, and log the model if configured."""
-    config, splits, runtime, best = prepared.config, prepared.splits, prepared.runtime, fit.best
+    settled, runtime, best = prepared.settled, prepared.runtime, fit.best
     assert best is not None
 
     def finish() -> RunResult:
         memory = runtime.peak_memory_mib()
-        return recorder.finish(best, test, splits, test_uses=uses, peak_memory_mib=memory, seconds=seconds)
+        return recorder.finish(best, test, settled.splits, test_uses=uses, peak_memory_mib=memory, seconds=seconds)
 
     result = runtime.ranks.broadcast(finish)
-    fit.checkpoints.clean_up(keep_last=config.train.keep_last)
+    fit.checkpoints.clean_up(keep_last=settled.config.train.keep_last)
     if runtime.ranks.is_main and with_page:
-        _write_page(prepared, recorder, best)
-    if runtime.ranks.is_main and test is not None and config.tracking.wants_model:
-        recorder.log_model(best, config.tracking.register_as)
+        _write_page(settled, recorder, best)
+    if runtime.ranks.is_main and test is not None and settled.config.tracking.wants_model:
+        recorder.log_model(best, settled.config.tracking.register_as)
     return result
 
 
-def _write_page(prepared: Prepared, recorder: Recorder, best: Best) -> None:
+def _write_page(settled: Settled, recorder: Recorder, best: Best) -> None:
     """Write ``report.html``; if that fails, the run has its result all the same."""
     from ftexp.report.page.page import write_report  # its libraries are of no use before
 
-    prepared.network.module.eval()
+    settled.network.module.eval()
     try:
-        write_report(recorder.folder, prepared.network, prepared.splits.val, best.scores)
-        recorder.log_report(log_images=prepared.config.tracking.log_images)
+        write_report(recorder.folder, settled.network, settled.splits.val, best.scores)
+        recorder.log_report(log_images=settled.config.tracking.log_images)
     except Exception as error:
         command = f"python -m ftexp.report {quote(str(recorder.folder))}"
         log.warning("report.html cannot be written: %s. Try %s.", brief(error), command)
@@ -206,16 +208,16 @@ def _write_page(prepared: Prepared, recorder: Recorder, best: Best) -> None:
 @contextmanager
 def _recorder(prepared: Prepared, folder: Path) -> Iterator[Recorder]:
     """The recorder of the run: the main process records to the folder and the tracking store, the others discard."""
-    config, splits = prepared.config, prepared.splits
+    config, splits, phases = prepared.settled.config, prepared.settled.splits, prepared.settled.phases
     setting = reference_values(config, splits.train, splits.val)
     if not prepared.runtime.ranks.is_main:
         with TemporaryDirectory() as discarded:
-            yield Recorder(Path(discarded), NoTracker(), setting, prepared.phases)
+            yield Recorder(Path(discarded), NoTracker(), setting, phases)
         return
     tracker = make_tracker(config.tracking, prepared.run_name, prepared.mlflow_run_id)
     identity = prepared.identity(tracker.run_id or prepared.mlflow_run_id)
     identity.write(folder)
-    recorder = Recorder(folder, tracker, setting, prepared.phases)
+    recorder = Recorder(folder, tracker, setting, phases)
     try:
         if prepared.mlflow_run_id is None:
             tracker.log_params(flatten(config))

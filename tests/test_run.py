@@ -122,9 +122,8 @@ def test_labels_are_judged_where_the_audit_has_looked(
 
 
 def test_a_best_epoch_without_logits_is_not_calibrated_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    begun = SimpleNamespace(
-        runtime=SimpleNamespace(ranks=ONE_PROCESS), config=SimpleNamespace(train=SimpleNamespace(calibrate=True))
-    )
+    settled = SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(calibrate=True)))
+    begun = SimpleNamespace(runtime=SimpleNamespace(ranks=ONE_PROCESS), settled=settled)
     older = SimpleNamespace(best=SimpleNamespace(scores=scores_of([0, 1], [0, 1], 2)))
     _calibrate(begun, SimpleNamespace(folder=Path("a run")), older)
     assert "kept no logits of its best epoch. Try python -m ftexp.calibrate 'a run'." in caplog.text

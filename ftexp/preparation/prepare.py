@@ -88,19 +88,14 @@ def prepare(
     taken = settled.splits
     return Prepared(
         given=config,
-        config=settled.config,
-        decisions=settled.decisions,
+        settled=settled,
         runtime=runtime,
-        phases=settled.phases,
-        splits=taken,
-        depth=settled.depth,
         judges_labels=judges and taken.copies is not None and len(taken.train) + len(taken.val) <= MAX_JUDGED,
         ledger=ledger,
         data=data,
         run_id=run_id,
         overrides=begun.overrides if begun else None if overrides is None else list(overrides),
         mlflow_run_id=begun.mlflow_run_id if begun else None,
-        run_time=settled.run_time,
     )
 
 

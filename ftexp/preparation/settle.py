@@ -25,7 +25,17 @@ from ftexp.training.run_time import RunTime
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What was settled; the attributes are those of ``Prepared``."""
+    """What is trained, on which images and how, once nothing is ``auto`` any more.
+
+    Attributes:
+        config: the configuration, in which everything has a value that was given as ``auto``.
+        decisions: what ``auto`` came to, except for the batch size.
+        phases: the phases that the stage resolves to, in the order of training.
+        splits: the samples of the training, validation and test splits; of the training set those that there is time
+            for.
+        depth: the network with its pretrained weights and a new head, on the device, and what its last layer gets.
+        run_time: plans the phases within ``train.max_minutes``; None: there is no limit.
+    """
 
     config: Config
     decisions: tuple[Decision, ...]
@@ -33,6 +43,11 @@ class Settled:
     splits: Splits
     depth: Depth
     run_time: RunTime | None
+
+    @property
+    def network(self) -> Network:
+        """The network with its pretrained weights and a new head, on the device."""
+        return self.depth.network
 
 
 def settle(

@@ -178,7 +178,7 @@ def test_a_run_that_has_no_more_memory_ends_with_that_message(
     configure: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure("runtime.device=cpu", "train.batch_size=64")
-    prepared = SimpleNamespace(config=config, runtime=prepare_runtime(config.runtime))
+    prepared = SimpleNamespace(settled=SimpleNamespace(config=config), runtime=prepare_runtime(config.runtime))
 
     def train(*_: object, **__: object) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory.")

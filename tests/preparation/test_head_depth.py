@@ -281,7 +281,7 @@ def test_a_late_block_of_random_weights_is_warned_of(place: Path, monkeypatch: p
 
 def prepared(config: Config, folder: Path) -> DepthProbe:
     folder.mkdir()
-    depth = prepare_module.prepare(config, folder, ONE_PROCESS, score_test=False).depth
+    depth = prepare_module.prepare(config, folder, ONE_PROCESS, score_test=False).settled.depth
     assert depth.probe is not None
     return depth.probe
 

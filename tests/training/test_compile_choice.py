@@ -129,7 +129,7 @@ def test_run_json_names_the_compiled_phases_and_a_resumed_run_keeps_them(
         changed = CompileCost(10**6 if compiled else 1, 0, 1)
         monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], compiling=changed, channels_last_from=10**6))
         again = prepare(resumed(config, folder), folder, ONE_PROCESS, score_test=False)
-        assert [phase.name for phase in again.phases if phase.compiled] == compiled
+        assert [phase.name for phase in again.settled.phases if phase.compiled] == compiled
         assert again.runtime.memory_format == torch.channels_last
         monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], channels_last_from=0))
 

@@ -70,7 +70,7 @@ def test_run_json_names_the_engine_that_runs_and_a_resumed_run_keeps_it(
     assert json.loads((folder / "run.json").read_text())["engine"]["frozen_pass"] == engine
     monkeypatch.setattr(frozen_engine, "LEAST_WORK", 10**9 if exports else 1)
     again = prepare(resumed(config, folder), folder, ONE_PROCESS, score_test=False)
-    assert prepared.config.runtime.frozen_engine == again.config.runtime.frozen_engine == engine
+    assert [one.settled.config.runtime.frozen_engine for one in (prepared, again)] == [engine, engine]
 
 
 @pytest.mark.usefixtures("no_pictures")
