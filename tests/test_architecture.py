@@ -32,13 +32,11 @@ def module_of(file: Path) -> str:
     return ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(file: Path, *, for_types: bool = True) -> Iterator[str]:
-    """All modules that a file imports, in functions too, and with ``for_types`` those for the type checker alone."""
+def imported(file: Path) -> Iterator[str]:
+    """All modules that a file imports, also in functions and for the type checker alone."""
     waiting: list[ast.AST] = [ast.parse(file.read_text())]
     while waiting:
         node = waiting.pop()
-        if not for_types and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
         waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
@@ -71,9 +69,8 @@ def test_a_folder_imports_what_its_row_says(folder: str) -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Imports inside functions count; those for the type checker alone do not."""
     files = {module_of(file): file for file in SOURCES.rglob("*.py")}
-    imports = {module: (set(files) - {module}) & set(imported(file, for_types=False)) for module, file in files.items()}
+    imports = {module: (set(files) - {module}) & set(imported(file)) for module, file in files.items()}
     TopologicalSorter(imports).prepare()  # its error names the circle
 
 

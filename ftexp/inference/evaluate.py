@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftexp.config import Config, DataConfig, ImageFolderConfig
 from ftexp.data.samples import Sample
@@ -18,10 +18,7 @@ from ftexp.files.run_files import IDENTITY
 from ftexp.inference.evaluation import Evaluation
 from ftexp.inference.given import GivenImage
 from ftexp.inference.run_data import EVALUATED, RunData, other_samples
-from ftexp.inference.scoring import LabelledImage, labelled, score_images
-
-if TYPE_CHECKING:
-    from ftexp.inference.classifier import Classifier
+from ftexp.inference.scoring import LabelledImage, ScoredClassifier, labelled, score_images
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +26,7 @@ log = logging.getLogger(__name__)
 BATCH_SIZE = 32
 
 
-def evaluate(classifier: Classifier, data: object, split: str | None, batch_size: int | None) -> Evaluation:
+def evaluate(classifier: ScoredClassifier, data: object, split: str | None, batch_size: int | None) -> Evaluation:
     """Score a classifier; arguments and errors as of ``Classifier.evaluate``."""
     run = run_of(classifier)
     if data is None:
@@ -44,7 +41,7 @@ def evaluate(classifier: Classifier, data: object, split: str | None, batch_size
     return score_images(classifier, _pairs(data), batch_size_of(run, batch_size))
 
 
-def evaluate_split(classifier: Classifier, run: RunData, split: str, batch_size: int | None) -> Evaluation:
+def evaluate_split(classifier: ScoredClassifier, run: RunData, split: str, batch_size: int | None) -> Evaluation:
     """Score a classifier on a split of the run that trained it; opening its test split is counted.
 
     Raises:
@@ -64,7 +61,7 @@ def evaluate_split(classifier: Classifier, run: RunData, split: str, batch_size:
 
 
 def evaluate_samples(
-    classifier: Classifier, run: RunData | None, samples: Sequence[Sample], batch_size: int | None
+    classifier: ScoredClassifier, run: RunData | None, samples: Sequence[Sample], batch_size: int | None
 ) -> Evaluation:
     """Score a classifier on other images; a warning says how many its run has seen, and its test images are counted.
 
@@ -87,7 +84,7 @@ def evaluate_samples(
     return evaluation
 
 
-def run_of(classifier: Classifier) -> RunData | None:
+def run_of(classifier: ScoredClassifier) -> RunData | None:
     """The images of the run that trained a classifier; None where the run is not known, or not here."""
     if classifier.run is None or not (Path(classifier.run) / IDENTITY).exists():
         return None

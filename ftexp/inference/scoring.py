@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ftexp.data.samples import Sample, sorted_naturally
 from ftexp.errors import DataError, listed
 from ftexp.evaluation.scores import ScoreKeeper, Scores
+from ftexp.inference.calibration import Calibration
 from ftexp.inference.engine import Engine, NetworkEngine
 from ftexp.inference.evaluation import TOP_5, Evaluation
 from ftexp.inference.given import GivenImage
@@ -20,11 +21,21 @@ from ftexp.machine.distributed import ONE_PROCESS
 from ftexp.machine.transfer import to_device
 from ftexp.training.progress import Progress
 
-if TYPE_CHECKING:
-    from ftexp.inference.classifier import Classifier
-
 # An image and the name of its class.
 LabelledImage = tuple[GivenImage, str]
+
+
+class ScoredClassifier(Protocol):
+    """The part of a ``Classifier`` that scores are made of; ``Classifier``, which calls what is here, explains it."""
+
+    engine: Engine
+    classes: tuple[str, ...]
+    source: str
+    run: str | None
+    calibration: Calibration | None
+
+    def prepared(self, images: object, batch_size: int) -> Iterator[list[tuple[GivenImage, Tensor | str]]]:
+        """Batches of images as the engine takes them; in place of one that cannot be read, the reason."""
 
 
 def labelled(samples: Sequence[Sample]) -> list[LabelledImage]:
@@ -32,7 +43,7 @@ def labelled(samples: Sequence[Sample]) -> list[LabelledImage]:
     return [(GivenImage.of(sample), sample.label) for sample in samples]
 
 
-def score_images(classifier: Classifier, images: Sequence[LabelledImage], batch_size: int) -> Evaluation:
+def score_images(classifier: ScoredClassifier, images: Sequence[LabelledImage], batch_size: int) -> Evaluation:
     """Classify labelled images; those that cannot be read are listed and not scored.
 
     Args:
