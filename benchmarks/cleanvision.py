@@ -129,7 +129,7 @@ def by_audit(samples: list[Sample]) -> set[frozenset[str]]:
     assert len(prints) == len(samples)
     across, _ = near_duplicates(samples, prints)
     findings = find_same_images(samples, prints) + near_duplicate_findings(samples, across.near)
-    findings += find_edited_copies(samples, prints, Effort(cache), "ignore", findings, across.by_hash)
+    findings += find_edited_copies(samples, prints, Effort(cache), "ignore", findings, across.by_hash)[0]
     return {frozenset((finding.path_a, finding.path_b)) for finding in findings}
 
 

@@ -196,7 +196,8 @@ def read_images(config: Config, folder: Path, device: torch.device) -> Images:
     workers = config.runtime.workers
     samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
     if config.data.tie_duplicates:  # as in a run, so that its test images are the same
-        assigned, ties = split_tied(samples, config.audit, look, partial(assign_splits, samples, config.data))
+        tied = split_tied(samples, config.audit, look, partial(assign_splits, samples, config.data))
+        assigned, ties = tied.samples, tied.sets
     else:
         assigned, ties = assign_splits(samples, config.data), tie_duplicates(samples, look.of(samples))
     splits = build_splits(assigned, digests)

@@ -88,9 +88,10 @@ def test_tied_copies_are_split_as_in_a_run(
     plain = read_images(configure(*settings), small_pictures, device).splits
     pair = {next(sample.path for sample in plain.train), next(row["path"] for row in plain.test.listing())}
 
-    def find_aligned(samples: Sequence[Sample], *_: object) -> list[SimpleNamespace]:
+    def find_aligned(samples: Sequence[Sample], *_: object) -> SimpleNamespace:
         first, second = (number for number, sample in enumerate(samples) if sample.path in pair)
-        return [SimpleNamespace(first=first, second=second, alignment=SimpleNamespace(verdict="edited"))]
+        edited = SimpleNamespace(first=first, second=second, alignment=SimpleNamespace(verdict="edited"))
+        return SimpleNamespace(fitting=[edited], notes=[])
 
     monkeypatch.setattr(ties, "find_aligned", find_aligned)
     config, table = configure(*settings, "data.tie_duplicates=true"), small_pictures / "splits.csv"

@@ -38,6 +38,9 @@ MAX_COARSE, MAX_FINE = 10_000, 1_000
 # Part of the keys of the cache; increase it when an alignment changes.
 VERSION = "alignment 2"
 
+# The level and the text of a line of the log.
+Note = tuple[int, str]
+
 log = logging.getLogger(__name__)
 
 
@@ -49,12 +52,10 @@ class Effort:
         cache: keeps how pairs fit, by the contents of both: those that it knows cost nothing, and an audit that was
             interrupted goes on from there.
         until: by ``time.monotonic``, when no further pairs are begun; a warning says how many were left.
-        will_repeat: whether the same search follows again; only the last one says what it does not list.
     """
 
     cache: FingerprintCache
     until: float = math.inf
-    will_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,25 @@ class Aligned:
     alignment: Alignment
 
 
+@dataclass(frozen=True, slots=True)
+class Alignments:
+    """What aligning pairs of pictures has shown.
+
+    Attributes:
+        fitting: the pairs of which one was edited into the other, or that show one scene.
+        notes: what was not aligned, and what fits and is not listed, for the log.
+    """
+
+    fitting: list[Aligned]
+    notes: list[Note]
+
+
 def align_pairs(
     samples: Sequence[Sample],
     prints: Fingerprints,
     pairs: Numbers,
     effort: Effort,
-) -> list[Aligned]:
+) -> Alignments:
     """Find the pairs of images of which one was edited into the other, or that show one scene.
 
     Args:
@@ -81,7 +95,7 @@ def align_pairs(
         effort: how much may be spent.
 
     Returns:
-        Those that fit, in the order of ``pairs``.
+        The fitting ones are in the order of ``pairs``.
     """
     found: list[Aligned] = []
     progress = ProgressLines("audit", "aligned", "pairs of pictures", len(pairs))
@@ -95,14 +109,12 @@ def align_pairs(
             found += [Aligned(*pair, one) for pair, one in zip(chunk, aligner.align(chunk), strict=True) if one.verdict]
             progress.at(start + len(chunk))
         nothing = aligner.with_common_points_alone([(one.first, one.second) for one in found], np.unique(pairs))
-    if not effort.will_repeat:
-        aligner.report()
-    if nothing and not effort.will_repeat:
-        log.info(
-            "audit   %s only what many pictures have (a logo, a frame, a form): not listed",
-            "1 pair shares" if len(nothing) == 1 else f"{len(nothing)} pairs share",
-        )
-    return [one for one in found if (one.first, one.second) not in nothing]
+    notes = aligner.notes()
+    if nothing:
+        share = "1 pair shares" if len(nothing) == 1 else f"{len(nothing)} pairs share"
+        line = f"audit   {share} only what many pictures have (a logo, a frame, a form): not listed"
+        notes.append((logging.INFO, line))
+    return Alignments([one for one in found if (one.first, one.second) not in nothing], notes)
 
 
 def _warn_of_limit(left: int, total: int) -> None:
@@ -177,16 +189,16 @@ class _Aligner:
             known |= fresh
         return {pair for pair in pairs if known[keys[pair]] == b"\1"}
 
-    def report(self) -> None:
-        """Say which images could not be aligned."""
+    def notes(self) -> list[Note]:
+        """Which images could not be aligned."""
+        notes = []
         if self._plain:
-            log.info("audit   %d pictures have no points to align them by.", len(self._plain))
+            notes.append((logging.INFO, f"audit   {len(self._plain)} pictures have no points to align them by."))
         if self._unreadable:
             names = listed(sorted(self._unreadable))
-            log.warning(
-                "audit   These images could be read the first time but not the second, so they were not aligned: %s.",
-                names,
-            )
+            why = "These images could be read the first time but not the second, so they were not aligned"
+            notes.append((logging.WARNING, f"audit   {why}: {names}."))
+        return notes
 
     def _ordered(self, pair: Pair) -> Pair:
         """A pair in the order of its contents, so that the result does not depend on the order of the samples."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from ftexp.audit.aligner import Effort
 from ftexp.audit.blank import find_blank_images
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import find_copies
+from ftexp.audit.duplicates import Copies, find_copies
 from ftexp.audit.edited_copies import OnScene
 from ftexp.audit.findings import KINDS, Finding, remedy_of, write_leaks
 from ftexp.audit.fingerprint_table import Fingerprints, FingerprintsByPath
@@ -62,6 +62,7 @@ def audit_splits(
     until: float = math.inf,
     *,
     tied: bool = False,
+    copies: Copies | None = None,
 ) -> Audit:
     """Search for leaks between the splits; write ``leaks.csv``, and ``leaks.png`` if findings have pairs of images.
 
@@ -72,6 +73,7 @@ def audit_splits(
         look: the fingerprints of the samples, from ``screen_and_look``.
         until: by ``time.monotonic``, when no further pictures are aligned.
         tied: whether ``data.tie_duplicates`` has put copies into one split, so that it is no advice any more.
+        copies: those among the samples, where they have been searched for already.
 
     Raises:
         LeakError: when something of severity ``fail`` was found and ``audit.on_leak=fail``.
@@ -79,7 +81,7 @@ def audit_splits(
     started = time.perf_counter()
     prints = look.of(samples)
     with closing(FingerprintCache(config.cache)) as cache:
-        findings, repeats = find_all(samples, prints, Effort(cache, until), config.on_scene)
+        findings, repeats = find_all(samples, prints, Effort(cache, until), config.on_scene, copies)
         if config.write_groups is not None:
             without_limit = Effort(cache) if config.aligns else None
             write_groups(Path(config.write_groups).expanduser(), samples, prints, without_limit)
@@ -101,6 +103,7 @@ def find_all(
     prints: Fingerprints,
     effort: Effort,
     on_scene: OnScene,
+    copies: Copies | None = None,
 ) -> tuple[list[Finding], list[str]]:
     """Find everything that an audit can find, and describe what repeats within a split.
 
@@ -109,18 +112,21 @@ def find_all(
         prints: their fingerprints, in the same order.
         effort: how much may be spent on aligning pictures; its cache also keeps how well metadata predict the labels.
         on_scene: whether scenes are listed, and with which severity.
+        copies: those among the samples; None: they are searched for.
     """
-    copies, across, within = find_copies(samples, prints, effort, on_scene)
+    copies = copies or find_copies(samples, prints, effort, on_scene)
+    for level, line in copies.notes:
+        log.log(level, line)
     findings = [
-        *copies,
+        *copies.findings,
         *find_shared_groups(samples),
         *find_future_in_training(samples),
-        *find_two_labels(samples, prints, [*across, *within]),
-        *find_repeats(samples, prints, within),
+        *find_two_labels(samples, prints, [*copies.across, *copies.within]),
+        *find_repeats(samples, prints, copies.within),
         *find_blank_images(samples, prints),
         *find_shortcuts(samples, prints, effort.cache),
     ]
-    return findings, describe_repeats(samples, prints, within)
+    return findings, describe_repeats(samples, prints, copies.within)
 
 
 def look(

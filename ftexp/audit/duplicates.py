@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from ftexp.audit.aligner import Effort
+from ftexp.audit.aligner import Effort, Note
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.findings import Finding, finding
 from ftexp.audit.fingerprint_table import Fingerprints
@@ -16,9 +17,24 @@ from ftexp.audit.pairs import Numbers, differ, is_equal
 from ftexp.data.samples import SPLITS, Sample
 
 
-def find_copies(
-    samples: Sequence[Sample], prints: Fingerprints, effort: Effort, on_scene: OnScene
-) -> tuple[list[Finding], list[Pair], list[Pair]]:
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What the search for copies has found among samples with their splits.
+
+    Attributes:
+        findings: the copies in two splits, exact, near and edited, and scenes.
+        across: the pairs of near duplicates in two splits.
+        within: those within one.
+        notes: what the search leaves out, for the log.
+    """
+
+    findings: list[Finding]
+    across: list[Pair]
+    within: list[Pair]
+    notes: list[Note]
+
+
+def find_copies(samples: Sequence[Sample], prints: Fingerprints, effort: Effort, on_scene: OnScene) -> Copies:
     """Find copies in two splits, exact, near and edited.
 
     Args:
@@ -26,14 +42,11 @@ def find_copies(
         prints: their fingerprints, in the same order.
         effort: how much may be spent on aligning pictures, which finds edited copies.
         on_scene: whether photographs of one scene, found by the same search, are listed, and with which severity.
-
-    Returns:
-        What was found; and the pairs of near duplicates in two splits, and those within one.
     """
     across, within = near_duplicates(samples, prints)
     copies = [*find_same_images(samples, prints), *near_duplicate_findings(samples, across.near)]
-    edited = find_edited_copies(samples, prints, effort, on_scene, copies, across.by_hash)
-    return [*copies, *edited], across.near, within.near
+    edited, notes = find_edited_copies(samples, prints, effort, on_scene, copies, across.by_hash)
+    return Copies([*copies, *edited], across.near, within.near, notes)
 
 
 def find_same_images(samples: Sequence[Sample], prints: Fingerprints) -> list[Finding]:

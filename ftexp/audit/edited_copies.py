@@ -10,15 +10,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ftexp.audit.aligner import Aligned, Effort, align_pairs
+from ftexp.audit.aligner import Alignments, Effort, Note, align_pairs
 from ftexp.audit.feature_candidates import FeatureCandidates
 from ftexp.audit.findings import Finding, finding
 from ftexp.audit.fingerprint_table import Fingerprints
 from ftexp.audit.fingerprints import MIN_SIDE_FOR_EDITED_COPIES
 from ftexp.audit.pairs import Numbers, Wanted, both, differ, unique_pairs
 from ftexp.data.samples import SPLITS, Sample
-
-log = logging.getLogger(__name__)
 
 OnScene = Literal["warn", "fail", "ignore"]
 
@@ -30,7 +28,7 @@ def find_edited_copies(
     on_scene: OnScene,
     known: Collection[Finding],
     by_hash: Numbers,
-) -> list[Finding]:
+) -> tuple[list[Finding], list[Note]]:
     """Find edited copies and scenes in two splits.
 
     Args:
@@ -40,11 +38,15 @@ def find_edited_copies(
         on_scene: whether scenes are listed, and with which severity.
         known: copies that were found already, which are not listed twice.
         by_hash: pairs in two splits whose hashes are alike, int64 [P, 2].
+
+    Returns:
+        What was found, and the notes of ``Alignments``.
     """
     split_of = np.array([SPLITS.index(sample.split) if sample.split else -1 for sample in samples])
     listed_already = {frozenset((one.path_a, one.path_b)) for one in known}
     findings = []
-    for one in find_aligned(samples, prints, split_of > 0, partial(differ, split_of), effort, by_hash):
+    aligned = find_aligned(samples, prints, split_of > 0, partial(differ, split_of), effort, by_hash)
+    for one in aligned.fitting:
         first, second = sorted((one.first, one.second), key=lambda number: split_of[number])
         if frozenset((samples[first].path, samples[second].path)) in listed_already:
             continue
@@ -53,7 +55,7 @@ def find_edited_copies(
             findings.append(finding("edited_copy", "fail", samples[first], samples[second], agreement, inliers))
         elif on_scene != "ignore":
             findings.append(finding("same_scene", on_scene, samples[first], samples[second], agreement, inliers))
-    return findings
+    return findings, aligned.notes
 
 
 def find_aligned(
@@ -63,7 +65,7 @@ def find_aligned(
     wanted: Wanted,
     effort: Effort,
     by_hash: Numbers,
-) -> list[Aligned]:
+) -> Alignments:
     """Find pairs of images of which one was edited into the other, or that show one scene.
 
     Args:
@@ -75,27 +77,24 @@ def find_aligned(
         by_hash: wanted pairs whose hashes are alike, which text and watermarks change least, int64 [P, 2].
 
     Returns:
-        The pairs with a verdict, those with most inliers first.
+        The fitting pairs, those with most inliers first.
     """
     have_views = prints.have_views
     numbers = np.nonzero(have_views)[0]
-    if not effort.will_repeat:
-        _report_small(prints.sides, len(numbers))
+    small = _too_small(prints.sides, len(numbers))
     if len(numbers) < 2:
-        return []
+        return Alignments([], small)
     by_hash = by_hash[have_views[by_hash].all(axis=1) & queries[by_hash].any(axis=1)]
     unequal = both(wanted, partial(differ, prints.pictures))
     by_views = FeatureCandidates(prints, numbers).edited(unequal, numbers[queries[numbers]])
     found = align_pairs(samples, prints, unique_pairs(by_hash, by_views), effort)
-    return sorted(found, key=lambda one: -one.alignment.inliers)
+    return Alignments(sorted(found.fitting, key=lambda one: -one.alignment.inliers), small + found.notes)
 
 
-def _report_small(sides: Numbers, num_searched: int) -> None:
-    """Say how many images are too small, if any is searched."""
+def _too_small(sides: Numbers, num_searched: int) -> list[Note]:
+    """How many images are too small, if any is searched."""
     small = int((sides < MIN_SIDE_FOR_EDITED_COPIES).sum())
-    if small > 0 and num_searched > 0:
-        log.info(
-            "audit   %d images with a side under %d px are not aligned, so no edited copies of them are found.",
-            small,
-            MIN_SIDE_FOR_EDITED_COPIES,
-        )
+    if small == 0 or num_searched == 0:
+        return []
+    images = f"{small} images with a side under {MIN_SIDE_FOR_EDITED_COPIES} px"
+    return [(logging.INFO, f"audit   {images} are not aligned, so no edited copies of them are found.")]

@@ -56,14 +56,15 @@ def read_data(
         LeakError: when the audit finds that splits share images or groups.
     """
     workers = config.runtime.workers
-    samples, look, ties, digests = read_samples(config.data), None, None, ContentDigests()
+    samples, look, tied, digests = read_samples(config.data), None, None, ContentDigests()
     if config.audit.on_leak == "off" and not config.data.tie_duplicates:
         samples = screen_images(samples, config.data, folder, workers)
     else:
         extractor = PretrainedFeatures(device, config.audit.aligns) if config.audit.features else None
         samples, look = screen_and_look(samples, config.data, config.audit, folder, extractor, workers, digests)
     if look is not None and config.data.tie_duplicates and begun is None:  # a resumed run keeps its splits
-        assigned, ties = split_tied(samples, config.audit, look, partial(assign_splits, samples, config.data))
+        tied = split_tied(samples, config.audit, look, partial(assign_splits, samples, config.data))
+        assigned = tied.samples
     else:
         assigned = assign_splits(samples, config.data)
     if begun is not None:
@@ -83,10 +84,11 @@ def read_data(
     )
     warn_if_too_small(len(splits.val))
     if look is not None and config.audit.on_leak != "off":
-        audit_splits(assigned, config.audit, folder, look, align_until, tied=config.data.tie_duplicates)
+        known, ties = None if tied is None else tied.copies, config.data.tie_duplicates
+        audit_splits(assigned, config.audit, folder, look, align_until, tied=ties, copies=known)
     if look is not None and len(splits.train) + len(splits.val) <= copies_up_to:
         seen = (*splits.train, *splits.val)
-        splits = replace(splits, copies=tie_duplicates(seen, look.of(seen)) if ties is None else ties)
+        splits = replace(splits, copies=tie_duplicates(seen, look.of(seen)) if tied is None else tied.sets)
     return splits
 
 

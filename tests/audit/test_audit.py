@@ -89,7 +89,7 @@ def test_shortcuts_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_ties_by_path(leaky: list[Sample], tmp_path: Path) -> None:
-    _, ties = split_tied(leaky, config(), look(leaky, config(), tmp_path), lambda _: SampleTable.of(leaky))
+    ties = split_tied(leaky, config(), look(leaky, config(), tmp_path), lambda _: SampleTable.of(leaky)).sets
     assert {Path(path).name for path in ties} == {"1.png", "copy.jpg", "3.png", "same.bmp"}
 
 

@@ -23,10 +23,10 @@ from PIL import Image
 
 from ftexp import progress_lines
 from ftexp.audit import aligner, ties
-from ftexp.audit.aligner import Effort, align_pairs
+from ftexp.audit.aligner import Alignments, Effort, align_pairs
 from ftexp.audit.audit import audit_splits, screen_and_look
 from ftexp.audit.cache import FingerprintCache
-from ftexp.audit.duplicates import near_duplicates
+from ftexp.audit.duplicates import find_copies, near_duplicates
 from ftexp.audit.edited_copies import OnScene, find_edited_copies
 from ftexp.audit.features import PretrainedFeatures
 from ftexp.audit.findings import Finding
@@ -65,7 +65,12 @@ def edited_copies(
     known: Sequence[Finding] = (),
 ) -> list[Finding]:
     by_hash = near_duplicates(samples, prints)[0].by_hash
-    return find_edited_copies(samples, prints, Effort(cache), on_scene, known, by_hash)
+    return find_edited_copies(samples, prints, Effort(cache), on_scene, known, by_hash)[0]
+
+
+def told(samples: list[Sample], prints: Fingerprints, cache: FingerprintCache = NO_CACHE) -> list[tuple[int, str]]:
+    """What the search says of pictures that it leaves out."""
+    return find_copies(samples, prints, Effort(cache), "warn").notes
 
 
 @pytest.fixture(scope="module")
@@ -129,20 +134,17 @@ def test_a_search_that_takes_long_says_how_long(
     assert not re.search(r"aligned (\d+) of \1 ", caplog.text)
 
 
-def test_pictures_that_are_not_aligned_are_counted(
-    samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
+def test_pictures_that_are_not_aligned_are_counted(samples: list[Sample], tmp_path: Path) -> None:
     small = [save(tmp_path, f"small {seed}.png", picture(seed).resize((90, 60))) for seed in range(3)]
     plain = [
         save(tmp_path, f"{split}.png", Image.new("RGB", (90, len(split) + 80)), split) for split in ("train", "val")
     ]
     cache = FingerprintCache(tmp_path / "cache.sqlite")
+    everything = [*samples, *small, *plain]
     for _ in range(2):  # also when their pairs are known
-        caplog.clear()
-        found_in([*samples, *small, *plain], cache)
-        assert "3 images with a side under 64 px are not aligned" in caplog.text
-        assert "2 pictures have no points" in caplog.text
+        too_small, no_points = told(everything, fingerprints_of(everything, Coarse(), cache), cache)
+        assert "3 images with a side under 64 px are not aligned" in too_small[1]
+        assert "2 pictures have no points" in no_points[1]
 
 
 def test_few_pictures_are_kept_in_memory(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,12 +185,13 @@ def test_strange_pictures(kind: str, samples: list[Sample], tmp_path: Path) -> N
     assert [Path(one.path_a).name for one in found] == (["5.png"] if kind in ("16 bit", "alpha", "palette") else [])
 
 
-def test_a_picture_that_is_gone_is_named(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_picture_that_is_gone_is_named(samples: list[Sample]) -> None:
     prints = fingerprints_of(samples, Coarse())
     Path(samples[-1].path).unlink()
     found = edited_copies(samples, prints)
     assert [Path(one.path_b).name for one in found] == ["turned.png"]
-    assert f"read the first time but not the second, so they were not aligned: {samples[-1].path}" in caplog.text
+    why = "These images could be read the first time but not the second, so they were not aligned"
+    assert told(samples, prints) == [(logging.WARNING, f"audit   {why}: {samples[-1].path}.")]
 
 
 @pytest.mark.parametrize(("on_scene", "severity"), [("warn", "warn"), ("fail", "fail"), ("ignore", None)])
@@ -217,8 +220,31 @@ def test_an_audit_fails_for_them_and_ties_keep_them_together(
     assert (tmp_path / "leaks.png").stat().st_size > 10_000
     assert audit_splits(samples, config, tmp_path, look, until=0.0).findings == []
     assert "pairs of pictures were not aligned" in caplog.text
-    _, sets = ties.split_tied(samples, config, look, lambda _: SampleTable.of(samples))
-    assert_pairs(samples, sets)
+    tied = ties.split_tied(samples, config, look, lambda _: SampleTable.of(samples))
+    assert_pairs(samples, tied.sets)
+
+
+def test_what_the_last_search_for_ties_has_found_is_not_searched_again(
+    samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit says the same, also of what is not listed, and the search itself says nothing."""
+    caplog.set_level(logging.INFO)
+    samples += [save(tmp_path, f"small {seed}.png", picture(seed).resize((90, 60))) for seed in (20, 21, 22)]
+    config = AuditConfig(on_leak="warn", features=True, geometry=True, on_scene="fail", cache=None)
+    _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
+    monkeypatch.setattr(aligner, "align", lambda *_: Alignment(30, 0.2, 1.0, 9, 0.1))  # all are scenes
+    caplog.clear()
+    tied = ties.split_tied(samples, config, look, lambda _: SampleTable.of(samples))
+    assert caplog.messages == ["audit   0 images have a copy; each of 0 sets of copies is in one split."]
+    reports = []
+    for copies in (None, tied.copies):
+        caplog.clear()
+        found = audit_splits(tied.samples, config, tmp_path, look, tied=True, copies=copies).findings
+        reports.append((found, [re.sub(r"in [\d.]+ s", "", line) for line in caplog.messages]))
+        monkeypatch.setattr("ftexp.audit.audit.find_copies", None)  # calling it would be a TypeError
+    assert reports[0] == reports[1]
+    assert {one.kind for one in reports[0][0]} == {"same_scene"}
+    assert "3 images with a side under 64 px are not aligned" in reports[0][1][0]
 
 
 def assert_pairs(samples: list[Sample], sets: dict[str, str]) -> None:
@@ -237,7 +263,7 @@ def test_copies_that_nearer_images_hide_are_tied_when_two_splits_share_them(
     caplog.set_level("INFO", "ftexp")
     config = AuditConfig(on_leak="fail", features=True, geometry=True, on_scene="warn", cache=None)
     _, look = screen_and_look(samples, DataConfig(source="imagefolder"), config, tmp_path, Coarse())
-    monkeypatch.setattr(ties, "find_aligned", lambda *_: [])
+    monkeypatch.setattr(ties, "find_aligned", lambda *_: Alignments([], []))
     told: list[dict[str, str]] = []
 
     def assign(sets: Mapping[str, str]) -> SampleTable:
@@ -245,10 +271,10 @@ def test_copies_that_nearer_images_hide_are_tied_when_two_splits_share_them(
         together = {sample.path: "train" for sample in samples if moves and sample.path in sets}
         return SampleTable.of([replace(one, split=together.get(one.path, one.split)) for one in samples])
 
-    assigned, sets = ties.split_tied(samples, config, look, assign)
-    assert told == [{}, sets]
-    assert_pairs(samples, sets)
-    assert (len({one.split for one in assigned if one.path in sets}) == 1) is moves
+    tied = ties.split_tied(samples, config, look, assign)
+    assert told == [{}, tied.sets]
+    assert_pairs(samples, tied.sets)
+    assert (len({one.split for one in tied.samples if one.path in tied.sets}) == 1) is moves
     assert ("except for 2 that the data's own test split has a part of" in caplog.text) is not moves
 
 
@@ -315,7 +341,7 @@ def test_where_the_time_is_limited_the_pairs_that_are_left_are_counted(
         clock = iter(range(10, 100))
         monkeypatch.setattr(aligner, "time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
         caplog.clear()
-        aligned = align_pairs(drawn, prints, pairs, Effort(cache, until))
+        aligned = align_pairs(drawn, prints, pairs, Effort(cache, until)).fitting
         assert [(one.first, one.second) for one in aligned] == found
         warned = [message for message in caplog.messages if "max_minutes" in message]
         assert len(warned) == (left > 0)
@@ -343,7 +369,7 @@ def test_pictures_of_one_class_are_no_copies(folder: str, caplog: pytest.LogCapt
     alike = likeness(*(torch.from_numpy(prints.thumbnails([pair[side] for pair in pairs])) for side in (0, 1)))
     verdict = {
         (one.first, one.second): one.alignment.verdict
-        for one in align_pairs(samples, prints, np.array(pairs), Effort(NO_CACHE))
+        for one in align_pairs(samples, prints, np.array(pairs), Effort(NO_CACHE)).fitting
     }
     verdicts = {
         (Path(samples[i].path).name, Path(samples[j].path).name): (verdict.get((i, j)), round(float(score), 3))

@@ -57,7 +57,7 @@ def test_the_audit_has_a_part_of_the_time_from_the_start_of_the_command_and_know
 ) -> None:
     told = []
 
-    def audit(*given: object, tied: bool) -> None:
+    def audit(*given: object, tied: bool, **_: object) -> None:
         told.append((given[-1], tied))
         raise KeyboardInterrupt
 
