@@ -25,6 +25,7 @@ from ftexp.errors import ConfigError
 from ftexp.hydra_internals import hydra_argument_parser
 
 MULTIRUN = ("-m", "--multirun")
+INFO = ("-i", "--info")
 # Keys that ftexp.cli.resume_arguments replaces before Hydra sees them.
 RESUME = ("resume", "resume.run")
 # "experiment" has options and no keys.
@@ -40,7 +41,8 @@ def readable(arguments: Sequence[str]) -> list[str]:
     """Quote every value that needs it, and expand ``~`` in settings that take a path.
 
     Args:
-        arguments: without the program's name; the flags of Hydra are left as they are.
+        arguments: without the program's name; the flags of Hydra are left as they are, but for ``--info``, whose value
+            is written out.
 
     Raises:
         ConfigError: for a flag that does not exist, and for an argument that is not of the form key=value.
@@ -50,6 +52,7 @@ def readable(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(
                 f"{argument!a} has bytes that are not valid UTF-8. Rename the file or folder, or make a link to it."
             )
+    arguments = _with_value_of_info(arguments)
     known, unknown = hydra_argument_parser().parse_known_intermixed_args(list(arguments))
     if flags := [argument for argument in unknown if argument.startswith("-")]:
         raise ConfigError(_no_such_flag(flags[0], arguments))
@@ -63,6 +66,12 @@ def readable(arguments: Sequence[str]) -> list[str]:
             argument = read_value(argument, multirun=multirun)
         result.append(argument)
     return result
+
+
+def _with_value_of_info(arguments: Sequence[str]) -> list[str]:
+    """Write ``--info`` without a value as ``--info=all``: Hydra would take the override that follows for its value."""
+    pairs = zip(arguments, [*arguments[1:], "-"], strict=False)
+    return ["--info=all" if one in INFO and (after.startswith("-") or "=" in after) else one for one, after in pairs]
 
 
 def read_value(argument: str, *, multirun: bool = False) -> str:

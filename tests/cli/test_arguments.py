@@ -112,6 +112,13 @@ def test_a_tilde_in_quotes_or_in_a_file_is_the_home_folder_too(
     assert (config.data.root, config.runtime.cache_folder, config.audit.cache) == ("/home/me/x", "/home/me/c", None)
 
 
+@pytest.mark.parametrize("flag", ["--info", "-i"])
+def test_info_without_a_value_does_not_take_the_setting_that_follows(flag: str) -> None:
+    for before, after in ([], ["stage=head"]), (["stage=head"], []), ([], ["-m"]), ([], ["+experiment=ray"]):
+        assert readable([*before, flag, *after]) == [*before, "--info=all", *after]
+    assert readable([flag, "defaults", "stage=head"]) == [flag, "defaults", "stage=head"]
+
+
 def test_flags_and_their_values_are_left_alone() -> None:
     for flags in (["--cfg", "job"], ["--config-dir", "/ä=b"], ["-c", "job", "-p", "a,b"], ["-m"], ["~sweep.space.x"]):
         assert readable([*flags, "stage=head"]) == [*flags, "stage=head"]
