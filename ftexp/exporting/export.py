@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ftexp.data.loading.images import open_image
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.samples import Sample
 from ftexp.errors import CheckpointError, ConfigError, DataError
 from ftexp.exporting.certificate import MIN_AGREEMENT, Certificate, certify
@@ -66,7 +67,7 @@ def export(asked: Export) -> int:
     file = _place(asked, folder)
     validation = _images(asked, folder, "val") if not FORMATS[asked.format].weights_only else []
     calibration = _images(asked, folder, "train") if asked.precision == "int8" else []
-    network, classes, _ = read_network(checkpoint)
+    network, classes, content = read_network(checkpoint)
     calibrated = read_calibration(checkpoint)
     metadata = ExportMetadata(
         classes=classes,
@@ -77,6 +78,7 @@ def export(asked: Export) -> int:
         temperature=calibrated.temperature if calibrated else 1.0,
         versions=_versions(asked.format),
         calibration=calibrated,
+        limits=ImageLimits.of_checkpoint(content),
     )
     _write(asked, network, metadata, file, calibration)
     if FORMATS[asked.format].weights_only:

@@ -80,7 +80,8 @@ def load_exported(file: Path, device: str = "auto", *, trust: bool = False) -> C
         )
     engine, metadata = open_exported(file)
     run = _run_of(file, metadata)
-    return Classifier(engine, metadata.classes, metadata.preprocessing, str(file), run, metadata.calibration)
+    classes, preprocessing = metadata.classes, metadata.preprocessing
+    return Classifier(engine, classes, preprocessing, str(file), run, metadata.calibration, metadata.limits)
 
 
 def _run_of(file: Path, metadata: ExportMetadata) -> str:

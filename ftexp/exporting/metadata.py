@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.errors import CheckpointError, UserError
 from ftexp.files.file_format import check_format
 from ftexp.files.json_files import plain
 from ftexp.inference.calibration import Calibration
 from ftexp.preprocessing import Preprocessing
 
-# To be raised when a field comes, goes or gets another meaning. 2: calibration.
-FORMAT = 2
+# To be raised when a field comes, goes or gets another meaning. 2: calibration. 3: limits.
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class ExportMetadata:
         versions: of the packages that wrote the file.
         calibration: of the run, with the rules that ``python -m ftexp.calibrate`` chose; None: the run has none, or the
             file was written before files kept it.
+        limits: of the run, beyond which no image is decoded; of a file that was written before files kept them, those
+            that a run has by default.
     """
 
     classes: tuple[str, ...]
@@ -41,10 +44,12 @@ class ExportMetadata:
     temperature: float
     versions: dict[str, str]
     calibration: Calibration | None = None
+    limits: ImageLimits = field(default_factory=ImageLimits)
 
     def as_texts(self) -> dict[str, str]:
         """For the places that formats have for texts."""
-        values = {**asdict(self), "preprocessing": self.preprocessing.as_dict(), "ftexp_format": FORMAT}
+        own = {"preprocessing": self.preprocessing.as_dict(), "limits": self.limits.as_dict(), "ftexp_format": FORMAT}
+        values = {**asdict(self), **own}
         return {name: json.dumps(plain(value), allow_nan=False) for name, value in values.items()}
 
     @classmethod
@@ -60,7 +65,8 @@ class ExportMetadata:
             preprocessing = Preprocessing.from_dict(values.pop("preprocessing"))
             classes, calibration = tuple(str(name) for name in values.pop("classes")), values.pop("calibration", None)
             known = None if calibration is None else Calibration.from_content(calibration)
-            return cls(classes=classes, preprocessing=preprocessing, calibration=known, **values)
+            limits = ImageLimits.from_dict(values.pop("limits", {}))
+            return cls(classes=classes, preprocessing=preprocessing, calibration=known, limits=limits, **values)
         except UserError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ def load_checkpoint_file(path: Path, device: str | Runtime = "auto", run: str | 
     engine = NetworkEngine(network, calibration.temperature if calibration else 1.0, device)
     run = run or str(path.parent.parent if path.parent.name == Path(BEST).parent.name else path)
     with reading(path):
-        limits = _limits(content["config"].get("data", {}))
+        limits = ImageLimits.of_checkpoint(content)
     return Classifier(engine, classes, network.preprocessing, str(path), run, calibration, limits)
 
 
@@ -122,15 +121,6 @@ def newest_finished(outputs: Path) -> Path:
     if not finished:
         raise CheckpointError(f"No run has finished under {outputs}{os.sep}. Give the folder of one.")
     return max(finished, key=lambda file: (file.stat().st_mtime_ns, str(file))).parent
-
-
-def _limits(data: Mapping[str, Any]) -> ImageLimits:
-    """Those that the run was trained with; files of before there were any have the defaults."""
-    usual = ImageLimits()
-    return ImageLimits(
-        float(data.get("max_file_mib", usual.max_file_bytes / 2**20)) * 2**20,  # JSON has no infinity: it is a text
-        float(data.get("max_megapixels", usual.max_pixels / 1e6)) * 1e6,
-    )
 
 
 def _checkpoint_of_run(folder: Path) -> Path:

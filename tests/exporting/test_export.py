@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import Compose, draw_pictures
+from PIL import Image
 
 import ftexp
 from ftexp.config import ImageFolderConfig
+from ftexp.data.loading.limits import ImageLimits
 from ftexp.data.sources.registry import read_samples
 from ftexp.data.splitting.splits import make_splits
 from ftexp.data_identity import DataIdentity
@@ -32,7 +35,7 @@ from ftexp.inference.run_evaluation import evaluate_on_data, evaluate_on_split
 from ftexp.models.catalogue import build_network
 from ftexp.run_identity import RunIdentity
 from ftexp.run_images import read_images
-from ftexp.training.checkpoints.checkpoint import checkpoint_content, write_checkpoint
+from ftexp.training.checkpoints.checkpoint import checkpoint_content, load_checkpoint, write_checkpoint
 
 
 @pytest.fixture
@@ -142,6 +145,32 @@ def test_a_file_is_scored_as_its_run_and_has_its_calibration(
     assert found.metrics["log_loss"] == pytest.approx(own.metrics["log_loss"], abs=1e-5)
     assert found.probabilities == pytest.approx(own.probabilities, abs=1e-5)
     assert np.abs(found.probabilities_at(1) - own.probabilities).max() > 1e-3, "the temperature changes something"
+
+
+@pytest.mark.parametrize("most", [119.0, math.inf])
+def test_a_file_refuses_the_images_that_its_run_refuses(
+    run: Path, eager: Eager, capsys: pytest.CaptureFixture[str], most: float
+) -> None:
+    checkpoint = run / "checkpoints" / "best.pt"
+    content = load_checkpoint(checkpoint)
+    content["config"]["data"] |= {"max_megapixels": most / 1e6 if most < math.inf else "inf", "max_file_mib": "inf"}
+    write_checkpoint(checkpoint, content)
+    assert told(capsys, "run", "--format", "eager")[0] == 0
+    Image.new("RGB", (10, 12)).save("small.png")
+    answers = [ftexp.load(what).predict("small.png")[0] for what in ("run", "run/exports/eager-fp32/model.eager")]
+    expected = "0.0 megapixels, above data.max_megapixels=0.000119" if most < math.inf else None
+    assert [answer.error for answer in answers] == [expected, expected]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_file_of_before_has_the_usual_limits(
+    run: Path, eager: Eager, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    assert told(capsys, "run", "--format", "eager")[0] == 0
+    texts = json.loads(Path("run/exports/eager-fp32/model.eager").read_text())
+    assert json.loads(texts.pop("limits")) == {"max_file_bytes": 64 * 2**20, "max_pixels": 89e6}
+    before = ExportMetadata.from_texts({**texts, "ftexp_format": str(number)}, Path("model.eager"))
+    assert before.limits == ImageLimits()
 
 
 def test_the_test_images_of_a_run_are_counted_for_its_files_too(

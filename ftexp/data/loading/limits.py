@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ftexp.config import DataConfig
 from ftexp.data.places import Place
@@ -26,6 +28,24 @@ class ImageLimits:
     def of(cls, config: DataConfig) -> ImageLimits:
         """The limits of ``data.max_file_mib`` and ``data.max_megapixels``."""
         return cls(config.max_file_mib * 2**20, config.max_megapixels * 1e6)
+
+    @classmethod
+    def of_checkpoint(cls, content: Mapping[str, Any]) -> ImageLimits:
+        """Those that a run was trained with, by its checkpoint; one of before there were any has the defaults."""
+        data, usual = content["config"].get("data", {}), cls()
+        return cls(
+            float(data.get("max_file_mib", usual.max_file_bytes / 2**20)) * 2**20,  # JSON has no infinity: it is a text
+            float(data.get("max_megapixels", usual.max_pixels / 1e6)) * 1e6,
+        )
+
+    def as_dict(self) -> dict[str, float | str]:
+        """As ``from_dict`` reads it, for JSON, which has no infinity: it is a text."""
+        return {name: value if math.isfinite(value) else str(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, float | str]) -> ImageLimits:
+        """What ``as_dict`` gave. Raises: TypeError, ValueError for anything else."""
+        return cls(**{name: float(value) for name, value in content.items()})
 
     def read(self, place: Place) -> bytes:
         """The bytes in a place, unless they are too many; most places know their number before they are read.

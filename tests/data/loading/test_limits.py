@@ -18,7 +18,6 @@ from ftexp.audit.fingerprints import look_at_images
 from ftexp.config import DataConfig
 from ftexp.data.loading.limits import NO_LIMITS, ImageLimits
 from ftexp.data.samples import Sample
-from ftexp.inference.load import _limits
 
 Reasons = Callable[[list[Sample], ImageLimits], list[str | None]]
 
@@ -119,5 +118,5 @@ def test_a_file_beyond_the_limit_is_not_even_read(
 def test_infinite_limits_are_none_also_as_a_checkpoint_has_them() -> None:
     without = DataConfig(source="imagefolder", max_file_mib=math.inf, max_megapixels=math.inf)
     as_text = {"max_file_mib": "inf", "max_megapixels": "inf"}  # JSON has no infinity
-    assert ImageLimits.of(without) == _limits(as_text) == NO_LIMITS
-    assert _limits({}) == ImageLimits()
+    assert ImageLimits.of(without) == ImageLimits.of_checkpoint({"config": {"data": as_text}}) == NO_LIMITS
+    assert ImageLimits.of_checkpoint({"config": {}}) == ImageLimits()
