@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ftexp.data.samples import sorted_naturally
 from ftexp.data.splitting.splits import Splits
-from ftexp.errors import DataError
+from ftexp.errors import DataError, listed
 from ftexp.run_images import KnownImage, changed_images, images_of
 
 MAX_NAMED = 8
@@ -47,13 +48,17 @@ class DataIdentity:
             DataError: naming what is different.
         """
         if now.classes != self.classes:
-            raise DataError(f"The run began with the classes {self.classes}; now there are {now.classes}.")
-        changed = changed_images(self.images, now.images)
-        if changed:
-            more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+            changed = _changed_classes(self.classes, now.classes)
             raise DataError(
-                f"{len(changed)} images are not those the run began with: "
-                f"{', '.join(changed[:MAX_NAMED])}{more}. Put them back, or start a new run."
+                f"The classes are not those the run began with: {changed}. Give the folders, the labels or the lines "
+                "of data.classes their old names, or start a new run."
+            )
+        images = changed_images(self.images, now.images)
+        if images:
+            more = f" and {len(images) - MAX_NAMED} more" if len(images) > MAX_NAMED else ""
+            raise DataError(
+                f"{len(images)} images are not those the run began with: "
+                f"{', '.join(images[:MAX_NAMED])}{more}. Put them back, or start a new run."
             )
         pairs = zip(self.images, now.images, strict=False)  # of the same number of images, since none has changed
         cut = any(one[1:] != other[1:] for one, other in pairs)
@@ -61,6 +66,13 @@ class DataIdentity:
             cut = (now.data_digest, now.split_digest) != (self.data_digest, self.split_digest)
         if cut:
             raise DataError("Labels or splits are not those the run began with. Start a new run.")
+
+
+def _changed_classes(before: Sequence[str], now: Sequence[str]) -> str:
+    """What is different between two lists of classes, of which there can be thousands."""
+    differences = {"gone": sorted_naturally(set(before) - set(now)), "new": sorted_naturally(set(now) - set(before))}
+    named = [f"{what}: {listed(names, MAX_NAMED)}" for what, names in differences.items() if names]
+    return "; ".join(named) or f"they are in another order, {listed(before, MAX_NAMED)} before"
 
 
 def _digest(lines: list[str]) -> str:

@@ -205,6 +205,8 @@ class RunIdentity:
             advice = "Add resume.force=true to resume it anyway"
         if any(key.startswith("stage.") and key.endswith(".epochs") for key in refused):
             advice += "; to train for more epochs, start it with model.weights=FOLDER OF THE RUN/checkpoints/best.pt"
+        if "data.classes" in refused:
+            advice += "; a moved file of class names has to be where it was"
         raise ConfigError(f"The run began with other settings:\n{listed}\n{advice}.")
 
 

@@ -166,6 +166,15 @@ def test_other_settings_are_refused_with_the_differences(configure: Compose) -> 
     )
 
 
+def test_another_file_of_class_names_is_refused_and_the_message_says_where_it_has_to_be(configure: Compose) -> None:
+    shards = ("data=webdataset", "data.shards=a.tar")
+    begun = identity_of(configure(*shards, "data.classes=names.txt"), splits())
+    with pytest.raises(
+        ConfigError, match=r"data\.classes: names\.txt -> moved\.txt\n.*on the left.*has to be where it was"
+    ):
+        begun.check_settings(configure(*shards, "data.classes=moved.txt"), force=True)
+
+
 def test_harmless_ones_are_allowed_with_force_alone(configure: Compose) -> None:
     begun, other = identity_of(configure(), splits()), configure("runtime.workers=3", "tracking=none")
     with pytest.raises(ConfigError, match=r"(?s)runtime.workers: auto -> 3\n.*resume.force=true to resume it anyway"):
@@ -199,7 +208,9 @@ def test_other_data_is_refused_with_what_is_different(configure: Compose, tmp_pa
     for other, message in (
         (splits(shade=1), r"1 images are not those the run began with: t\. Put them back"),
         (splits(val=("v", "x")), r"1 images .*: x\."),
-        (splits(classes=("a", "c")), r"began with the classes \['a', 'b'\]; now there are \['a', 'c'\]"),
+        (splits(classes=("a", "c")), r"classes are not those the run began with: gone: b; new: c\. Give the folders"),
+        (splits(classes=("a", *map(str, range(9)))), r"gone: b; new: 0, 1, 2, 3, 4, 5, 6, 7 and 1 more\. Give"),
+        (splits(classes=("b", "a")), r"they are in another order, a, b before\. Give"),
     ):
         with pytest.raises(DataError, match=message):
             begun.data.check(DataIdentity.of(other))
