@@ -61,8 +61,7 @@ class StopSignals:
         Raises:
             InterruptedRunError: if one has.
         """
-        if self._requested is not None:
-            raise InterruptedRunError(self._requested)
+        raise_signal(self.requested)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked worker, which ends with its parent
@@ -75,3 +74,13 @@ class StopSignals:
         log.warning(
             "%s: finishing the step and saving. Send it again to stop immediately.", signal.Signals(number).name
         )
+
+
+def raise_signal(number: int) -> None:
+    """Raise for a signal that this process has received, or that all ranks have agreed on; 0: there is none.
+
+    Raises:
+        InterruptedRunError: if there is one.
+    """
+    if number:
+        raise InterruptedRunError(number)

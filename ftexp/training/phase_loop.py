@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ftexp.config import Config
-from ftexp.errors import DivergedError, InterruptedRunError
+from ftexp.errors import DivergedError
 from ftexp.evaluation.best import Best
 from ftexp.evaluation.history import EpochRecord, Observer
 from ftexp.evaluation.scores import Scores
@@ -29,7 +29,7 @@ from ftexp.training.checkpoints.run_checkpoints import RunCheckpoints
 from ftexp.training.compilation import phase_forward
 from ftexp.training.epoch_sums import EpochStats, EpochSums
 from ftexp.training.inputs.batches import Batches, Forward, Inputs
-from ftexp.training.interruption import StopSignals
+from ftexp.training.interruption import StopSignals, raise_signal
 from ftexp.training.loop import evaluate, train_epoch
 from ftexp.training.phase_end import has_another_epoch, log_time_ahead
 from ftexp.training.phase_state import PhaseState, begin_phase
@@ -180,7 +180,7 @@ class PhaseLoop:
             stop = self.runtime.ranks.all_reduce_max(self.stop.requested)
             if stop or self.runtime.ranks.all_reduce_max(due):
                 self._save_last(state)
-            _raise_stop(stop)
+            raise_signal(stop)
             if plan is not None and self.runtime.ranks.all_reduce_max(plan.has_to_stop()):
                 plan.stop(state.updates_done)
                 return True
@@ -236,16 +236,10 @@ class PhaseLoop:
         self.report.epoch(record)
         for observe in self.observers:
             observe(record)
-        _raise_stop(self.runtime.ranks.all_reduce_max(self.stop.requested))
+        raise_signal(self.runtime.ranks.all_reduce_max(self.stop.requested))
 
     def _save_last(self, state: PhaseState) -> None:
         run = {"phase_number": state.number, "report": json.dumps(self.report.state())}
         if self.run_time is not None:
             run["time"] = json.dumps(self.run_time.state())
         self.checkpoints.save_last(self.history, run, state)
-
-
-def _raise_stop(stop: int) -> None:
-    """Raise if the ranks have agreed on a signal."""
-    if stop:
-        raise InterruptedRunError(stop)

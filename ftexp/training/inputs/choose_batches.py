@@ -8,7 +8,8 @@ from functools import partial
 from ftexp.data.augment.batch_augmentation import BatchAugmentation
 from ftexp.data.augment.transforms import ImageTransform
 from ftexp.data.loading.dataset import ImageDataset
-from ftexp.data.loading.pixel_store import Pixels, PixelSource
+from ftexp.data.loading.kept_pixels import Pixels
+from ftexp.data.loading.pixel_store import PixelSource
 from ftexp.data.loading.sampler import EpochSampler
 from ftexp.machine.runtime import Runtime
 from ftexp.training.inputs.activation_batches import ActivationBatches, KeptActivations

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ftexp.data.augment.batch_augmentation import BatchAugmentation
-from ftexp.data.loading.pixel_store import Pixels, PixelSource, UInt8Image
+from ftexp.data.loading.kept_pixels import Pixels
+from ftexp.data.loading.pixel_store import PixelSource, UInt8Image
 from ftexp.machine.accelerator import pinned
 from ftexp.machine.transfer import batches_to_device
 from ftexp.training.inputs.batches import Batch, BatchContext

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ftexp.data import digests
 from ftexp.data.augment.transforms import eval_transform
-from ftexp.data.loading.pixel_store import Pixels
+from ftexp.data.loading.kept_pixels import Pixels
 from ftexp.data.samples import SPLITS
 from ftexp.data.splitting.splits import Splits
 from ftexp.data.splitting.test_split import TestSplit
