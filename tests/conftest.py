@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from compositions import configured
+from compositions import configured, remembered
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
@@ -67,6 +67,13 @@ def watch_memory(process: subprocess.Popen[str], steps_done: Callable[[], int]) 
         process.kill()
     assert process.returncode == 0, errors
     return resident
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compositions() -> Iterator[None]:
+    """Hydra takes a third of a second to compose a configuration, and a test of the command line composes several."""
+    with remembered():
+        yield
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 
 import pytest
-from compositions import composed
+from compositions import by_hydra_alone, composed
 from conftest import CommandLine, Compose
 from hydra import compose
 from hydra.core.plugins import Plugins
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ftexp.audit.__main__ import main as audit
 from ftexp.config import SCHEMA, as_data
@@ -70,6 +70,12 @@ def test_every_option_composes(configure: Compose, together: list[str]) -> None:
     assert configure(*overrides)
 
 
+def asked(config: DictConfig) -> tuple[object, ...]:
+    """The values with their interpolations, and what further keys may be set."""
+    types = {name: OmegaConf.get_type(config, name) for name in config}
+    return OmegaConf.to_container(config), types, OmegaConf.is_struct(config), OmegaConf.is_readonly(config)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -79,7 +85,12 @@ def test_every_option_composes(configure: Compose, together: list[str]) -> None:
     ],
 )
 def test_these_tests_compose_what_hydra_composes(configure: Compose, overrides: list[str]) -> None:
-    assert composed(overrides) == compose("config", overrides=overrides)
+    with by_hydra_alone():
+        expected = [compose("config", overrides=overrides, return_hydra_config=full) for full in (False, True)]
+    assert composed(overrides) == expected[0]
+    for _ in range(2):  # the second one was kept
+        remembered = [compose("config", overrides=overrides, return_hydra_config=full) for full in (False, True)]
+        assert [asked(config) for config in remembered] == [asked(config) for config in expected]
 
 
 def test_a_stage_has_defaults_of_the_averages_of_weights(configure: Compose) -> None:
