@@ -29,6 +29,7 @@ from ftexp.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
+SAVE_SELDOM, SAVE_OFTEN = ("train.save_every_minutes=null",), ("train.save_every_minutes=0",)
 TIMES = ("seconds", "images_per_second")
 
 
@@ -71,26 +72,24 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("minutes", ["0", "null"])
-def test_killed_anywhere_it_ends_the_same(
-    configure: Compose, tmp_path: Path, kill_at: list[int], variant: str, minutes: str
-) -> None:
-    config = configure(*VARIANTS[variant], f"train.save_every_minutes={minutes}")
-    expected = everything(run(config, tmp_path / "whole"), tmp_path / "whole")
-    rng, folder, kills = random.Random(f"{variant}{minutes}"), tmp_path / "killed", 0
+def test_killed_anywhere_it_ends_the_same(configure: Compose, tmp_path: Path, kill_at: list[int], variant: str) -> None:
+    expected = everything(run(configure(*VARIANTS[variant], *SAVE_SELDOM), tmp_path / "whole"), tmp_path / "whole")
     happened = -1 - kill_at[0]
-    while True:
-        # At least past the first file of an epoch, else it would begin for ever with the same step; some six times.
-        kill_at[0] = rng.randint(14, max(32, happened // 4))
-        try:
-            ended = run(config, folder)
-        except KilledError:
-            kills += 1
-            continue
-        break
-    kill_at[0] = -1
-    assert kills >= 1
-    assert everything(ended, folder) == expected
+    for saves, latest in ((SAVE_SELDOM, happened // 4), (SAVE_OFTEN, happened * 5 // 8)):
+        config, folder, kills = configure(*VARIANTS[variant], *saves), tmp_path / saves[0], 0
+        rng = random.Random(f"{variant}{saves}")
+        while True:
+            # At least past the first file of an epoch, else it would begin for ever with the same step; some six times.
+            kill_at[0] = rng.randint(14, max(32, latest))
+            try:
+                ended = run(config, folder)
+            except KilledError:
+                kills += 1
+                continue
+            break
+        kill_at[0] = -1
+        assert kills >= 1
+        assert everything(ended, folder) == expected, saves
 
 
 def test_phases_that_were_skipped_are_skipped_again(configure: Compose, tmp_path: Path) -> None:
