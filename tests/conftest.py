@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from compositions import configured, remembered
+from compositions import configured, kept, remembered
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
@@ -33,6 +35,7 @@ from ftexp.config import (
 from ftexp.config.conf_dir import conf_dir
 from ftexp.config.optim import AdamWConfig
 from ftexp.evaluation.scores import Scores
+from ftexp.files.whole_file import replaced_whole
 from ftexp.finetune.phases import Phase
 from ftexp.models.blocks import Block, Network
 from ftexp.preprocessing import Preprocessing
@@ -46,6 +49,22 @@ settings.load_profile("repeatable")
 
 Compose = Callable[..., Config]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Imports make no garbage worth looking for, and what they made is not looked at again in every later search."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """At the end of the process everything is to be found again."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -120,12 +139,16 @@ def command_line(
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow's with its tables, which takes seconds to make."""
+    """A database of MLflow's with its tables, which takes seconds to make: once for all test processes."""
     from ftexp.tracking.mlflow_tracker import MlflowTracker
 
-    folder = tmp_path_factory.mktemp("store")
-    MlflowTracker.start(f"sqlite:///{folder / 'mlflow.db'}", "none", "none").close("FINISHED")
-    return folder / "mlflow.db"
+    store = kept() / f"mlflow-{version('mlflow')}.db"
+    if not store.exists():
+        made = tmp_path_factory.mktemp("store") / "mlflow.db"
+        MlflowTracker.start(f"sqlite:///{made}", "none", "none").close("FINISHED")
+        with replaced_whole(store) as unfinished:
+            shutil.copy(made, unfinished)
+    return store
 
 
 @pytest.fixture
