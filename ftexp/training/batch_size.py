@@ -81,13 +81,12 @@ def settle_batch_size(
 
     with _as_trained(network, deep, runtime.device) as module:
         free = runtime.memory.most_for_step()
-        measures: list[Measure] = []
-        for forward in _forwards(module, deep, config, runtime):
-            if is_accelerator(runtime.device):
-                measures.append(partial(_peak_bytes, forward, module, size, runtime))
-            else:
-                measures.append(partial(_sum_of, *_saved_bytes(forward, module, size, runtime)))
-        if not is_accelerator(runtime.device):
+        forwards = _forwards(module, deep, config, runtime)
+        measures: list[Measure]
+        if is_accelerator(runtime.device):
+            measures = [partial(_peak_bytes, forward, module, size, runtime) for forward in forwards]
+        else:
+            measures = [partial(_sum_of, *_saved_bytes(forward, module, size, runtime)) for forward in forwards]
             free -= STATES_PER_WEIGHT * sum(p.nbytes for p in module.parameters() if p.requires_grad)
         if known is None:
             own = largest_that_fits(remembered, free, min(most, LARGEST), least=least, ranks=ranks)
